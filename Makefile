@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+# doppel: make . make run . make unit . make test . make test-long . make bench . make fuzz . make lint . make fmt . make install
+#
+# SAN=1 builds everything with ASan and UBSan into build/san; WERROR=1 (set by the test targets) turns warnings into errors.
+
+MAKEFLAGS += -r
+.DELETE_ON_ERROR:
+.SUFFIXES:
+.PHONY: all
+all:
+
+V ?= 0
+Q := $(if $(filter 1,$(V)),,@)
+SAN ?= 0
+O := build$(if $(filter 1,$(SAN)),/san)
+CC := gcc
+PREFIX ?= /usr/local
+
+OPT := -O2
+ifeq ($(SAN),1)
+OPT := -O1 -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -DDOPPEL_SAN
+LDFLAGS += -fsanitize=address,undefined
+endif
+CFLAGS += -std=gnu17 -g $(OPT) -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla $(if $(WERROR),-Werror)
+CPPFLAGS += -Isrc -D_GNU_SOURCE -DDOPPEL_VERSION='"$(shell cat VERSION)"'
+LDLIBS += -lZydis -ljansson -lpthread
+
+ALL_C := $(sort $(shell find src -name '*.c'))
+TEST_C := $(filter %_test.c,$(ALL_C))
+LIB_C := $(filter-out $(TEST_C) src/cli/main.c,$(ALL_C))
+LIB_O := $(LIB_C:%.c=$(O)/%.o)
+MAIN_O := $(patsubst %.c,$(O)/%.o,$(wildcard src/cli/main.c))
+
+# The semantic core needs only freestanding C.
+$(O)/src/cpu/%.o: CFLAGS += -ffreestanding
+$(O)/src/cpu/%_test.o $(O)/src/lib/%_test.o: CFLAGS += -fhosted
+
+# Programs that print TAP; tests/*/rules.mk add to these.
+UNIT_TESTS := $(TEST_C:src/%.c=$(O)/unit/%)
+TESTS :=
+LONG_TESTS :=
+
+-include $(sort $(wildcard tests/*/rules.mk bench/rules.mk tools/rules.mk))
+
+all: $(O)/doppel
+
+$(O)/doppel: $(MAIN_O) $(O)/libdoppel.a
+	@echo "  LD      $@"
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+$(O)/libdoppel.a: $(LIB_O)
+	$(Q)rm -f $@; ar crs $@ $^
+
+$(O)/%.o: %.c | deps
+	@mkdir -p $(@D)
+	@echo "  CC      $<"
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+
+$(O)/unit/%: $(O)/src/%.o $(O)/libdoppel.a
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lcmocka
+
+-include $(shell [ -d $(O)/src ] && find $(O)/src $(O)/tests -name '*.d' 2>/dev/null)
+
+# Says which packages are missing, instead of a compiler's error; installs them for run and test when root.
+.PHONY: deps
+deps:
+	@tools/deps check
+
+.PHONY: unit test test-long
+unit: $(UNIT_TESTS)
+	$(Q)tools/run-tests $(UNIT_TESTS)
+
+# WERROR and the packages are settled before the build starts.
+test:
+	$(Q)tools/deps install test
+	$(Q)$(MAKE) WERROR=1 run-test-suite
+.PHONY: run-test-suite run-long-suite
+run-test-suite: all $(UNIT_TESTS) $(TESTS)
+	$(Q)tools/run-tests $(UNIT_TESTS) $(TESTS)
+test-long:
+	$(Q)tools/deps install test
+	$(Q)$(MAKE) WERROR=1 run-long-suite
+run-long-suite: all $(UNIT_TESTS) $(TESTS) $(LONG_TESTS)
+	$(Q)tools/run-tests $(UNIT_TESTS) $(TESTS) $(LONG_TESTS)
+
+.PHONY: lint fmt clean
+lint:
+	$(Q)tools/lint
+fmt:
+	$(Q)clang-format -i $$(git ls-files '*.c' '*.h')
+clean:
+	rm -rf build

@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The contract between a machine and the engine that runs its vCPUs.
+ *
+ * An engine runs one vCPU until it has something to say. What needs data from the machine in the middle of an
+ * instruction (port and MMIO accesses) is asked through struct platform by a call, because an instruction may need several
+ * of them; what ends the run (halt, stop request, breakpoint, triple fault) returns from run(). Both are VM exits: they are
+ * counted and timed by reason in one place, vcpu_exit_begin() and vcpu_exit_end().
+ */
+#ifndef ENGINE_ENGINE_H
+#define ENGINE_ENGINE_H
+
+#include "cpu/cpu.h"
+#include "mmu/mmu.h"
+
+enum exit_reason {
+#define EXIT(id, text) EXIT_##id,
+#include "engine/exits.def"
+#undef EXIT
+    NR_EXITS
+};
+const char *exit_text(enum exit_reason why);
+const char *exit_key(enum exit_reason why); /* "PIO", "MMIO": the id, for JSON */
+
+/* Why run() returned. */
+enum run_result {
+    RUN_STOPPED,  /* REQ_STOP was posted (and is cleared) */
+    RUN_HALTED,   /* the vCPU waits for an event; run() again when cpu.req is not 0 */
+    RUN_SHUTDOWN, /* triple fault: cpu.activity is CPU_SHUTDOWN */
+    RUN_DEBUG,    /* a debugger's breakpoint, watchpoint or step: see vcpu->dbg_hit */
+};
+
+/* What the machine does for a running vCPU. ctx is the machine's. All called on the vCPU's thread. */
+struct platform_ops {
+    uint64_t (*port_read)(void *ctx, uint16_t port, unsigned bytes);
+    void (*port_write)(void *ctx, uint16_t port, unsigned bytes, uint64_t val);
+    uint64_t (*mmio_read)(void *ctx, gpa_t at, unsigned bytes);
+    void (*mmio_write)(void *ctx, gpa_t at, unsigned bytes, uint64_t val);
+    /* VMCALL/VMMCALL; arguments and result in the registers. */
+    void (*hypercall)(void *ctx, struct cpu *c);
+};
+
+/* The time and interrupt part, which the core reaches through struct cpu_ops; the engine forwards to these. */
+struct platform_time_ops {
+    uint64_t (*tsc)(void *ctx);
+    uint64_t (*now_ns)(void *ctx);
+    uint64_t (*tsc_to_ns)(void *ctx, uint64_t tsc);
+    void (*apic_timer)(void *ctx, uint32_t cpu_id, uint64_t deadline_ns);
+    void (*apic_send)(void *ctx, uint32_t cpu_id, const struct apic_msg *msg);
+    void (*apic_eoi)(void *ctx, uint32_t cpu_id, uint8_t vector);
+    bool (*pic_pending)(void *ctx); /* any thread */
+    uint8_t (*pic_ack)(void *ctx);
+    void (*ferr)(void *ctx);
+};
+
+/* What a debugger wants of a vCPU (gdb stub). Changed only while the vCPU is stopped; then engine->debug_update(). */
+struct dbg_bp {
+    gva_t at;
+    uint32_t bytes;
+    unsigned acc; /* ACC_EXEC, ACC_WRITE, ACC_READ (read or write) */
+};
+struct dbg {
+    bool step; /* stop after one instruction */
+    unsigned nr_bps;
+    struct dbg_bp bps[64];
+};
+
+struct vcpu {
+    struct cpu cpu;
+    const struct engine_ops *engine;
+    struct engine_vm *evm; /* the engine's per-VM part */
+    uint64_t nr_exits[NR_EXITS];
+    uint64_t exit_ns[NR_EXITS]; /* total time by reason */
+    uint64_t nr_insns;          /* guest instructions retired */
+    struct dbg dbg;
+    gva_t dbg_hit;        /* RUN_DEBUG: address that hit; for a step the new RIP */
+    unsigned dbg_hit_acc; /* ACC_* of what hit; ACC_EXEC for steps too */
+};
+
+/* What an engine gets when a VM is made. Kept by reference: must outlive the engine's VM. */
+struct engine_config {
+    struct mmu *mmu;
+    const struct cpu_model *model;
+    const struct platform_ops *ops;
+    const struct platform_time_ops *time_ops;
+    void *ctx; /* for both ops tables */
+    struct log_seen *seen;
+    bool time_exits; /* measure exit_ns (costs two clock reads an exit) */
+};
+
+/* Common head of every engine's per-VM structure. */
+struct engine_vm {
+    const struct engine_ops *ops;
+    struct engine_config cfg;
+};
+
+struct engine_ops {
+    const char *name;
+    const char *about; /* a line for `doppel engines` */
+    /* 0 when this host can run it; else -ENOTSUP or another -errno and the reason in why. */
+    int (*probe)(char *why, size_t why_bytes);
+    int (*vm_create)(const struct engine_config *cfg, struct engine_vm **out);
+    void (*vm_destroy)(struct engine_vm *evm);
+    /* The vCPU comes in power-on state. */
+    int (*vcpu_create)(struct engine_vm *evm, uint32_t id, struct vcpu **out);
+    void (*vcpu_destroy)(struct vcpu *v);
+    /* On the vCPU's own thread. Never called while another thread changes v->cpu. */
+    enum run_result (*run)(struct vcpu *v);
+    /* v->cpu was changed from outside (debugger, restore, reset): drop what was derived from it. vCPU stopped. */
+    void (*state_changed)(struct vcpu *v);
+    void (*debug_update)(struct vcpu *v);
+    /*
+     * Memory as the guest sees it at its present CR3, for debuggers: no A/D bits, no faults, no devices. Returns bytes done
+     * (stops at the first unmapped page). vCPU stopped.
+     */
+    uint64_t (*peek)(struct vcpu *v, gva_t at, void *buf, uint64_t bytes);
+    uint64_t (*poke)(struct vcpu *v, gva_t at, const void *buf, uint64_t bytes);
+};
+
+extern const struct engine_ops interp_engine;
+
+/* The engines of this build in order of preference; NULL-terminated. */
+extern const struct engine_ops *const engines[];
+const struct engine_ops *engine_find(const char *name);
+
+/* Count an exit; returns a start time for vcpu_exit_end() (0 when not timing). */
+uint64_t vcpu_exit_begin(struct vcpu *v, enum exit_reason why);
+void vcpu_exit_end(struct vcpu *v, enum exit_reason why, uint64_t start);
+
+#endif

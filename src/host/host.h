@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The only door to the host: memory, threads, locks, sleeping, time. Linux today.
+ *
+ * Errors are -errno. Locks have a rank (lib/lock_order.def); debug builds abort on a wrong order.
+ */
+#ifndef HOST_HOST_H
+#define HOST_HOST_H
+
+#include <pthread.h>
+
+#include "lib/types.h"
+
+/* ---- memory ---- */
+/* A sealed-size memfd of that many bytes; name is for /proc. */
+int host_memfd(const char *name, uint64_t bytes) MUST_CHECK;
+/* Shared read-write mapping of a file; huge pages are asked for where the host gives them. NULL on failure, errno set. */
+void *host_map_fd(int fd, uint64_t off_bytes, uint64_t bytes);
+void host_unmap(void *p, uint64_t bytes);
+
+/* A code buffer, mapped twice: writable here, executable there; never both at one address. */
+struct host_code {
+    uint8_t *rw;
+    const uint8_t *rx; /* the same bytes */
+    uint64_t bytes;
+};
+int host_code_create(struct host_code *hc, uint64_t bytes) MUST_CHECK;
+void host_code_destroy(struct host_code *hc);
+
+/* ---- locks: ranks ascend; a thread takes locks of ever higher rank ---- */
+enum lock_rank {
+#define LOCK(id, text) LOCK_##id,
+#include "lib/lock_order.def"
+#undef LOCK
+    NR_LOCK_RANKS
+};
+struct lock {
+    pthread_mutex_t m;
+    enum lock_rank rank;
+    _Atomic(uintptr_t) holder; /* thread, for assert_held() */
+};
+void lock_init(struct lock *l, enum lock_rank rank);
+void lock_destroy(struct lock *l);
+void lock_take(struct lock *l);
+void lock_drop(struct lock *l);
+bool lock_held(const struct lock *l); /* by this thread */
+#define assert_held(l) BUG_ON(!lock_held(l))
+
+struct cond {
+    pthread_cond_t c; /* on CLOCK_MONOTONIC */
+};
+void cond_init(struct cond *c);
+void cond_destroy(struct cond *c);
+void cond_wait(struct cond *c, struct lock *l);
+/* Until woken or host monotonic time; false on time-out. UINT64_MAX waits for ever. */
+bool cond_wait_until(struct cond *c, struct lock *l, uint64_t mono_ns);
+void cond_wake_all(struct cond *c);
+
+/* ---- threads: named, all signals blocked ---- */
+struct thread {
+    pthread_t t;
+    bool started;
+};
+int thread_start(struct thread *t, const char *name, void *(*fn)(void *), void *arg) MUST_CHECK;
+void thread_join(struct thread *t);
+
+/* ---- sleeping on a word (futex) ---- */
+/* Sleeps while *word == val, at most until mono_ns (UINT64_MAX: no limit). Spurious returns happen. */
+void host_futex_wait(_Atomic uint32_t *word, uint32_t val, uint64_t mono_ns);
+void host_futex_wake(_Atomic uint32_t *word);
+
+/* ---- time ---- */
+uint64_t host_mono_ns(void);
+uint64_t host_real_ns(void); /* since 1970, UTC */
+static inline uint64_t host_tsc(void)
+{
+    return __builtin_ia32_rdtsc();
+}
+/* The host TSC's frequency in kHz, or 0 when the TSC is not invariant. Measured once per call, takes at most 20 ms. */
+uint64_t host_tsc_khz(void);
+
+/* Random bytes for the guest (getrandom). */
+void host_random(void *buf, size_t bytes);
+
+#endif

@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A machine put together: memory, bus, devices, engine, vCPU threads; its run loop and its end.
+ *
+ * Several VMs may live in one process; all state hangs off struct vm.
+ */
+#ifndef VM_VM_H
+#define VM_VM_H
+
+#include "backend/backend.h"
+#include "boot/boot.h"
+#include "bus/bus.h"
+#include "engine/engine.h"
+
+struct vm_config {
+    const char *name; /* NULL: "vm-PID" */
+    const struct engine_ops *engine;
+    const char *cpu_model; /* NULL: host */
+    struct boot_config boot;
+    struct chr *serial;  /* owned by the caller; COM1 */
+    struct chr *debugcon; /* port E9h, or NULL */
+    bool debug_exit;     /* --device debug-exit */
+    bool no_reboot;
+    uint64_t timeout_ns; /* wall time; 0: none */
+    bool time_exits;
+};
+
+enum vm_state { VM_CREATED, VM_RUNNING, VM_PAUSED, VM_STOPPED };
+
+struct vm;
+
+/* NULL after a message. Loads the kernel too. */
+struct vm *vm_create(const struct vm_config *cfg);
+/* Starts vCPU and timer threads. 0 or -errno. */
+int vm_start(struct vm *vm) MUST_CHECK;
+/* Waits until the VM has ended (after reboots, unless no_reboot). Returns why, and the exit status of debug-exit. */
+enum stop_reason vm_wait(struct vm *vm, int *status);
+void vm_destroy(struct vm *vm);
+
+/* Any thread. vm_pause returns when all vCPUs stand still at instruction boundaries; clock stopped. Nests by counting. */
+void vm_pause(struct vm *vm);
+void vm_resume(struct vm *vm);
+void vm_stop(struct vm *vm, enum stop_reason why, int status);
+enum vm_state vm_state(struct vm *vm);
+
+const struct vm_config *vm_cfg(const struct vm *vm);
+struct bus *vm_bus(struct vm *vm);
+struct mmu *vm_mmu(struct vm *vm);
+unsigned vm_nr_vcpus(const struct vm *vm);
+struct vcpu *vm_vcpu(struct vm *vm, unsigned idx);
+
+/*
+ * A debugger attaches: called on the vCPU's thread when run() returned RUN_DEBUG, with the VM paused around it. NULL detaches.
+ */
+void vm_set_debug_hook(struct vm *vm, void (*hook)(void *arg, struct vcpu *v), void *arg);
+
+/* The process's exit status for a stop, as documented in doppel(1): 0, 1, 3, 124, debug-exit's. */
+int vm_exit_status(enum stop_reason why, int status);
+
+/* Exit counts and times and instruction counts of all vCPUs as JSON text (one object); malloc'ed, free it. */
+char *vm_stats_json(struct vm *vm);
+
+#endif
