@@ -27,6 +27,18 @@ struct host_code {
 int host_code_create(struct host_code *hc, uint64_t bytes) MUST_CHECK;
 void host_code_destroy(struct host_code *hc);
 
+/* ---- traps in generated code: SIGFPE and SIGILL ---- */
+struct host_trap {
+    const uint8_t *at;     /* the instruction that may trap */
+    const uint8_t *resume; /* where the thread goes on then, all other registers as they were */
+    volatile int sig;      /* 0, or what happened */
+};
+/* The process's handlers; counted, the first installs and the last removes them. */
+int host_trap_install(void) MUST_CHECK;
+void host_trap_remove(void);
+/* For this thread, until the next call; NULL disarms. */
+void host_trap_arm(struct host_trap *t);
+
 /* ---- locks: ranks ascend; a thread takes locks of ever higher rank ---- */
 enum lock_rank {
 #define LOCK(id, text) LOCK_##id,
