@@ -28,10 +28,11 @@ int host_code_create(struct host_code *hc, uint64_t bytes) MUST_CHECK;
 void host_code_destroy(struct host_code *hc);
 
 /* ---- traps in generated code: SIGFPE and SIGILL ---- */
+enum host_trap_kind { HOST_TRAP_NONE, HOST_TRAP_FP, HOST_TRAP_INSN };
 struct host_trap {
     const uint8_t *at;     /* the instruction that may trap */
     const uint8_t *resume; /* where the thread goes on then, all other registers as they were */
-    volatile int sig;      /* 0, or what happened */
+    volatile enum host_trap_kind hit; /* what happened */
 };
 /* The process's handlers; counted, the first installs and the last removes them. */
 int host_trap_install(void) MUST_CHECK;

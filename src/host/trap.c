@@ -46,7 +46,7 @@ static void trap_handler(int sig, siginfo_t *info, void *uctx)
         trap_chain(sig, info, uctx);
         return;
     }
-    t->sig = sig;
+    t->hit = sig == SIGFPE ? HOST_TRAP_FP : HOST_TRAP_INSN;
     mc->gregs[REG_RIP] = (greg_t)(uintptr_t)t->resume;
 }
 

@@ -6,7 +6,6 @@
 #include "engine/interp/native_int.h"
 #include "host/host.h"
 
-#include <signal.h>
 #include <string.h>
 
 /* SDM 3, "x87 FPU Floating-Point Error (#MF)": by exception, or by FERR# to the PIC as on a PC/AT. */
@@ -149,9 +148,10 @@ static void x87_out(struct cpu *c, const struct native_stub *s, const struct nat
 }
 
 /* SDM 3, "SIMD Floating-Point Exception (#XM)" */
-static enum step trapped(struct cpu *c, const struct native_frame *f, int sig)
+static enum step trapped(struct cpu *c, const struct native_frame *f,
+                         enum host_trap_kind hit)
 {
-    if (sig != SIGFPE)
+    if (hit != HOST_TRAP_FP)
         return raise_ud(c); /* an encoding the decoder knows and the processor does not */
     c->fpu.mxcsr = f->mxcsr;
     return c->cr4 & CR4_OSXMMEXCPT ? raise(c, VEC_XM) : raise_ud(c);
@@ -185,8 +185,8 @@ enum step native_run(struct cpu *c, const struct native_stub *s, enum seg_id seg
     s->entry(c, &f);
     host_trap_arm(NULL);
 
-    if (unlikely(trap.sig))
-        return trapped(c, &f, trap.sig);
+    if (unlikely(trap.hit != HOST_TRAP_NONE))
+        return trapped(c, &f, trap.hit);
     if ((d->flags & NATIVE_MEM_WRITE) && !(d->cls == NATIVE_X87 && x87_store_suppressed(&f)))
         st = c->ops->write(c, lin, f.mem, d->mem_bytes, acc);
     if (st != STEP_NEXT)
