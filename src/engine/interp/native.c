@@ -119,14 +119,14 @@ void native_x87_pointers(struct cpu *c, const struct native_stub *s, enum seg_id
 }
 
 /* The x87 state goes in by a copy: a fault of the store that follows must not have popped anything. */
-static void x87_in(const struct cpu *c, struct native_frame *f)
+static void x87_in(const struct cpu *c, struct native_frame *f, unsigned ignored)
 {
     memcpy(&f->fx, &c->fpu, offsetof(struct xsave_area, xmm));
     memset(&f->fx.xmm, 0, sizeof(f->fx.xmm) + sizeof(f->fx.rsvd1));
     f->fx.fip = f->fx.fdp = 0;
     f->fx.mxcsr = MXCSR_INIT;
     /* Ignored exceptions (CR0.NE = 0) must not trap here; x87_out() brings them back. */
-    f->fx.fsw &= ~(f->fx.fsw & ~f->fx.fcw & FSW_EXCEPTIONS);
+    f->fx.fsw &= (uint16_t)~ignored;
 }
 
 /* Does an unmasked exception keep this store from happening? All but inexact do (SDM 1, "Unmasked Response"). */
@@ -135,15 +135,13 @@ static bool x87_store_suppressed(const struct native_frame *f)
     return f->fx.fsw & ~f->fx.fcw & (FSW_IE | FSW_OE | FSW_UE);
 }
 
-static void x87_out(struct cpu *c, const struct native_stub *s, const struct native_frame *f,
-                    unsigned waiting)
+static void x87_out(struct cpu *c, const struct native_frame *f, unsigned ignored)
 {
     c->fpu.fcw = f->fx.fcw;
     c->fpu.fsw = f->fx.fsw;
     c->fpu.ftw = f->fx.ftw;
     memcpy(c->fpu.st, f->fx.st, sizeof(c->fpu.st));
-    if (s->d.mnemonic != ZYDIS_MNEMONIC_FNCLEX)
-        c->fpu.fsw |= waiting;
+    c->fpu.fsw |= (uint16_t)ignored;
     native_x87_summarise(&c->fpu);
 }
 
@@ -162,7 +160,7 @@ enum step native_run(struct cpu *c, const struct native_stub *s, enum seg_id seg
     const struct native_desc *d = &s->d;
     struct host_trap trap = { .at = s->at, .resume = s->fault };
     struct native_frame f;
-    unsigned waiting = 0, acc = d->flags & NATIVE_MEM_WRITE ? ACC_WRITE : ACC_READ;
+    unsigned ignored = 0, acc = d->flags & NATIVE_MEM_WRITE ? ACC_WRITE : ACC_READ;
     gva_t lin = GVA(0);
     enum step st = native_check(c, s);
 
@@ -177,8 +175,9 @@ enum step native_run(struct cpu *c, const struct native_stub *s, enum seg_id seg
     if (st != STEP_NEXT)
         return st;
     if (d->flags & NATIVE_FPREGS) {
-        waiting = c->fpu.fsw & ~c->fpu.fcw & FSW_EXCEPTIONS;
-        x87_in(c, &f);
+        if (d->flags & NATIVE_WAITING)
+            ignored = c->fpu.fsw & ~c->fpu.fcw & FSW_EXCEPTIONS;
+        x87_in(c, &f, ignored);
     }
 
     host_trap_arm(&trap);
@@ -194,7 +193,7 @@ enum step native_run(struct cpu *c, const struct native_stub *s, enum seg_id seg
     if (d->flags & NATIVE_MXCSR)
         c->fpu.mxcsr = f.mxcsr;
     if (d->flags & NATIVE_FPREGS)
-        x87_out(c, s, &f, waiting);
+        x87_out(c, &f, ignored);
     if (d->flags & NATIVE_POINTERS)
         native_x87_pointers(c, s, seg, off);
     return STEP_NEXT;
