@@ -243,13 +243,13 @@ void cpu_update_mode(struct cpu *c);
 
 /* ---- raise.c: exceptions are raised by returning these ------------------------------------------------------ */
 
-enum step raise(struct cpu *c, enum vector vec) MUST_CHECK;
+enum step raise_vec(struct cpu *c, enum vector vec) MUST_CHECK;
 enum step raise_err(struct cpu *c, enum vector vec, uint32_t err) MUST_CHECK;
 enum step raise_pf(struct cpu *c, gva_t at, uint32_t err) MUST_CHECK;
 /* #DB as a fault (instruction breakpoint, general detect): dr6 bits are set on delivery. */
 enum step raise_db(struct cpu *c, uint64_t dr6) MUST_CHECK;
-#define raise_ud(c) raise(c, VEC_UD)
-#define raise_nm(c) raise(c, VEC_NM)
+#define raise_ud(c) raise_vec(c, VEC_UD)
+#define raise_nm(c) raise_vec(c, VEC_NM)
 #define raise_gp(c, err) raise_err(c, VEC_GP, err)
 #define raise_ss(c, err) raise_err(c, VEC_SS, err)
 #define raise_np(c, err) raise_err(c, VEC_NP, err)

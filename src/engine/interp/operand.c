@@ -42,7 +42,7 @@ const struct op *leave_jump(struct ivcpu *v, const struct op *op, enum step st)
 
 const struct op *leave_raise(struct ivcpu *v, const struct op *op, enum vector vec)
 {
-    return leave_step(v, op, raise(CPU(v), vec));
+    return leave_step(v, op, raise_vec(CPU(v), vec));
 }
 
 const struct op *leave_gp0(struct ivcpu *v, const struct op *op)
