@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The oracle: a child process with nothing in it but the test areas, driven by ptrace, one single-step a case. */
+/* The oracle: a child process with nothing in it but the test areas, driven by ptrace, one
+ * single-step a case. */
 #include <elf.h>
 #include <errno.h>
 #include <signal.h>
@@ -11,11 +12,12 @@
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
-#include <sys/wait.h>
 #include <sys/user.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
-#undef PAGE_MASK /* of <sys/user.h> */
+#undef PAGE_MASK /* <sys/user.h> and <elf.h> have names of ours */
+#undef PF_W
 #undef PAGE_SIZE
 #undef PAGE_SHIFT
 #include "insn.h"
@@ -141,7 +143,8 @@ int child_run(struct native_child *ch, const struct insn_case *k, struct outcome
         return -1;
     if (waitpid(ch->pid, &status, 0) != ch->pid || !WIFSTOPPED(status))
         return -1;
-    if (ptrace(PTRACE_GETSIGINFO, ch->pid, 0, &si) < 0 || ptrace(PTRACE_GETREGS, ch->pid, 0, &r) < 0 ||
+    if (ptrace(PTRACE_GETSIGINFO, ch->pid, 0, &si) < 0 ||
+        ptrace(PTRACE_GETREGS, ch->pid, 0, &r) < 0 ||
         ptrace(PTRACE_GETREGSET, ch->pid, NT_X86_XSTATE, &iov) < 0)
         return -1;
     out->vector = vector_of(&si);

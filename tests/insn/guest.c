@@ -1,20 +1,21 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The same case in a guest: long mode, CPL 3, the test areas at the same linear addresses, one step by the debugger's door. */
+/* The same case in a guest: long mode, CPL 3, the test areas at the same linear addresses, one step
+ * by the debugger's door. */
 #include "insn.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-#define RAM_BYTES MIB(2)
-#define PT_AT 0x1000ull   /* PML4, PDPT, PD, PT for code, PT for data, PT for the handlers */
-#define GDT_AT 0x8000ull
-#define IDT_AT 0x9000ull
-#define TSS_AT 0xa000ull
-#define STACK_AT 0xc000ull
-#define CODE_PA 0x20000ull
-#define DATA_PA 0x30000ull
+#define RAM_BYTES   MIB(2)
+#define PT_AT       0x1000ull /* PML4, PDPT, PD, PT for code, PT for data, PT for the handlers */
+#define GDT_AT      0x8000ull
+#define IDT_AT      0x9000ull
+#define TSS_AT      0xa000ull
+#define STACK_AT    0xc000ull
+#define CODE_PA     0x20000ull
+#define DATA_PA     0x30000ull
 #define HANDLERS_PA 0x50000ull
-#define KERNEL_AT 0xffff800000000000ull /* the first 2 MB of RAM, supervisor */
+#define KERNEL_AT   0xffff800000000000ull /* the first 2 MB of RAM, supervisor */
 #define HANDLERS_AT (KERNEL_AT + HANDLERS_PA)
 
 struct insn_guest {
@@ -49,7 +50,8 @@ static void hypercall(void *ctx, struct cpu *c)
 {
     (void)ctx, (void)c;
 }
-static const struct platform_ops platform = { port_read, port_write, mmio_read, mmio_write, hypercall };
+static const struct platform_ops platform = { port_read, port_write, mmio_read, mmio_write,
+                                              hypercall };
 
 static uint64_t tsc(void *ctx)
 {
@@ -86,8 +88,9 @@ static void ferr(void *ctx)
 {
     (void)ctx;
 }
-static const struct platform_time_ops time_platform = { tsc,      tsc,         tsc_to_ns, apic_timer, apic_send,
-                                                        apic_eoi, pic_pending, pic_ack,   ferr };
+static const struct platform_time_ops time_platform = { tsc,         tsc,       tsc_to_ns,
+                                                        apic_timer,  apic_send, apic_eoi,
+                                                        pic_pending, pic_ack,   ferr };
 
 static void put64(struct insn_guest *g, uint64_t pa, uint64_t x)
 {
@@ -99,14 +102,15 @@ static void map(struct insn_guest *g, uint64_t table, uint64_t va, uint64_t pa, 
     put64(g, table + (va >> 12 & 511) * 8, pa | bits);
 }
 
-#define P 1ull
-#define W 2ull
-#define U 4ull
+#define P  1ull
+#define W  2ull
+#define U  4ull
 #define AD 0x60ull
 
 static void make_tables(struct insn_guest *g)
 {
-    const uint64_t pml4 = PT_AT, pdpt = PT_AT + 0x1000, pd = PT_AT + 0x2000, pt_code = PT_AT + 0x3000;
+    const uint64_t pml4 = PT_AT, pdpt = PT_AT + 0x1000, pd = PT_AT + 0x2000,
+                   pt_code = PT_AT + 0x3000;
     const uint64_t pt_data = PT_AT + 0x4000, kpdpt = PT_AT + 0x5000, kpd = PT_AT + 0x6000;
 
     put64(g, pml4, pdpt | P | W | U);
@@ -127,12 +131,14 @@ static void make_descriptors(struct insn_guest *g)
 {
     put64(g, GDT_AT + 0x08, 0x00af9b000000ffffull); /* kernel code */
     put64(g, GDT_AT + 0x10, 0x00cf93000000ffffull);
-    put64(g, GDT_AT + 0x30, 0x00affb000000ffffull); /* as Linux has them, so that selectors compare equal: 33h, 2bh */
+    put64(g, GDT_AT + 0x30,
+          0x00affb000000ffffull); /* as Linux has them, so that selectors compare equal: 33h, 2bh */
     put64(g, GDT_AT + 0x28, 0x00cff3000000ffffull);
     put64(g, TSS_AT + 4, KERNEL_AT + STACK_AT);
     for (unsigned i = 0; i < 32; i++) {
         uint64_t h = HANDLERS_AT + i * 16;
-        /* DPL 0, so that INT n of the guest's user is #GP, as on Linux for most; INT3 and INTO are for users */
+        /* DPL 0, so that INT n of the guest's user is #GP, as on Linux for most; INT3 and INTO are
+         * for users */
         uint64_t dpl = i == VEC_BP || i == VEC_OF ? 0x6000 : 0;
 
         put64(g, IDT_AT + i * 16,
@@ -203,7 +209,9 @@ static void user_state(struct cpu *c, const struct regs *r)
     c->cpl = 3;
     c->gdtr = (struct dtable){ KERNEL_AT + GDT_AT, 0x3f };
     c->idtr = (struct dtable){ KERNEL_AT + IDT_AT, 32 * 16 - 1 };
-    c->tr = (struct seg){ .base = KERNEL_AT + TSS_AT, .limit = 0x67, .sel = 0x38, .attr = SEG_P | SYS_TSS_BUSY };
+    c->tr = (struct seg){
+        .base = KERNEL_AT + TSS_AT, .limit = 0x67, .sel = 0x38, .attr = SEG_P | SYS_TSS_BUSY
+    };
     c->cr0 = CR0_PE | CR0_MP | CR0_ET | CR0_NE | CR0_WP | CR0_AM | CR0_PG;
     c->cr3 = PT_AT;
     c->cr4 = CR4_PAE | CR4_OSFXSR | CR4_OSXMMEXCPT | CR4_OSXSAVE | CR4_FSGSBASE | CR4_UMIP;
@@ -239,7 +247,8 @@ void guest_run(struct insn_guest *g, const struct insn_case *k, struct outcome *
     if (res != RUN_DEBUG) {
         out->vector = 100 + (int)res;
     } else if (c->rip >= HANDLERS_AT && c->rip < HANDLERS_AT + 32 * 16) {
-        /* What was interrupted is on the ring 0 stack: [error code,] RIP, CS, RFLAGS, RSP, SS from the top down. */
+        /* What was interrupted is on the ring 0 stack: [error code,] RIP, CS, RFLAGS, RSP, SS from
+         * the top down. */
         const uint64_t *top = (const uint64_t *)(const void *)(g->ram->hva + STACK_AT);
 
         out->vector = (int)((c->rip - HANDLERS_AT) / 16);

@@ -1,18 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Instructions against the host CPU: one case is the bytes of an instruction, all user-visible registers and two data pages.
- * The host runs it single-stepped in a child under ptrace; an engine runs it in a guest at CPL 3 at the same addresses.
+ * Instructions against the host CPU: one case is the bytes of an instruction, all user-visible
+ * registers and two data pages. The host runs it single-stepped in a child under ptrace; an engine
+ * runs it in a guest at CPL 3 at the same addresses.
  */
 #ifndef TESTS_INSN_INSN_H
 #define TESTS_INSN_INSN_H
 
 #include "engine/engine.h"
 
-/* The same linear addresses in the child and in the guest. Each area has an unmapped page on both sides. */
-#define CODE_AT 0x10000000ull /* two pages, read and execute */
-#define DATA_AT 0x20000000ull /* DATA_PAGES, read and write, then one read-only page */
+/* The same linear addresses in the child and in the guest. Each area has an unmapped page on both
+ * sides. */
+#define CODE_AT    0x10000000ull /* two pages, read and execute */
+#define DATA_AT    0x20000000ull /* DATA_PAGES, read and write, then one read-only page */
 #define DATA_PAGES 2u
-#define RO_AT (DATA_AT + DATA_PAGES * PAGE_BYTES)
+#define RO_AT      (DATA_AT + DATA_PAGES * PAGE_BYTES)
 #define AREA_BYTES (DATA_PAGES * PAGE_BYTES + PAGE_BYTES)
 
 struct regs {
@@ -23,8 +25,8 @@ struct regs {
 
 struct outcome {
     struct regs regs;
-    int vector;         /* -1: completed */
-    uint64_t fault_at;  /* #PF: address */
+    int vector;        /* -1: completed */
+    uint64_t fault_at; /* #PF: address */
     uint8_t data[AREA_BYTES];
 };
 
@@ -36,7 +38,8 @@ struct insn_case {
     uint8_t data[AREA_BYTES];
 };
 
-/* The host. -errno from start; run: 0, or -1 when the case cannot be judged (the child met a signal that says too little). */
+/* The host. -errno from start; run: 0, or -1 when the case cannot be judged (the child met a signal
+ * that says too little). */
 struct native_child;
 int child_start(struct native_child **out);
 int child_run(struct native_child *ch, const struct insn_case *k, struct outcome *out);

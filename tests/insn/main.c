@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * insn [--engine NAME] [--cases N] [--seed S] [--only MNEMONIC] [--verbose]: random instructions against the host CPU.
+ * insn [--engine NAME] [--cases N] [--seed S] [--only MNEMONIC] [--verbose]: random instructions
+ * against the host CPU.
  *
- * Encodings are made opcode by opcode over all maps and prefixes, so that every form Zydis knows comes up; what a user
- * program must not do to its own host (system calls, far transfers, segment loads) and what differs by nature (time,
- * random numbers, CPUID) is left out. Prints TAP: one line per group of mnemonics, with the seed and case of what failed.
+ * Encodings are made opcode by opcode over all maps and prefixes, so that every form Zydis knows
+ * comes up; what a user program must not do to its own host (system calls, far transfers, segment
+ * loads) and what differs by nature (time, random numbers, CPUID) is left out. Prints TAP: one line
+ * per group of mnemonics, with the seed and case of what failed.
  */
 #include "insn.h"
 
@@ -22,7 +24,6 @@ struct options {
     const char *only;
     bool verbose;
 };
-
 
 struct tally {
     uint64_t run, bad;
@@ -135,14 +136,16 @@ static bool is_excluded(const ZydisDecodedInstruction *in, const ZydisDecodedOpe
         if (ops[i].type == ZYDIS_OPERAND_TYPE_REGISTER &&
             ZydisRegisterGetClass(ops[i].reg.value) == ZYDIS_REGCLASS_SEGMENT)
             return true;
-    /* A store to the stack by CALL or PUSH goes through RSP like any other; system-call gates of the host do not exist in the guest. */
+    /* A store to the stack by CALL or PUSH goes through RSP like any other; system-call gates of
+     * the host do not exist in the guest. */
     return false;
 }
 
 static const uint8_t legacy_prefixes[] = { 0x66, 0xf2, 0xf3, 0x67, 0xf0 };
 
 /* Random bytes shaped like an instruction. Returns false if it is not one that can be tested. */
-static bool make_code(struct tester *t, struct insn_case *k, ZydisDecodedInstruction *in, ZydisDecodedOperand *ops)
+static bool make_code(struct tester *t, struct insn_case *k, ZydisDecodedInstruction *in,
+                      ZydisDecodedOperand *ops)
 {
     uint8_t *p = k->code;
     unsigned kind = pick(t, 8);
@@ -187,9 +190,21 @@ static bool make_code(struct tester *t, struct insn_case *k, ZydisDecodedInstruc
 
 static uint64_t edge_value(struct tester *t)
 {
-    static const uint64_t edges[] = { 0,          1,          0x7f,       0x80,       0xff,
-                                      0x7fff,     0x8000,     0xffff,     0x7fffffff, 0x80000000,
-                                      0xffffffff, INT64_MAX,  1ull << 63, ~0ull,      0x0000800000000000ull,
+    static const uint64_t edges[] = { 0,
+                                      1,
+                                      0x7f,
+                                      0x80,
+                                      0xff,
+                                      0x7fff,
+                                      0x8000,
+                                      0xffff,
+                                      0x7fffffff,
+                                      0x80000000,
+                                      0xffffffff,
+                                      INT64_MAX,
+                                      1ull << 63,
+                                      ~0ull,
+                                      0x0000800000000000ull,
                                       0x00007fffffffffffull };
 
     switch (pick(t, 4)) {
@@ -202,7 +217,8 @@ static uint64_t edge_value(struct tester *t)
     }
 }
 
-/* An address worth having in a base register: in the areas, at their edges, across pages, sometimes non-canonical. */
+/* An address worth having in a base register: in the areas, at their edges, across pages, sometimes
+ * non-canonical. */
 static uint64_t address(struct tester *t)
 {
     switch (pick(t, 16)) {
@@ -242,8 +258,9 @@ static void random_fpu(struct tester *t, struct xsave_area *x)
             memcpy((j < 2 ? x->xmm[i] : x->ymmh[i]) + 8 * (j & 1), &v, 8);
         }
     x->fcw = pick(t, 2) ? 0x37f : (uint16_t)(0x3f | pick(t, 16) << 8 | 0x40);
-    x->mxcsr = pick(t, 2) ? 0x1f80 : 0x1f80 | (uint32_t)pick(t, 4) << 13 | (uint32_t)pick(t, 2) << 15 |
-                                         (uint32_t)pick(t, 2) << 6;
+    x->mxcsr = pick(t, 2) ? 0x1f80
+                          : 0x1f80 | (uint32_t)pick(t, 4) << 13 | (uint32_t)pick(t, 2) << 15 |
+                                (uint32_t)pick(t, 2) << 6;
     if (!pick(t, 8))
         x->mxcsr &= ~((uint32_t)pick(t, 64) << 7); /* unmasked exceptions */
     x->ftw = (uint8_t)rnd(t);
@@ -285,7 +302,8 @@ static uint64_t undefined_flags(const ZydisDecodedInstruction *in, const struct 
 
     (void)k;
     switch (in->mnemonic) {
-    /* OF is defined for counts of 1 only, AF never; a double shift by more than the size is undefined altogether. */
+    /* OF is defined for counts of 1 only, AF never; a double shift by more than the size is
+     * undefined altogether. */
     case ZYDIS_MNEMONIC_SHL:
     case ZYDIS_MNEMONIC_SHR:
     case ZYDIS_MNEMONIC_SAR:
@@ -318,8 +336,9 @@ static bool undefined_result(const ZydisDecodedInstruction *in)
     }
 }
 
-static const char *differs(const ZydisDecodedInstruction *in, const struct insn_case *k, const struct outcome *host,
-                           const struct outcome *us, char *buf, size_t n)
+static const char *differs(const ZydisDecodedInstruction *in, const struct insn_case *k,
+                           const struct outcome *host, const struct outcome *us, char *buf,
+                           size_t n)
 {
     static const char *const names[] = { "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
                                          "r8",  "r9",  "r10", "r11", "r12", "r13", "r14", "r15" };
@@ -340,7 +359,8 @@ static const char *differs(const ZydisDecodedInstruction *in, const struct insn_
     }
     for (unsigned i = 0; i < NR_GPRS && !open; i++)
         if (host->regs.gpr[i] != us->regs.gpr[i]) {
-            (void)snprintf(buf, n, "%s: host %#lx, here %#lx", names[i], host->regs.gpr[i], us->regs.gpr[i]);
+            (void)snprintf(buf, n, "%s: host %#lx, here %#lx", names[i], host->regs.gpr[i],
+                           us->regs.gpr[i]);
             return buf;
         }
     if ((host->regs.rflags ^ us->regs.rflags) & mask) {
@@ -355,9 +375,10 @@ static const char *differs(const ZydisDecodedInstruction *in, const struct insn_
         }
     if (host->regs.fpu.mxcsr != us->regs.fpu.mxcsr || host->regs.fpu.fcw != us->regs.fpu.fcw ||
         host->regs.fpu.fsw != us->regs.fpu.fsw || host->regs.fpu.ftw != us->regs.fpu.ftw) {
-        (void)snprintf(buf, n, "mxcsr/fcw/fsw/ftw: host %#x %#x %#x %#x, here %#x %#x %#x %#x", host->regs.fpu.mxcsr,
-                       host->regs.fpu.fcw, host->regs.fpu.fsw, host->regs.fpu.ftw, us->regs.fpu.mxcsr,
-                       us->regs.fpu.fcw, us->regs.fpu.fsw, us->regs.fpu.ftw);
+        (void)snprintf(buf, n, "mxcsr/fcw/fsw/ftw: host %#x %#x %#x %#x, here %#x %#x %#x %#x",
+                       host->regs.fpu.mxcsr, host->regs.fpu.fcw, host->regs.fpu.fsw,
+                       host->regs.fpu.ftw, us->regs.fpu.mxcsr, us->regs.fpu.fcw, us->regs.fpu.fsw,
+                       us->regs.fpu.ftw);
         return buf;
     }
     for (unsigned i = 0; i < 8; i++)
@@ -367,14 +388,15 @@ static const char *differs(const ZydisDecodedInstruction *in, const struct insn_
         }
     for (unsigned i = 0; i < AREA_BYTES && !open; i++)
         if (host->data[i] != us->data[i]) {
-            (void)snprintf(buf, n, "memory at %#llx: host %#x, here %#x", DATA_AT + i, host->data[i], us->data[i]);
+            (void)snprintf(buf, n, "memory at %#llx: host %#x, here %#x", DATA_AT + i,
+                           host->data[i], us->data[i]);
             return buf;
         }
     return NULL;
 }
 
-static void report(struct tester *t, const ZydisDecodedInstruction *in, const struct insn_case *k, uint64_t idx,
-                   const char *what)
+static void report(struct tester *t, const ZydisDecodedInstruction *in, const struct insn_case *k,
+                   uint64_t idx, const char *what)
 {
     struct tally *y = &t->tally[in->mnemonic];
     char hex[64] = "";
@@ -417,7 +439,8 @@ static void run_case(struct tester *t, uint64_t idx)
 
 static int usage(void)
 {
-    (void)fprintf(stderr, "usage: insn [--engine NAME] [--cases N] [--seed S] [--only MNEMONIC] [--case IDX] [--verbose]\n");
+    (void)fprintf(stderr, "usage: insn [--engine NAME] [--cases N] [--seed S] [--only MNEMONIC] "
+                          "[--case IDX] [--verbose]\n");
     return 2;
 }
 
@@ -460,16 +483,19 @@ int main(int argc, char **argv)
         printf("1..0 # SKIP no CPU model: %s\n", err);
         return 0;
     }
-    (void)ZydisDecoderEnableMode(&t.dec, ZYDIS_DECODER_MODE_AMD_BRANCHES, t.model.vendor == VENDOR_AMD);
+    (void)ZydisDecoderEnableMode(&t.dec, ZYDIS_DECODER_MODE_AMD_BRANCHES,
+                                 t.model.vendor == VENDOR_AMD);
     if (child_start(&t.child) < 0) {
-        printf("ok 1 - instructions against the host CPU # SKIP ptrace is not allowed here\n1..1\n");
+        printf(
+            "ok 1 - instructions against the host CPU # SKIP ptrace is not allowed here\n1..1\n");
         return 0;
     }
     if (guest_start(engine, &t.guest) < 0) {
         printf("not ok 1 - a guest on engine %s\n1..1\n", t.opt.engine);
         return 1;
     }
-    printf("# engine %s, seed %lu; repeat one case with --seed %lu --case N\n", t.opt.engine, t.opt.seed, t.opt.seed);
+    printf("# engine %s, seed %lu; repeat one case with --seed %lu --case N\n", t.opt.engine,
+           t.opt.seed, t.opt.seed);
     if (only_case != UINT64_MAX)
         run_case(&t, only_case);
     else
@@ -487,8 +513,9 @@ int main(int argc, char **argv)
             printf("not ok %u - %s: %lu of %lu cases differ from the host (seed %lu, %s)\n", ++line,
                    ZydisMnemonicGetString((ZydisMnemonic)m), y->bad, y->run, t.opt.seed, y->first);
     }
-    printf("%s %u - %lu cases of %u mnemonics on %s agree with the host CPU\n", nr_bad || !nr_run ? "not ok" : "ok",
-           line + 1, nr_run - nr_bad, nr_mnemonics, t.opt.engine);
+    printf("%s %u - %lu cases of %u mnemonics on %s agree with the host CPU\n",
+           nr_bad || !nr_run ? "not ok" : "ok", line + 1, nr_run - nr_bad, nr_mnemonics,
+           t.opt.engine);
     printf("1..%u\n", line + 1);
     child_stop(t.child);
     guest_stop(t.guest);
