@@ -16,8 +16,9 @@
 /* Per-page notes, one byte per page, set and cleared atomically. */
 #define PAGE_NOTE_CODE \
     BIT(0) /* an engine holds decoded or translated code of this page: writes must be told */
-#define PAGE_NOTE_DIRTY BIT(1) /* written since the dirty log was last read (only while logging) \
-                                */
+#define PAGE_NOTE_DIRTY                                                      \
+    BIT(1) /* written since the dirty log was last read (only while logging) \
+            */
 
 #define SLOT_RO        BIT(0) /* ROM: guest writes go nowhere (reported as MMIO writes to nobody) */
 #define SLOT_LOG_DIRTY BIT(1)
