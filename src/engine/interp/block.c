@@ -66,6 +66,7 @@ static void bury(struct ivcpu *v, struct block *b)
         p = &(*p)->hash_next;
     *p = b->hash_next;
     v->code_bytes -= block_size(b);
+    b->chain[0] = b->chain[1] = NULL; /* it may be the one that is running */
     b->page_next = v->graveyard;
     v->graveyard = b;
 }

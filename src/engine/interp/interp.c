@@ -59,13 +59,24 @@ static bool serve(struct ivcpu *v, enum run_result *res)
     return true;
 }
 
+/* Stop for the debugger. Returns false, as its callers do then. */
+static bool debug_stop(struct ivcpu *v, gva_t at, enum run_result *res)
+{
+    v->vc.dbg_hit = at;
+    v->vc.dbg_hit_acc = ACC_EXEC;
+    v->dbg_resume = true;
+    v->vc.nr_exits[EXIT_DEBUG]++;
+    *res = RUN_DEBUG;
+    return false;
+}
+
 static bool deliver(struct ivcpu *v, enum run_result *res)
 {
     struct cpu *c = CPU(v);
 
     v->vc.nr_exits[EXIT_EXCEPTION]++;
     if (cpu_deliver(c) == STEP_NEXT && c->activity != CPU_SHUTDOWN)
-        return true;
+        return !v->vc.dbg.step || debug_stop(v, GVA(c->rip), res);
     v->vc.nr_exits[EXIT_TRIPLE]++;
     *res = RUN_SHUTDOWN;
     return false;
@@ -80,14 +91,8 @@ static bool at_breakpoint(struct ivcpu *v, enum run_result *res, bool *fault)
 
     *fault = false;
     for (unsigned i = 0; i < v->vc.dbg.nr_bps && !v->dbg_resume; i++)
-        if (v->vc.dbg.bps[i].acc == ACC_EXEC && v->vc.dbg.bps[i].at.v == at.v) {
-            v->vc.dbg_hit = at;
-            v->vc.dbg_hit_acc = ACC_EXEC;
-            v->dbg_resume = true;
-            v->vc.nr_exits[EXIT_DEBUG]++;
-            *res = RUN_DEBUG;
-            return true;
-        }
+        if (v->vc.dbg.bps[i].acc == ACC_EXEC && v->vc.dbg.bps[i].at.v == at.v)
+            return !debug_stop(v, at, res);
     /* RF suppresses instruction breakpoints for one instruction (SDM 3, "Instruction-Breakpoint
      * Exception Condition"). */
     if ((c->dr7 & 0xff) && !(c->rflags & RFLAGS_RF)) {
@@ -152,17 +157,15 @@ static bool step(struct ivcpu *v, enum run_result *res)
         c->rflags &= ~(uint64_t)RFLAGS_RF;
     if (tf && op && !enters_untraced(c, op))
         c->pending_dbg |= DR6_BS;
-    if (v->dbg_stop || v->vc.dbg.step) {
-        if (!v->dbg_stop) {
-            v->vc.dbg_hit = GVA(c->rip);
-            v->vc.dbg_hit_acc = ACC_EXEC;
-        }
+    if (v->dbg_stop) { /* a watchpoint: dbg_hit tells which */
         v->dbg_stop = false;
         v->dbg_resume = true;
         v->vc.nr_exits[EXIT_DEBUG]++;
         *res = RUN_DEBUG;
         return false;
     }
+    if (v->vc.dbg.step)
+        return debug_stop(v, GVA(c->rip), res);
     return true;
 }
 
@@ -213,8 +216,10 @@ static bool run_block(struct ivcpu *v, enum run_result *res)
     v->cur = b;
     v->vc.nr_insns += b->nr_insns;
     run_ops(v, b->ops);
-    if (unlikely(v->graveyard))
+    if (unlikely(v->graveyard)) {
+        v->link = NULL; /* may point into one of them */
         block_bury(v);
+    }
     switch (v->leave) {
     case LEAVE_FAULT:
         return deliver(v, res);
@@ -238,6 +243,8 @@ static enum run_result interp_run(struct vcpu *vc)
     for (;;) {
         if (c->req || c->pending_dbg || c->shadow_sti || c->shadow_movss ||
             c->activity != CPU_RUNNING || cpu_event_ready(c)) {
+            /* What a shadow holds back is due after one instruction, not after a block. */
+            v->wait_step |= c->shadow_sti || c->shadow_movss;
             v->link = NULL;
             if (!serve(v, &res))
                 return res;

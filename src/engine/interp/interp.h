@@ -116,8 +116,8 @@ enum tlb_view { VIEW_USER, VIEW_KERNEL, VIEW_KERNEL_AC, NR_VIEWS };
 struct jump {
     uint64_t rip;
     struct block *block;
+    uint64_t gen;
     uint32_t key;
-    uint32_t gen;
 };
 
 /* Instructions that cross a page, decoded; checked by their bytes at each use. */
@@ -163,7 +163,7 @@ struct ivcpu {
     bool stepping;           /* the instruction runs alone */
     bool wait_step;          /* the next instruction has to run alone */
     uint32_t key;            /* current block key */
-    uint32_t jump_gen;       /* jump cache entries of older generations are dead */
+    uint64_t jump_gen;       /* jump cache entries of older generations are dead */
     struct block *cur;       /* being executed, for instruction counts */
     struct block **link;     /* where the block left last wants its successor noted, or NULL */
     struct block *graveyard; /* blocks dropped while one of them may be running */
@@ -311,12 +311,14 @@ NOINLINE const struct op *leave_jump(struct ivcpu *v, const struct op *op, enum 
 NOINLINE const struct op *leave_raise(struct ivcpu *v, const struct op *op, enum vector vec);
 NOINLINE const struct op *leave_gp0(struct ivcpu *v, const struct op *op);
 
-/* Go on after a core call that does not end the block. */
-#define NEXT_OR_LEAVE(v, op, st)          \
-    do {                                  \
-        if (unlikely((st) != STEP_NEXT))  \
-            return leave_jump(v, op, st); \
-        NEXT(v, op);                      \
+/* Go on after a core call that does not end the block; but end it when the core's stores dropped
+ * decoded code. */
+#define NEXT_OR_LEAVE(v, op, st)                          \
+    do {                                                  \
+        enum step st_ = (st);                             \
+        if (unlikely(st_ != STEP_NEXT || (v)->graveyard)) \
+            return leave_step(v, op, st_);                \
+        NEXT(v, op);                                      \
     } while (0)
 
 static ALWAYS_INLINE uint64_t plain_ea(const struct ivcpu *v, const struct op *op)

@@ -121,7 +121,7 @@ static const struct op *pusha(struct ivcpu *v, const struct op *op)
             return leave_step(v, op, st);
         }
     }
-    NEXT(v, op);
+    NEXT_OR_LEAVE(v, op, STEP_NEXT);
 }
 
 static const struct op *popa(struct ivcpu *v, const struct op *op)
@@ -195,7 +195,7 @@ static const struct op *enter(struct ivcpu *v, const struct op *op)
     }
     set_reg(v, RBP * 8, mask == 0xffff && n == 2 ? 2 : n, frame);
     set_sp(c, c->gpr[RSP] - op->imm);
-    NEXT(v, op);
+    NEXT_OR_LEAVE(v, op, STEP_NEXT);
 }
 
 static const struct op *leave_frame(struct ivcpu *v, const struct op *op)

@@ -36,9 +36,7 @@ HANDLER(native)
 
     sync_rip(v, op);
     st = native_exec(c, op->stub, op->seg, op->prefix & OP_MEM ? effective(v, op) : 0);
-    if (likely(st == STEP_NEXT))
-        NEXT(v, op);
-    return leave_step(v, op, st);
+    NEXT_OR_LEAVE(v, op, st);
 }
 
 /* ---- ports ---- */

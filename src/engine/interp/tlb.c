@@ -250,10 +250,14 @@ static void mmio_write(struct ivcpu *v, gpa_t at, unsigned bytes, uint64_t val)
     enum exit_reason why = apic_claims(CPU(v), at) ? EXIT_APIC : EXIT_MMIO;
     uint64_t t = vcpu_exit_begin(&v->vc, why);
 
-    if (why == EXIT_APIC)
+    if (why == EXIT_APIC) {
         apic_mmio_write(CPU(v), (uint32_t)(at.v & 0xfff), (uint32_t)val);
-    else
+        /* An EOI or a lower TPR may let something through: do not chain past it. */
+        if (cpu_event_ready(CPU(v)))
+            __atomic_fetch_or((uint32_t *)&CPU(v)->req, REQ_IRQ, __ATOMIC_RELAXED);
+    } else {
         cfg->ops->mmio_write(cfg->ctx, at, bytes, val);
+    }
     vcpu_exit_end(&v->vc, why, t);
 }
 
