@@ -2,9 +2,9 @@
 /*
  * Where guest data really goes, as devices see it: a byte channel (serial port, debug console).
  *
- * A channel's reader thread calls rx with the machine lock held; rx takes what it can and returns how many bytes;
- * the rest is offered again after chr_accept(). Writes never block: a slow sink buffers up to a bound, then drops and
- * counts, and says so once.
+ * A channel's reader thread calls rx with the machine lock held; rx takes what it can and returns
+ * how many bytes; the rest is offered again after chr_accept(). Writes never block: a slow sink
+ * buffers up to a bound, then drops and counts, and says so once.
  */
 #ifndef BACKEND_BACKEND_H
 #define BACKEND_BACKEND_H
@@ -28,7 +28,8 @@ struct chr {
 };
 
 /* A device connects once; lock is the machine lock. */
-void chr_connect(struct chr *c, struct lock *lock, size_t (*rx)(void *arg, const uint8_t *, size_t), void *arg);
+void chr_connect(struct chr *c, struct lock *lock, size_t (*rx)(void *arg, const uint8_t *, size_t),
+                 void *arg);
 static inline void chr_write(struct chr *c, const uint8_t *buf, size_t bytes)
 {
     if (c)
@@ -47,14 +48,16 @@ static inline void chr_close(struct chr *c)
 
 /* Nothing in, nothing out. */
 struct chr *chr_open_null(void);
-/* Output to a file (created, truncated); a full disk is a warning once, the output after it is dropped. NULL + message on error. */
+/* Output to a file (created, truncated); a full disk is a warning once, the output after it is
+ * dropped. NULL + message on error. */
 struct chr *chr_open_file(const char *path);
 /* A new pseudo-terminal; its name is reported by log_info and by chr_pty_name(). */
 struct chr *chr_open_pty(void);
 /*
- * stdin and stdout. On a terminal: raw mode, restored by close, by exit and by fatal signals; Ctrl-A is the escape:
- * escape(arg, key) is called for the key behind it (not for Ctrl-A a, which sends Ctrl-A), from the reader's thread without locks.
- * Not a terminal: bytes as they come; end of file ends input only.
+ * stdin and stdout. On a terminal: raw mode, restored by close, by exit and by fatal signals;
+ * Ctrl-A is the escape: escape(arg, key) is called for the key behind it (not for Ctrl-A a, which
+ * sends Ctrl-A), from the reader's thread without locks. Not a terminal: bytes as they come; end of
+ * file ends input only.
  */
 struct chr *chr_open_stdio(void (*escape)(void *arg, int key), void *arg);
 /* Async-signal-safe: put the terminal back as it was. Called by fatal-signal handlers. */

@@ -1,28 +1,28 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * FXSAVE, FXRSTOR, XSAVE, XSAVEOPT, XSAVEC and XRSTOR (SDM 1, "Managing State Using the XSAVE Feature Set") for the
- * components x87, SSE and AVX. XSAVES and XRSTORS are not offered.
+ * FXSAVE, FXRSTOR, XSAVE, XSAVEOPT, XSAVEC and XRSTOR (SDM 1, "Managing State Using the XSAVE
+ * Feature Set") for the components x87, SSE and AVX. XSAVES and XRSTORS are not offered.
  *
- * CR0 and CR4 were checked by the caller; alignment and contents are checked here. struct cpu holds the state in the
- * standard format, so most of this is a matter of which bytes move.
+ * CR0 and CR4 were checked by the caller; alignment and contents are checked here. struct cpu holds
+ * the state in the standard format, so most of this is a matter of which bytes move.
  */
 #include "cpu/cpu.h"
 
 #define FSW_EXCEPTIONS 0x3fu
-#define FSW_ES BIT(7)
-#define FSW_B BIT(15)
-#define FCW_INIT 0x37fu
-#define MXCSR_INIT 0x1f80u
+#define FSW_ES         BIT(7)
+#define FSW_B          BIT(15)
+#define FCW_INIT       0x37fu
+#define MXCSR_INIT     0x1f80u
 /* MISALIGNSSE is not offered: MXCSR.MM is reserved. */
-#define MXCSR_VALID 0xffffu
+#define MXCSR_VALID    0xffffu
 
 #define XCOMP_COMPACT BIT64(63)
 
-#define OFF_MXCSR offsetof(struct xsave_area, mxcsr)
-#define OFF_ST offsetof(struct xsave_area, st)
-#define OFF_XMM offsetof(struct xsave_area, xmm)
-#define OFF_HEADER offsetof(struct xsave_area, xstate_bv)
-#define OFF_YMMH offsetof(struct xsave_area, ymmh)
+#define OFF_MXCSR    offsetof(struct xsave_area, mxcsr)
+#define OFF_ST       offsetof(struct xsave_area, st)
+#define OFF_XMM      offsetof(struct xsave_area, xmm)
+#define OFF_HEADER   offsetof(struct xsave_area, xstate_bv)
+#define OFF_YMMH     offsetof(struct xsave_area, ymmh)
 #define HEADER_BYTES 64u
 
 /* Outside 64-bit mode registers 8 to 15 neither move nor count. */
@@ -39,7 +39,8 @@ static void put_x87_header(const struct cpu *c, struct xsave_area *x, bool rex_w
     x->ftw = c->fpu.ftw;
     x->rsvd0 = 0;
     x->fop = x->fip = x->fdp = 0;
-    /* APM 2, "FXSAVE and FXRSTOR Instructions": without a pending exception the pointers are stored as zero. */
+    /* APM 2, "FXSAVE and FXRSTOR Instructions": without a pending exception the pointers are stored
+     * as zero. */
     if (c->model->vendor == VENDOR_AMD && !(c->fpu.fsw & FSW_ES))
         return;
     x->fop = c->fpu.fop;
@@ -180,7 +181,8 @@ enum step cpu_xsave(struct cpu *c, gva_t at, uint64_t mask, enum xsave_kind kind
     BUG_ON(kind == XSAVE_SUPERVISOR);
     if (at.v & 63)
         return raise_gp(c, 0);
-    st = c->ops->probe(c, at, (unsigned)OFF_YMMH + (rfbm & XCR0_AVX ? vector_bytes(c) : 0), ACC_WRITE);
+    st = c->ops->probe(c, at, (unsigned)OFF_YMMH + (rfbm & XCR0_AVX ? vector_bytes(c) : 0),
+                       ACC_WRITE);
     if (st == STEP_NEXT && kind != XSAVE_COMPACT)
         st = c->ops->read(c, gva_add(at, OFF_HEADER), header, header_bytes, ACC_READ);
     if (st != STEP_NEXT)
@@ -217,7 +219,8 @@ static bool header_is_bad(const struct cpu *c, const uint64_t header[8])
 }
 
 /* Everything is read before anything is loaded. */
-static enum step read_parts(struct cpu *c, gva_t at, uint64_t load, bool mxcsr, struct xsave_area *x)
+static enum step read_parts(struct cpu *c, gva_t at, uint64_t load, bool mxcsr,
+                            struct xsave_area *x)
 {
     enum step st = STEP_NEXT;
 
@@ -260,11 +263,12 @@ enum step cpu_xrstor(struct cpu *c, gva_t at, uint64_t mask, bool rex_w)
         return raise_gp(c, 0);
     compact = header[1] & XCOMP_COMPACT;
     /*
-     * A compacted image has the AVX part at its standard place (it is the first extended component); one that is
-     * not in XCOMP_BV cannot be in XSTATE_BV.
+     * A compacted image has the AVX part at its standard place (it is the first extended
+     * component); one that is not in XCOMP_BV cannot be in XSTATE_BV.
      */
     load = rfbm & header[0];
-    /* The standard form loads MXCSR whenever SSE or AVX is asked for; the compacted one treats it as part of SSE. */
+    /* The standard form loads MXCSR whenever SSE or AVX is asked for; the compacted one treats it
+     * as part of SSE. */
     mxcsr = compact ? load & XCR0_SSE : rfbm & (XCR0_SSE | XCR0_AVX);
     st = read_parts(c, at, load, mxcsr, &x);
     if (st != STEP_NEXT)

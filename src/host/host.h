@@ -14,7 +14,8 @@
 /* ---- memory ---- */
 /* A sealed-size memfd of that many bytes; name is for /proc. */
 int host_memfd(const char *name, uint64_t bytes) MUST_CHECK;
-/* Shared read-write mapping of a file; huge pages are asked for where the host gives them. NULL on failure, errno set. */
+/* Shared read-write mapping of a file; huge pages are asked for where the host gives them. NULL on
+ * failure, errno set. */
 void *host_map_fd(int fd, uint64_t off_bytes, uint64_t bytes);
 void host_unmap(void *p, uint64_t bytes);
 
@@ -78,7 +79,8 @@ int thread_start(struct thread *t, const char *name, void *(*fn)(void *), void *
 void thread_join(struct thread *t);
 
 /* ---- sleeping on a word (futex) ---- */
-/* Sleeps while *word == val, at most until mono_ns (UINT64_MAX: no limit). Spurious returns happen. */
+/* Sleeps while *word == val, at most until mono_ns (UINT64_MAX: no limit). Spurious returns happen.
+ */
 void host_futex_wait(_Atomic uint32_t *word, uint32_t val, uint64_t mono_ns);
 void host_futex_wake(_Atomic uint32_t *word);
 
@@ -89,7 +91,8 @@ static inline uint64_t host_tsc(void)
 {
     return __builtin_ia32_rdtsc();
 }
-/* The host TSC's frequency in kHz, or 0 when the TSC is not invariant. Measured once per call, takes at most 20 ms. */
+/* The host TSC's frequency in kHz, or 0 when the TSC is not invariant. Measured once per call,
+ * takes at most 20 ms. */
 uint64_t host_tsc_khz(void);
 
 /* Random bytes for the guest (getrandom). */

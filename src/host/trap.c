@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Traps in generated code (SIGFPE, SIGILL). A thread names the one host instruction that may trap and where to go on
- * instead; any other such signal goes to whoever handled it before.
+ * Traps in generated code (SIGFPE, SIGILL). A thread names the one host instruction that may trap
+ * and where to go on instead; any other such signal goes to whoever handled it before.
  *
  * The handlers and what they read are of the process and of the thread: signals know no VM.
  */
@@ -14,7 +14,7 @@
 static const int trap_sigs[] = { SIGFPE, SIGILL };
 
 static pthread_mutex_t trap_lock = PTHREAD_MUTEX_INITIALIZER;
-static unsigned trap_users;                             /* guarded by trap_lock */
+static unsigned trap_users;                              /* guarded by trap_lock */
 static struct sigaction trap_old[ARRAY_SIZE(trap_sigs)]; /* written while there is no user */
 static _Thread_local struct host_trap *volatile trap_armed;
 static _Thread_local bool trap_unblocked;

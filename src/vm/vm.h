@@ -17,9 +17,9 @@ struct vm_config {
     const struct engine_ops *engine;
     const char *cpu_model; /* NULL: host */
     struct boot_config boot;
-    struct chr *serial;  /* owned by the caller; COM1 */
+    struct chr *serial;   /* owned by the caller; COM1 */
     struct chr *debugcon; /* port E9h, or NULL */
-    bool debug_exit;     /* --device debug-exit */
+    bool debug_exit;      /* --device debug-exit */
     bool no_reboot;
     uint64_t timeout_ns; /* wall time; 0: none */
     bool time_exits;
@@ -33,11 +33,13 @@ struct vm;
 struct vm *vm_create(const struct vm_config *cfg);
 /* Starts vCPU and timer threads. 0 or -errno. */
 int vm_start(struct vm *vm) MUST_CHECK;
-/* Waits until the VM has ended (after reboots, unless no_reboot). Returns why, and the exit status of debug-exit. */
+/* Waits until the VM has ended (after reboots, unless no_reboot). Returns why, and the exit status
+ * of debug-exit. */
 enum stop_reason vm_wait(struct vm *vm, int *status);
 void vm_destroy(struct vm *vm);
 
-/* Any thread. vm_pause returns when all vCPUs stand still at instruction boundaries; clock stopped. Nests by counting. */
+/* Any thread. vm_pause returns when all vCPUs stand still at instruction boundaries; clock stopped.
+ * Nests by counting. */
 void vm_pause(struct vm *vm);
 void vm_resume(struct vm *vm);
 void vm_stop(struct vm *vm, enum stop_reason why, int status);
@@ -50,14 +52,16 @@ unsigned vm_nr_vcpus(const struct vm *vm);
 struct vcpu *vm_vcpu(struct vm *vm, unsigned idx);
 
 /*
- * A debugger attaches: called on the vCPU's thread when run() returned RUN_DEBUG, with the VM paused around it. NULL detaches.
+ * A debugger attaches: called on the vCPU's thread when run() returned RUN_DEBUG, with the VM
+ * paused around it. NULL detaches.
  */
 void vm_set_debug_hook(struct vm *vm, void (*hook)(void *arg, struct vcpu *v), void *arg);
 
 /* The process's exit status for a stop, as documented in doppel(1): 0, 1, 3, 124, debug-exit's. */
 int vm_exit_status(enum stop_reason why, int status);
 
-/* Exit counts and times and instruction counts of all vCPUs as JSON text (one object); malloc'ed, free it. */
+/* Exit counts and times and instruction counts of all vCPUs as JSON text (one object); malloc'ed,
+ * free it. */
 char *vm_stats_json(struct vm *vm);
 
 #endif

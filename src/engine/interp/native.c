@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Running a stub: the checks the processor makes before such an instruction, its memory operand, and the exceptions
- * it can raise. An instruction completes or leaves no trace, except MXCSR's flags on #XM.
+ * Running a stub: the checks the processor makes before such an instruction, its memory operand,
+ * and the exceptions it can raise. An instruction completes or leaves no trace, except MXCSR's
+ * flags on #XM.
  */
 #include "engine/interp/native_int.h"
 #include "host/host.h"
 
 #include <string.h>
 
-/* SDM 3, "x87 FPU Floating-Point Error (#MF)": by exception, or by FERR# to the PIC as on a PC/AT. */
+/* SDM 3, "x87 FPU Floating-Point Error (#MF)": by exception, or by FERR# to the PIC as on a PC/AT.
+ */
 static enum step pending_x87(struct cpu *c)
 {
     if (!(c->fpu.fsw & FSW_ES))
@@ -16,8 +18,8 @@ static enum step pending_x87(struct cpu *c)
     if (c->cr0 & CR0_NE)
         return raise(c, VEC_MF);
     /*
-     * IRQ 13 comes at the next boundary. A processor would stop here until then, or go on when port F0h has asserted
-     * IGNNE#; we always go on.
+     * IRQ 13 comes at the next boundary. A processor would stop here until then, or go on when port
+     * F0h has asserted IGNNE#; we always go on.
      */
     c->ops->ferr(c);
     return STEP_NEXT;
@@ -31,7 +33,8 @@ static enum step check_avx(struct cpu *c)
     return c->cr0 & CR0_TS ? raise_nm(c) : STEP_NEXT;
 }
 
-/* SDM 2, "Exception Conditions" of each group; SDM 3, "Interactions with the x87 FPU and SSE Extensions". */
+/* SDM 2, "Exception Conditions" of each group; SDM 3, "Interactions with the x87 FPU and SSE
+ * Extensions". */
 static enum step check_class(struct cpu *c, enum native_class cls)
 {
     switch (cls) {
@@ -81,7 +84,8 @@ enum step native_linear(struct cpu *c, const struct native_stub *s, enum seg_id 
                         unsigned bytes, unsigned acc, gva_t *lin)
 {
     enum step st = cpu_linear(c, seg, off, bytes, acc, lin);
-    /* SDM 3, "Alignment Check Exception (#AC)": 80-bit reals count as 8; wider vectors are not checked. */
+    /* SDM 3, "Alignment Check Exception (#AC)": 80-bit reals count as 8; wider vectors are not
+     * checked. */
     unsigned natural = bytes == 10 ? 8 : bytes;
 
     if (st != STEP_NEXT)
@@ -118,7 +122,8 @@ void native_x87_pointers(struct cpu *c, const struct native_stub *s, enum seg_id
     c->fpu_ds = c->seg[seg].sel;
 }
 
-/* The x87 state goes in by a copy: a fault of the store that follows must not have popped anything. */
+/* The x87 state goes in by a copy: a fault of the store that follows must not have popped anything.
+ */
 static void x87_in(const struct cpu *c, struct native_frame *f, unsigned ignored)
 {
     memcpy(&f->fx, &c->fpu, offsetof(struct xsave_area, xmm));
@@ -129,7 +134,8 @@ static void x87_in(const struct cpu *c, struct native_frame *f, unsigned ignored
     f->fx.fsw &= (uint16_t)~ignored;
 }
 
-/* Does an unmasked exception keep this store from happening? All but inexact do (SDM 1, "Unmasked Response"). */
+/* Does an unmasked exception keep this store from happening? All but inexact do (SDM 1, "Unmasked
+ * Response"). */
 static bool x87_store_suppressed(const struct native_frame *f)
 {
     return f->fx.fsw & ~f->fx.fcw & (FSW_IE | FSW_OE | FSW_UE);
@@ -146,8 +152,7 @@ static void x87_out(struct cpu *c, const struct native_frame *f, unsigned ignore
 }
 
 /* SDM 3, "SIMD Floating-Point Exception (#XM)" */
-static enum step trapped(struct cpu *c, const struct native_frame *f,
-                         enum host_trap_kind hit)
+static enum step trapped(struct cpu *c, const struct native_frame *f, enum host_trap_kind hit)
 {
     if (hit != HOST_TRAP_FP)
         return raise_ud(c); /* an encoding the decoder knows and the processor does not */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The stubs of one VM, found by what they do: two guest instructions that need the same host code and the same checks share
- * one. Bounded, so that a hostile guest cannot eat the host's memory; when full the engine drops all decoded code and
- * resets it.
+ * The stubs of one VM, found by what they do: two guest instructions that need the same host code
+ * and the same checks share one. Bounded, so that a hostile guest cannot eat the host's memory;
+ * when full the engine drops all decoded code and resets it.
  */
 #include "engine/interp/native_int.h"
 #include "host/host.h"
@@ -11,9 +11,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define NR_STUBS 32768u /* 8 MB of code */
+#define NR_STUBS   32768u /* 8 MB of code */
 #define NR_BUCKETS 8192u
-#define NO_STUB UINT32_MAX
+#define NO_STUB    UINT32_MAX
 
 struct native_cache {
     struct lock lock;

@@ -1,25 +1,26 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * From Zydis' view of an instruction to the description of its stub: which registers it touches, which checks it needs, and
- * the host encoding with the memory operand replaced by [frame].
+ * From Zydis' view of an instruction to the description of its stub: which registers it touches,
+ * which checks it needs, and the host encoding with the memory operand replaced by [frame].
  *
- * The host encoding is built anew in its canonical 64-bit form rather than patched: guest prefixes, mode and
- * displacement are gone, so that one stub serves all of them.
+ * The host encoding is built anew in its canonical 64-bit form rather than patched: guest prefixes,
+ * mode and displacement are gone, so that one stub serves all of them.
  */
 #include "engine/interp/native_int.h"
 
 #include <string.h>
 
-/* Instruction sets whose members may run on the host as they are, unless special[] below has them. */
+/* Instruction sets whose members may run on the host as they are, unless special[] below has them.
+ */
 static const uint8_t allowed_sets[] = {
-    ZYDIS_ISA_SET_X87,     ZYDIS_ISA_SET_FCMOV,      ZYDIS_ISA_SET_SSE3X87,   ZYDIS_ISA_SET_PENTIUMMMX,
-    ZYDIS_ISA_SET_SSE,     ZYDIS_ISA_SET_SSE2,       ZYDIS_ISA_SET_SSE2MMX,   ZYDIS_ISA_SET_SSE3,
-    ZYDIS_ISA_SET_SSSE3,   ZYDIS_ISA_SET_SSSE3MMX,   ZYDIS_ISA_SET_SSE4,      ZYDIS_ISA_SET_SSE42,
-    ZYDIS_ISA_SET_SSE4A,   ZYDIS_ISA_SET_POPCNT,     ZYDIS_ISA_SET_LZCNT,     ZYDIS_ISA_SET_BMI1,
-    ZYDIS_ISA_SET_BMI2,    ZYDIS_ISA_SET_ADOX_ADCX,  ZYDIS_ISA_SET_AES,       ZYDIS_ISA_SET_PCLMULQDQ,
-    ZYDIS_ISA_SET_SHA,     ZYDIS_ISA_SET_AVX,        ZYDIS_ISA_SET_AVX2,      ZYDIS_ISA_SET_AVXAES,
-    ZYDIS_ISA_SET_VAES,    ZYDIS_ISA_SET_VPCLMULQDQ, ZYDIS_ISA_SET_F16C,      ZYDIS_ISA_SET_FMA,
-    ZYDIS_ISA_SET_RDRAND,  ZYDIS_ISA_SET_RDSEED,
+    ZYDIS_ISA_SET_X87,    ZYDIS_ISA_SET_FCMOV,      ZYDIS_ISA_SET_SSE3X87, ZYDIS_ISA_SET_PENTIUMMMX,
+    ZYDIS_ISA_SET_SSE,    ZYDIS_ISA_SET_SSE2,       ZYDIS_ISA_SET_SSE2MMX, ZYDIS_ISA_SET_SSE3,
+    ZYDIS_ISA_SET_SSSE3,  ZYDIS_ISA_SET_SSSE3MMX,   ZYDIS_ISA_SET_SSE4,    ZYDIS_ISA_SET_SSE42,
+    ZYDIS_ISA_SET_SSE4A,  ZYDIS_ISA_SET_POPCNT,     ZYDIS_ISA_SET_LZCNT,   ZYDIS_ISA_SET_BMI1,
+    ZYDIS_ISA_SET_BMI2,   ZYDIS_ISA_SET_ADOX_ADCX,  ZYDIS_ISA_SET_AES,     ZYDIS_ISA_SET_PCLMULQDQ,
+    ZYDIS_ISA_SET_SHA,    ZYDIS_ISA_SET_AVX,        ZYDIS_ISA_SET_AVX2,    ZYDIS_ISA_SET_AVXAES,
+    ZYDIS_ISA_SET_VAES,   ZYDIS_ISA_SET_VPCLMULQDQ, ZYDIS_ISA_SET_F16C,    ZYDIS_ISA_SET_FMA,
+    ZYDIS_ISA_SET_RDRAND, ZYDIS_ISA_SET_RDSEED,
 };
 
 /* Instructions done in C, or with checks of their own. */
@@ -33,48 +34,56 @@ struct special {
 #define SPECIAL(m, class, fl, fn) { ZYDIS_MNEMONIC_##m, NATIVE_##class, fl, fn },
 
 static const struct special specials[] = {
-    SPECIAL(FWAIT, FWAIT, NATIVE_WAITING, native_nothing)
-    SPECIAL(FENI8087_NOP, X87, 0, native_nothing)
-    SPECIAL(FDISI8087_NOP, X87, 0, native_nothing)
-    SPECIAL(FSETPM287_NOP, X87, 0, native_nothing)
-    SPECIAL(FNINIT, X87, 0, native_fninit)
-    SPECIAL(FNSTENV, X87, 0, native_fnstenv)
-    SPECIAL(FLDENV, X87, NATIVE_WAITING, native_fldenv)
-    SPECIAL(FNSAVE, X87, 0, native_fnsave)
-    SPECIAL(FRSTOR, X87, NATIVE_WAITING, native_frstor)
-    SPECIAL(FXSAVE, FXSR, 0, native_fxsave)
-    SPECIAL(FXSAVE64, FXSR, 0, native_fxsave)
-    SPECIAL(FXRSTOR, FXSR, 0, native_fxrstor)
-    SPECIAL(FXRSTOR64, FXSR, 0, native_fxrstor)
-    SPECIAL(XSAVE, XSAVE, 0, native_xsave)
-    SPECIAL(XSAVE64, XSAVE, 0, native_xsave)
-    SPECIAL(XSAVEOPT, XSAVE, 0, native_xsaveopt)
-    SPECIAL(XSAVEOPT64, XSAVE, 0, native_xsaveopt)
-    SPECIAL(XSAVEC, XSAVE, 0, native_xsavec)
-    SPECIAL(XSAVEC64, XSAVE, 0, native_xsavec)
-    SPECIAL(XRSTOR, XSAVE, 0, native_xrstor)
-    SPECIAL(XRSTOR64, XSAVE, 0, native_xrstor)
-    SPECIAL(LDMXCSR, SSE, NATIVE_MEM_READ, native_ldmxcsr)
-    SPECIAL(STMXCSR, SSE, NATIVE_MEM_WRITE, native_stmxcsr)
-    SPECIAL(VLDMXCSR, AVX, NATIVE_MEM_READ, native_ldmxcsr)
-    SPECIAL(VSTMXCSR, AVX, NATIVE_MEM_WRITE, native_stmxcsr)
-    SPECIAL(MASKMOVQ, MMX, NATIVE_WAITING, native_maskmov_mmx)
-    SPECIAL(MASKMOVDQU, SSE, 0, native_maskmov_sse)
-    SPECIAL(VMASKMOVDQU, AVX, 0, native_maskmov_sse)
-    SPECIAL(VMASKMOVPS, AVX, 0, native_maskload)
-    SPECIAL(VMASKMOVPD, AVX, 0, native_maskload)
-    SPECIAL(VPMASKMOVD, AVX, 0, native_maskload)
-    SPECIAL(VPMASKMOVQ, AVX, 0, native_maskload)
-    SPECIAL(VGATHERDPS, AVX, 0, native_gather)
-    SPECIAL(VGATHERDPD, AVX, 0, native_gather)
-    SPECIAL(VGATHERQPS, AVX, 0, native_gather)
-    SPECIAL(VGATHERQPD, AVX, 0, native_gather)
-    SPECIAL(VPGATHERDD, AVX, 0, native_gather)
-    SPECIAL(VPGATHERDQ, AVX, 0, native_gather)
-    SPECIAL(VPGATHERQD, AVX, 0, native_gather)
-    SPECIAL(VPGATHERQQ, AVX, 0, native_gather)
-    SPECIAL(VZEROUPPER, AVX, 0, native_vzeroupper)
-    SPECIAL(VZEROALL, AVX, 0, native_vzeroall)
+    SPECIAL(FWAIT, FWAIT, NATIVE_WAITING, native_nothing) SPECIAL(
+        FENI8087_NOP, X87, 0, native_nothing) SPECIAL(FDISI8087_NOP, X87, 0,
+                                                      native_nothing) SPECIAL(FSETPM287_NOP, X87, 0,
+                                                                              native_nothing)
+        SPECIAL(FNINIT, X87, 0, native_fninit) SPECIAL(FNSTENV, X87, 0, native_fnstenv) SPECIAL(
+            FLDENV, X87, NATIVE_WAITING, native_fldenv) SPECIAL(FNSAVE, X87, 0, native_fnsave)
+            SPECIAL(FRSTOR, X87, NATIVE_WAITING, native_frstor) SPECIAL(
+                FXSAVE, FXSR,
+                0, native_fxsave) SPECIAL(FXSAVE64, FXSR, 0,
+                                          native_fxsave) SPECIAL(FXRSTOR, FXSR, 0, native_fxrstor)
+                SPECIAL(FXRSTOR64, FXSR, 0, native_fxrstor) SPECIAL(
+                    XSAVE, XSAVE, 0, native_xsave) SPECIAL(XSAVE64, XSAVE, 0, native_xsave)
+                    SPECIAL(XSAVEOPT, XSAVE, 0, native_xsaveopt) SPECIAL(
+                        XSAVEOPT64,
+                        XSAVE, 0, native_xsaveopt) SPECIAL(XSAVEC, XSAVE, 0, native_xsavec)
+                        SPECIAL(XSAVEC64, XSAVE, 0, native_xsavec) SPECIAL(
+                            XRSTOR,
+                            XSAVE, 0, native_xrstor) SPECIAL(XRSTOR64, XSAVE, 0, native_xrstor)
+                            SPECIAL(LDMXCSR, SSE, NATIVE_MEM_READ, native_ldmxcsr) SPECIAL(
+                                STMXCSR, SSE, NATIVE_MEM_WRITE,
+                                native_stmxcsr)
+                                SPECIAL(VLDMXCSR, AVX, NATIVE_MEM_READ, native_ldmxcsr) SPECIAL(
+                                    VSTMXCSR, AVX, NATIVE_MEM_WRITE, native_stmxcsr)
+                                    SPECIAL(MASKMOVQ, MMX, NATIVE_WAITING, native_maskmov_mmx)
+                                        SPECIAL(MASKMOVDQU, SSE, 0, native_maskmov_sse) SPECIAL(
+                                            VMASKMOVDQU, AVX,
+                                            0, native_maskmov_sse) SPECIAL(VMASKMOVPS, AVX,
+                                                                           0, native_maskload)
+                                            SPECIAL(VMASKMOVPD, AVX, 0, native_maskload) SPECIAL(
+                                                VPMASKMOVD,
+                                                AVX, 0,
+                                                native_maskload) SPECIAL(VPMASKMOVQ, AVX, 0,
+                                                                         native_maskload)
+                                                SPECIAL(VGATHERDPS, AVX, 0, native_gather) SPECIAL(
+                                                    VGATHERDPD,
+                                                    AVX,
+                                                    0, native_gather) SPECIAL(VGATHERQPS, AVX, 0,
+                                                                              native_gather)
+                                                    SPECIAL(VGATHERQPD, AVX, 0,
+                                                            native_gather) SPECIAL(VPGATHERDD, AVX,
+                                                                                   0, native_gather)
+                                                        SPECIAL(VPGATHERDQ, AVX, 0, native_gather)
+                                                            SPECIAL(VPGATHERQD, AVX, 0,
+                                                                    native_gather)
+                                                                SPECIAL(VPGATHERQQ, AVX, 0,
+                                                                        native_gather)
+                                                                    SPECIAL(VZEROUPPER, AVX, 0,
+                                                                            native_vzeroupper)
+                                                                        SPECIAL(VZEROALL, AVX, 0,
+                                                                                native_vzeroall)
 };
 
 static const struct special *find_special(ZydisMnemonic m)
@@ -97,35 +106,47 @@ static bool in_list(const uint16_t *list, unsigned nr, unsigned what)
 
 /* FCOMI and FUCOMI came with the Pentium Pro and are filed there. */
 static const uint16_t ppro_x87[] = {
-    ZYDIS_MNEMONIC_FCOMI, ZYDIS_MNEMONIC_FCOMIP, ZYDIS_MNEMONIC_FUCOMI, ZYDIS_MNEMONIC_FUCOMIP,
+    ZYDIS_MNEMONIC_FCOMI,
+    ZYDIS_MNEMONIC_FCOMIP,
+    ZYDIS_MNEMONIC_FUCOMI,
+    ZYDIS_MNEMONIC_FUCOMIP,
 };
 
 /* x87 control instructions (SDM 1, "x87 FPU Control Instructions") leave FIP, FDP and FOP alone. */
 static const uint16_t x87_control[] = {
-    ZYDIS_MNEMONIC_FNCLEX, ZYDIS_MNEMONIC_FLDCW, ZYDIS_MNEMONIC_FNSTCW, ZYDIS_MNEMONIC_FNSTSW,
+    ZYDIS_MNEMONIC_FNCLEX,
+    ZYDIS_MNEMONIC_FLDCW,
+    ZYDIS_MNEMONIC_FNSTCW,
+    ZYDIS_MNEMONIC_FNSTSW,
 };
 
 /* ... and most of them do not look for a pending exception. */
 static const uint16_t x87_no_wait[] = {
-    ZYDIS_MNEMONIC_FNCLEX, ZYDIS_MNEMONIC_FNSTCW, ZYDIS_MNEMONIC_FNSTSW,
+    ZYDIS_MNEMONIC_FNCLEX,
+    ZYDIS_MNEMONIC_FNSTCW,
+    ZYDIS_MNEMONIC_FNSTSW,
 };
 
-/* 16-byte legacy operands that need not be aligned (SDM 2, "SIMD Exceptions": all others raise #GP). */
+/* 16-byte legacy operands that need not be aligned (SDM 2, "SIMD Exceptions": all others raise
+ * #GP). */
 static const uint16_t sse_unaligned[] = {
-    ZYDIS_MNEMONIC_MOVUPS,    ZYDIS_MNEMONIC_MOVUPD,    ZYDIS_MNEMONIC_MOVDQU,    ZYDIS_MNEMONIC_LDDQU,
-    ZYDIS_MNEMONIC_PCMPESTRI, ZYDIS_MNEMONIC_PCMPESTRM, ZYDIS_MNEMONIC_PCMPISTRI, ZYDIS_MNEMONIC_PCMPISTRM,
+    ZYDIS_MNEMONIC_MOVUPS,    ZYDIS_MNEMONIC_MOVUPD,    ZYDIS_MNEMONIC_MOVDQU,
+    ZYDIS_MNEMONIC_LDDQU,     ZYDIS_MNEMONIC_PCMPESTRI, ZYDIS_MNEMONIC_PCMPESTRM,
+    ZYDIS_MNEMONIC_PCMPISTRI, ZYDIS_MNEMONIC_PCMPISTRM,
 };
 
 /* VEX operands that do (SDM 2, "Type 1 Exceptions"). */
 static const uint16_t avx_aligned[] = {
-    ZYDIS_MNEMONIC_VMOVAPS,  ZYDIS_MNEMONIC_VMOVAPD,  ZYDIS_MNEMONIC_VMOVDQA,   ZYDIS_MNEMONIC_VMOVNTPS,
-    ZYDIS_MNEMONIC_VMOVNTPD, ZYDIS_MNEMONIC_VMOVNTDQ, ZYDIS_MNEMONIC_VMOVNTDQA,
+    ZYDIS_MNEMONIC_VMOVAPS,   ZYDIS_MNEMONIC_VMOVAPD,  ZYDIS_MNEMONIC_VMOVDQA,
+    ZYDIS_MNEMONIC_VMOVNTPS,  ZYDIS_MNEMONIC_VMOVNTPD, ZYDIS_MNEMONIC_VMOVNTDQ,
+    ZYDIS_MNEMONIC_VMOVNTDQA,
 };
 
-/* VEX.W chooses the width of a general register or its memory form; it is ignored outside 64-bit mode. */
+/* VEX.W chooses the width of a general register or its memory form; it is ignored outside 64-bit
+ * mode. */
 static const uint16_t vex_w_is_gpr[] = {
-    ZYDIS_MNEMONIC_VMOVD,     ZYDIS_MNEMONIC_VPINSRD,   ZYDIS_MNEMONIC_VPEXTRD,
-    ZYDIS_MNEMONIC_VCVTSI2SS, ZYDIS_MNEMONIC_VCVTSI2SD, ZYDIS_MNEMONIC_VCVTSS2SI,
+    ZYDIS_MNEMONIC_VMOVD,     ZYDIS_MNEMONIC_VPINSRD,    ZYDIS_MNEMONIC_VPEXTRD,
+    ZYDIS_MNEMONIC_VCVTSI2SS, ZYDIS_MNEMONIC_VCVTSI2SD,  ZYDIS_MNEMONIC_VCVTSS2SI,
     ZYDIS_MNEMONIC_VCVTSD2SI, ZYDIS_MNEMONIC_VCVTTSS2SI, ZYDIS_MNEMONIC_VCVTTSD2SI,
 };
 
@@ -145,8 +166,8 @@ static bool has_gpr_size(const ZydisDecodedInstruction *insn)
 }
 
 /*
- * Does the instruction depend on MXCSR? By SDM 2's exception types, those that say "floating point". Zydis knows no type
- * for the conversions with MMX registers.
+ * Does the instruction depend on MXCSR? By SDM 2's exception types, those that say "floating
+ * point". Zydis knows no type for the conversions with MMX registers.
  */
 static bool uses_mxcsr(const ZydisDecodedInstruction *insn)
 {
@@ -335,7 +356,8 @@ static void classify(struct native_desc *d, const struct encoding *e,
         d->flags |= NATIVE_MXCSR;
 }
 
-/* Chooses the host registers that stand for guest RSP and for the frame, among those that need no REX. */
+/* Chooses the host registers that stand for guest RSP and for the frame, among those that need no
+ * REX. */
 static bool assign_registers(struct native_desc *d, struct encoding *e)
 {
     static const uint8_t candidates[] = { RSI, RDI, RCX, RDX, RAX };
@@ -401,7 +423,8 @@ static void encode_legacy(struct native_desc *d, const struct encoding *e,
         put(d, 0x3a);
 }
 
-/* Prefixes, opcode, ModRM and the guest's immediate bytes. False if it cannot be one of ours after all. */
+/* Prefixes, opcode, ModRM and the guest's immediate bytes. False if it cannot be one of ours after
+ * all. */
 static bool encode(struct native_desc *d, const struct encoding *e,
                    const ZydisDecodedInstruction *insn, const uint8_t *bytes)
 {
@@ -444,7 +467,8 @@ static bool describe_plain(struct native_desc *d, const ZydisDecodedInstruction 
         return false;
     classify(d, &e, insn);
     e.w = d->vex ? insn->raw.vex.W : (insn->attributes & ZYDIS_ATTRIB_HAS_REX) && insn->raw.rex.W;
-    if (!long64 && (e.gpr_operand || d->cls == NATIVE_GPR_VEX || IN_LIST(vex_w_is_gpr, insn->mnemonic)))
+    if (!long64 &&
+        (e.gpr_operand || d->cls == NATIVE_GPR_VEX || IN_LIST(vex_w_is_gpr, insn->mnemonic)))
         e.w = false;
     if (insn->cpu_flags) {
         uint32_t written = insn->cpu_flags->modified | insn->cpu_flags->set_0 |
@@ -481,8 +505,8 @@ static bool describe_special(struct native_desc *d, const struct special *sp,
     for (unsigned i = 0; i < insn->operand_count; i++) {
         const ZydisDecodedOperand *op = &ops[i];
 
-        if (op->type == ZYDIS_OPERAND_TYPE_REGISTER && op->visibility == ZYDIS_OPERAND_VISIBILITY_EXPLICIT &&
-            nr < ARRAY_SIZE(d->reg))
+        if (op->type == ZYDIS_OPERAND_TYPE_REGISTER &&
+            op->visibility == ZYDIS_OPERAND_VISIBILITY_EXPLICIT && nr < ARRAY_SIZE(d->reg))
             d->reg[nr++] = (uint8_t)ZydisRegisterGetId(op->reg.value);
         if (op->type != ZYDIS_OPERAND_TYPE_MEMORY || d->mem_op >= 0)
             continue;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Writes a stub: a function void stub(struct cpu *c, struct native_frame *f) that runs one guest instruction on the
- * host's own registers.
+ * Writes a stub: a function void stub(struct cpu *c, struct native_frame *f) that runs one guest
+ * instruction on the host's own registers.
  *
  *     save callee-saved registers that the instruction names
  *     load x87 image, flags, vector registers, MXCSR, general registers
@@ -14,9 +14,9 @@
 
 #include <string.h>
 
-#define OFF_GPR(i) (offsetof(struct cpu, gpr) + 8 * (i))
-#define OFF_RFLAGS offsetof(struct cpu, rflags)
-#define OFF_XMM(i) (offsetof(struct cpu, fpu.xmm) + 16 * (i))
+#define OFF_GPR(i)  (offsetof(struct cpu, gpr) + 8 * (i))
+#define OFF_RFLAGS  offsetof(struct cpu, rflags)
+#define OFF_XMM(i)  (offsetof(struct cpu, fpu.xmm) + 16 * (i))
 #define OFF_YMMH(i) (offsetof(struct cpu, fpu.ymmh) + 16 * (i))
 
 struct emit {
@@ -42,7 +42,8 @@ static void put32(struct emit *e, uint32_t v)
 }
 
 /* REX, then 1 or 2 opcode bytes, then ModRM for [base + disp32]. base is never RSP or R12. */
-static void op_mem(struct emit *e, unsigned opcode, bool w, unsigned reg, unsigned base, size_t disp)
+static void op_mem(struct emit *e, unsigned opcode, bool w, unsigned reg, unsigned base,
+                   size_t disp)
 {
     unsigned rex = 0x40 | w << 3 | (reg >> 3) << 2 | base >> 3;
 

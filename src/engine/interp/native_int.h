@@ -9,20 +9,21 @@
 
 /* SDM 1, "x87 FPU Status Register" */
 #define FSW_EXCEPTIONS 0x3fu
-#define FSW_IE BIT(0)
-#define FSW_OE BIT(3)
-#define FSW_UE BIT(4)
-#define FSW_ES BIT(7)
-#define FSW_TOP_SHIFT 11
-#define FSW_TOP (7u << FSW_TOP_SHIFT)
-#define FSW_B BIT(15)
-#define FCW_INIT 0x37fu
-#define MXCSR_INIT 0x1f80u
-#define MXCSR_VALID 0xffffu /* MISALIGNSSE is not offered, so MM is reserved */
+#define FSW_IE         BIT(0)
+#define FSW_OE         BIT(3)
+#define FSW_UE         BIT(4)
+#define FSW_ES         BIT(7)
+#define FSW_TOP_SHIFT  11
+#define FSW_TOP        (7u << FSW_TOP_SHIFT)
+#define FSW_B          BIT(15)
+#define FCW_INIT       0x37fu
+#define MXCSR_INIT     0x1f80u
+#define MXCSR_VALID    0xffffu /* MISALIGNSSE is not offered, so MM is reserved */
 
 /* What a stub works on besides struct cpu. */
 struct native_frame {
-    uint8_t mem[64]; /* the bounced memory operand; must be first: the stub's base register points here */
+    uint8_t mem[64]; /* the bounced memory operand; must be first: the stub's base register points
+                        here */
     struct xsave_area fx; /* its legacy 512 bytes: the x87 state in and out */
     uint32_t mxcsr;       /* after the instruction */
     uint32_t host_mxcsr;
@@ -43,7 +44,8 @@ enum step native_linear(struct cpu *c, const struct native_stub *s, enum seg_id 
 native_fn native_run;     /* by the stub */
 native_fn native_nothing; /* checks only */
 native_fn native_fninit, native_fnstenv, native_fldenv, native_fnsave, native_frstor;
-native_fn native_fxsave, native_fxrstor, native_xsave, native_xsaveopt, native_xsavec, native_xrstor;
+native_fn native_fxsave, native_fxrstor, native_xsave, native_xsaveopt, native_xsavec,
+    native_xrstor;
 native_fn native_ldmxcsr, native_stmxcsr;
 native_fn native_maskmov_mmx, native_maskmov_sse, native_maskload, native_maskstore, native_gather;
 native_fn native_vzeroupper, native_vzeroall;

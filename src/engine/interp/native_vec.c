@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Vector instructions whose memory operand is not one block: masked moves and gathers, where only the selected elements
- * may fault; and the VZERO pair.
+ * Vector instructions whose memory operand is not one block: masked moves and gathers, where only
+ * the selected elements may fault; and the VZERO pair.
  */
 #include "engine/interp/native_int.h"
 
@@ -109,7 +109,8 @@ enum step native_maskload(struct cpu *c, const struct native_stub *s, enum seg_i
     return st;
 }
 
-enum step native_maskstore(struct cpu *c, const struct native_stub *s, enum seg_id seg, uint64_t off)
+enum step native_maskstore(struct cpu *c, const struct native_stub *s, enum seg_id seg,
+                           uint64_t off)
 {
     uint8_t mask[32], data[32];
     struct masked m = { mask, s->d.elem_bytes, s->d.vec_bytes, seg, off, addr_mask(&s->d) };
@@ -120,7 +121,8 @@ enum step native_maskstore(struct cpu *c, const struct native_stub *s, enum seg_
     return st == STEP_NEXT ? masked_store(c, &m, data) : st;
 }
 
-enum step native_maskmov_sse(struct cpu *c, const struct native_stub *s, enum seg_id seg, uint64_t off)
+enum step native_maskmov_sse(struct cpu *c, const struct native_stub *s, enum seg_id seg,
+                             uint64_t off)
 {
     uint8_t mask[32], data[32];
     struct masked m = { mask, 1, 16, seg, off, addr_mask(&s->d) };
@@ -132,7 +134,8 @@ enum step native_maskmov_sse(struct cpu *c, const struct native_stub *s, enum se
 }
 
 /* MASKMOVQ is an MMX instruction: afterwards all tags are valid and the top of stack is 0. */
-enum step native_maskmov_mmx(struct cpu *c, const struct native_stub *s, enum seg_id seg, uint64_t off)
+enum step native_maskmov_mmx(struct cpu *c, const struct native_stub *s, enum seg_id seg,
+                             uint64_t off)
 {
     struct xsave_area was = c->fpu;
     uint8_t mask[8], data[8];
@@ -152,7 +155,8 @@ enum step native_maskmov_mmx(struct cpu *c, const struct native_stub *s, enum se
     return STEP_NEXT;
 }
 
-static uint64_t vsib_offset(const struct native_desc *d, const uint8_t *index, unsigned i, uint64_t off)
+static uint64_t vsib_offset(const struct native_desc *d, const uint8_t *index, unsigned i,
+                            uint64_t off)
 {
     int64_t idx;
     int32_t idx32;
@@ -167,8 +171,8 @@ static uint64_t vsib_offset(const struct native_desc *d, const uint8_t *index, u
 }
 
 /*
- * SDM 2, "VSIB Memory Addressing": a fault leaves the elements that were done in the destination and their mask
- * cleared, so that the instruction goes on where it stopped.
+ * SDM 2, "VSIB Memory Addressing": a fault leaves the elements that were done in the destination
+ * and their mask cleared, so that the instruction goes on where it stopped.
  */
 enum step native_gather(struct cpu *c, const struct native_stub *s, enum seg_id seg, uint64_t off)
 {
@@ -191,7 +195,8 @@ enum step native_gather(struct cpu *c, const struct native_stub *s, enum seg_id 
         gva_t lin;
 
         if (selected(mask, i, d->elem_bytes)) {
-            st = native_linear(c, s, seg, vsib_offset(d, index, i, off), d->elem_bytes, ACC_READ, &lin);
+            st = native_linear(c, s, seg, vsib_offset(d, index, i, off), d->elem_bytes, ACC_READ,
+                               &lin);
             if (st == STEP_NEXT)
                 st = c->ops->read(c, lin, dst + i * d->elem_bytes, d->elem_bytes, ACC_READ);
         }
@@ -209,7 +214,8 @@ static unsigned nr_vector_regs(const struct cpu *c)
     return in_long64(c) ? 16 : 8;
 }
 
-enum step native_vzeroupper(struct cpu *c, const struct native_stub *s, enum seg_id seg, uint64_t off)
+enum step native_vzeroupper(struct cpu *c, const struct native_stub *s, enum seg_id seg,
+                            uint64_t off)
 {
     enum step st = native_check(c, s);
 

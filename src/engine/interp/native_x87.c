@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * x87 instructions that move the state itself: FNINIT, and the environment in its four formats (SDM 1, "x87 FPU State
- * Image Formats"): 16 or 32 bits wide, with selectors and offsets in protected mode, linear addresses in real mode.
+ * x87 instructions that move the state itself: FNINIT, and the environment in its four formats (SDM
+ * 1, "x87 FPU State Image Formats"): 16 or 32 bits wide, with selectors and offsets in protected
+ * mode, linear addresses in real mode.
  */
 #include "engine/interp/native_int.h"
 
 #include <string.h>
 
 #define ENV_BYTES(wide) ((wide) ? 28u : 14u)
-#define ST_BYTES 80u
+#define ST_BYTES        80u
 
 static unsigned x87_top(const struct xsave_area *x)
 {
@@ -26,7 +27,8 @@ void native_x87_set_top(struct xsave_area *x, unsigned top)
     x->fsw = (uint16_t)((x->fsw & ~FSW_TOP) | top << FSW_TOP_SHIFT);
 }
 
-/* SDM 1, "x87 FPU Tag Word": 0 valid, 1 zero, 2 special, 3 empty, from the abridged form and the contents. */
+/* SDM 1, "x87 FPU Tag Word": 0 valid, 1 zero, 2 special, 3 empty, from the abridged form and the
+ * contents. */
 static uint16_t full_tags(const struct xsave_area *x)
 {
     uint16_t tags = 0;

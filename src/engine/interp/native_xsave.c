@@ -35,7 +35,8 @@ static uint64_t feature_mask(const struct cpu *c)
 /* Legacy region and header; the AVX part lies behind them in both formats. */
 static unsigned xsave_bytes(const struct cpu *c, uint64_t mask)
 {
-    return c->xcr0 & mask & XCR0_AVX ? sizeof(struct xsave_area) : offsetof(struct xsave_area, ymmh);
+    return c->xcr0 & mask & XCR0_AVX ? sizeof(struct xsave_area)
+                                     : offsetof(struct xsave_area, ymmh);
 }
 
 static enum step xsave_insn(struct cpu *c, const struct native_stub *s, enum seg_id seg,
