@@ -16,7 +16,7 @@ static enum step pending_x87(struct cpu *c)
     if (!(c->fpu.fsw & FSW_ES))
         return STEP_NEXT;
     if (c->cr0 & CR0_NE)
-        return raise(c, VEC_MF);
+        return raise_vec(c, VEC_MF);
     /*
      * IRQ 13 comes at the next boundary. A processor would stop here until then, or go on when port
      * F0h has asserted IGNNE#; we always go on.
@@ -157,7 +157,7 @@ static enum step trapped(struct cpu *c, const struct native_frame *f, enum host_
     if (hit != HOST_TRAP_FP)
         return raise_ud(c); /* an encoding the decoder knows and the processor does not */
     c->fpu.mxcsr = f->mxcsr;
-    return c->cr4 & CR4_OSXMMEXCPT ? raise(c, VEC_XM) : raise_ud(c);
+    return c->cr4 & CR4_OSXMMEXCPT ? raise_vec(c, VEC_XM) : raise_ud(c);
 }
 
 enum step native_run(struct cpu *c, const struct native_stub *s, enum seg_id seg, uint64_t off)

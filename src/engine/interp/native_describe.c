@@ -167,10 +167,13 @@ static bool has_gpr_size(const ZydisDecodedInstruction *insn)
 
 /*
  * Does the instruction depend on MXCSR? By SDM 2's exception types, those that say "floating
- * point". Zydis knows no type for the conversions with MMX registers.
+ * point". All conversions count: Zydis has no type for those with MMX registers, and type 5 for
+ * some that round.
  */
 static bool uses_mxcsr(const ZydisDecodedInstruction *insn)
 {
+    if (insn->meta.category == ZYDIS_CATEGORY_CONVERT)
+        return true;
     switch (insn->meta.exception_class) {
     case ZYDIS_EXCEPTION_CLASS_SSE1:
     case ZYDIS_EXCEPTION_CLASS_SSE4:
@@ -346,13 +349,17 @@ static void classify(struct native_desc *d, const struct encoding *e,
         if (mem && IN_LIST(avx_aligned, insn->mnemonic))
             d->align = (uint8_t)mem;
     } else {
-        d->cls = e->has_vec ? mmx ? NATIVE_SSE_MMX : NATIVE_SSE : mmx ? NATIVE_MMX : NATIVE_GPR;
+        /* CVTPS2PI from memory names no XMM register, but is an SSE instruction. */
+        bool sse = e->has_vec || insn->meta.category == ZYDIS_CATEGORY_CONVERT;
+
+        d->cls = sse ? mmx ? NATIVE_SSE_MMX : NATIVE_SSE : mmx ? NATIVE_MMX : NATIVE_GPR;
         if (mem == 16 && !IN_LIST(sse_unaligned, insn->mnemonic))
             d->align = 16;
     }
     if (mmx)
         d->flags |= NATIVE_FPREGS | NATIVE_WAITING;
-    if (e->has_vec && uses_mxcsr(insn))
+    if (d->cls != NATIVE_MMX && d->cls != NATIVE_GPR && d->cls != NATIVE_GPR_VEX &&
+        uses_mxcsr(insn))
         d->flags |= NATIVE_MXCSR;
 }
 
