@@ -327,6 +327,11 @@ static bool is_x87(const ZydisDecodedInstruction *insn)
            insn->meta.category == ZYDIS_CATEGORY_FCMOV;
 }
 
+static bool is_bmi(const ZydisDecodedInstruction *insn)
+{
+    return insn->meta.isa_set == ZYDIS_ISA_SET_BMI1 || insn->meta.isa_set == ZYDIS_ISA_SET_BMI2;
+}
+
 static void classify(struct native_desc *d, const struct encoding *e,
                      const ZydisDecodedInstruction *insn)
 {
@@ -345,11 +350,11 @@ static void classify(struct native_desc *d, const struct encoding *e,
     }
     if (insn->encoding == ZYDIS_INSTRUCTION_ENCODING_VEX) {
         d->vex = 1;
-        d->cls = e->has_vec ? NATIVE_AVX : NATIVE_GPR_VEX;
+        d->cls = is_bmi(insn) ? NATIVE_GPR_VEX : NATIVE_AVX;
         if (mem && IN_LIST(avx_aligned, insn->mnemonic))
             d->align = (uint8_t)mem;
     } else {
-        /* CVTPS2PI from memory names no XMM register, but is an SSE instruction. */
+        /* CVTPS2PI and CVTSS2SI from memory name no XMM register, but are SSE instructions. */
         bool sse = e->has_vec || insn->meta.category == ZYDIS_CATEGORY_CONVERT;
 
         d->cls = sse ? mmx ? NATIVE_SSE_MMX : NATIVE_SSE : mmx ? NATIVE_MMX : NATIVE_GPR;

@@ -320,7 +320,10 @@ static void sweep_legacy(struct sweep *w, unsigned map)
             bytes[nr++] = 0x38;
         if (map == 3)
             bytes[nr++] = 0x3a;
-        bytes[nr++] = (uint8_t)((i >> 2) / 3);
+        bytes[nr] = (uint8_t)((i >> 2) / 3);
+        if (map == 1 && (bytes[nr] == 0x38 || bytes[nr] == 0x3a))
+            continue; /* other maps */
+        nr++;
         try_modrms(w, bytes, nr);
     }
 }
