@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * For the tests of the native stubs: a vCPU in flat 64-bit mode whose linear memory is one buffer of this process.
+ * For the tests of the native stubs: a vCPU in flat 64-bit mode whose linear memory is one buffer
+ * of this process.
  *
  * The functions of other folders are weak: where the real ones are linked in, they take over.
  */
@@ -15,7 +16,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#define FAKE __attribute__((weak))
+#define FAKE           __attribute__((weak))
 #define FAKE_MEM_BYTES 8192u
 
 /* Linear memory, and an unmapped page behind it. */
@@ -138,10 +139,14 @@ static void fake_model(struct cpu_model *m)
         uint32_t leaf, sub;
         unsigned reg; /* 0 EAX .. 3 EDX */
     } where[NR_FEATURE_WORDS] = {
-        [FW_1_EDX] = { 1, 0, 3 },          [FW_1_ECX] = { 1, 0, 2 },
-        [FW_7_EBX] = { 7, 0, 1 },          [FW_7_ECX] = { 7, 0, 2 },
-        [FW_7_EDX] = { 7, 0, 3 },          [FW_D1_EAX] = { 0xd, 1, 0 },
-        [FW_8_1_EDX] = { 0x80000001, 0, 3 }, [FW_8_1_ECX] = { 0x80000001, 0, 2 },
+        [FW_1_EDX] = { 1, 0, 3 },
+        [FW_1_ECX] = { 1, 0, 2 },
+        [FW_7_EBX] = { 7, 0, 1 },
+        [FW_7_ECX] = { 7, 0, 2 },
+        [FW_7_EDX] = { 7, 0, 3 },
+        [FW_D1_EAX] = { 0xd, 1, 0 },
+        [FW_8_1_EDX] = { 0x80000001, 0, 3 },
+        [FW_8_1_ECX] = { 0x80000001, 0, 2 },
         [FW_8_8_EBX] = { 0x80000008, 0, 1 },
     };
     uint32_t r[4];

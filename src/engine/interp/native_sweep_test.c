@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Every encoding of the 0F, 0F38, 0F3A and x87 maps, legacy and VEX, that native_get() accepts, with random operands:
- * the stub against the same bytes executed directly on the host. The memory operand ends at an unmapped page, so
- * that a wrong operand size shows as well.
+ * Every encoding of the 0F, 0F38, 0F3A and x87 maps, legacy and VEX, that native_get() accepts,
+ * with random operands: the stub against the same bytes executed directly on the host. The memory
+ * operand ends at an unmapped page, so that a wrong operand size shows as well.
  */
 #include "engine/interp/native_fake.h"
 
@@ -120,9 +120,21 @@ static uint64_t rnd(struct sweep *w)
 static uint64_t rnd_operand(struct sweep *w)
 {
     static const uint64_t edges[] = {
-        0, ~0ull, 1, 0x8000000000000000, 0x3ff0000000000000, 0x7ff0000000000000, 0xfff8000000000000,
-        0x7ff0000000000001, 0x0008000000000000, 0x0010000000000000, 0x7fefffffffffffff,
-        0x3f8000007f800000, 0x7f800001ff800000, 0x0040000080000000, 0x7f7fffff00800000,
+        0,
+        ~0ull,
+        1,
+        0x8000000000000000,
+        0x3ff0000000000000,
+        0x7ff0000000000000,
+        0xfff8000000000000,
+        0x7ff0000000000001,
+        0x0008000000000000,
+        0x0010000000000000,
+        0x7fefffffffffffff,
+        0x3f8000007f800000,
+        0x7f800001ff800000,
+        0x0040000080000000,
+        0x7f7fffff00800000,
     };
     uint64_t r = rnd(w);
 
@@ -201,7 +213,8 @@ static bool same_x87(const struct sweep *w, bool pointers)
            (uint16_t)d->env[6] == w->f.c.fpu_ds;
 }
 
-static const char *difference(const struct sweep *w, const struct native_stub *s, const uint8_t *mem)
+static const char *difference(const struct sweep *w, const struct native_stub *s,
+                              const uint8_t *mem)
 {
     const struct cpu *c = &w->f.c;
     const struct direct *d = &w->out;
@@ -268,6 +281,26 @@ static void compare(struct sweep *w, const struct native_stub *s, const uint8_t 
     }
 }
 
+/* The same one byte off: #GP for the aligned forms and only for them. */
+static void compare_unaligned(struct sweep *w, const struct native_stub *s, const uint8_t *bytes)
+{
+    uint8_t *mem = w->f.mem + FAKE_MEM_BYTES - s->d.mem_bytes - 1;
+    struct cpu *c = &w->f.c;
+    bool gp;
+
+    make_state(w);
+    c->gpr[RSI] = w->in.gpr[RSI] = (uintptr_t)mem;
+    w->out = w->in;
+    direct_run(&w->out);
+    c->exc.valid = false;
+    gp = native_exec(c, s, SEG_DS, (uintptr_t)mem) == STEP_FAULT && c->exc.vector == VEC_GP;
+    if (gp == (w->out.signal == SIGSEGV))
+        return;
+    w->nr_bad++;
+    print_error("alignment differs: %02x %02x %02x %02x (%s)\n", bytes[0], bytes[1], bytes[2],
+                bytes[3], ZydisMnemonicGetString(s->d.mnemonic));
+}
+
 /* Decodes and, if it is one of those that run by a stub, compares. */
 static void try_insn(struct sweep *w, const uint8_t *bytes)
 {
@@ -285,6 +318,8 @@ static void try_insn(struct sweep *w, const uint8_t *bytes)
         return;
     for (unsigned i = 0; i < 4; i++)
         compare(w, s, bytes, in.length);
+    if (s->d.mem_bytes)
+        compare_unaligned(w, s, bytes);
 }
 
 static const uint8_t prefixes[] = { 0, 0x66, 0xf2, 0xf3 };
@@ -373,7 +408,8 @@ static void run_chapter(void (*run)(struct sweep *w, unsigned map), unsigned map
         assert_int_equal(sigaction(sigs[i], &sa, NULL), 0);
     fake_init(&w->f);
     w->seed = 0x9e3779b97f4a7c15 + map;
-    w->page = mmap(NULL, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    w->page =
+        mmap(NULL, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     assert_true(w->page != MAP_FAILED);
     run(w, map);
     print_message("# %u executions, %u undefined on this host\n", w->nr_run, w->nr_trapped);
