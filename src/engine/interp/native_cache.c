@@ -129,11 +129,12 @@ const struct native_stub *native_get(struct native_cache *nc, const struct cpu_m
                                      const ZydisDecodedInstruction *insn,
                                      const ZydisDecodedOperand *ops, const uint8_t *bytes)
 {
+    const struct native_insn in = { insn, ops, bytes, model->vendor };
     const struct native_stub *s;
     struct native_desc d;
     uint32_t bucket;
 
-    if (!native_insn_offered(model, insn) || !native_describe(&d, insn, ops, bytes))
+    if (!native_insn_offered(model, insn) || !native_describe(&d, &in))
         return NULL;
     bucket = hash_desc(&d);
     lock_take(&nc->lock);

@@ -333,7 +333,7 @@ static bool is_bmi(const ZydisDecodedInstruction *insn)
 }
 
 static void classify(struct native_desc *d, const struct encoding *e,
-                     const ZydisDecodedInstruction *insn)
+                     const ZydisDecodedInstruction *insn, enum cpu_vendor vendor)
 {
     bool mmx = e->has_mm || insn->mnemonic == ZYDIS_MNEMONIC_EMMS;
     unsigned mem = d->mem_bytes;
@@ -360,6 +360,9 @@ static void classify(struct native_desc *d, const struct encoding *e,
         d->cls = sse ? mmx ? NATIVE_SSE_MMX : NATIVE_SSE : mmx ? NATIVE_MMX : NATIVE_GPR;
         if (mem == 16 && !IN_LIST(sse_unaligned, insn->mnemonic))
             d->align = 16;
+        /* Type 4 in SDM 2, but AMD's processors do not check (seen on Zen 5). */
+        if (vendor == VENDOR_AMD && insn->meta.isa_set == ZYDIS_ISA_SET_SHA)
+            d->align = 1;
     }
     if (mmx)
         d->flags |= NATIVE_FPREGS | NATIVE_WAITING;
@@ -468,16 +471,18 @@ static bool names_is4(const ZydisDecodedInstruction *insn, const ZydisDecodedOpe
     return false;
 }
 
-static bool describe_plain(struct native_desc *d, const ZydisDecodedInstruction *insn,
-                           const ZydisDecodedOperand *ops, const uint8_t *bytes)
+static bool describe_plain(struct native_desc *d, const struct native_insn *in)
 {
+    const ZydisDecodedInstruction *insn = in->insn;
+    const ZydisDecodedOperand *ops = in->ops;
+    const uint8_t *bytes = in->bytes;
     bool long64 = insn->machine_mode == ZYDIS_MACHINE_MODE_LONG_64;
     struct encoding e = { .reg = insn->raw.modrm.reg, .rm = insn->raw.modrm.rm };
 
     d->exec = native_run;
     if (!note_operands(d, &e, insn, ops))
         return false;
-    classify(d, &e, insn);
+    classify(d, &e, insn, in->vendor);
     e.w = d->vex ? insn->raw.vex.W : (insn->attributes & ZYDIS_ATTRIB_HAS_REX) && insn->raw.rex.W;
     if (!long64 &&
         (e.gpr_operand || d->cls == NATIVE_GPR_VEX || IN_LIST(vex_w_is_gpr, insn->mnemonic)))
@@ -556,9 +561,9 @@ static void describe_elements(struct native_desc *d, ZydisMnemonic m)
     }
 }
 
-bool native_describe(struct native_desc *d, const ZydisDecodedInstruction *insn,
-                     const ZydisDecodedOperand *ops, const uint8_t *bytes)
+bool native_describe(struct native_desc *d, const struct native_insn *in)
 {
+    const ZydisDecodedInstruction *insn = in->insn;
     const struct special *sp = find_special(insn->mnemonic);
 
     memset(d, 0, sizeof(*d));
@@ -570,12 +575,12 @@ bool native_describe(struct native_desc *d, const ZydisDecodedInstruction *insn,
         return false;
     if (sp) {
         describe_elements(d, insn->mnemonic);
-        return describe_special(d, sp, insn, ops);
+        return describe_special(d, sp, insn, in->ops);
     }
     if (IN_LIST(ppro_x87, insn->mnemonic))
-        return describe_plain(d, insn, ops, bytes);
+        return describe_plain(d, in);
     for (unsigned i = 0; i < sizeof(allowed_sets); i++)
         if (allowed_sets[i] == insn->meta.isa_set)
-            return describe_plain(d, insn, ops, bytes);
+            return describe_plain(d, in);
     return false;
 }

@@ -29,9 +29,15 @@ struct native_frame {
     uint32_t host_mxcsr;
 } __attribute__((aligned(64)));
 
-/* Fills d; false if this instruction is not for us. Does not look at the model. */
-bool native_describe(struct native_desc *d, const ZydisDecodedInstruction *insn,
-                     const ZydisDecodedOperand *ops, const uint8_t *bytes);
+/* A decoded instruction, and whose processor it shall behave like. */
+struct native_insn {
+    const ZydisDecodedInstruction *insn;
+    const ZydisDecodedOperand *ops;
+    const uint8_t *bytes;
+    enum cpu_vendor vendor;
+};
+/* Fills d; false if this instruction is not for us. Does not ask whether the model offers it. */
+bool native_describe(struct native_desc *d, const struct native_insn *in);
 /* Writes the stub of s->d to rw, seen by the processor at rx; false if it does not fit. */
 bool native_emit(struct native_stub *s, uint8_t *rw, const uint8_t *rx);
 

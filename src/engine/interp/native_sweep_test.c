@@ -290,6 +290,7 @@ static void compare_unaligned(struct sweep *w, const struct native_stub *s, cons
 
     make_state(w);
     c->gpr[RSI] = w->in.gpr[RSI] = (uintptr_t)mem;
+    w->in.code = w->page; /* left there by compare() */
     w->out = w->in;
     direct_run(&w->out);
     c->exc.valid = false;
@@ -297,8 +298,8 @@ static void compare_unaligned(struct sweep *w, const struct native_stub *s, cons
     if (gp == (w->out.signal == SIGSEGV))
         return;
     w->nr_bad++;
-    print_error("alignment differs: %02x %02x %02x %02x (%s)\n", bytes[0], bytes[1], bytes[2],
-                bytes[3], ZydisMnemonicGetString(s->d.mnemonic));
+    print_error("alignment differs (host %d): %02x %02x %02x %02x (%s)\n", w->out.signal, bytes[0],
+                bytes[1], bytes[2], bytes[3], ZydisMnemonicGetString(s->d.mnemonic));
 }
 
 /* Decodes and, if it is one of those that run by a stub, compares. */
@@ -309,7 +310,8 @@ static void try_insn(struct sweep *w, const uint8_t *bytes)
     ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
     const struct native_stub *s;
 
-    if (!fake_decode(&w->f.c, bytes, 15, &in, ops) || !native_describe(&d, &in, ops, bytes) ||
+    if (!fake_decode(&w->f.c, bytes, 15, &in, ops) ||
+        !native_describe(&d, &(struct native_insn){ &in, ops, bytes, w->f.model.vendor }) ||
         !d.code_bytes || in.mnemonic == ZYDIS_MNEMONIC_RDRAND ||
         in.mnemonic == ZYDIS_MNEMONIC_RDSEED || (d.gpr_used & BIT(RSP)))
         return;
