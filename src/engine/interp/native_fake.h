@@ -3,7 +3,7 @@
  * For the tests of the native stubs: a vCPU in flat 64-bit mode whose linear memory is one buffer
  * of this process.
  *
- * The functions of other folders are weak: where the real ones are linked in, they take over.
+ * Functions of the core are weak stand-ins: the tests do not need its segments and exceptions.
  */
 #ifndef ENGINE_INTERP_NATIVE_FAKE_H
 #define ENGINE_INTERP_NATIVE_FAKE_H
@@ -13,18 +13,15 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 #define FAKE           __attribute__((weak))
 #define FAKE_MEM_BYTES 8192u
 
-/* Linear memory, and an unmapped page behind it. */
 struct fake {
     struct cpu c;
     struct cpu_model model;
     struct native_cache *nc;
-    uint8_t *mem;
+    uint8_t *mem;       /* FAKE_MEM_BYTES of linear memory at its own address */
     uint64_t no_access; /* 0, or the address of a byte that faults */
     unsigned nr_ferr;
 };
@@ -47,46 +44,6 @@ FAKE enum step cpu_linear(struct cpu *c, enum seg_id s, uint64_t off, unsigned b
     (void)bytes, (void)acc;
     *lin = GVA(in_long64(c) && s != SEG_FS && s != SEG_GS ? off : c->seg[s].base + off);
     return STEP_NEXT;
-}
-
-FAKE int host_code_create(struct host_code *hc, uint64_t bytes)
-{
-    int fd = memfd_create("code", 0);
-
-    if (fd < 0 || ftruncate(fd, (off_t)bytes) < 0)
-        abort();
-    hc->bytes = bytes;
-    hc->rw = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    hc->rx = mmap(NULL, bytes, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
-    (void)close(fd);
-    return hc->rw == MAP_FAILED || hc->rx == MAP_FAILED ? -1 : 0;
-}
-
-FAKE void host_code_destroy(struct host_code *hc)
-{
-    (void)munmap(hc->rw, hc->bytes);
-    (void)munmap((void *)(uintptr_t)hc->rx, hc->bytes);
-}
-
-FAKE void lock_init(struct lock *l, enum lock_rank rank)
-{
-    (void)pthread_mutex_init(&l->m, NULL);
-    l->rank = rank;
-}
-
-FAKE void lock_destroy(struct lock *l)
-{
-    (void)pthread_mutex_destroy(&l->m);
-}
-
-FAKE void lock_take(struct lock *l)
-{
-    (void)pthread_mutex_lock(&l->m);
-}
-
-FAKE void lock_drop(struct lock *l)
-{
-    (void)pthread_mutex_unlock(&l->m);
 }
 
 static enum step fake_probe(struct cpu *c, gva_t at, unsigned bytes, unsigned acc)
@@ -196,14 +153,12 @@ static void fake_reset(struct fake *f)
     f->nr_ferr = 0;
 }
 
-static void fake_init(struct fake *f)
+static void fake_init(struct fake *f, uint8_t *mem)
 {
     memset(f, 0, sizeof(*f));
     fake_model(&f->model);
-    f->mem = mmap(NULL, FAKE_MEM_BYTES + 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
-                  -1, 0);
-    if (f->mem == MAP_FAILED || mprotect(f->mem + FAKE_MEM_BYTES, 4096, PROT_NONE) < 0 ||
-        native_cache_create(&f->nc) < 0)
+    f->mem = mem;
+    if (native_cache_create(&f->nc) < 0)
         abort();
     fake_reset(f);
 }
@@ -211,7 +166,6 @@ static void fake_init(struct fake *f)
 static void fake_destroy(struct fake *f)
 {
     native_cache_destroy(f->nc);
-    (void)munmap(f->mem, FAKE_MEM_BYTES + 4096);
 }
 
 static bool fake_decode(const struct cpu *c, const uint8_t *bytes, unsigned nr,

@@ -10,6 +10,7 @@
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <sys/mman.h>
 
 #include <cmocka.h>
 #include <ucontext.h>
@@ -398,7 +399,8 @@ static void x87_chapter(struct sweep *w, unsigned map)
 static void run_chapter(void (*run)(struct sweep *w, unsigned map), unsigned map, unsigned least)
 {
     static const int sigs[] = { SIGILL, SIGSEGV, SIGFPE, SIGBUS };
-    struct sweep *w = calloc(1, sizeof(*w));
+    struct sweep *w = aligned_alloc(64, sizeof(*w));
+    uint8_t *mem;
     struct sigaction sa = { .sa_sigaction = on_trap, .sa_flags = SA_SIGINFO | SA_NODEFER };
 
     if (!__builtin_cpu_supports("avx2")) {
@@ -408,7 +410,12 @@ static void run_chapter(void (*run)(struct sweep *w, unsigned map), unsigned map
     /* Ours first: the stubs' handler passes on what is not its own. */
     for (unsigned i = 0; i < ARRAY_SIZE(sigs); i++)
         assert_int_equal(sigaction(sigs[i], &sa, NULL), 0);
-    fake_init(&w->f);
+    mem = mmap(NULL, FAKE_MEM_BYTES + 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
+               0);
+    assert_true(mem != MAP_FAILED);
+    assert_int_equal(mprotect(mem + FAKE_MEM_BYTES, 4096, PROT_NONE), 0);
+    fake_init(&w->f, mem);
+    w->nr_run = w->nr_bad = w->nr_trapped = 0;
     w->seed = 0x9e3779b97f4a7c15 + map;
     w->page =
         mmap(NULL, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -419,6 +426,7 @@ static void run_chapter(void (*run)(struct sweep *w, unsigned map), unsigned map
     assert_in_range(w->nr_run, least, UINT32_MAX);
     (void)munmap(w->page, 4096);
     fake_destroy(&w->f);
+    (void)munmap(mem, FAKE_MEM_BYTES + 4096);
     free(w);
 }
 

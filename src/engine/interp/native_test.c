@@ -22,15 +22,18 @@ static int make_fake(void **state)
 {
     struct fake *f = aligned_alloc(64, sizeof(struct fake));
 
-    fake_init(f);
+    fake_init(f, aligned_alloc(4096, FAKE_MEM_BYTES));
     *state = f;
     return 0;
 }
 
 static int drop_fake(void **state)
 {
-    fake_destroy(*state);
-    free(*state);
+    struct fake *f = *state;
+
+    fake_destroy(f);
+    free(f->mem);
+    free(f);
     return 0;
 }
 
