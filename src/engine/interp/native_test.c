@@ -189,6 +189,24 @@ static void test_unmasked_simd_exception_is_precise(void **state)
     assert_int_equal(f->c.fpu.mxcsr, MXCSR_INIT | BIT(2));
 }
 
+static void test_instruction_the_host_lacks_raises_ud(void **state)
+{
+    struct fake *f = setup(state);
+    struct native_stub s = *fake_stub(f, (const uint8_t *)"\x0f\x58\xca", 3);
+    struct xsave_area was = f->c.fpu;
+    struct host_code hc;
+
+    take_signals_back();
+    assert_int_equal(host_code_create(&hc, 4096), 0);
+    memcpy(s.d.code, "\x0f\x0b", 2); /* ud2 */
+    s.d.code_bytes = 2;
+    assert_true(native_emit(&s, hc.rw, hc.rx));
+    assert_raises(f, VEC_UD, native_exec(&f->c, &s, SEG_DS, 0));
+    assert_memory_equal(&was, &f->c.fpu, sizeof(was));
+    assert_int_equal(__builtin_ia32_stmxcsr(), MXCSR_INIT);
+    host_code_destroy(&hc);
+}
+
 static void *run_with_signals_blocked(void *arg)
 {
     struct fake *f = arg;
@@ -613,6 +631,7 @@ int main(void)
         T(test_missing_feature_is_not_offered),
         T(test_addressing_does_not_make_new_stubs),
         T(test_unmasked_simd_exception_is_precise),
+        T(test_instruction_the_host_lacks_raises_ud),
         T(test_simd_exception_in_a_thread_with_blocked_signals),
         T(test_exact_denormal_with_underflow_unmasked_raises_xm),
         T(test_ldmxcsr_reserved_bit_raises_gp),
