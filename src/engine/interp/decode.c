@@ -94,7 +94,8 @@ static void set_memory(struct decoding *d, const ZydisDecodedOperand *o)
     } else if (o->mem.base != ZYDIS_REGISTER_NONE) {
         op->base = reg_offset(o->mem.base);
     }
-    if (o->mem.index != ZYDIS_REGISTER_NONE) {
+    /* The vector index of a gather is its handler's business. */
+    if (reg_offset(o->mem.index) != NOT_A_REG) {
         op->index = reg_offset(o->mem.index);
         op->scale = (uint8_t)__builtin_ctz(o->mem.scale);
     }
@@ -568,27 +569,6 @@ static bool emit_fsgsbase(struct decoding *d)
     return true;
 }
 
-static bool emit_saver(struct decoding *d)
-{
-    switch (d->insn.mnemonic) {
-    case ZYDIS_MNEMONIC_XSAVEOPT:
-    case ZYDIS_MNEMONIC_XSAVEOPT64:
-        d->op->aux = XSAVE_OPT;
-        break;
-    case ZYDIS_MNEMONIC_XSAVEC:
-    case ZYDIS_MNEMONIC_XSAVEC64:
-        d->op->aux = XSAVE_COMPACT;
-        break;
-    default:
-        d->op->aux = XSAVE_STD;
-        break;
-    }
-    if (d->insn.raw.rex.W)
-        d->op->prefix |= OP_REXW;
-    d->op->fn = *d->rule->fn;
-    return true;
-}
-
 #define BY_NUMBER(a)     .arg = (a)
 #define BY_HANDLER(a)    .fn = &(a)
 #define ARG_alu          BY_NUMBER
@@ -679,7 +659,12 @@ static bool emit_native(struct decoding *d)
 
     d->op->stub = native_get(vm->native, vm->evm.cfg.model, &d->insn, d->ops, d->bytes);
     d->op->fn = op_native;
-    return d->op->stub;
+    if (!d->op->stub)
+        return false;
+    /* MASKMOVQ and relatives have a hidden memory operand. */
+    if (d->op->stub->d.mem_op >= (int)d->insn.operand_count_visible)
+        set_memory(d, &d->ops[d->op->stub->d.mem_op]);
+    return true;
 }
 
 /* Mnemonics that mean something else outside the string instructions. */

@@ -102,7 +102,7 @@ extern const op_fn op_verr, op_verw, op_invlpg, op_invpcid, op_invd, op_mov_to_s
     op_load_far_ptr;
 extern const op_fn op_syscall, op_sysret, op_sysenter, op_sysexit, op_swapgs, op_fsgsbase, op_rdpid,
     op_monitor, op_mwait;
-extern const op_fn op_vmcall, op_fxsave, op_fxrstor, op_xsave, op_xrstor, op_xgetbv, op_xsetbv,
+extern const op_fn op_vmcall, op_xgetbv, op_xsetbv,
     op_clflush, op_clzero;
 
 /* Port accesses, with I/O breakpoints and exit counts. */
