@@ -2,40 +2,42 @@
 /*
  * Two cascaded 8259A programmable interrupt controllers and the ELCR of the PC's south bridge.
  *
- * Manual: Intel 8259A data sheet; ELCR: Intel ICH9 data sheet, "Interrupt Controller I/O Registers". As in every chip set
- * with an ELCR, that register alone chooses between edge and level; ICW1's LTIM bit has no effect.
+ * Manual: Intel 8259A data sheet; ELCR: Intel ICH9 data sheet, "Interrupt Controller I/O
+ * Registers". As in every chip set with an ELCR, that register alone chooses between edge and
+ * level; ICW1's LTIM bit has no effect.
  *
- * One deviation, shared with other virtual machines: an edge stays latched in IRR until it is acknowledged, even when
- * its line falls before. The data sheet would deliver the default IR7 then; lines that are only pulsed would get lost.
+ * One deviation, shared with other virtual machines: an edge stays latched in IRR until it is
+ * acknowledged, even when its line falls before. The data sheet would deliver the default IR7 then;
+ * lines that are only pulsed would get lost.
  */
 #include "dev/pic.h"
 
 #include <stdatomic.h>
 
 #define PIC_PORT_MASTER 0x20
-#define PIC_PORT_SLAVE 0xa0
-#define PIC_PORT_ELCR 0x4d0
+#define PIC_PORT_SLAVE  0xa0
+#define PIC_PORT_ELCR   0x4d0
 
 /* What the handlers see as off_bytes. */
 enum { PIC_AT_MASTER = 0, PIC_AT_SLAVE = 2, PIC_AT_ELCR = 4 };
 
-#define PIC_CASCADE_IR 2
+#define PIC_CASCADE_IR  2
 #define PIC_SPURIOUS_IR 7
 
-#define ICW1_IC4 BIT(0)  /* ICW4 follows */
+#define ICW1_IC4  BIT(0) /* ICW4 follows */
 #define ICW1_SNGL BIT(1) /* no cascade: no ICW3 */
 #define ICW1_ICW1 BIT(4) /* tells ICW1 from OCW2 and OCW3 */
-#define ICW4_UPM BIT(0)  /* 8086 mode */
+#define ICW4_UPM  BIT(0) /* 8086 mode */
 #define ICW4_AEOI BIT(1)
 #define ICW4_SFNM BIT(4)
 
 #define OCW2_LEVEL 7u
-#define OCW3_OCW3 BIT(3) /* tells OCW3 from OCW2 */
-#define OCW3_RIS BIT(0)
-#define OCW3_RR BIT(1)
-#define OCW3_P BIT(2)
-#define OCW3_SMM BIT(5)
-#define OCW3_ESMM BIT(6)
+#define OCW3_OCW3  BIT(3) /* tells OCW3 from OCW2 */
+#define OCW3_RIS   BIT(0)
+#define OCW3_RR    BIT(1)
+#define OCW3_P     BIT(2)
+#define OCW3_SMM   BIT(5)
+#define OCW3_ESMM  BIT(6)
 
 /* IRQs 0, 1, 2, 8 and 13 are edge triggered for ever (ICH9, ELCR1 and ELCR2). */
 static const uint8_t pic_elcr_writable[2] = { 0xf8, 0xde };
@@ -65,7 +67,8 @@ static bool pic_is_master(const struct pic *p, const struct pic_chip *c)
     return c == &p->chip[0];
 }
 
-/* The IR that would be acknowledged now, or -1: INT is up when there is one ("Fully Nested Mode"). */
+/* The IR that would be acknowledged now, or -1: INT is up when there is one ("Fully Nested Mode").
+ */
 static int pic_request(const struct pic *p, const struct pic_chip *c)
 {
     uint8_t in_service = c->isr;
@@ -79,7 +82,8 @@ static int pic_request(const struct pic *p, const struct pic_chip *c)
     /* "Special Mask Mode": levels whose mask bit is set hold nothing back. */
     if (c->special_mask)
         in_service &= (uint8_t)~c->imr;
-    /* "Special Fully Nested Mode": a slave in service is not locked out from the master's priority logic. */
+    /* "Special Fully Nested Mode": a slave in service is not locked out from the master's priority
+     * logic. */
     if (pic_is_master(p, c) && c->icw4 & ICW4_SFNM)
         in_service &= (uint8_t)~BIT(PIC_CASCADE_IR);
     busy = pic_highest(c, in_service);
@@ -97,7 +101,8 @@ static void pic_pin(struct pic_chip *c, unsigned ir, int level)
     c->pins = (uint8_t)(level ? c->pins | bit : c->pins & ~bit);
 }
 
-/* The cascade: a wire from the slave's INT to IR2. It is never pulsed, so the request falls with it. */
+/* The cascade: a wire from the slave's INT to IR2. It is never pulsed, so the request falls with
+ * it. */
 static void pic_cascade(struct pic *p, int level)
 {
     pic_pin(&p->chip[0], PIC_CASCADE_IR, level);
@@ -132,7 +137,8 @@ bool pic_pending(const struct pic *p)
     return atomic_load_explicit(&p->int_out, memory_order_relaxed);
 }
 
-/* "Interrupt Sequence": IRR to ISR; a level-triggered request stays in IRR as long as its line is up. */
+/* "Interrupt Sequence": IRR to ISR; a level-triggered request stays in IRR as long as its line is
+ * up. */
 static void pic_chip_ack(struct pic_chip *c, int ir)
 {
     uint8_t bit = (uint8_t)BIT((unsigned)ir);
@@ -187,7 +193,8 @@ static void pic_icw1(struct pic *p, struct pic_chip *c, uint8_t val)
     c->special_mask = c->rotate_aeoi = c->poll = c->read_isr = false;
     c->step = PIC_WANT_ICW2;
     if (!(val & ICW1_IC4) && log_first(bus_seen(p->dev.bus), 0x8259))
-        log_warn("pic: guest chose the MCS-80/85 mode, which a PC cannot use; vectors are as in 8086 mode");
+        log_warn("pic: guest chose the MCS-80/85 mode, which a PC cannot use; vectors are as in "
+                 "8086 mode");
 }
 
 static void pic_eoi(struct pic_chip *c, int ir, bool rotate)
@@ -356,7 +363,8 @@ static void pic_loaded(struct device *dev)
         FIELD(struct pic, chip[i].elcr, U8, 1), FIELD(struct pic, chip[i].vector, U8, 1),          \
         FIELD(struct pic, chip[i].icw1, U8, 1), FIELD(struct pic, chip[i].icw3, U8, 1),            \
         FIELD(struct pic, chip[i].icw4, U8, 1), FIELD(struct pic, chip[i].step, U8, 1),            \
-        FIELD(struct pic, chip[i].lowest, U8, 1), FIELD(struct pic, chip[i].special_mask, BOOL, 1),\
+        FIELD(struct pic, chip[i].lowest, U8, 1),                                                  \
+        FIELD(struct pic, chip[i].special_mask, BOOL, 1),                                          \
         FIELD(struct pic, chip[i].rotate_aeoi, BOOL, 1), FIELD(struct pic, chip[i].poll, BOOL, 1), \
         FIELD(struct pic, chip[i].read_isr, BOOL, 1)
 

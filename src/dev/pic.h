@@ -32,11 +32,13 @@ struct pic {
 int pic_init(struct pic *p, const struct pic_config *cfg) MUST_CHECK;
 void pic_fini(struct pic *p);
 
-/* An ISA interrupt line changes its level; ctx is the struct pic, irq 0..15 (2 is the cascade: ignored). An irq_line's set. */
+/* An ISA interrupt line changes its level; ctx is the struct pic, irq 0..15 (2 is the cascade:
+ * ignored). An irq_line's set. */
 void pic_set_irq(void *ctx, unsigned irq, int level);
 /* Is INTR up? Any thread, no lock: a hint, which pic_ack() may find outdated. */
 bool pic_pending(const struct pic *p);
-/* The CPU's INTA cycles: returns the vector; that of IR7 when the request is gone. Caller holds the machine lock. */
+/* The CPU's INTA cycles: returns the vector; that of IR7 when the request is gone. Caller holds the
+ * machine lock. */
 uint8_t pic_ack(struct pic *p);
 
 #endif

@@ -2,34 +2,38 @@
 /*
  * The PC's 8254 interval timer and port 61h, which gates counter 2 and shows its output.
  *
- * Manuals: Intel 8254 data sheet; Intel ICH9 data sheet, "NMI_SC - NMI Status and Control Register". What a counter does is
- * in pit_counter.c; here are the ports, the clock, and counter 0's interrupt.
+ * Manuals: Intel 8254 data sheet; Intel ICH9 data sheet, "NMI_SC - NMI Status and Control
+ * Register". What a counter does is in pit_counter.c; here are the ports, the clock, and counter
+ * 0's interrupt.
  *
- * Time is that of the VM's clock: pulse n of the 1193182 Hz input falls at n / 1193182 s exactly, so nothing drifts.
+ * Time is that of the VM's clock: pulse n of the 1193182 Hz input falls at n / 1193182 s exactly,
+ * so nothing drifts.
  *
- * When the host is late, rises of OUT0 that were missed are delivered as one, and later ones come when they are due:
- * a guest never sees a burst of ticks. So do rises that follow each other within PIT_MIN_IRQ_NS. Guests that count
- * ticks for a clock lose time then, as they do on a PC with interrupts off; those with a TSC or HPET do not.
+ * When the host is late, rises of OUT0 that were missed are delivered as one, and later ones come
+ * when they are due: a guest never sees a burst of ticks. So do rises that follow each other within
+ * PIT_MIN_IRQ_NS. Guests that count ticks for a clock lose time then, as they do on a PC with
+ * interrupts off; those with a TSC or HPET do not.
  */
 #include "dev/pit.h"
 
-#define PIT_HZ 1193182u
-#define NS_PER_S 1000000000u
+#define PIT_HZ         1193182u
+#define NS_PER_S       1000000000u
 #define PIT_MIN_IRQ_NS 10000u
 
-#define PIT_PORT 0x40
+#define PIT_PORT    0x40
 #define PIT_PORT_61 0x61
 enum { PIT_AT_CONTROL = 3, PIT_AT_61 = 4 };
 
 /* Read-back command: bits that are 0 say what to latch. */
-#define READBACK_NO_COUNT BIT(5)
+#define READBACK_NO_COUNT  BIT(5)
 #define READBACK_NO_STATUS BIT(4)
 
-#define PORT61_GATE2 BIT(0)
-#define PORT61_WRITABLE 0x0f /* gate, speaker, and the enables of two NMI sources that never come */
-#define PORT61_REFRESH BIT(4)
-#define PORT61_OUT2 BIT(5)
-#define REFRESH_TICKS 18 /* 15 us, what counter 1 did when memory was refreshed by it */
+#define PORT61_GATE2    BIT(0)
+#define PORT61_WRITABLE 0x0f /* gate, speaker, and the enables of two NMI sources that never come \
+                              */
+#define PORT61_REFRESH  BIT(4)
+#define PORT61_OUT2     BIT(5)
+#define REFRESH_TICKS   18 /* 15 us, what counter 1 did when memory was refreshed by it */
 
 static uint64_t pit_ns_to_tick(uint64_t ns)
 {
@@ -174,7 +178,8 @@ static void pit_write(struct device *dev, uint32_t off_bytes, unsigned bytes, ui
 
 /* ---- life ---- */
 
-/* "Prior to programming" the counters are undefined; here they stand still. Gates 0 and 1 are wired high. */
+/* "Prior to programming" the counters are undefined; here they stand still. Gates 0 and 1 are wired
+ * high. */
 static void pit_reset(struct device *dev)
 {
     struct pit *p = container_of(dev, struct pit, dev);
@@ -208,14 +213,14 @@ static void pit_loaded(struct device *dev)
 }
 
 #define PIT_FIELD(i, member, type) FIELD(struct pit, counter[i].member, type, 1)
-#define PIT_COUNTER_FIELDS(i)                                                                      \
-    PIT_FIELD(i, word, U8), PIT_FIELD(i, mode, U8), PIT_FIELD(i, gate, BOOL),                      \
-        PIT_FIELD(i, running, BOOL), PIT_FIELD(i, stopped, BOOL), PIT_FIELD(i, start, U64),        \
-        PIT_FIELD(i, stopped_at, U64), PIT_FIELD(i, count, U32), PIT_FIELD(i, idle_ce, U16),       \
-        PIT_FIELD(i, idle_out, BOOL), PIT_FIELD(i, has_cr, BOOL), PIT_FIELD(i, null_count, BOOL),  \
-        PIT_FIELD(i, load_due, BOOL), PIT_FIELD(i, load_low, BOOL), PIT_FIELD(i, cr, U32),         \
-        PIT_FIELD(i, load_at, U64), PIT_FIELD(i, write_msb, BOOL), PIT_FIELD(i, read_msb, BOOL),   \
-        PIT_FIELD(i, lsb, U8), PIT_FIELD(i, nr_latched, U8), PIT_FIELD(i, latched, U16),           \
+#define PIT_COUNTER_FIELDS(i)                                                                     \
+    PIT_FIELD(i, word, U8), PIT_FIELD(i, mode, U8), PIT_FIELD(i, gate, BOOL),                     \
+        PIT_FIELD(i, running, BOOL), PIT_FIELD(i, stopped, BOOL), PIT_FIELD(i, start, U64),       \
+        PIT_FIELD(i, stopped_at, U64), PIT_FIELD(i, count, U32), PIT_FIELD(i, idle_ce, U16),      \
+        PIT_FIELD(i, idle_out, BOOL), PIT_FIELD(i, has_cr, BOOL), PIT_FIELD(i, null_count, BOOL), \
+        PIT_FIELD(i, load_due, BOOL), PIT_FIELD(i, load_low, BOOL), PIT_FIELD(i, cr, U32),        \
+        PIT_FIELD(i, load_at, U64), PIT_FIELD(i, write_msb, BOOL), PIT_FIELD(i, read_msb, BOOL),  \
+        PIT_FIELD(i, lsb, U8), PIT_FIELD(i, nr_latched, U8), PIT_FIELD(i, latched, U16),          \
         PIT_FIELD(i, status_latched, BOOL), PIT_FIELD(i, status, U8)
 
 static const struct state_field pit_state[] = {

@@ -10,7 +10,8 @@ struct pit_counter {
     uint8_t word; /* the control word as written, without the counter's number */
     uint8_t mode; /* 0..5 */
     bool gate;
-    /* The run: CE was loaded with `count` at tick `start`; while gate stops it, `stopped_at` pulses of it were counted. */
+    /* The run: CE was loaded with `count` at tick `start`; while gate stops it, `stopped_at` pulses
+     * of it were counted. */
     bool running, stopped;
     uint64_t start, stopped_at;
     uint32_t count;
@@ -38,7 +39,8 @@ void pit_counter_latch_count(struct pit_counter *c, uint64_t now);
 void pit_counter_latch_status(struct pit_counter *c, uint64_t now);
 void pit_counter_gate(struct pit_counter *c, bool gate, uint64_t now);
 bool pit_counter_out(struct pit_counter *c, uint64_t now);
-/* The first tick after `now` at which OUT rises or a new count is loaded; UINT64_MAX: neither without help. */
+/* The first tick after `now` at which OUT rises or a new count is loaded; UINT64_MAX: neither
+ * without help. */
 uint64_t pit_counter_next(struct pit_counter *c, uint64_t now);
 /* Did OUT rise by itself after `since` (the last call's now) and up to `now`? */
 bool pit_counter_rose(struct pit_counter *c, uint64_t since, uint64_t now);
@@ -52,18 +54,19 @@ struct pit {
     struct device dev;
     struct irq_line irq;
     struct pit_counter counter[3];
-    uint8_t port61;   /* bits 0..3 */
+    uint8_t port61; /* bits 0..3 */
     bool irq_up;
-    bool detached;       /* the HPET has IRQ 0 */
-    uint64_t seen_at;    /* tick up to which rises of OUT0 were delivered */
-    uint64_t irq_ns;     /* VM clock at the last delivery */
-    uint64_t armed_ns;   /* the timer's deadline */
+    bool detached;     /* the HPET has IRQ 0 */
+    uint64_t seen_at;  /* tick up to which rises of OUT0 were delivered */
+    uint64_t irq_ns;   /* VM clock at the last delivery */
+    uint64_t armed_ns; /* the timer's deadline */
     struct timer timer;
 };
 
 int pit_init(struct pit *p, const struct pit_config *cfg) MUST_CHECK;
 void pit_fini(struct pit *p);
-/* The HPET's legacy replacement route takes IRQ 0 over, or gives it back. Caller holds the machine lock. */
+/* The HPET's legacy replacement route takes IRQ 0 over, or gives it back. Caller holds the machine
+ * lock. */
 void pit_detach_irq(struct pit *p, bool detached);
 
 #endif

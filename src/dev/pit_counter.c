@@ -2,24 +2,25 @@
 /*
  * One counter of the 8254: its six modes as a function of time.
  *
- * Manual: Intel 8254 data sheet, "Mode Definitions", "Operation Common to All Modes", "Read Operations". Nothing happens
- * per CLK pulse: a counter remembers at which pulse its counting element (CE) was loaded, and what CE and OUT are at
- * any later pulse follows by arithmetic. So they are exact whenever the guest looks. No I/O, no clock in here: the
- * caller says which pulse it is.
+ * Manual: Intel 8254 data sheet, "Mode Definitions", "Operation Common to All Modes", "Read
+ * Operations". Nothing happens per CLK pulse: a counter remembers at which pulse its counting
+ * element (CE) was loaded, and what CE and OUT are at any later pulse follows by arithmetic. So
+ * they are exact whenever the guest looks. No I/O, no clock in here: the caller says which pulse it
+ * is.
  */
 #include "dev/pit.h"
 
 /* The control word. */
-#define WORD_BCD BIT(0)
-#define WORD_MODE(w) ((w) >> 1 & 7)
+#define WORD_BCD       BIT(0)
+#define WORD_MODE(w)   ((w) >> 1 & 7)
 #define WORD_ACCESS(w) ((w) >> 4 & 3)
-#define WORD_MASK 0x3f
+#define WORD_MASK      0x3f
 
 /* RW1, RW0. */
 enum { ACCESS_LSB = 1, ACCESS_MSB = 2, ACCESS_BOTH = 3 };
 
 /* The status byte of the read-back command. */
-#define STATUS_OUT BIT(7)
+#define STATUS_OUT        BIT(7)
 #define STATUS_NULL_COUNT BIT(6)
 
 static uint32_t pit_modulus(const struct pit_counter *c)
@@ -74,7 +75,8 @@ static void pit_load_at(struct pit_counter *c, uint64_t tick)
 static uint32_t pit_ce_value(const struct pit_counter *c, uint64_t now)
 {
     uint64_t e = pit_elapsed(c, now);
-    uint32_t mod = pit_modulus(c), phase = (uint32_t)(e % c->count), high = pit_high_ticks(c->count);
+    uint32_t mod = pit_modulus(c), phase = (uint32_t)(e % c->count),
+             high = pit_high_ticks(c->count);
 
     switch (c->mode) {
     case 2:
@@ -143,7 +145,8 @@ static void pit_stop(struct pit_counter *c, uint64_t now)
     c->running = c->load_due = c->load_low = false;
 }
 
-/* "Control Word": all control logic is reset, OUT goes to its initial level; counting waits for a count. */
+/* "Control Word": all control logic is reset, OUT goes to its initial level; counting waits for a
+ * count. */
 void pit_counter_control(struct pit_counter *c, uint8_t word, uint64_t now)
 {
     uint8_t mode = WORD_MODE(word);
@@ -211,7 +214,8 @@ void pit_counter_write(struct pit_counter *c, uint8_t val, uint64_t now)
                   now);
 }
 
-/* "Gate": low stops modes 0, 2, 3 and 4; its rise resumes 0 and 4, reloads 2 and 3, triggers 1 and 5. */
+/* "Gate": low stops modes 0, 2, 3 and 4; its rise resumes 0 and 4, reloads 2 and 3, triggers 1
+ * and 5. */
 void pit_counter_gate(struct pit_counter *c, bool gate, uint64_t now)
 {
     bool rises = gate && !c->gate;
@@ -307,7 +311,8 @@ uint64_t pit_counter_next(struct pit_counter *c, uint64_t now)
 
 bool pit_counter_rose(struct pit_counter *c, uint64_t since, uint64_t now)
 {
-    /* At most one load is due, so the second event is a rise if the first was none; a load can hide a strobe. */
+    /* At most one load is due, so the second event is a rise if the first was none; a load can hide
+     * a strobe. */
     for (unsigned i = 0; i < 3; i++) {
         uint64_t at = pit_counter_next(c, since);
 
@@ -319,4 +324,3 @@ bool pit_counter_rose(struct pit_counter *c, uint64_t since, uint64_t now)
     }
     return false;
 }
-

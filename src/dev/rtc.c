@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * MC146818 real-time clock with 128 bytes of CMOS RAM, at ports 70h and 71h; port 70h also masks NMI.
+ * MC146818 real-time clock with 128 bytes of CMOS RAM, at ports 70h and 71h; port 70h also masks
+ * NMI.
  *
  * Manual: Motorola MC146818 data sheet; Intel ICH9 data sheet, "Real Time Clock Registers".
  *
- * The time is the host's UTC, plus what the guest set. Flags and time are computed when the guest looks; a timer runs only for
- * interrupts that are enabled. An update takes no time, but UIP announces it 244 us before, as the data sheet promises.
- * A guest that does not read register C gets no further interrupts, so late ones cannot pile up.
+ * The time is the host's UTC, plus what the guest set. Flags and time are computed when the guest
+ * looks; a timer runs only for interrupts that are enabled. An update takes no time, but UIP
+ * announces it 244 us before, as the data sheet promises. A guest that does not read register C
+ * gets no further interrupts, so late ones cannot pile up.
  */
 #include "dev/rtc.h"
 
@@ -17,26 +19,27 @@ enum { RTC_AT_INDEX, RTC_AT_DATA };
 
 #define INDEX_NMI_MASK 0x80
 
-#define RTC_A_UIP BIT(7)
-#define RTC_A_DV 0x70
+#define RTC_A_UIP    BIT(7)
+#define RTC_A_DV     0x70
 #define RTC_A_DV_RUN 0x20 /* a 32.768 kHz crystal: the only one PCs have */
-#define RTC_A_RS 0x0f
-#define RTC_B_SET BIT(7)
-#define RTC_B_SQWE BIT(3)
-#define RTC_D_VRT BIT(7)
+#define RTC_A_RS     0x0f
+#define RTC_B_SET    BIT(7)
+#define RTC_B_SQWE   BIT(3)
+#define RTC_D_VRT    BIT(7)
 
 /* Flags in register C; their enables have the same places in register B. */
 #define RTC_PERIODIC BIT(6)
-#define RTC_ALARM BIT(5)
-#define RTC_UPDATE BIT(4)
-#define RTC_SOURCES (RTC_PERIODIC | RTC_ALARM | RTC_UPDATE)
-#define RTC_C_IRQF BIT(7)
+#define RTC_ALARM    BIT(5)
+#define RTC_UPDATE   BIT(4)
+#define RTC_SOURCES  (RTC_PERIODIC | RTC_ALARM | RTC_UPDATE)
+#define RTC_C_IRQF   BIT(7)
 
-#define NS_PER_S 1000000000ull
-#define CRYSTAL_HZ 32768u
-#define UIP_AHEAD_NS 244000u
+#define NS_PER_S           1000000000ull
+#define CRYSTAL_HZ         32768u
+#define UIP_AHEAD_NS       244000u
 #define DIVIDER_RELEASE_NS 500000000u /* "the first update cycle begins one-half second later" */
-#define LOOK_AGAIN_NS (60 * NS_PER_S)
+#define SET_RANGE_S        400000000000ll /* more than 10000 years */
+#define LOOK_AGAIN_NS      (60 * NS_PER_S)
 
 static uint64_t rtc_real_ns(const struct rtc *r)
 {
@@ -73,8 +76,7 @@ static uint64_t rtc_crystal_ticks(const struct rtc *r, uint64_t real_ns)
 
 static void rtc_find_alarm(struct rtc *r)
 {
-    r->alarm_s = r->stopped ? INT64_MAX
-                            : rtc_next_alarm(r->cmos, rtc_seconds(r, r->synced_ns) + 1);
+    r->alarm_s = r->stopped ? INT64_MAX : rtc_next_alarm(r->cmos, rtc_seconds(r, r->synced_ns) + 1);
 }
 
 /* Sets the flags of what happened since the last call. */
@@ -119,7 +121,8 @@ static uint64_t rtc_next_event_ns(const struct rtc *r, uint64_t now)
         return at;
     if (waiting & RTC_UPDATE)
         at = MIN(at, ((now + r->phase_ns) / NS_PER_S + 1) * NS_PER_S - r->phase_ns);
-    /* The host's clock may be set, and goes on when the VM's is paused: look again before a distant alarm. */
+    /* The host's clock may be set, and goes on when the VM's is paused: look again before a distant
+     * alarm. */
     if (waiting & RTC_ALARM && r->alarm_s != INT64_MAX) {
         uint64_t ahead_s = (uint64_t)r->alarm_s - (uint64_t)rtc_seconds(r, now);
         uint64_t alarm = ((now + r->phase_ns) / NS_PER_S + ahead_s) * NS_PER_S - r->phase_ns;
@@ -177,7 +180,8 @@ static void rtc_take_time(struct rtc *r, uint64_t now)
     r->offset_s = (uint64_t)s - (now + r->phase_ns) / NS_PER_S;
 }
 
-/* After a change of SET or of the divider: stop or start the clock ("Register B", SET; "Divider Control"). */
+/* After a change of SET or of the divider: stop or start the clock ("Register B", SET; "Divider
+ * Control"). */
 static void rtc_run_or_stop(struct rtc *r, uint64_t now)
 {
     bool stopped = r->cmos[RTC_B] & RTC_B_SET || !rtc_divider_runs(r);
@@ -212,7 +216,7 @@ static void rtc_write_a(struct rtc *r, uint8_t val, uint64_t now)
 {
     bool ran = rtc_divider_runs(r);
 
-    /* The registers take the time before the divider stops: rtc_run_or_stop() reads the phase. */
+    /* While the divider stands still the phase stays as it was; released, the chain begins anew. */
     r->cmos[RTC_A] = val & (uint8_t)~RTC_A_UIP;
     if (!ran && rtc_divider_runs(r))
         r->phase_ns = (DIVIDER_RELEASE_NS + NS_PER_S - now % NS_PER_S) % NS_PER_S;
@@ -229,7 +233,8 @@ static void rtc_write_b(struct rtc *r, uint8_t val, uint64_t now)
 {
     uint8_t changed = r->cmos[RTC_B] ^ val;
 
-    /* The bytes keep their format until SET or the guest changes them; a running clock shows the new one at once. */
+    /* The bytes keep their format until SET or the guest changes them; a running clock shows the
+     * new one at once. */
     if (changed & RTC_B_SET && val & RTC_B_SET)
         val &= (uint8_t)~RTC_UPDATE;
     if (val & RTC_B_SET && !r->stopped) {
@@ -320,7 +325,7 @@ static void rtc_reset(struct device *dev)
 
     r->index = 0;
     rtc_sync(r, rtc_real_ns(r));
-    r->cmos[RTC_B] &= (uint8_t)~(RTC_SOURCES | RTC_B_SQWE);
+    r->cmos[RTC_B] &= (uint8_t) ~(RTC_SOURCES | RTC_B_SQWE);
     r->cmos[RTC_C] = 0;
     rtc_update_irq(r);
 }
@@ -329,7 +334,11 @@ static void rtc_loaded(struct device *dev)
 {
     struct rtc *r = container_of(dev, struct rtc, dev);
 
+    /* Nothing a damaged state holds may overflow later: the chip knows the years 0 to 9999. */
     r->phase_ns %= NS_PER_S;
+    if ((int64_t)r->offset_s > SET_RANGE_S || (int64_t)r->offset_s < -SET_RANGE_S)
+        r->offset_s = 0;
+    r->dow_shift %= 7;
     rtc_find_alarm(r);
     r->irq_up = false;
     irq_set(&r->irq, 0);
@@ -344,7 +353,8 @@ static void rtc_put16(struct rtc *r, unsigned idx, uint64_t val)
     r->cmos[idx + 1] = (uint8_t)(val >> 8);
 }
 
-/* What a PC's firmware leaves in CMOS RAM: equipment, memory sizes, and the checksum over 10h to 2Dh. */
+/* What a PC's firmware leaves in CMOS RAM: equipment, memory sizes, and the checksum over 10h to
+ * 2Dh. */
 static void rtc_fill_cmos(struct rtc *r, const struct rtc_config *cfg)
 {
     uint64_t above_1m = cfg->low_ram_bytes > MIB(1) ? cfg->low_ram_bytes - MIB(1) : 0;
@@ -369,10 +379,10 @@ static void rtc_fill_cmos(struct rtc *r, const struct rtc_config *cfg)
 }
 
 static const struct state_field rtc_state[] = {
-    FIELD(struct rtc, index, U8, 1),       FIELD(struct rtc, cmos, BYTES, 1),
-    FIELD(struct rtc, phase_ns, U64, 1),   FIELD(struct rtc, offset_s, U64, 1),
-    FIELD(struct rtc, dow_shift, U8, 1),   FIELD(struct rtc, stopped, BOOL, 1),
-    FIELD(struct rtc, synced_ns, U64, 1),  FIELD(struct rtc, detached, BOOL, 1),
+    FIELD(struct rtc, index, U8, 1),      FIELD(struct rtc, cmos, BYTES, 1),
+    FIELD(struct rtc, phase_ns, U64, 1),  FIELD(struct rtc, offset_s, U64, 1),
+    FIELD(struct rtc, dow_shift, U8, 1),  FIELD(struct rtc, stopped, BOOL, 1),
+    FIELD(struct rtc, synced_ns, U64, 1), FIELD(struct rtc, detached, BOOL, 1),
 };
 
 static const struct device_type rtc_type = {

@@ -1,18 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The calendar of the real-time clock: between seconds since 1970 and the bytes in its registers, and when the
- * alarm bytes match.
+ * The calendar of the real-time clock: between seconds since 1970 and the bytes in its registers,
+ * and when the alarm bytes match.
  *
- * Manual: Motorola MC146818 data sheet, "Time, Calendar, and Alarm Locations". Bytes come from the guest: any value
- * decodes to some time near it.
+ * Manual: Motorola MC146818 data sheet, "Time, Calendar, and Alarm Locations". Bytes come from the
+ * guest: any value decodes to some time near it.
  */
 #include "dev/rtc.h"
 
-#define SECONDS_PER_DAY 86400
+#define SECONDS_PER_DAY    86400
 #define DAYS_PER_400_YEARS 146097
-#define DAYS_TO_1970 719468 /* from 1 March of the year 0 */
-#define HOUR_PM 0x80
-#define ALARM_ANY 0xc0 /* "don't care": both top bits set */
+#define DAYS_TO_1970       719468 /* from 1 March of the year 0 */
+#define HOUR_PM            0x80
+#define ALARM_ANY          0xc0 /* "don't care": both top bits set */
 
 static uint8_t rtc_to_reg(const uint8_t *cmos, unsigned v)
 {

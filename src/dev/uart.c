@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * 16550A UART: a serial port of the PC, its other end a byte channel of the host (backend/backend.h).
+ * 16550A UART: a serial port of the PC, its other end a byte channel of the host
+ * (backend/backend.h).
  *
- * Manual: National Semiconductor PC16550D data sheet; on a PC, OUT2 enables the driver of the interrupt line.
+ * Manual: National Semiconductor PC16550D data sheet; on a PC, OUT2 enables the driver of the
+ * interrupt line.
  *
- * The transmitter is infinitely fast: THR and its FIFO are empty again before the guest's next instruction, so what the guest
- * prints appears at once. The receiver takes up to a FIFO at once; a channel with more waits, so that nothing is lost.
- * Only the loopback path can overrun.
+ * The transmitter is infinitely fast: THR and its FIFO are empty again before the guest's next
+ * instruction, so what the guest prints appears at once. The receiver takes up to a FIFO at once; a
+ * channel with more waits, so that nothing is lost. Only the loopback path can overrun.
  */
 #include "dev/uart.h"
 
@@ -18,55 +20,55 @@ enum { UART_RBR_THR, UART_IER, UART_IIR_FCR, UART_LCR, UART_MCR, UART_LSR, UART_
 
 #define IER_ERBFI BIT(0) /* received data available, and character timeout */
 #define IER_ETBEI BIT(1) /* THR empty */
-#define IER_ELSI BIT(2)  /* receiver line status */
+#define IER_ELSI  BIT(2) /* receiver line status */
 #define IER_EDSSI BIT(3) /* modem status */
-#define IER_MASK 0x0f
+#define IER_MASK  0x0f
 
-#define IIR_NONE 0x01
+#define IIR_NONE        0x01
 #define IIR_LINE_STATUS 0x06
-#define IIR_RX_DATA 0x04
-#define IIR_RX_TIMEOUT 0x0c
-#define IIR_THR_EMPTY 0x02
-#define IIR_MODEM 0x00
-#define IIR_FIFOS 0xc0
+#define IIR_RX_DATA     0x04
+#define IIR_RX_TIMEOUT  0x0c
+#define IIR_THR_EMPTY   0x02
+#define IIR_MODEM       0x00
+#define IIR_FIFOS       0xc0
 
-#define FCR_ENABLE BIT(0)
+#define FCR_ENABLE   BIT(0)
 #define FCR_CLEAR_RX BIT(1)
-#define FCR_STAYS 0xc9 /* enable, DMA mode, trigger level */
+#define FCR_STAYS    0xc9 /* enable, DMA mode, trigger level */
 
 #define LCR_WORD_LENGTH 0x03
-#define LCR_STB BIT(2)
-#define LCR_PEN BIT(3)
-#define LCR_BREAK BIT(6)
-#define LCR_DLAB BIT(7)
+#define LCR_STB         BIT(2)
+#define LCR_PEN         BIT(3)
+#define LCR_BREAK       BIT(6)
+#define LCR_DLAB        BIT(7)
 
-#define MCR_DTR BIT(0)
-#define MCR_RTS BIT(1)
+#define MCR_DTR  BIT(0)
+#define MCR_RTS  BIT(1)
 #define MCR_OUT1 BIT(2)
 #define MCR_OUT2 BIT(3)
 #define MCR_LOOP BIT(4)
 #define MCR_MASK 0x1f
 
-#define LSR_DR BIT(0)
-#define LSR_OE BIT(1)
-#define LSR_PE BIT(2)
-#define LSR_FE BIT(3)
-#define LSR_BI BIT(4)
-#define LSR_THRE BIT(5)
-#define LSR_TEMT BIT(6)
+#define LSR_DR       BIT(0)
+#define LSR_OE       BIT(1)
+#define LSR_PE       BIT(2)
+#define LSR_FE       BIT(3)
+#define LSR_BI       BIT(4)
+#define LSR_THRE     BIT(5)
+#define LSR_TEMT     BIT(6)
 #define LSR_FIFO_ERR BIT(7)
-#define LSR_ERRORS (LSR_OE | LSR_PE | LSR_FE | LSR_BI)
+#define LSR_ERRORS   (LSR_OE | LSR_PE | LSR_FE | LSR_BI)
 
-#define MSR_DCTS BIT(0)
-#define MSR_TERI BIT(2)
+#define MSR_DCTS   BIT(0)
+#define MSR_TERI   BIT(2)
 #define MSR_DELTAS 0x0f
-#define MSR_CTS BIT(4)
-#define MSR_DSR BIT(5)
-#define MSR_RI BIT(6)
-#define MSR_DCD BIT(7)
+#define MSR_CTS    BIT(4)
+#define MSR_DSR    BIT(5)
+#define MSR_RI     BIT(6)
+#define MSR_DCD    BIT(7)
 
 #define UART_BASE_BAUD 115200u /* 1.8432 MHz / 16 */
-#define UART_NR_POLLS 16
+#define UART_NR_POLLS  16
 
 static bool uart_has_fifos(const struct uart *u)
 {
@@ -89,7 +91,8 @@ static unsigned uart_trigger(const struct uart *u)
 static uint64_t uart_char_ns(const struct uart *u)
 {
     unsigned divisor = (unsigned)(u->dlm << 8 | u->dll);
-    unsigned nr_bits = 1 + 5 + (u->lcr & LCR_WORD_LENGTH) + !!(u->lcr & LCR_PEN) + 1 + !!(u->lcr & LCR_STB);
+    unsigned nr_bits =
+        1 + 5 + (u->lcr & LCR_WORD_LENGTH) + !!(u->lcr & LCR_PEN) + 1 + !!(u->lcr & LCR_STB);
 
     return (uint64_t)nr_bits * MAX(divisor, 1u) * 1000000000 / UART_BASE_BAUD;
 }
@@ -126,7 +129,8 @@ static uint8_t uart_iir(const struct uart *u)
     return IIR_NONE;
 }
 
-/* In loopback OUT2 is at its inactive level outside ("Modem Control Register", bit 4): no interrupt leaves. */
+/* In loopback OUT2 is at its inactive level outside ("Modem Control Register", bit 4): no interrupt
+ * leaves. */
 static void uart_update_irq(struct uart *u)
 {
     bool up = uart_iir(u) != IIR_NONE && (u->mcr & (MCR_OUT2 | MCR_LOOP)) == MCR_OUT2;
@@ -140,9 +144,10 @@ static void uart_update_irq(struct uart *u)
 /* ---- receiver ---- */
 
 /*
- * A sender with hardware flow control stays quiet until the port is ready, and so must we: drivers clear the FIFO
- * when they open the port, and what a user or a script typed before would be gone. Ready means RTS, or receive
- * interrupts that get through, or (small guests know neither) a guest that polls LSR and sends nothing.
+ * A sender with hardware flow control stays quiet until the port is ready, and so must we: drivers
+ * clear the FIFO when they open the port, and what a user or a script typed before would be gone.
+ * Ready means RTS, or receive interrupts that get through, or (small guests know neither) a guest
+ * that polls LSR and sends nothing.
  */
 static bool uart_wants_rx(const struct uart *u)
 {
@@ -153,8 +158,9 @@ static bool uart_wants_rx(const struct uart *u)
 }
 
 /*
- * "FIFO Interrupt Mode Operation": when fewer characters than the trigger level lie in the FIFO and none came or was read for
- * four character times, a timeout interrupt tells of them. Called after each arrival and each read.
+ * "FIFO Interrupt Mode Operation": when fewer characters than the trigger level lie in the FIFO and
+ * none came or was read for four character times, a timeout interrupt tells of them. Called after
+ * each arrival and each read.
  */
 static void uart_restart_timeout(struct uart *u)
 {
@@ -179,7 +185,8 @@ static void uart_rx_timed_out(void *arg)
     uart_update_irq(u);
 }
 
-/* One character from the line. In an overrun the FIFO stays and the new one is lost; a lone RBR is overwritten. */
+/* One character from the line. In an overrun the FIFO stays and the new one is lost; a lone RBR is
+ * overwritten. */
 static void uart_put(struct uart *u, uint8_t ch, uint8_t err)
 {
     unsigned at;
@@ -218,7 +225,8 @@ static void uart_clear_rx(struct uart *u)
     uart_restart_timeout(u);
 }
 
-/* From the channel's thread, with the machine lock held. What is not taken is offered again after chr_accept(). */
+/* From the channel's thread, with the machine lock held. What is not taken is offered again after
+ * chr_accept(). */
 static size_t uart_rx(void *arg, const uint8_t *buf, size_t bytes)
 {
     struct uart *u = arg;
@@ -232,7 +240,8 @@ static size_t uart_rx(void *arg, const uint8_t *buf, size_t bytes)
 
 /* ---- transmitter and modem lines ---- */
 
-/* "Transmitter Holding Register": a write clears the THRE interrupt, the character's departure brings it anew. */
+/* "Transmitter Holding Register": a write clears the THRE interrupt, the character's departure
+ * brings it anew. */
 static void uart_send(struct uart *u, uint8_t ch)
 {
     static const uint8_t data_mask[] = { 0x1f, 0x3f, 0x7f, 0xff };
@@ -248,7 +257,8 @@ static void uart_send(struct uart *u, uint8_t ch)
     uart_update_irq(u);
 }
 
-/* The other end is always there and ready; in loopback the modem outputs come back: RTS, DTR, OUT1, OUT2. */
+/* The other end is always there and ready; in loopback the modem outputs come back: RTS, DTR, OUT1,
+ * OUT2. */
 static uint8_t uart_modem_inputs(const struct uart *u)
 {
     if (!(u->mcr & MCR_LOOP))
@@ -284,14 +294,16 @@ static void uart_write_ier(struct uart *u, uint8_t val)
     uint8_t was = u->ier;
 
     u->ier = val & IER_MASK;
-    /* Enabling the THRE interrupt while THR is empty raises it at once: drivers start their output so. */
+    /* Enabling the THRE interrupt while THR is empty raises it at once: drivers start their output
+     * so. */
     if (~was & u->ier & IER_ETBEI)
         u->thre_pending = true;
     if (uart_wants_rx(u) && !wanted)
         chr_accept(u->chr);
 }
 
-/* "FIFO Control Register": without bit 0 the others are not programmed, and its change empties the FIFOs. */
+/* "FIFO Control Register": without bit 0 the others are not programmed, and its change empties the
+ * FIFOs. */
 static void uart_write_fcr(struct uart *u, uint8_t val)
 {
     uint8_t was = u->fcr;

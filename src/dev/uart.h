@@ -8,16 +8,17 @@
 struct chr;
 
 #define UART_FIFO_BYTES 16
-#define UART_COM1_PORT 0x3f8 /* IRQ 4 */
-#define UART_COM2_PORT 0x2f8 /* IRQ 3 */
-#define UART_COM3_PORT 0x3e8 /* IRQ 4 */
-#define UART_COM4_PORT 0x2e8 /* IRQ 3 */
+#define UART_COM1_PORT  0x3f8 /* IRQ 4 */
+#define UART_COM2_PORT  0x2f8 /* IRQ 3 */
+#define UART_COM3_PORT  0x3e8 /* IRQ 4 */
+#define UART_COM4_PORT  0x2e8 /* IRQ 3 */
 
 struct uart_config {
     struct bus *bus;
-    uint16_t port;       /* first of eight */
-    struct irq_line irq; /* COM1 and COM3, COM2 and COM4 want one line each of a pair: the machine joins them */
-    struct chr *chr;     /* NULL: a cable with nobody at the other end */
+    uint16_t port; /* first of eight */
+    struct irq_line
+        irq; /* COM1 and COM3, COM2 and COM4 want one line each of a pair: the machine joins them */
+    struct chr *chr; /* NULL: a cable with nobody at the other end */
 };
 
 struct uart {
@@ -27,7 +28,8 @@ struct uart {
     uint16_t port;
     uint8_t ier, lcr, mcr, msr, scr, dll, dlm;
     uint8_t fcr; /* bits 0, 3, 6, 7 */
-    uint8_t lsr; /* OE only: DR, BI and the FIFO error bit follow from the FIFO, THRE and TEMT are always set */
+    uint8_t lsr; /* OE only: DR, BI and the FIFO error bit follow from the FIFO, THRE and TEMT are
+                    always set */
     uint8_t rx[UART_FIFO_BYTES];     /* a ring; without FIFOs only one place is used */
     uint8_t rx_err[UART_FIFO_BYTES]; /* LSR bits of each character */
     uint8_t rx_at, nr_rx;            /* oldest character, how many */
