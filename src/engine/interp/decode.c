@@ -699,8 +699,10 @@ static bool emit_native(struct decoding *d)
 
     d->op->stub = native_get(vm->native, vm->evm.cfg.model, &d->insn, d->ops, d->bytes);
     d->op->fn = op_native;
-    if (!d->op->stub)
-        return false;
+    if (!d->op->stub) {
+        d->op->fn = op_native_full;
+        return native_cache_full(vm->native);
+    }
     /* MASKMOVQ and relatives have a hidden memory operand. */
     if (d->op->stub->d.mem_op >= (int)d->insn.operand_count_visible)
         set_memory(d, &d->ops[d->op->stub->d.mem_op]);
