@@ -108,6 +108,11 @@ struct irq_shared {
     struct irq_line out;
     unsigned nr_up;
 };
+struct irq_user {
+    struct irq_shared *line;
+    bool up;
+};
+void irq_user_set(struct irq_user *u, int level); /* machine lock held */
 
 /* ---- messages (MSI): a write of data to address as a device would ---- */
 void bus_set_msi_sink(struct bus *b, void (*send)(void *ctx, uint64_t addr, uint32_t data), void *ctx);
@@ -135,7 +140,8 @@ struct timer {
 };
 void timer_init(struct timer *t, struct clock *c, void (*fn)(void *arg), void *arg);
 void timer_arm(struct timer *t, uint64_t deadline_ns); /* any thread; moves it when armed */
-void timer_cancel(struct timer *t);                    /* any thread */
+/* Any thread. With the machine lock held fn is not running and will not run; without it fn may be running just now. */
+void timer_cancel(struct timer *t);
 
 /* ---- requests to the machine; any thread. They post; the VM acts when it can. ---- */
 enum stop_reason {

@@ -14,6 +14,7 @@
 /* ---- memory ---- */
 /* A sealed-size memfd of that many bytes; name is for /proc. */
 int host_memfd(const char *name, uint64_t bytes) MUST_CHECK;
+void host_close(int fd);
 /* Shared read-write mapping of a file; huge pages are asked for where the host gives them. NULL on failure, errno set. */
 void *host_map_fd(int fd, uint64_t off_bytes, uint64_t bytes);
 void host_unmap(void *p, uint64_t bytes);
@@ -56,7 +57,7 @@ void cond_wait(struct cond *c, struct lock *l);
 bool cond_wait_until(struct cond *c, struct lock *l, uint64_t mono_ns);
 void cond_wake_all(struct cond *c);
 
-/* ---- threads: named, all signals blocked ---- */
+/* ---- threads: named; all signals blocked but those an instruction of the thread itself raises (SIGSEGV, SIGFPE, ...) ---- */
 struct thread {
     pthread_t t;
     bool started;
