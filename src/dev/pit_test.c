@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The PIT at its ports: calibration as kernels do it, IRQ 0 without drift and without bursts. */
-#include <cmocka.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#include <cmocka.h>
 
 #include "dev/fakeclock.h"
 #include "dev/pit.h"
