@@ -20,6 +20,23 @@ static uint64_t imul_truncated(uint64_t *rf, uint64_t a, uint64_t b, unsigned by
     return r;
 }
 
+/* The two sizes that matter, on registers: crypto and hashing are full of them. */
+#define DEFINE_IMUL(bits, sfx)                                                    \
+    static const struct op *imul##bits##_rr(struct ivcpu *v, const struct op *op) \
+    {                                                                             \
+        uint##bits##_t a = REG(v, bits, op->dst);                                 \
+        bool over;                                                                \
+                                                                                  \
+        asm("imul" sfx " %[b], %[a]"                                              \
+            : [a] "+r"(a), "=@cco"(over)                                          \
+            : [b] "r"(REG(v, bits, op->src)));                                    \
+        set_reg##bits(v, op->dst, a);                                             \
+        CPU(v)->rflags = SET_CF_OF(CPU(v)->rflags, over);                         \
+        NEXT(v, op);                                                              \
+    }
+DEFINE_IMUL(32, "l")
+DEFINE_IMUL(64, "q")
+
 static const struct op *imul2(struct ivcpu *v, const struct op *op)
 {
     uint64_t b;
@@ -771,6 +788,7 @@ static const struct op *undefined(struct ivcpu *v, const struct op *op)
     return leave_raise(v, op, VEC_UD);
 }
 
+const op_fn op_imul32_rr = imul32_rr, op_imul64_rr = imul64_rr;
 const op_fn op_imul2 = imul2, op_imul3 = imul3, op_mul = mul, op_imul1 = imul1, op_div = divide,
             op_idiv = idivide;
 const op_fn op_cbw = cbw, op_cwd = cwd, op_xchg = xchg, op_xadd = xadd, op_cmpxchg = cmpxchg;

@@ -105,7 +105,8 @@ static bool at_breakpoint(struct ivcpu *v, enum run_result *res, bool *fault)
     return false;
 }
 
-/* Drops all native stubs and the decoded code that points to them. TODO(several vCPUs): stop the others first. */
+/* Drops all native stubs and the decoded code that points to them. TODO(several vCPUs): stop the
+ * others first. */
 static void make_native_room(struct ivcpu *v)
 {
     code_drop_all(v);
