@@ -49,7 +49,7 @@ int claims_add(struct claims *cs, const struct claim *c)
     unsigned idx = claims_lower_bound(cs, c->first);
     int err;
 
-    BUG_ON(c->last < c->first);
+    BUG_ON(c->last < c->first || c->reach < c->last);
     if (idx < cs->nr && cs->v[idx].first <= c->last) {
         const struct claim *other = &cs->v[idx];
 
@@ -88,9 +88,9 @@ unsigned claims_piece(const struct claim *c, uint64_t at, unsigned bytes, unsign
 
     if (!c)
         return 1;
-    /* Double while the bigger piece is aligned, wanted, allowed, and ends inside the claim. */
+    /* Double while the bigger piece is aligned, wanted, allowed, and ends where it may. */
     while (piece * 2 <= max_bytes && piece * 2 <= bytes && !(at & (piece * 2 - 1)) &&
-           c->last - at >= piece * 2 - 1)
+           c->reach - at >= piece * 2 - 1)
         piece *= 2;
     return piece;
 }

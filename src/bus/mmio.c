@@ -17,6 +17,7 @@ int bus_claim_mmio(struct bus *b, gpa_t base, uint64_t bytes, struct device *dev
     BUG_ON(!bytes || base.v + (bytes - 1) < base.v);
     return claims_add(&b->mmio, &(struct claim){ .first = base.v,
                                                  .last = base.v + (bytes - 1),
+                                                 .reach = base.v + (bytes - 1),
                                                  .dev = dev,
                                                  .off_bytes = off_bytes });
 }

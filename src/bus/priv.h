@@ -5,10 +5,13 @@
 
 #include "bus/bus.h"
 
-/* A range of ports or of guest-physical addresses, first to last inclusive, that one device
- * answers. */
+/*
+ * A range of ports or of guest-physical addresses, first to last inclusive, that one device
+ * answers. An access that begins in it may go on to `reach`, which is beyond `last` only for wide
+ * registers (bus_claim_wide_port).
+ */
 struct claim {
-    uint64_t first, last;
+    uint64_t first, last, reach;
     struct device *dev;
     uint64_t off_bytes; /* what the handler sees for `first` */
 };

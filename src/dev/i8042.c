@@ -371,9 +371,16 @@ int i8042_init(struct i8042 *k, const struct i8042_config *cfg)
         .irq_aux = cfg->irq_aux,
     };
     i8042_reset(&k->dev);
-    bus_add(cfg->bus, &k->dev);
     err = bus_claim_ports(cfg->bus, PORT_DATA, 1, &k->dev, I8042_AT_DATA);
-    return err ? err : bus_claim_ports(cfg->bus, PORT_COMMAND, 1, &k->dev, I8042_AT_COMMAND);
+    if (err)
+        return err;
+    err = bus_claim_ports(cfg->bus, PORT_COMMAND, 1, &k->dev, I8042_AT_COMMAND);
+    if (err) {
+        bus_release_ports(cfg->bus, PORT_DATA, 1, &k->dev);
+        return err;
+    }
+    bus_add(cfg->bus, &k->dev);
+    return 0;
 }
 
 void i8042_fini(struct i8042 *k)

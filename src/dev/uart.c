@@ -504,11 +504,13 @@ int uart_init(struct uart *u, const struct uart_config *cfg)
     };
     timer_init(&u->rx_timer, bus_clock(cfg->bus), uart_rx_timed_out, u);
     uart_reset(&u->dev);
-    bus_add(cfg->bus, &u->dev);
     err = bus_claim_ports(cfg->bus, cfg->port, UART_NR_PORTS, &u->dev, 0);
-    if (!err && u->chr)
+    if (err)
+        return err;
+    bus_add(cfg->bus, &u->dev);
+    if (u->chr)
         chr_connect(u->chr, bus_lock(cfg->bus), uart_rx, u);
-    return err;
+    return 0;
 }
 
 void uart_fini(struct uart *u)

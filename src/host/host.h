@@ -14,10 +14,9 @@
 /* ---- memory ---- */
 /* A sealed-size memfd of that many bytes; name is for /proc. */
 int host_memfd(const char *name, uint64_t bytes) MUST_CHECK;
+void host_close(int fd);
 /* Shared read-write mapping of a file; huge pages are asked for where the host gives them. NULL on
  * failure, errno set. */
-void host_close(int fd);
-/* Shared read-write mapping of a file; huge pages are asked for where the host gives them. NULL on failure, errno set. */
 void *host_map_fd(int fd, uint64_t off_bytes, uint64_t bytes);
 void host_unmap(void *p, uint64_t bytes);
 
