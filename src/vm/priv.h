@@ -24,6 +24,7 @@ struct vm {
     struct mmu *mmu;
     struct bus *bus;
     struct pc *pc;
+    struct engine_config ecfg; /* the engine keeps it by reference */
     struct engine_vm *evm;
     struct boot_map map;
     struct vm_vcpu *vcpus; /* constant once the VM was created */

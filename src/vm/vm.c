@@ -50,7 +50,10 @@ static int vm_add_ram(struct vm *vm)
 
 static int vm_add_engine(struct vm *vm)
 {
-    struct engine_config cfg = {
+    char why[256];
+    int err;
+
+    vm->ecfg = (struct engine_config){
         .mmu = vm->mmu,
         .model = &vm->model,
         .ops = &vm_platform_ops,
@@ -60,9 +63,6 @@ static int vm_add_engine(struct vm *vm)
         .trace = vm->cfg.trace,
         .time_exits = vm->cfg.time_exits,
     };
-    char why[256];
-    int err;
-
     if (!cpu_model_init(&vm->model, vm->cfg.cpu_model, why, sizeof(why))) {
         log_error("%s: CPU model '%s': %s", vm->name,
                   vm->cfg.cpu_model ? vm->cfg.cpu_model : "host", why);
@@ -70,7 +70,7 @@ static int vm_add_engine(struct vm *vm)
     }
     vm->model.nr_cpus = vm->cfg.boot.nr_cpus;
     vm->model.tsc_khz = clock_tsc_khz(bus_clock(vm->bus));
-    err = vm->cfg.engine->vm_create(&cfg, &vm->evm);
+    err = vm->cfg.engine->vm_create(&vm->ecfg, &vm->evm);
     if (err)
         log_error("%s: engine %s cannot make a VM: %s", vm->name, vm->cfg.engine->name,
                   strerror(-err));
