@@ -25,6 +25,8 @@ struct chr {
     size_t (*rx)(void *arg, const uint8_t *buf, size_t bytes); /* set by chr_connect */
     void *rx_arg;
     struct lock *lock; /* machine lock, taken around rx */
+    bool lost_output;  /* see chr_lost_output() */
+    const char *pty_name;
 };
 
 /* A device connects once; lock is the machine lock. */
@@ -46,6 +48,9 @@ static inline void chr_close(struct chr *c)
         c->ops->close(c);
 }
 
+/* Was output lost because standard output was closed or full? The exit status should tell. */
+bool chr_lost_output(const struct chr *c);
+
 /* Nothing in, nothing out. */
 struct chr *chr_open_null(void);
 /* Output to a file (created, truncated); a full disk is a warning once, the output after it is
@@ -53,6 +58,7 @@ struct chr *chr_open_null(void);
 struct chr *chr_open_file(const char *path);
 /* A new pseudo-terminal; its name is reported by log_info and by chr_pty_name(). */
 struct chr *chr_open_pty(void);
+const char *chr_pty_name(const struct chr *c); /* NULL: not a pty */
 /*
  * stdin and stdout. On a terminal: raw mode, restored by close, by exit and by fatal signals;
  * Ctrl-A is the escape: escape(arg, key) is called for the key behind it (not for Ctrl-A a, which
