@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* bzImage loading: a synthetic image, its field errors, truncations and bit flips, and Debian's kernel where it is installed. */
+/* bzImage loading: a synthetic image, its field errors, truncations and bit flips, and Debian's
+ * kernel where it is installed. */
 #include "boot/testmachine.h"
 
 #include <glob.h>
 
-#define RAM_BYTES MIB(64)
-#define CODE_BYTES 0x3000u
-#define CODE_OFF (5 * 512u)
+#define RAM_BYTES   MIB(64)
+#define CODE_BYTES  0x3000u
+#define CODE_OFF    (5 * 512u)
 #define IMAGE_BYTES (CODE_OFF + CODE_BYTES)
 
 struct hdr_field {
@@ -23,11 +24,14 @@ static void set(uint8_t *img, unsigned off, uint64_t val, unsigned bytes)
 static void make_image(uint8_t *img)
 {
     static const struct hdr_field fields[] = {
-        { 0x1f1, 1, 4 },           { 0x1f4, 4, CODE_BYTES / 16 }, { 0x1fe, 2, 0xaa55 },
-        { 0x200, 2, 0x6aeb },      { 0x202, 4, 0x53726448 },      { 0x206, 2, 0x20f },
-        { 0x211, 1, 1 },           { 0x22c, 4, 0x7fffffff },      { 0x230, 4, 0x200000 },
-        { 0x234, 1, 1 },           { 0x236, 2, 3 },               { 0x238, 4, 2047 },
-        { 0x250, 8, 0x123456789 }, { 0x258, 8, 0x1000000 },       { 0x260, 4, 0x800000 },
+        { 0x1f1, 1, 4 },           { 0x1f4, 4, CODE_BYTES / 16 },
+        { 0x1fe, 2, 0xaa55 },      { 0x200, 2, 0x6aeb },
+        { 0x202, 4, 0x53726448 },  { 0x206, 2, 0x20f },
+        { 0x211, 1, 1 },           { 0x22c, 4, 0x7fffffff },
+        { 0x230, 4, 0x200000 },    { 0x234, 1, 1 },
+        { 0x236, 2, 3 },           { 0x238, 4, 2047 },
+        { 0x250, 8, 0x123456789 }, { 0x258, 8, 0x1000000 },
+        { 0x260, 4, 0x800000 },
     };
 
     memset(img, 0x90, IMAGE_BYTES);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * For the tests of this folder: a guest memory with its map and a vCPU, loading from a buffer, and catching messages.
+ * For the tests of this folder: a guest memory with its map and a vCPU, loading from a buffer, and
+ * catching messages.
  */
 #ifndef BOOT_TESTMACHINE_H
 #define BOOT_TESTMACHINE_H
@@ -35,8 +36,9 @@ static inline void tm_add_ram(struct mmu *m, uint64_t base, uint64_t bytes)
 
 static inline void tm_init(struct testmachine *tm, uint64_t ram_bytes)
 {
-    *tm = (struct testmachine){ .cfg = { .kernel = "k", .append = "a=1", .nr_cpus = 1,
-                                         .ram_bytes = ram_bytes } };
+    *tm = (struct testmachine){
+        .cfg = { .kernel = "k", .append = "a=1", .nr_cpus = 1, .ram_bytes = ram_bytes }
+    };
     tm->m = mmu_create();
     assert_non_null(tm->m);
     tm_add_ram(tm->m, 0, ram_bytes);
@@ -56,8 +58,12 @@ static inline int tm_load(struct testmachine *tm, const void *kernel, uint64_t b
     int kind;
 
     tm->c = (struct cpu){ 0 };
-    tm->ld = (struct loader){ .m = tm->m, .cfg = &tm->cfg, .map = &tm->map, .c = &tm->c,
-                              .kernel = &img, .mods = &tm->initrd,
+    tm->ld = (struct loader){ .m = tm->m,
+                              .cfg = &tm->cfg,
+                              .map = &tm->map,
+                              .c = &tm->c,
+                              .kernel = &img,
+                              .mods = &tm->initrd,
                               .nr_mods = tm->initrd.img.data != NULL };
     kind = load_detect(&img);
     return kind < 0 ? kind : load_images(&tm->ld, (enum load_kind)kind);
@@ -65,8 +71,8 @@ static inline int tm_load(struct testmachine *tm, const void *kernel, uint64_t b
 
 static inline void tm_set_initrd(struct testmachine *tm, const void *data, uint64_t bytes)
 {
-    tm->initrd = (struct module){ .img = { .path = "i", .data = data, .bytes = bytes },
-                                  .cmdline = "i arg" };
+    tm->initrd =
+        (struct module){ .img = { .path = "i", .data = data, .bytes = bytes }, .cmdline = "i arg" };
 }
 
 static inline uint64_t tm_get(struct testmachine *tm, uint64_t at, unsigned bytes)
@@ -94,7 +100,7 @@ static inline bool tm_has(struct testmachine *tm, uint64_t at, const void *want,
 
 static inline void tm_quiet(void)
 {
-    log_set_level((enum log_level)-1);
+    log_set_level((enum log_level) - 1);
 }
 
 /* Loads, which must fail, and returns the message; static buffer. */
@@ -164,7 +170,8 @@ static inline void tm_expect_sane(struct testmachine *tm, int rc)
     fail_msg("loaded, but entry %#llx is nowhere", (unsigned long long)tm->c.rip);
 }
 
-/* Every truncation up to `limit`, then random bit flips. The seed is printed by a failure's message. */
+/* Every truncation up to `limit`, then random bit flips. The seed is printed by a failure's
+ * message. */
 static inline void tm_torture(struct testmachine *tm, const uint8_t *image, uint64_t bytes,
                               uint64_t limit, unsigned nr_flips)
 {
