@@ -13,7 +13,10 @@
 
 #include "backend/backend.h"
 #include "dev/cf9.h"
+#include "dev/debugcon.h"
+#include "dev/debugexit.h"
 #include "dev/i8042.h"
+#include "dev/ioapic.h"
 #include "dev/pic.h"
 #include "dev/pit.h"
 #include "dev/port92.h"
@@ -22,6 +25,7 @@
 
 #define MAX_ADVANCE_NS  (200 * 1000000ull) /* of simulated time an input: each fires timers */
 #define MAX_STATE_BYTES 4096
+#define IOAPIC_AT       0xfec00000u
 
 struct machine {
     struct bus *bus;
@@ -32,7 +36,10 @@ struct machine {
     struct i8042 kbc;
     struct port92 port92;
     struct cf9 cf9;
-    struct chr chr[2];
+    struct debugcon debugcon;
+    struct debugexit debugexit;
+    struct ioapic ioapic;
+    struct chr chr[3];
     uint64_t advance_left_ns;
 };
 
@@ -82,6 +89,22 @@ void chr_connect(struct chr *c, struct lock *lock, size_t (*rx)(void *arg, const
 
 /* ---- the machine ---- */
 
+/* As the PC wires it: both controllers hear the ISA lines, the timer sits at pin 2 of the I/O APIC.
+ */
+static void machine_gsi(void *ctx, unsigned gsi, int level)
+{
+    struct machine *m = ctx;
+
+    if (gsi < 16)
+        pic_set_irq(&m->pic, gsi, level);
+    ioapic_set_pin(&m->ioapic, gsi ? gsi : 2, level);
+}
+
+static void machine_send(void *ctx, const struct apic_msg *msg)
+{
+    (void)ctx, (void)msg;
+}
+
 static void machine_create(struct machine *m)
 {
     int err = 0;
@@ -91,7 +114,9 @@ static void machine_create(struct machine *m)
     BUG_ON(!m->bus);
     bus_clock(m->bus)->real_ns = 1700000000ull * 1000000000;
     err |= pic_init(&m->pic, &(struct pic_config){ .bus = m->bus });
-    bus_set_gsi_sink(m->bus, pic_set_irq, &m->pic);
+    err |= ioapic_init(&m->ioapic, &(struct ioapic_config){
+                                       .bus = m->bus, .at = GPA(IOAPIC_AT), .send = machine_send });
+    bus_set_gsi_sink(m->bus, machine_gsi, m);
     err |= pit_init(&m->pit, &(struct pit_config){ m->bus, bus_gsi(m->bus, 0) });
     err |= rtc_init(&m->rtc, &(struct rtc_config){ m->bus, bus_gsi(m->bus, 8), GIB(1), 0 });
     for (unsigned i = 0; i < 2; i++) {
@@ -109,11 +134,16 @@ static void machine_create(struct machine *m)
                       &(struct i8042_config){ m->bus, bus_gsi(m->bus, 1), bus_gsi(m->bus, 12) });
     err |= port92_init(&m->port92, m->bus);
     err |= cf9_init(&m->cf9, m->bus);
+    m->chr[2].ops = &chr_fuzz_ops;
+    err |= debugcon_init(&m->debugcon, m->bus, &m->chr[2]);
+    err |= debugexit_init(&m->debugexit, m->bus);
     BUG_ON(err);
 }
 
 static void machine_destroy(struct machine *m)
 {
+    debugexit_fini(&m->debugexit);
+    debugcon_fini(&m->debugcon);
     cf9_fini(&m->cf9);
     port92_fini(&m->port92);
     i8042_fini(&m->kbc);
@@ -121,6 +151,7 @@ static void machine_destroy(struct machine *m)
     uart_fini(&m->uart[0]);
     rtc_fini(&m->rtc);
     pit_fini(&m->pit);
+    ioapic_fini(&m->ioapic);
     pic_fini(&m->pic);
     bus_destroy(m->bus);
 }
@@ -135,6 +166,8 @@ static const struct port_range {
     { 0x20, 2 }, { 0xa0, 2 }, { 0x4d0, 2 }, { 0x40, 4 },  { 0x61, 1 },  { 0x70, 2 },
     { 0x60, 1 }, { 0x64, 1 }, { 0x92, 1 },  { 0xcf8, 8 }, { 0x3f8, 8 }, { 0x2f8, 8 },
 };
+
+static const uint64_t windows[] = { IOAPIC_AT };
 
 static uint16_t pick_port(struct input *in)
 {
@@ -166,6 +199,27 @@ static void op_wild(struct machine *m, struct input *in)
         bus_port_write(m->bus, (uint16_t)v, bytes, next32(in));
     else
         (void)bus_port_read(m->bus, (uint16_t)v, bytes);
+}
+
+/* A register of a memory-mapped device, or, with any offset and width, its neighbourhood. */
+static void op_mmio(struct machine *m, struct input *in)
+{
+    uint8_t v = next8(in);
+    gpa_t at =
+        GPA(windows[v % ARRAY_SIZE(windows)] + (v & 64 ? next32(in) % 0x2000 : next8(in) * 16u));
+    unsigned bytes = v & 64 ? 1u << (v >> 4 & 3) : 4;
+
+    if (v & 128)
+        bus_mmio_write(m->bus, at, bytes, next32(in) | (uint64_t)next32(in) << 32);
+    else
+        (void)bus_mmio_read(m->bus, at, bytes);
+}
+
+static void op_ioapic_eoi(struct machine *m, struct input *in)
+{
+    lock_take(bus_lock(m->bus));
+    ioapic_eoi(&m->ioapic, next8(in));
+    lock_drop(bus_lock(m->bus));
 }
 
 static void op_advance(struct machine *m, struct input *in)
@@ -236,7 +290,7 @@ static void op_line(struct machine *m, struct input *in)
     uint8_t v = next8(in);
 
     lock_take(bus_lock(m->bus));
-    pic_set_irq(&m->pic, v & 31, v >> 7);
+    machine_gsi(m, v & 31, v >> 7);
     lock_drop(bus_lock(m->bus));
 }
 
@@ -267,7 +321,7 @@ static void op_state(struct machine *m, struct input *in)
     uint8_t buf[MAX_STATE_BYTES];
     size_t bytes;
 
-    for (unsigned skip = next8(in) % 8; skip && d; skip--)
+    for (unsigned skip = next8(in) % 16; skip && d; skip--)
         d = bus_device_next(m->bus, d);
     if (!d)
         return;
@@ -285,8 +339,9 @@ static void op_state(struct machine *m, struct input *in)
 }
 
 static void (*const ops[])(struct machine *m, struct input *in) = {
-    op_read, op_write, op_write,  op_write, op_wild, op_advance, op_jump,  op_set_date,
-    op_key,  op_move,  op_serial, op_ack,   op_line, op_detach,  op_reset, op_state,
+    op_read,       op_write,   op_write, op_write,    op_wild,  op_mmio,
+    op_ioapic_eoi, op_advance, op_jump,  op_set_date, op_key,   op_move,
+    op_serial,     op_ack,     op_line,  op_detach,   op_reset, op_state,
 };
 
 /* INTR is never up without a request that is not masked. */
