@@ -163,8 +163,8 @@ static const struct port_range {
     uint16_t base;
     uint8_t nr;
 } ranges[] = {
-    { 0x20, 2 }, { 0xa0, 2 }, { 0x4d0, 2 }, { 0x40, 4 },  { 0x61, 1 },  { 0x70, 2 },
-    { 0x60, 1 }, { 0x64, 1 }, { 0x92, 1 },  { 0xcf8, 8 }, { 0x3f8, 8 }, { 0x2f8, 8 },
+    { 0x20, 2 }, { 0xa0, 2 }, { 0x4d0, 2 }, { 0x40, 4 },  { 0x61, 1 },  { 0x70, 2 }, { 0x60, 1 },
+    { 0x64, 1 }, { 0x92, 1 }, { 0xcf9, 1 }, { 0x3f8, 8 }, { 0x2f8, 8 }, { 0xe9, 1 }, { 0xf4, 1 },
 };
 
 static const uint64_t windows[] = { IOAPIC_AT };
