@@ -71,7 +71,8 @@ void claims_remove(struct claims *cs, uint64_t first, const struct device *dev)
 {
     unsigned idx = claims_lower_bound(cs, first);
 
-    BUG_ON(idx >= cs->nr || cs->v[idx].first != first || cs->v[idx].dev != dev);
+    if (idx >= cs->nr || cs->v[idx].first != first || cs->v[idx].dev != dev)
+        return;
     cs->nr--;
     memmove(&cs->v[idx], &cs->v[idx + 1], (cs->nr - idx) * sizeof(*cs->v));
 }

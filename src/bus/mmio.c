@@ -24,7 +24,8 @@ int bus_claim_mmio(struct bus *b, gpa_t base, uint64_t bytes, struct device *dev
 
 void bus_release_mmio(struct bus *b, gpa_t base, struct device *dev)
 {
-    claims_remove(&b->mmio, base.v, dev);
+    if (b)
+        claims_remove(&b->mmio, base.v, dev);
 }
 
 static void mmio_unclaimed(struct bus *b, gpa_t at, const char *what)
