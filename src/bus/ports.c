@@ -35,6 +35,11 @@ int bus_claim_wide_port(struct bus *b, uint16_t port, unsigned bytes, struct dev
             .first = port, .last = port, .reach = reach, .dev = dev, .off_bytes = off_bytes });
 }
 
+bool bus_ports_free(struct bus *b, uint16_t base, unsigned nr)
+{
+    return base + nr <= 0x10000 && !claims_overlap(&b->ports, base, base + nr - 1);
+}
+
 void bus_release_ports(struct bus *b, uint16_t base, unsigned nr, struct device *dev)
 {
     (void)nr; /* the claim knows */
