@@ -12,8 +12,14 @@
 #include "dev/fakeclock.h"
 
 #include "backend/backend.h"
+#include "dev/acpi_pm.h"
 #include "dev/cf9.h"
+#include "dev/debugcon.h"
+#include "dev/debugexit.h"
+#include "dev/fwcfg.h"
+#include "dev/hpet.h"
 #include "dev/i8042.h"
+#include "dev/ioapic.h"
 #include "dev/pic.h"
 #include "dev/pit.h"
 #include "dev/port92.h"
@@ -22,6 +28,12 @@
 
 #define MAX_ADVANCE_NS  (200 * 1000000ull) /* of simulated time an input: each fires timers */
 #define MAX_STATE_BYTES 4096
+#define RAM_BYTES       (4 * PAGE_BYTES)
+#define HPET_AT         0xfed00000u
+#define ACPI_PM_PORT    0x600
+#define FWCFG_PORT      0x510
+#define SCI_GSI         9
+#define IOAPIC_AT       0xfec00000u
 
 struct machine {
     struct bus *bus;
@@ -32,7 +44,14 @@ struct machine {
     struct i8042 kbc;
     struct port92 port92;
     struct cf9 cf9;
-    struct chr chr[2];
+    struct debugcon debugcon;
+    struct debugexit debugexit;
+    struct ioapic ioapic;
+    struct hpet hpet;
+    struct acpi_pm acpi_pm;
+    struct fwcfg fwcfg;
+    struct dma dma;
+    struct chr chr[3];
     uint64_t advance_left_ns;
 };
 
@@ -82,6 +101,80 @@ void chr_connect(struct chr *c, struct lock *lock, size_t (*rx)(void *arg, const
 
 /* ---- the machine ---- */
 
+/* As the PC wires it: both controllers hear the ISA lines, the timer sits at pin 2 of the I/O APIC.
+ */
+static void machine_gsi(void *ctx, unsigned gsi, int level)
+{
+    struct machine *m = ctx;
+
+    if (gsi < 16)
+        pic_set_irq(&m->pic, gsi, level);
+    ioapic_set_pin(&m->ioapic, gsi ? gsi : 2, level);
+}
+
+static void machine_send(void *ctx, const struct apic_msg *msg)
+{
+    (void)ctx, (void)msg;
+}
+
+/* The PIT and the RTC give their interrupts to the HPET. */
+static void machine_legacy(void *ctx, bool on)
+{
+    struct machine *m = ctx;
+
+    pit_detach_irq(&m->pit, on);
+    rtc_detach_irq(&m->rtc, on);
+}
+
+/* Some RAM for fw_cfg's DMA. Made once, because memory is dear; zeroed for every input. */
+static struct mmu *machine_ram(void)
+{
+    static struct mmu *mmu;
+    static struct slot *slot;
+
+    if (!mmu) {
+        struct slot_desc d = { .name = "ram", .base = GPA(0), .bytes = RAM_BYTES };
+
+        mmu = mmu_create();
+        BUG_ON(!mmu || mmu_slot_add(mmu, &d, &slot));
+    }
+    memset(slot->hva, 0, RAM_BYTES);
+    return mmu;
+}
+
+static int machine_create_fwcfg(struct machine *m)
+{
+    static const uint8_t file[100] = { 1, 2, 3 };
+
+    m->dma.mmu = machine_ram();
+    return fwcfg_init(&m->fwcfg, m->bus, FWCFG_PORT, &m->dma) ||
+           fwcfg_add_u32(&m->fwcfg, FWCFG_ID, 3) ||
+           fwcfg_add_file(&m->fwcfg, "etc/file", file, sizeof(file));
+}
+
+static int machine_create_acpi(struct machine *m)
+{
+    struct acpi_pm_config pm = {
+        .bus = m->bus,
+        .port = ACPI_PM_PORT,
+        .smi_port = 0xb2,
+        .smi_acpi_enable = 0xf1,
+        .smi_acpi_disable = 0xf0,
+        .slp_typ_s5 = 5,
+        .sci = bus_gsi(m->bus, SCI_GSI),
+    };
+    struct hpet_config hpet = {
+        .bus = m->bus,
+        .at = GPA(HPET_AT),
+        .irq0 = bus_gsi(m->bus, 0),
+        .irq8 = bus_gsi(m->bus, 8),
+        .legacy = machine_legacy,
+        .ctx = m,
+    };
+
+    return acpi_pm_init(&m->acpi_pm, &pm) || hpet_init(&m->hpet, &hpet);
+}
+
 static void machine_create(struct machine *m)
 {
     int err = 0;
@@ -91,7 +184,9 @@ static void machine_create(struct machine *m)
     BUG_ON(!m->bus);
     bus_clock(m->bus)->real_ns = 1700000000ull * 1000000000;
     err |= pic_init(&m->pic, &(struct pic_config){ .bus = m->bus });
-    bus_set_gsi_sink(m->bus, pic_set_irq, &m->pic);
+    err |= ioapic_init(&m->ioapic, &(struct ioapic_config){
+                                       .bus = m->bus, .at = GPA(IOAPIC_AT), .send = machine_send });
+    bus_set_gsi_sink(m->bus, machine_gsi, m);
     err |= pit_init(&m->pit, &(struct pit_config){ m->bus, bus_gsi(m->bus, 0) });
     err |= rtc_init(&m->rtc, &(struct rtc_config){ m->bus, bus_gsi(m->bus, 8), GIB(1), 0 });
     for (unsigned i = 0; i < 2; i++) {
@@ -109,11 +204,20 @@ static void machine_create(struct machine *m)
                       &(struct i8042_config){ m->bus, bus_gsi(m->bus, 1), bus_gsi(m->bus, 12) });
     err |= port92_init(&m->port92, m->bus);
     err |= cf9_init(&m->cf9, m->bus);
+    m->chr[2].ops = &chr_fuzz_ops;
+    err |= debugcon_init(&m->debugcon, m->bus, &m->chr[2]);
+    err |= debugexit_init(&m->debugexit, m->bus);
+    err |= machine_create_acpi(m) || machine_create_fwcfg(m);
     BUG_ON(err);
 }
 
 static void machine_destroy(struct machine *m)
 {
+    fwcfg_fini(&m->fwcfg);
+    hpet_fini(&m->hpet);
+    acpi_pm_fini(&m->acpi_pm);
+    debugexit_fini(&m->debugexit);
+    debugcon_fini(&m->debugcon);
     cf9_fini(&m->cf9);
     port92_fini(&m->port92);
     i8042_fini(&m->kbc);
@@ -121,6 +225,7 @@ static void machine_destroy(struct machine *m)
     uart_fini(&m->uart[0]);
     rtc_fini(&m->rtc);
     pit_fini(&m->pit);
+    ioapic_fini(&m->ioapic);
     pic_fini(&m->pic);
     bus_destroy(m->bus);
 }
@@ -132,16 +237,19 @@ static const struct port_range {
     uint16_t base;
     uint8_t nr;
 } ranges[] = {
-    { 0x20, 2 }, { 0xa0, 2 }, { 0x4d0, 2 }, { 0x40, 4 },  { 0x61, 1 },  { 0x70, 2 },
-    { 0x60, 1 }, { 0x64, 1 }, { 0x92, 1 },  { 0xcf8, 8 }, { 0x3f8, 8 }, { 0x2f8, 8 },
+    { 0x20, 2 }, { 0xa0, 2 },          { 0x4d0, 2 },       { 0x40, 4 },  { 0x61, 1 },  { 0x70, 2 },
+    { 0x60, 1 }, { 0x64, 1 },          { 0x92, 1 },        { 0xcf9, 1 }, { 0x3f8, 8 }, { 0x2f8, 8 },
+    { 0xe9, 1 }, { ACPI_PM_PORT, 20 }, { FWCFG_PORT, 12 }, { 0xb2, 2 },  { 0xf4, 1 },
 };
+
+static const uint64_t windows[] = { IOAPIC_AT, HPET_AT };
 
 static uint16_t pick_port(struct input *in)
 {
     uint8_t pick = next8(in);
-    const struct port_range *r = &ranges[(pick & 15) % ARRAY_SIZE(ranges)];
+    const struct port_range *r = &ranges[pick % ARRAY_SIZE(ranges)];
 
-    return (uint16_t)(r->base + (pick >> 4) % r->nr);
+    return (uint16_t)(r->base + next8(in) % r->nr);
 }
 
 static void op_read(struct machine *m, struct input *in)
@@ -166,6 +274,27 @@ static void op_wild(struct machine *m, struct input *in)
         bus_port_write(m->bus, (uint16_t)v, bytes, next32(in));
     else
         (void)bus_port_read(m->bus, (uint16_t)v, bytes);
+}
+
+/* A register of a memory-mapped device, or, with any offset and width, its neighbourhood. */
+static void op_mmio(struct machine *m, struct input *in)
+{
+    uint8_t v = next8(in);
+    gpa_t at =
+        GPA(windows[v % ARRAY_SIZE(windows)] + (v & 64 ? next32(in) % 0x2000 : next8(in) * 16u));
+    unsigned bytes = v & 64 ? 1u << (v >> 4 & 3) : 4;
+
+    if (v & 128)
+        bus_mmio_write(m->bus, at, bytes, next32(in) | (uint64_t)next32(in) << 32);
+    else
+        (void)bus_mmio_read(m->bus, at, bytes);
+}
+
+static void op_ioapic_eoi(struct machine *m, struct input *in)
+{
+    lock_take(bus_lock(m->bus));
+    ioapic_eoi(&m->ioapic, next8(in));
+    lock_drop(bus_lock(m->bus));
 }
 
 static void op_advance(struct machine *m, struct input *in)
@@ -236,7 +365,7 @@ static void op_line(struct machine *m, struct input *in)
     uint8_t v = next8(in);
 
     lock_take(bus_lock(m->bus));
-    pic_set_irq(&m->pic, v & 31, v >> 7);
+    machine_gsi(m, v & 31, v >> 7);
     lock_drop(bus_lock(m->bus));
 }
 
@@ -260,6 +389,30 @@ static void op_reset(struct machine *m, struct input *in)
     lock_drop(bus_lock(m->bus));
 }
 
+/* A whole fw_cfg transfer: the control structure in RAM, then the doorbell. */
+static void op_fwcfg(struct machine *m, struct input *in)
+{
+    uint32_t control[4], at = next8(in) * 64u;
+
+    for (unsigned i = 0; i < ARRAY_SIZE(control); i++)
+        control[i] = __builtin_bswap32(i == 2 ? 0 : next32(in));
+    (void)mmu_write(m->dma.mmu, GPA(at), control, sizeof(control));
+    bus_port_write(m->bus, FWCFG_PORT + 4, 4, 0);
+    bus_port_write(m->bus, FWCFG_PORT + 8, 4, __builtin_bswap32(at));
+}
+
+static void op_acpi(struct machine *m, struct input *in)
+{
+    uint8_t v = next8(in);
+
+    lock_take(bus_lock(m->bus));
+    if (v & 128)
+        acpi_pm_power_button(&m->acpi_pm);
+    else
+        acpi_pm_gpe(&m->acpi_pm, v & 15);
+    lock_drop(bus_lock(m->bus));
+}
+
 /* One device's state, saved, some bytes of it changed, loaded. */
 static void op_state(struct machine *m, struct input *in)
 {
@@ -267,7 +420,7 @@ static void op_state(struct machine *m, struct input *in)
     uint8_t buf[MAX_STATE_BYTES];
     size_t bytes;
 
-    for (unsigned skip = next8(in) % 8; skip && d; skip--)
+    for (unsigned skip = next8(in) % 16; skip && d; skip--)
         d = bus_device_next(m->bus, d);
     if (!d)
         return;
@@ -285,8 +438,9 @@ static void op_state(struct machine *m, struct input *in)
 }
 
 static void (*const ops[])(struct machine *m, struct input *in) = {
-    op_read, op_write, op_write,  op_write, op_wild, op_advance, op_jump,  op_set_date,
-    op_key,  op_move,  op_serial, op_ack,   op_line, op_detach,  op_reset, op_state,
+    op_read,    op_write,  op_write,    op_write, op_wild, op_mmio,   op_ioapic_eoi,
+    op_advance, op_jump,   op_set_date, op_key,   op_move, op_serial, op_ack,
+    op_line,    op_detach, op_reset,    op_fwcfg, op_acpi, op_state,
 };
 
 /* INTR is never up without a request that is not masked. */
