@@ -201,6 +201,7 @@ struct cpu {
     uint64_t mcg_status;
 
     struct xsave_area fpu; /* xstate_bv here is not kept: see cpu_xinuse() */
+    uint16_t fpu_cs, fpu_ds; /* FCS and FDS; fpu.fip and fpu.fdp are the 64-bit offsets alone */
 
     enum cpu_activity activity;
     struct cpu_exc exc;        /* to be delivered by cpu_deliver() */

@@ -14,6 +14,7 @@
 /* ---- memory ---- */
 /* A sealed-size memfd of that many bytes; name is for /proc. */
 int host_memfd(const char *name, uint64_t bytes) MUST_CHECK;
+void host_close(int fd);
 /* Shared read-write mapping of a file; huge pages are asked for where the host gives them. NULL on
  * failure, errno set. */
 void *host_map_fd(int fd, uint64_t off_bytes, uint64_t bytes);
@@ -27,6 +28,19 @@ struct host_code {
 };
 int host_code_create(struct host_code *hc, uint64_t bytes) MUST_CHECK;
 void host_code_destroy(struct host_code *hc);
+
+/* ---- traps in generated code: SIGFPE and SIGILL ---- */
+enum host_trap_kind { HOST_TRAP_NONE, HOST_TRAP_FP, HOST_TRAP_INSN };
+struct host_trap {
+    const uint8_t *at;     /* the instruction that may trap */
+    const uint8_t *resume; /* where the thread goes on then, all other registers as they were */
+    volatile enum host_trap_kind hit; /* what happened */
+};
+/* The process's handlers; counted, the first installs and the last removes them. */
+int host_trap_install(void) MUST_CHECK;
+void host_trap_remove(void);
+/* For this thread, until the next call; NULL disarms. */
+void host_trap_arm(struct host_trap *t);
 
 /* ---- locks: ranks ascend; a thread takes locks of ever higher rank ---- */
 enum lock_rank {
@@ -57,7 +71,7 @@ void cond_wait(struct cond *c, struct lock *l);
 bool cond_wait_until(struct cond *c, struct lock *l, uint64_t mono_ns);
 void cond_wake_all(struct cond *c);
 
-/* ---- threads: named, all signals blocked ---- */
+/* ---- threads: named; all signals blocked but those an instruction of the thread itself raises (SIGSEGV, SIGFPE, ...) ---- */
 struct thread {
     pthread_t t;
     bool started;

@@ -92,7 +92,7 @@ extern const op_fn op_nop, op_fence, op_ud, op_lock_alu;
 extern const op_fn op_movs, op_stos, op_lods, op_cmps, op_scas, op_ins, op_outs;
 
 /* ---- system.c ---- */
-extern const op_fn op_native, op_in, op_out, op_hlt, op_cli, op_sti, op_clac, op_stac, op_cpuid,
+extern const op_fn op_native_full, op_native, op_in, op_out, op_hlt, op_cli, op_sti, op_clac, op_stac, op_cpuid,
     op_rdtsc, op_rdtscp;
 extern const op_fn op_rdpmc, op_rdmsr, op_wrmsr, op_mov_cr, op_mov_dr, op_mov_from_cr,
     op_mov_from_dr, op_lmsw, op_smsw;
@@ -102,7 +102,7 @@ extern const op_fn op_verr, op_verw, op_invlpg, op_invpcid, op_invd, op_mov_to_s
     op_load_far_ptr;
 extern const op_fn op_syscall, op_sysret, op_sysenter, op_sysexit, op_swapgs, op_fsgsbase, op_rdpid,
     op_monitor, op_mwait;
-extern const op_fn op_vmcall, op_fxsave, op_fxrstor, op_xsave, op_xrstor, op_xgetbv, op_xsetbv,
+extern const op_fn op_vmcall, op_xgetbv, op_xsetbv,
     op_clflush, op_clzero;
 
 /* Port accesses, with I/O breakpoints and exit counts. */

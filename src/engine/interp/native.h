@@ -60,7 +60,8 @@ struct native_desc {
     uint16_t fop; /* x87 opcode as FOP holds it */
     uint16_t addr_bits; /* address size, for VSIB */
     uint16_t mnemonic;
-    uint8_t reg[3];    /* vector registers: destination (or source of a store), index, mask */
+    uint8_t reg[3];    /* explicit vector registers in Zydis' order; of a gather: destination, mask,
+                          index */
     uint8_t vec_bytes; /* 16 or 32 */
     uint8_t elem_bytes, index_bytes, scale;
     uint8_t rsvd[3];

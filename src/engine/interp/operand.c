@@ -108,7 +108,8 @@ bool get_src(struct ivcpu *v, const struct op *op, uint64_t *out)
         *out = get_reg(v, op->src, op->bytes);
         return true;
     }
-    if (!(op->prefix & OP_MEM)) {
+    /* Memory, unless that is the destination. */
+    if (!(op->prefix & OP_MEM) || op->dst == NOT_A_REG) {
         *out = op->imm;
         return true;
     }

@@ -39,6 +39,13 @@ HANDLER(native)
     NEXT_OR_LEAVE(v, op, st);
 }
 
+/* There was no room for a stub: step() makes some and decodes the instruction again. */
+HANDLER(native_full)
+{
+    v->leave = LEAVE_STEP;
+    return leave_here(v, op);
+}
+
 /* ---- ports ---- */
 
 uint64_t io_read(struct ivcpu *v, uint16_t port, unsigned bytes)
@@ -677,49 +684,7 @@ HANDLER(vmcall)
     return leave_step(v, op, STEP_NEXT);
 }
 
-/* ---- the state-saving family; aux: enum xsave_kind ---- */
-
-HANDLER(fxsave)
-{
-    uint64_t lin;
-
-    if (!get_linear(v, op, 512, ACC_WRITE, &lin))
-        return leave_here(v, op);
-    sync_rip(v, op);
-    NEXT_OR_LEAVE(v, op, cpu_fxsave(CPU(v), GVA(lin), op->prefix & OP_REXW));
-}
-
-HANDLER(fxrstor)
-{
-    uint64_t lin;
-
-    if (!get_linear(v, op, 512, ACC_READ, &lin))
-        return leave_here(v, op);
-    sync_rip(v, op);
-    NEXT_OR_LEAVE(v, op, cpu_fxrstor(CPU(v), GVA(lin), op->prefix & OP_REXW));
-}
-
-HANDLER(xsave)
-{
-    uint64_t lin;
-
-    if (!get_linear(v, op, 576, ACC_WRITE, &lin))
-        return leave_here(v, op);
-    sync_rip(v, op);
-    NEXT_OR_LEAVE(v, op,
-                  cpu_xsave(CPU(v), GVA(lin), edx_eax(CPU(v)), op->aux, op->prefix & OP_REXW));
-}
-
-HANDLER(xrstor)
-{
-    uint64_t lin;
-
-    if (!get_linear(v, op, 576, ACC_READ, &lin))
-        return leave_here(v, op);
-    sync_rip(v, op);
-    NEXT_OR_LEAVE(v, op, cpu_xrstor(CPU(v), GVA(lin), edx_eax(CPU(v)), op->prefix & OP_REXW));
-}
-
+const op_fn op_native_full = native_full;
 const op_fn op_native = native, op_in = in, op_out = out, op_hlt = hlt, op_cli = cli, op_sti = sti,
             op_clac = clac;
 const op_fn op_stac = stac, op_cpuid = cpuid, op_rdtsc = rdtsc, op_rdtscp = rdtscp,
@@ -736,6 +701,5 @@ const op_fn op_mov_from_seg = mov_from_seg, op_load_far_ptr = load_far_ptr, op_s
 const op_fn op_sysret = sysret, op_sysenter = sysenter, op_sysexit = sysexit, op_swapgs = swapgs;
 const op_fn op_fsgsbase = fsgsbase, op_rdpid = rdpid, op_monitor = monitor, op_mwait = mwait,
             op_vmcall = vmcall;
-const op_fn op_fxsave = fxsave, op_fxrstor = fxrstor, op_xsave = xsave, op_xrstor = xrstor,
-            op_xgetbv = xgetbv;
+const op_fn op_xgetbv = xgetbv;
 const op_fn op_xsetbv = xsetbv, op_clflush = clflush, op_clzero = clzero;

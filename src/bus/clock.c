@@ -1,0 +1,351 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The one clock of a VM: guest TSC, VM nanoseconds and timers, so that no two of the guest's clocks
+ * can disagree.
+ *
+ * It counts ticks of one source: the host's TSC if that is invariant, else CLOCK_MONOTONIC, whose
+ * nanoseconds then are a 1 GHz TSC. Ticks are the guest's TSC as it is; nanoseconds are always
+ * computed from ticks. While the VM is paused the ticks stand still.
+ */
+#include "bus/bus.h"
+
+#include <stdatomic.h>
+#include <stdlib.h>
+
+#define NS_PER_MS    1000000ull
+/* ns = ticks * ns_mult >> 60; the error is below 2^-56: a nanosecond in two years. */
+#define NS_SHIFT     60
+#define MIN_TSC_KHZ  62501ull /* or ns_mult would not fit */
+#define NS_CLOCK_KHZ 1000000ull
+#define HEAP_NONE    UINT32_MAX
+
+struct clock {
+    bool from_tsc; /* else from CLOCK_MONOTONIC */
+    uint64_t khz;
+    uint64_t ns_mult;
+
+    /*
+     * ticks = source + offset, or frozen_at while paused. Written under lock; readers retry when
+     * seq was odd or has changed, so a vCPU's RDTSC takes no lock.
+     */
+    _Atomic uint32_t seq;
+    _Atomic bool paused;
+    _Atomic uint64_t offset, frozen_at;
+
+    struct lock *machine_lock;
+    struct lock lock;    /* LOCK_TIMERS: guards all below, and every armed timer */
+    struct cond changed; /* the earliest deadline, paused, or quit */
+    struct timer **heap; /* binary heap by deadline_ns */
+    unsigned nr, room;
+    bool quit;
+    struct thread thread;
+};
+
+/* ---- reading
+ * ----------------------------------------------------------------------------------------------------
+ */
+
+static uint64_t source_ticks(const struct clock *c)
+{
+    return c->from_tsc ? host_tsc() : host_mono_ns();
+}
+
+uint64_t clock_tsc(const struct clock *c)
+{
+    uint64_t ticks;
+    uint32_t seq;
+
+    do {
+        seq = atomic_load_explicit(&c->seq, memory_order_acquire);
+        if (atomic_load_explicit(&c->paused, memory_order_relaxed)) {
+            ticks = atomic_load_explicit(&c->frozen_at, memory_order_relaxed);
+        } else {
+            ticks = source_ticks(c) + atomic_load_explicit(&c->offset, memory_order_relaxed);
+            /* Another CPU's TSC may be some ticks behind that of the one that started the clock. */
+            if (unlikely((int64_t)ticks < 0))
+                ticks = 0;
+        }
+        /* Orders the loads above before the second look at seq; pairs with the release in
+         * clock_change_end(). */
+        atomic_thread_fence(memory_order_acquire);
+    } while (unlikely((seq & 1) || seq != atomic_load_explicit(&c->seq, memory_order_relaxed)));
+    return ticks;
+}
+
+uint64_t clock_tsc_khz(const struct clock *c)
+{
+    return c->khz;
+}
+
+uint64_t clock_tsc_to_ns(const struct clock *c, uint64_t tsc)
+{
+    unsigned __int128 ns = (unsigned __int128)tsc * c->ns_mult >> NS_SHIFT;
+
+    return ns > UINT64_MAX ? UINT64_MAX : (uint64_t)ns;
+}
+
+uint64_t clock_now_ns(const struct clock *c)
+{
+    return clock_tsc_to_ns(c, clock_tsc(c));
+}
+
+uint64_t clock_real_ns(const struct clock *c)
+{
+    (void)c; /* one day a VM may have its own idea of the date */
+    return host_real_ns();
+}
+
+/* ---- pausing
+ * ----------------------------------------------------------------------------------------------------
+ */
+
+static void clock_change_begin(struct clock *c)
+{
+    assert_held(&c->lock);
+    atomic_fetch_add_explicit(&c->seq, 1, memory_order_relaxed);
+    atomic_thread_fence(memory_order_release); /* odd seq is visible before what follows */
+}
+
+static void clock_change_end(struct clock *c)
+{
+    atomic_fetch_add_explicit(&c->seq, 1, memory_order_release);
+    cond_wake_all(&c->changed);
+}
+
+void clock_pause(struct clock *c)
+{
+    lock_take(&c->lock);
+    if (!atomic_load_explicit(&c->paused, memory_order_relaxed)) {
+        uint64_t now = clock_tsc(c);
+
+        clock_change_begin(c);
+        atomic_store_explicit(&c->frozen_at, now, memory_order_relaxed);
+        atomic_store_explicit(&c->paused, true, memory_order_relaxed);
+        clock_change_end(c);
+    }
+    lock_drop(&c->lock);
+}
+
+void clock_resume(struct clock *c)
+{
+    lock_take(&c->lock);
+    if (atomic_load_explicit(&c->paused, memory_order_relaxed)) {
+        uint64_t from = atomic_load_explicit(&c->frozen_at, memory_order_relaxed);
+
+        clock_change_begin(c);
+        atomic_store_explicit(&c->offset, from - source_ticks(c), memory_order_relaxed);
+        atomic_store_explicit(&c->paused, false, memory_order_relaxed);
+        clock_change_end(c);
+    }
+    lock_drop(&c->lock);
+}
+
+/* ---- the heap
+ * ---------------------------------------------------------------------------------------------------
+ */
+
+static void heap_put(struct clock *c, unsigned idx, struct timer *t)
+{
+    c->heap[idx] = t;
+    t->heap_idx = idx;
+}
+
+/* Moves t from idx to where its deadline belongs. */
+static void heap_sift(struct clock *c, unsigned idx, struct timer *t)
+{
+    while (idx && c->heap[(idx - 1) / 2]->deadline_ns > t->deadline_ns) {
+        heap_put(c, idx, c->heap[(idx - 1) / 2]);
+        idx = (idx - 1) / 2;
+    }
+    for (;;) {
+        unsigned kid = 2 * idx + 1;
+
+        if (kid + 1 < c->nr && c->heap[kid + 1]->deadline_ns < c->heap[kid]->deadline_ns)
+            kid++;
+        if (kid >= c->nr || c->heap[kid]->deadline_ns >= t->deadline_ns)
+            break;
+        heap_put(c, idx, c->heap[kid]);
+        idx = kid;
+    }
+    heap_put(c, idx, t);
+}
+
+static void heap_remove(struct clock *c, struct timer *t)
+{
+    unsigned idx = t->heap_idx;
+    struct timer *last = c->heap[--c->nr];
+
+    if (last != t)
+        heap_sift(c, idx, last);
+    t->heap_idx = HEAP_NONE;
+}
+
+/* ---- timers
+ * -----------------------------------------------------------------------------------------------------
+ */
+
+void timer_init(struct timer *t, struct clock *c, void (*fn)(void *arg), void *arg)
+{
+    *t = (struct timer){
+        .fn = fn, .arg = arg, .deadline_ns = UINT64_MAX, .clock = c, .heap_idx = HEAP_NONE
+    };
+}
+
+static void heap_make_room(struct clock *c)
+{
+    unsigned room = c->room ? c->room * 2 : 64;
+    struct timer **heap;
+
+    if (c->nr < c->room)
+        return;
+    heap = realloc(c->heap, room * sizeof(struct timer *));
+    BUG_ON(!heap); /* as many as there are timers in the machine, not more: a few hundred bytes */
+    c->heap = heap;
+    c->room = room;
+}
+
+void timer_arm(struct timer *t, uint64_t deadline_ns)
+{
+    struct clock *c = t->clock;
+
+    if (deadline_ns == UINT64_MAX) {
+        timer_cancel(t);
+        return;
+    }
+    lock_take(&c->lock);
+    t->deadline_ns = deadline_ns;
+    if (t->heap_idx == HEAP_NONE) {
+        heap_make_room(c);
+        t->heap_idx = c->nr++;
+    }
+    heap_sift(c, t->heap_idx, t);
+    if (t->heap_idx == 0)
+        cond_wake_all(&c->changed);
+    lock_drop(&c->lock);
+}
+
+void timer_cancel(struct timer *t)
+{
+    struct clock *c = t->clock;
+
+    if (!c)
+        return;
+    lock_take(&c->lock);
+    if (t->heap_idx != HEAP_NONE)
+        heap_remove(c, t);
+    t->deadline_ns = UINT64_MAX;
+    lock_drop(&c->lock);
+}
+
+/* Takes a timer whose time has come off the heap, or NULL. */
+static struct timer *take_expired(struct clock *c)
+{
+    struct timer *t = c->nr ? c->heap[0] : NULL;
+
+    assert_held(&c->lock);
+    if (!t || atomic_load_explicit(&c->paused, memory_order_relaxed) ||
+        t->deadline_ns > clock_now_ns(c))
+        return NULL;
+    heap_remove(c, t);
+    t->deadline_ns = UINT64_MAX;
+    return t;
+}
+
+/*
+ * The machine lock is taken before a timer leaves the heap: who holds it and cancels a timer knows
+ * that fn is neither running nor about to. It is dropped between two timers, so that vCPUs get
+ * their turn.
+ */
+static void fire_one(struct clock *c)
+{
+    struct timer *t;
+
+    lock_take(c->machine_lock);
+    lock_take(&c->lock);
+    t = take_expired(c);
+    lock_drop(&c->lock);
+    if (t)
+        t->fn(t->arg);
+    lock_drop(c->machine_lock);
+}
+
+/* Sleeps until a timer is due (true) or the clock ends (false). */
+static bool wait_for_expiry(struct clock *c)
+{
+    bool go_on;
+
+    lock_take(&c->lock);
+    while (!c->quit) {
+        uint64_t now_ns = clock_now_ns(c);
+
+        if (!c->nr || atomic_load_explicit(&c->paused, memory_order_relaxed)) {
+            cond_wait(&c->changed, &c->lock);
+            continue;
+        }
+        if (c->heap[0]->deadline_ns <= now_ns)
+            break;
+        /* The host's clock may run some ppm faster than ours: waking early is just another round.
+         */
+        (void)cond_wait_until(&c->changed, &c->lock,
+                              host_mono_ns() +
+                                  MIN(c->heap[0]->deadline_ns - now_ns, INT64_MAX / 2));
+    }
+    go_on = !c->quit;
+    lock_drop(&c->lock);
+    return go_on;
+}
+
+static void *clock_main(void *arg)
+{
+    struct clock *c = arg;
+
+    while (wait_for_expiry(c))
+        fire_one(c);
+    return NULL;
+}
+
+/* ---- life
+ * -------------------------------------------------------------------------------------------------------
+ */
+
+struct clock *clock_create(struct lock *machine_lock)
+{
+    struct clock *c = calloc(1, sizeof(*c));
+    int err;
+
+    if (!c) {
+        log_error("out of memory for the clock");
+        return NULL;
+    }
+    c->khz = host_tsc_khz();
+    c->from_tsc = c->khz >= MIN_TSC_KHZ;
+    if (!c->from_tsc)
+        c->khz = NS_CLOCK_KHZ;
+    c->ns_mult = (uint64_t)(((unsigned __int128)NS_PER_MS << NS_SHIFT) / c->khz);
+    c->machine_lock = machine_lock;
+    lock_init(&c->lock, LOCK_TIMERS);
+    cond_init(&c->changed);
+    atomic_init(&c->offset, -source_ticks(c));
+    err = thread_start(&c->thread, "timers", clock_main, c);
+    if (err) {
+        log_error("cannot start the timer thread (error %d): too many threads or no memory?", -err);
+        clock_destroy(c);
+        return NULL;
+    }
+    return c;
+}
+
+void clock_destroy(struct clock *c)
+{
+    if (!c)
+        return;
+    lock_take(&c->lock);
+    c->quit = true;
+    cond_wake_all(&c->changed);
+    lock_drop(&c->lock);
+    thread_join(&c->thread);
+    cond_destroy(&c->changed);
+    lock_destroy(&c->lock);
+    free(c->heap);
+    free(c);
+}

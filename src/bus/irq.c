@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Interrupt wires and messages. Devices hold a handle; what it leads to (PIC, I/O APIC, local
+ * APICs) is the machine's affair and may be connected after the device was made.
+ */
+#include "bus/priv.h"
+
+void bus_set_gsi_sink(struct bus *b, void (*set)(void *ctx, unsigned gsi, int level), void *ctx)
+{
+    b->gsi_set = set;
+    b->gsi_ctx = ctx;
+}
+
+static void bus_gsi_set(void *ctx, unsigned gsi, int level)
+{
+    struct bus *b = ctx;
+
+    if (b->gsi_set)
+        b->gsi_set(b->gsi_ctx, gsi, level);
+}
+
+struct irq_line bus_gsi(struct bus *b, unsigned gsi)
+{
+    return (struct irq_line){ .set = bus_gsi_set, .ctx = b, .idx = gsi };
+}
+
+void irq_user_set(struct irq_user *u, int level)
+{
+    struct irq_shared *s = u->line;
+
+    if (!s || u->up == !!level)
+        return;
+    u->up = !!level;
+    if (level) {
+        if (s->nr_up++ == 0)
+            irq_set(&s->out, 1);
+    } else {
+        if (--s->nr_up == 0)
+            irq_set(&s->out, 0);
+    }
+}
+
+void bus_set_msi_sink(struct bus *b, void (*send)(void *ctx, uint64_t addr, uint32_t data),
+                      void *ctx)
+{
+    b->msi_send = send;
+    b->msi_ctx = ctx;
+}
+
+void bus_msi(struct bus *b, uint64_t addr, uint32_t data)
+{
+    if (b->msi_send)
+        b->msi_send(b->msi_ctx, addr, data);
+}

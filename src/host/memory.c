@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Host memory: memfds for guest RAM and ROM, shared mappings of them, and code buffers that are
+ * writable at one address and executable at another. Called by mmu and by the engines.
+ */
+#include "host/host.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define HUGE_PAGE_BYTES MIB(2)
+
+int host_memfd(const char *name, uint64_t bytes)
+{
+    int fd, err;
+
+    if (bytes > INT64_MAX)
+        return -EFBIG;
+    fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (fd < 0)
+        return -errno;
+    /* Sealed, so that no holder of the descriptor can make our mapping fault by shrinking the file.
+     */
+    if (ftruncate(fd, (off_t)bytes) || fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW)) {
+        err = errno;
+        (void)close(fd);
+        return -err;
+    }
+    return fd;
+}
+
+void host_close(int fd)
+{
+    /* A memfd has nothing to flush: close() cannot lose data. */
+    (void)close(fd);
+}
+
+/*
+ * Finds room where addresses and file offsets agree modulo 2 MB: only then can huge pages of the
+ * file be mapped as such. Returns the start of a reservation of exactly `bytes`, or NULL.
+ */
+static uint8_t *reserve_aligned(uint64_t off_bytes, uint64_t bytes)
+{
+    uint64_t room = bytes + HUGE_PAGE_BYTES, head, tail;
+    uint8_t *p;
+
+    if (room < bytes)
+        return errno = ENOMEM, NULL;
+    p = mmap(NULL, room, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (p == MAP_FAILED)
+        return NULL;
+    head = (off_bytes - (uintptr_t)p) & (HUGE_PAGE_BYTES - 1);
+    tail = HUGE_PAGE_BYTES - head;
+    if (head)
+        (void)munmap(p, head); /* failing leaves an unused reservation, no harm */
+    if (tail)
+        (void)munmap(p + head + bytes, tail);
+    return p + head;
+}
+
+void *host_map_fd(int fd, uint64_t off_bytes, uint64_t bytes)
+{
+    uint8_t *at = reserve_aligned(off_bytes, bytes);
+    void *p;
+    int err;
+
+    if (!at)
+        return NULL;
+    p = mmap(at, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, (off_t)off_bytes);
+    if (p == MAP_FAILED) {
+        err = errno;
+        (void)munmap(at, bytes);
+        errno = err;
+        return NULL;
+    }
+    /* A wish: hosts without huge pages for shared memory refuse it, and all works as well with
+     * small ones. */
+    (void)madvise(p, bytes, MADV_HUGEPAGE);
+    /* Guest memory in a core dump would be large and somebody else's secret. */
+    (void)madvise(p, bytes, MADV_DONTDUMP);
+    return p;
+}
+
+void host_unmap(void *p, uint64_t bytes)
+{
+    if (p)
+        BUG_ON(munmap(p, bytes) && errno == EINVAL);
+}
+
+int host_code_create(struct host_code *hc, uint64_t bytes)
+{
+    int fd, err;
+
+    *hc = (struct host_code){ .bytes = align_up(bytes, PAGE_BYTES) };
+    fd = host_memfd("doppel-code", hc->bytes);
+    if (fd < 0)
+        return fd;
+    hc->rw = mmap(NULL, hc->bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (hc->rw == MAP_FAILED)
+        goto fail_fd;
+    hc->rx = mmap(NULL, hc->bytes, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
+    if (hc->rx == MAP_FAILED)
+        goto fail_rw;
+    (void)close(fd); /* the mappings keep the memory */
+    return 0;
+
+fail_rw:
+    err = errno;
+    (void)munmap(hc->rw, hc->bytes);
+    errno = err;
+fail_fd:
+    err = errno;
+    (void)close(fd);
+    *hc = (struct host_code){ 0 };
+    return -err;
+}
+
+void host_code_destroy(struct host_code *hc)
+{
+    if (!hc->rw)
+        return;
+    (void)munmap(hc->rw, hc->bytes);
+    (void)munmap((void *)hc->rx, hc->bytes);
+    *hc = (struct host_code){ 0 };
+}

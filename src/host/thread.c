@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Threads, and sleeping on a word. doppel's threads take no asynchronous signals, so that a signal
+ * meant for the process always reaches the main thread.
+ */
+#include "host/host.h"
+
+#include <errno.h>
+#include <linux/futex.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#define NS_PER_S 1000000000ull
+
+int thread_start(struct thread *t, const char *name, void *(*fn)(void *), void *arg)
+{
+    /*
+     * What the thread's own instructions raise stays deliverable: the handlers restore the terminal
+     * after a crash, and engines turn a host #DE or #XM into the guest's. (Blocked, these would
+     * kill the process without a handler.)
+     */
+    static const int own_faults[] = { SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP, SIGABRT, SIGSYS };
+    char short_name[16]; /* with the final 0: the kernel's limit */
+    sigset_t block, old;
+    int err;
+
+    (void)sigfillset(&block);
+    for (unsigned i = 0; i < ARRAY_SIZE(own_faults); i++)
+        (void)sigdelset(&block, own_faults[i]);
+    BUG_ON(t->started);
+    BUG_ON(pthread_sigmask(SIG_SETMASK, &block, &old)); /* the new thread inherits it */
+    err = pthread_create(&t->t, NULL, fn, arg);
+    BUG_ON(pthread_sigmask(SIG_SETMASK, &old, NULL));
+    if (err)
+        return -err;
+    t->started = true;
+    (void)snprintf(short_name, sizeof(short_name), "%s", name);
+    (void)pthread_setname_np(t->t, short_name); /* only for ps and gdb */
+    return 0;
+}
+
+void thread_join(struct thread *t)
+{
+    if (!t->started)
+        return;
+    BUG_ON(pthread_join(t->t, NULL));
+    t->started = false;
+}
+
+void host_futex_wait(_Atomic uint32_t *word, uint32_t val, uint64_t mono_ns)
+{
+    struct timespec ts = { .tv_sec = (time_t)(mono_ns / NS_PER_S),
+                           .tv_nsec = (long)(mono_ns % NS_PER_S) };
+
+    /* The BITSET form takes an absolute time. Whatever it returns, the caller looks at the word
+     * again. */
+    (void)syscall(SYS_futex, word, FUTEX_WAIT_BITSET | FUTEX_PRIVATE_FLAG, val,
+                  mono_ns == UINT64_MAX ? NULL : &ts, NULL, FUTEX_BITSET_MATCH_ANY);
+}
+
+void host_futex_wake(_Atomic uint32_t *word)
+{
+    (void)syscall(SYS_futex, word, FUTEX_WAKE | FUTEX_PRIVATE_FLAG, INT32_MAX, NULL, NULL, 0);
+}

@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Copies from and to guest-physical memory, and what a write must tell: the dirty log and the
+ * engines that hold code of the page. Used by loaders, debuggers and, through the DMA handle, by
+ * devices; engines use hvas and their own notes.
+ */
+#include "mmu/mmu.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+#include <string.h>
+
+#include "mmu/priv.h"
+
+/*
+ * Guests poll words that devices write (ring indexes) and the other way round: a naturally aligned
+ * word must be moved in one piece. memcpy() does not promise that.
+ */
+void mmu_copy(void *to, const void *from, uint64_t bytes)
+{
+    uintptr_t low = (uintptr_t)to | (uintptr_t)from;
+
+    if (bytes == 8 && !(low & 7))
+        *(volatile uint64_t *)to = *(const volatile uint64_t *)from;
+    else if (bytes == 4 && !(low & 3))
+        *(volatile uint32_t *)to = *(const volatile uint32_t *)from;
+    else if (bytes == 2 && !(low & 1))
+        *(volatile uint16_t *)to = *(const volatile uint16_t *)from;
+    else
+        memcpy(to, from, bytes);
+}
+
+static uint64_t page_run(gpa_t at, uint64_t bytes)
+{
+    return MIN(bytes, PAGE_BYTES - (at.v & ~PAGE_MASK));
+}
+
+/* Dirty bits and listeners for a range inside one slot. */
+void mmu_slot_written(struct mmu *m, struct slot *s, gpa_t at, uint64_t bytes)
+{
+    /*
+     * The bytes were written before, the notes are read now. Pairs with the fence between an
+     * engine's setting of PAGE_NOTE_CODE and its reading of the code: either it reads our bytes, or
+     * we see its note.
+     */
+    atomic_thread_fence(memory_order_seq_cst);
+    for (uint64_t done = 0, n; done < bytes; done += n) {
+        _Atomic uint8_t *note = &s->notes[slot_page(s, gpa_add(at, done))];
+
+        n = page_run(gpa_add(at, done), bytes - done);
+        if (s->flags & SLOT_LOG_DIRTY)
+            /* Release: who reads the log and sees the bit sees the bytes too. */
+            (void)atomic_fetch_or_explicit(note, PAGE_NOTE_DIRTY, memory_order_release);
+        if (!(atomic_load_explicit(note, memory_order_relaxed) & PAGE_NOTE_CODE))
+            continue;
+        for (struct code_listener *l = m->listeners; l; l = l->next)
+            l->written(l, gpa_add(at, done), n);
+    }
+}
+
+uint64_t mmu_read(struct mmu *m, gpa_t at, void *buf, uint64_t bytes)
+{
+    uint64_t done = 0;
+
+    lock_take(&m->slots_lock);
+    while (done < bytes) {
+        const struct slot *s = mmu_slot_find(m, gpa_add(at, done));
+        uint64_t n;
+
+        if (!s)
+            break;
+        n = slot_run(s, gpa_add(at, done), bytes - done);
+        mmu_copy((uint8_t *)buf + done, slot_hva(s, gpa_add(at, done)), n);
+        done += n;
+    }
+    lock_drop(&m->slots_lock);
+    return done;
+}
+
+uint64_t mmu_write(struct mmu *m, gpa_t at, const void *buf, uint64_t bytes)
+{
+    uint64_t done = 0;
+
+    lock_take(&m->slots_lock);
+    while (done < bytes) {
+        struct slot *s = mmu_slot_find(m, gpa_add(at, done));
+        uint64_t n;
+
+        if (!s)
+            break;
+        n = slot_run(s, gpa_add(at, done), bytes - done);
+        mmu_copy(slot_hva(s, gpa_add(at, done)), (const uint8_t *)buf + done, n);
+        mmu_slot_written(m, s, gpa_add(at, done), n);
+        done += n;
+    }
+    lock_drop(&m->slots_lock);
+    return done;
+}
+
+void mmu_written(struct mmu *m, gpa_t at, uint64_t bytes)
+{
+    lock_take(&m->slots_lock);
+    for (uint64_t done = 0, n; done < bytes; done += n) {
+        struct slot *s = mmu_slot_find(m, gpa_add(at, done));
+
+        if (!s)
+            break;
+        n = slot_run(s, gpa_add(at, done), bytes - done);
+        mmu_slot_written(m, s, gpa_add(at, done), n);
+    }
+    lock_drop(&m->slots_lock);
+}
+
+void mmu_listen(struct mmu *m, struct code_listener *l)
+{
+    lock_take(&m->slots_lock);
+    l->next = m->listeners;
+    m->listeners = l;
+    lock_drop(&m->slots_lock);
+}
+
+void mmu_unlisten(struct mmu *m, struct code_listener *l)
+{
+    lock_take(&m->slots_lock);
+    for (struct code_listener **at = &m->listeners; *at; at = &(*at)->next)
+        if (*at == l) {
+            *at = l->next;
+            break;
+        }
+    lock_drop(&m->slots_lock);
+}

@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the files of mmu/ share and nobody else sees. */
+#ifndef MMU_PRIV_H
+#define MMU_PRIV_H
+
+#include "host/host.h"
+#include "mmu/mmu.h"
+
+/* RAM below and above the hole, ROMs, video memory; a machine with hot-plug has some dozens. */
+#define MMU_SLOTS_MAX 256
+
+struct mmu {
+    struct lock slots_lock;
+    struct slot *slots[MMU_SLOTS_MAX]; /* sorted by base; guarded by slots_lock as mmu.h says */
+    unsigned nr_slots;                 /* the same */
+    struct code_listener *listeners;   /* guarded by slots_lock */
+};
+
+/* Bytes from `at` to the end of its slot, but not more than wanted. */
+static inline uint64_t slot_run(const struct slot *s, gpa_t at, uint64_t bytes)
+{
+    return MIN(bytes, s->bytes - (at.v - s->base.v));
+}
+
+/* A copy in which naturally aligned words are moved in one piece. */
+void mmu_copy(void *to, const void *from, uint64_t bytes);
+/* Dirty bits and listeners for a range inside one slot; slots_lock is held. */
+void mmu_slot_written(struct mmu *m, struct slot *s, gpa_t at, uint64_t bytes);
+
+#endif

@@ -1,0 +1,174 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The list of guest-physical slots, sorted by address. Changed when a machine is built, by hot-plug
+ * and by devices that move ROM: rarely, and with no vCPU running. Looked up all the time, so a
+ * lookup takes no lock (see mmu.h for who may).
+ */
+#include "mmu/mmu.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "host/host.h"
+#include "lib/log.h"
+#include "mmu/priv.h"
+
+struct mmu *mmu_create(void)
+{
+    struct mmu *m = calloc(1, sizeof(*m));
+
+    if (!m) {
+        log_error("out of memory for the list of memory slots");
+        return NULL;
+    }
+    lock_init(&m->slots_lock, LOCK_SLOTS);
+    return m;
+}
+
+static void slot_free(struct slot *s)
+{
+    host_unmap(s->hva, s->bytes);
+    if (s->fd >= 0)
+        host_close(s->fd);
+    free((void *)s->notes);
+    free(s);
+}
+
+void mmu_destroy(struct mmu *m)
+{
+    if (!m)
+        return;
+    for (unsigned i = 0; i < m->nr_slots; i++)
+        slot_free(m->slots[i]);
+    lock_destroy(&m->slots_lock);
+    free(m);
+}
+
+/* Index of the first slot that ends above `at`: the one that holds it, or the next one. */
+static unsigned slot_lower_bound(const struct mmu *m, gpa_t at)
+{
+    unsigned lo = 0, hi = m->nr_slots;
+
+    while (lo < hi) {
+        unsigned mid = (lo + hi) / 2;
+        const struct slot *s = m->slots[mid];
+
+        if (at.v - s->base.v < s->bytes)
+            return mid;
+        if (s->base.v <= at.v)
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    return lo;
+}
+
+struct slot *mmu_slot_find(struct mmu *m, gpa_t at)
+{
+    unsigned idx = slot_lower_bound(m, at);
+
+    if (idx < m->nr_slots && m->slots[idx]->base.v <= at.v)
+        return m->slots[idx];
+    return NULL;
+}
+
+struct slot *mmu_slot_at(struct mmu *m, unsigned idx)
+{
+    return idx < m->nr_slots ? m->slots[idx] : NULL;
+}
+
+/* The slot alone, not yet in the list. NULL and *err = -errno. */
+static struct slot *slot_make(const struct slot_desc *d, int *err)
+{
+    struct slot *s = calloc(1, sizeof(*s));
+
+    *err = -ENOMEM;
+    if (!s)
+        return NULL;
+    *s = (struct slot){
+        .base = d->base, .bytes = d->bytes, .flags = d->flags, .fd = -1, .name = d->name
+    };
+    s->notes = calloc(d->bytes >> PAGE_SHIFT, 1);
+    if (!s->notes)
+        goto fail;
+    s->fd = host_memfd(d->name, d->bytes);
+    if (s->fd < 0) {
+        *err = s->fd;
+        goto fail;
+    }
+    s->hva = host_map_fd(s->fd, 0, d->bytes);
+    if (!s->hva) {
+        *err = -errno;
+        goto fail;
+    }
+    return s;
+
+fail:
+    slot_free(s);
+    return NULL;
+}
+
+static int slot_insert(struct mmu *m, struct slot *s)
+{
+    unsigned idx = slot_lower_bound(m, s->base);
+
+    assert_held(&m->slots_lock);
+    if (idx < m->nr_slots && m->slots[idx]->base.v < s->base.v + s->bytes) {
+        const struct slot *other = m->slots[idx];
+
+        log_error("%s at %#llx (%#llx bytes) overlaps %s at %#llx (%#llx bytes)", s->name,
+                  (unsigned long long)s->base.v, (unsigned long long)s->bytes, other->name,
+                  (unsigned long long)other->base.v, (unsigned long long)other->bytes);
+        return -EEXIST;
+    }
+    if (m->nr_slots == ARRAY_SIZE(m->slots)) {
+        log_error("%s: more than %u memory slots", s->name, m->nr_slots);
+        return -ENOSPC;
+    }
+    memmove(&m->slots[idx + 1], &m->slots[idx], (m->nr_slots - idx) * sizeof(m->slots[0]));
+    m->slots[idx] = s;
+    m->nr_slots++;
+    return 0;
+}
+
+int mmu_slot_add(struct mmu *m, const struct slot_desc *d, struct slot **out)
+{
+    struct slot *s;
+    int err;
+
+    if (!d->bytes || ((d->base.v | d->bytes) & ~PAGE_MASK) || d->base.v + d->bytes < d->base.v) {
+        log_error("%s: %#llx bytes at %#llx are not whole pages", d->name,
+                  (unsigned long long)d->bytes, (unsigned long long)d->base.v);
+        return -EINVAL;
+    }
+    s = slot_make(d, &err);
+    if (!s) {
+        log_error("%s: cannot get %llu MB of memory: %s", d->name,
+                  (unsigned long long)(d->bytes >> 20), strerror(-err));
+        return err;
+    }
+    lock_take(&m->slots_lock);
+    err = slot_insert(m, s);
+    lock_drop(&m->slots_lock);
+    if (err) {
+        slot_free(s);
+        return err;
+    }
+    if (out)
+        *out = s;
+    return 0;
+}
+
+void mmu_slot_remove(struct mmu *m, struct slot *s)
+{
+    unsigned idx;
+
+    lock_take(&m->slots_lock);
+    idx = slot_lower_bound(m, s->base);
+    BUG_ON(idx >= m->nr_slots || m->slots[idx] != s);
+    m->nr_slots--;
+    memmove(&m->slots[idx], &m->slots[idx + 1], (m->nr_slots - idx) * sizeof(m->slots[0]));
+    lock_drop(&m->slots_lock);
+    slot_free(s);
+}
