@@ -102,20 +102,23 @@ static void chan_accept(struct chr *c)
 
 static void chan_offer(struct chan *ch)
 {
-    /* Pairs with the release in chr_connect(): rx_arg and lock were set before. */
-    size_t (*rx)(void *, const uint8_t *, size_t) = __atomic_load_n(&ch->chr.rx, __ATOMIC_ACQUIRE);
+    struct chr *c = &ch->chr;
+    size_t nr = 0;
     bool offer;
-    size_t nr;
 
     lock_take(&ch->lock);
     offer = ch->offer;
     ch->offer = false;
     lock_drop(&ch->lock);
-    if (!offer || !rx || !ch->nr_in)
+    if (!offer || !ch->nr_in)
         return;
-    lock_take(ch->chr.lock);
-    nr = rx(ch->chr.rx_arg, ch->in, ch->nr_in);
-    lock_drop(ch->chr.lock);
+    lock_take(&c->conn);
+    if (c->rx) {
+        lock_take(c->lock);
+        nr = c->rx(c->rx_arg, ch->in, ch->nr_in);
+        lock_drop(c->lock);
+    }
+    lock_drop(&c->conn);
     BUG_ON(nr > ch->nr_in);
     ch->nr_in -= nr;
     memmove(ch->in, ch->in + nr, ch->nr_in);
@@ -262,6 +265,7 @@ static void chan_free(struct chan *ch)
     if (ch->wake_fd >= 0)
         (void)close(ch->wake_fd);
     lock_destroy(&ch->lock);
+    chr_fini(&ch->chr);
     free(ch->out);
     free(ch);
 }
@@ -285,6 +289,11 @@ static const struct chr_ops chan_ops = {
     .close = chan_close,
 };
 
+void *chan_arg(struct chr *c)
+{
+    return container_of(c, struct chan, chr)->cfg.arg;
+}
+
 struct chr *chan_open(const struct chan_config *cfg)
 {
     struct chan *ch = calloc(1, sizeof(*ch));
@@ -296,7 +305,7 @@ struct chr *chan_open(const struct chan_config *cfg)
             cfg->closed(cfg->arg);
         return NULL;
     }
-    ch->chr.ops = &chan_ops;
+    chr_init(&ch->chr, &chan_ops);
     ch->cfg = *cfg;
     ch->in_ended = cfg->in_fd < 0;
     lock_init(&ch->lock, LOCK_LEAF);
