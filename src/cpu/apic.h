@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Local APIC, xAPIC and x2APIC (SDM 3, "Advanced Programmable Interrupt Controller"). Part of struct cpu.
+ * Local APIC, xAPIC and x2APIC (SDM 3, "Advanced Programmable Interrupt Controller"). Part of
+ * struct cpu.
  *
- * Interrupts arrive from any thread by apic_post(), which only sets bits in a posted-interrupt bitmap; the vCPU's
- * own thread moves them to IRR. All other functions belong to the vCPU's thread.
+ * Interrupts arrive from any thread by apic_post(), which only sets bits in a posted-interrupt
+ * bitmap; the vCPU's own thread moves them to IRR. All other functions belong to the vCPU's thread.
  */
 #ifndef CPU_APIC_H
 #define CPU_APIC_H
@@ -13,27 +14,37 @@
 struct cpu;
 
 enum apic_delivery { /* SDM 3, "Interrupt Command Register": delivery mode */
-    APIC_FIXED = 0,
-    APIC_LOWEST = 1,
-    APIC_SMI = 2,
-    APIC_NMI = 4,
-    APIC_INIT = 5,
-    APIC_SIPI = 6,
-    APIC_EXTINT = 7,
+                     APIC_FIXED = 0,
+                     APIC_LOWEST = 1,
+                     APIC_SMI = 2,
+                     APIC_NMI = 4,
+                     APIC_INIT = 5,
+                     APIC_SIPI = 6,
+                     APIC_EXTINT = 7,
 };
 
 /* A message on the (imagined) APIC bus: an IPI, an MSI, or an I/O APIC's pin. */
 struct apic_msg {
     uint32_t dest; /* APIC ID, or logical destination; 0xff (xAPIC form) or ~0 (x2APIC form): all */
+    bool wide_dest; /* dest is an x2APIC sender's 32 bits, in which 0xff does not mean all */
     uint8_t vector;
     enum apic_delivery mode;
     bool logical;
-    bool level;    /* trigger mode */
-    bool deassert; /* INIT level de-assert */
+    bool level;                     /* trigger mode */
+    bool deassert;                  /* INIT level de-assert */
     bool to_self, to_all, not_self; /* destination shorthands */
 };
 
-enum apic_lvt { LVT_TIMER, LVT_THERMAL, LVT_PERF, LVT_LINT0, LVT_LINT1, LVT_ERROR, LVT_CMCI, NR_LVTS };
+enum apic_lvt {
+    LVT_TIMER,
+    LVT_THERMAL,
+    LVT_PERF,
+    LVT_LINT0,
+    LVT_LINT1,
+    LVT_ERROR,
+    LVT_CMCI,
+    NR_LVTS
+};
 
 struct apic {
     uint64_t base_msr; /* IA32_APIC_BASE */
@@ -50,11 +61,13 @@ struct apic {
     _Atomic uint32_t pir_tmr[8]; /* their trigger mode: level */
 };
 
-/* The APIC timer counts nanoseconds: bus frequency 1 GHz, told to guests by CPUID where there is a leaf for it. */
+/* The APIC timer counts nanoseconds: bus frequency 1 GHz, told to guests by CPUID where there is a
+ * leaf for it. */
 #define APIC_BUS_HZ 1000000000ull
 
 void apic_reset(struct cpu *c, bool power_on);
-/* Register access by MMIO (off_bytes in the 4 KB page, 16-byte aligned registers, 32-bit wide) in xAPIC mode. */
+/* Register access by MMIO (off_bytes in the 4 KB page, 16-byte aligned registers, 32-bit wide) in
+ * xAPIC mode. */
 uint32_t apic_mmio_read(struct cpu *c, uint32_t off_bytes);
 void apic_mmio_write(struct cpu *c, uint32_t off_bytes, uint32_t val);
 /* By MSR in x2APIC mode, and IA32_APIC_BASE itself and TSC_DEADLINE. #GP as the SDM says. */
@@ -71,7 +84,8 @@ void apic_set_cr8(struct cpu *c, uint64_t val);
 bool apic_matches(const struct cpu *c, const struct apic_msg *msg);
 /* Lowest-priority arbitration: the smaller, the sooner. Any thread (a hint). */
 uint8_t apic_priority(const struct cpu *c);
-/* Any thread: accept msg, already matched: posts the vector, NMI, INIT or SIPI and kicks the vCPU. */
+/* Any thread: accept msg, already matched: posts the vector, NMI, INIT or SIPI and kicks the vCPU.
+ */
 void apic_accept(struct cpu *c, const struct apic_msg *msg);
 /* Any thread: post one vector and kick. */
 void apic_post(struct cpu *c, uint8_t vector, bool level);

@@ -1,20 +1,24 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The semantic core: the architectural state of one x86-64 processor, and everything about it that all engines
- * share: exceptions, segments, far transfers, page walk, control registers, CPUID, MSRs, local APIC.
+ * The semantic core: the architectural state of one x86-64 processor, and everything about it that
+ * all engines share: exceptions, segments, far transfers, page walk, control registers, CPUID,
+ * MSRs, local APIC.
  *
- * Freestanding; knows no devices, threads or command lines. It reaches memory and the platform only through
- * struct cpu_ops. All functions are called by the thread that owns the vCPU, except those marked "any thread".
+ * Freestanding; knows no devices, threads or command lines. It reaches memory and the platform only
+ * through struct cpu_ops. All functions are called by the thread that owns the vCPU, except those
+ * marked "any thread".
  *
  * Conventions:
- * - During an instruction c->rip is the address of that instruction and c->next_rip that of the one behind it (both
- *   offsets in CS). A function that transfers control sets c->rip to the target on success; every other function
- *   leaves c->rip alone, and the engine advances it.
- * - On STEP_FAULT an exception is in c->exc and nothing architectural has changed (but for what hardware leaves
- *   behind as well: accessed bits, bytes below the stack pointer). c->rip still is the instruction.
- *   The engine then calls cpu_deliver().
- * - c->rflags always is complete (all arithmetic flags are up to date when a function of the core is called).
- * - Whoever changes CS, SS, CPL, CR0, CR4, EFER or RFLAGS.VM/AC calls cpu_update_mode() before it returns.
+ * - During an instruction c->rip is the address of that instruction and c->next_rip that of the one
+ * behind it (both offsets in CS). A function that transfers control sets c->rip to the target on
+ * success; every other function leaves c->rip alone, and the engine advances it.
+ * - On STEP_FAULT an exception is in c->exc and nothing architectural has changed (but for what
+ * hardware leaves behind as well: accessed bits, bytes below the stack pointer). c->rip still is
+ * the instruction. The engine then calls cpu_deliver().
+ * - c->rflags always is complete (all arithmetic flags are up to date when a function of the core
+ * is called).
+ * - Whoever changes CS, SS, CPL, CR0, CR4, EFER or RFLAGS.VM/AC calls cpu_update_mode() before it
+ * returns.
  */
 #ifndef CPU_CPU_H
 #define CPU_CPU_H
@@ -28,7 +32,8 @@
 enum gpr { RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8, R9, R10, R11, R12, R13, R14, R15, NR_GPRS };
 enum seg_id { SEG_ES, SEG_CS, SEG_SS, SEG_DS, SEG_FS, SEG_GS, NR_SEGS };
 
-/* The visible selector and the hidden part. limit is in bytes (G already applied); base of FS/GS is 64 bits. */
+/* The visible selector and the hidden part. limit is in bytes (G already applied); base of FS/GS is
+ * 64 bits. */
 struct seg {
     uint64_t base;
     uint32_t limit;
@@ -67,7 +72,8 @@ struct cpu_exc {
     uint64_t addr; /* #PF: what goes to CR2; #DB: what is ORed into DR6 */
 };
 
-/* What kind of event is delivered: it decides the pushed RIP, the DPL check of the gate and the EXT bit. */
+/* What kind of event is delivered: it decides the pushed RIP, the DPL check of the gate and the EXT
+ * bit. */
 enum event_kind {
     EVENT_EXCEPTION,    /* fault or trap raised by the processor; RIP pushed is c->rip */
     EVENT_EXT_INT,      /* external interrupt; c->rip */
@@ -78,47 +84,49 @@ enum event_kind {
 };
 
 /* Modes, as the engines key their code blocks; kept by cpu_update_mode(). */
-#define MODE_PE BIT(0)     /* protected mode */
-#define MODE_LMA BIT(1)    /* EFER.LMA: long or compatibility */
-#define MODE_CS64 BIT(2)   /* 64-bit code (LMA and CS.L) */
-#define MODE_CS32 BIT(3)   /* CS.D, default sizes are 32 bits (clear in 64-bit code) */
-#define MODE_SS32 BIT(4)   /* SS.B, stack pointer is ESP (in 64-bit code it is RSP whatever this says) */
-#define MODE_VM86 BIT(5)   /* virtual-8086 */
-#define MODE_USER BIT(6)   /* CPL = 3 */
-#define MODE_PG BIT(7)     /* paging on */
-#define MODE_AC BIT(8)     /* RFLAGS.AC is set and CPL < 3 (lifts SMAP) */
+#define MODE_PE   BIT(0) /* protected mode */
+#define MODE_LMA  BIT(1) /* EFER.LMA: long or compatibility */
+#define MODE_CS64 BIT(2) /* 64-bit code (LMA and CS.L) */
+#define MODE_CS32 BIT(3) /* CS.D, default sizes are 32 bits (clear in 64-bit code) */
+#define MODE_SS32 \
+    BIT(4) /* SS.B, stack pointer is ESP (in 64-bit code it is RSP whatever this says) */
+#define MODE_VM86 BIT(5) /* virtual-8086 */
+#define MODE_USER BIT(6) /* CPL = 3 */
+#define MODE_PG   BIT(7) /* paging on */
+#define MODE_AC   BIT(8) /* RFLAGS.AC is set and CPL < 3 (lifts SMAP) */
 
 enum cpu_activity {
     CPU_RUNNING,
-    CPU_HALTED,   /* HLT or MWAIT: until an interrupt, NMI, INIT */
+    CPU_HALTED, /* HLT or MWAIT: until an interrupt, NMI, INIT */
     CPU_WAIT_SIPI,
     CPU_SHUTDOWN, /* triple fault */
 };
 
 /* Requests by other threads (and by the core to itself), in c->req. */
-#define REQ_IRQ BIT(0)   /* look at the posted interrupts and the PIC's line */
-#define REQ_NMI BIT(1)
-#define REQ_INIT BIT(2)
-#define REQ_SIPI BIT(3)  /* vector in c->sipi_vector */
+#define REQ_IRQ   BIT(0) /* look at the posted interrupts and the PIC's line */
+#define REQ_NMI   BIT(1)
+#define REQ_INIT  BIT(2)
+#define REQ_SIPI  BIT(3) /* vector in c->sipi_vector */
 #define REQ_TIMER BIT(4) /* the APIC timer's deadline has passed */
-#define REQ_STOP BIT(5)  /* return from engine run() */
-#define REQ_CODE BIT(6)  /* code pages were written behind the engine's back */
-#define REQ_SMI BIT(7)
+#define REQ_STOP  BIT(5) /* return from engine run() */
+#define REQ_CODE  BIT(6) /* code pages were written behind the engine's back */
+#define REQ_SMI   BIT(7)
 
 /* How memory is accessed; default is a read with the current privilege. */
-#define ACC_READ 0u
+#define ACC_READ  0u
 #define ACC_WRITE BIT(0)
-#define ACC_EXEC BIT(1)
-#define ACC_USER BIT(2)     /* as CPL 3 would */
-#define ACC_IMPLICIT BIT(3) /* descriptor tables, TSS: supervisor whatever CPL is, RFLAGS.AC does not lift SMAP */
-#define ACC_SUPER BIT(4)    /* as CPL 0..2 would (a stack of an inner ring) */
+#define ACC_EXEC  BIT(1)
+#define ACC_USER  BIT(2) /* as CPL 3 would */
+#define ACC_IMPLICIT \
+    BIT(3) /* descriptor tables, TSS: supervisor whatever CPL is, RFLAGS.AC does not lift SMAP */
+#define ACC_SUPER BIT(4) /* as CPL 0..2 would (a stack of an inner ring) */
 
 enum flush_kind {
-    FLUSH_ALL,        /* including global entries */
-    FLUSH_NONGLOBAL,  /* all but global entries */
-    FLUSH_PAGE,       /* INVLPG: the page with `at`, global or not, large or not, current PCID */
-    FLUSH_PCID,       /* non-global entries of `pcid` */
-    FLUSH_PCID_PAGE,  /* the page with `at` of `pcid` */
+    FLUSH_ALL,       /* including global entries */
+    FLUSH_NONGLOBAL, /* all but global entries */
+    FLUSH_PAGE,      /* INVLPG: the page with `at`, global or not, large or not, current PCID */
+    FLUSH_PCID,      /* non-global entries of `pcid` */
+    FLUSH_PCID_PAGE, /* the page with `at` of `pcid` */
 };
 
 struct tlb_flush {
@@ -132,16 +140,18 @@ struct cpu;
 /* What the core needs of its engine and platform. All members are filled. */
 struct cpu_ops {
     /*
-     * Linear memory, any length up to 4096 bytes, may cross a page. On STEP_FAULT #PF (or #GP/#SS for a
-     * non-canonical address) is pending and nothing was written.
+     * Linear memory, any length up to 4096 bytes, may cross a page. On STEP_FAULT #PF (or #GP/#SS
+     * for a non-canonical address) is pending and nothing was written.
      */
     enum step (*read)(struct cpu *c, gva_t at, void *buf, unsigned bytes, unsigned acc);
     enum step (*write)(struct cpu *c, gva_t at, const void *buf, unsigned bytes, unsigned acc);
     /* Would that access fault? Faults like read/write, moves no data. */
     enum step (*probe)(struct cpu *c, gva_t at, unsigned bytes, unsigned acc);
-    /* Atomically *at = (*at & and_mask) | or_mask, one byte: accessed and busy bits of descriptors. */
+    /* Atomically *at = (*at & and_mask) | or_mask, one byte: accessed and busy bits of descriptors.
+     */
     enum step (*rmw8)(struct cpu *c, gva_t at, uint8_t and_mask, uint8_t or_mask, unsigned acc);
-    /* Guest-physical, naturally aligned, 4 or 8 bytes, for page tables. Outside RAM: reads give all ones, cas does nothing. */
+    /* Guest-physical, naturally aligned, 4 or 8 bytes, for page tables. Outside RAM: reads give all
+     * ones, cas does nothing. */
     uint64_t (*phys_read)(struct cpu *c, gpa_t at, unsigned bytes);
     /* True if *at was old and now is val. */
     bool (*phys_cas)(struct cpu *c, gpa_t at, uint64_t old, uint64_t val, unsigned bytes);
@@ -153,11 +163,13 @@ struct cpu_ops {
     /* The platform's time: the invariant TSC before TSC_ADJUST, and the VM's clock in ns. */
     uint64_t (*tsc)(struct cpu *c);
     uint64_t (*now_ns)(struct cpu *c);
-    uint64_t (*tsc_to_ns)(struct cpu *c, uint64_t tsc); /* VM clock at which the platform's TSC will be tsc */
+    uint64_t (*tsc_to_ns)(struct cpu *c,
+                          uint64_t tsc); /* VM clock at which the platform's TSC will be tsc */
     /* Local APIC to the platform. deadline_ns is VM clock; UINT64_MAX cancels. */
     void (*apic_timer)(struct cpu *c, uint64_t deadline_ns);
     void (*apic_send)(struct cpu *c, const struct apic_msg *msg); /* an IPI for other vCPUs */
-    void (*apic_eoi)(struct cpu *c, uint8_t vector);              /* EOI of a level-triggered vector: I/O APICs */
+    void (*apic_eoi)(struct cpu *c,
+                     uint8_t vector); /* EOI of a level-triggered vector: I/O APICs */
     /* INTR from the 8259s: is the line up (any thread), and its INTA cycle giving the vector. */
     bool (*pic_pending)(struct cpu *c);
     uint8_t (*pic_ack)(struct cpu *c);
@@ -184,18 +196,21 @@ struct cpu {
 
     uint64_t star, lstar, cstar, sfmask, kernel_gs_base, tsc_aux;
     uint64_t sysenter_cs, sysenter_esp, sysenter_eip;
-    uint64_t pat, tsc_adjust, misc_enable, mtrr_def_type, mtrr_physbase[8], mtrr_physmask[8], mtrr_fixed[11];
+    uint64_t pat, tsc_adjust, misc_enable, mtrr_def_type, mtrr_physbase[8], mtrr_physmask[8],
+        mtrr_fixed[11];
     uint64_t mcg_status;
 
     struct xsave_area fpu; /* xstate_bv here is not kept: see cpu_xinuse() */
+    uint16_t fpu_cs, fpu_ds; /* FCS and FDS; fpu.fip and fpu.fdp are the 64-bit offsets alone */
 
     enum cpu_activity activity;
     struct cpu_exc exc;        /* to be delivered by cpu_deliver() */
     struct cpu_exc delivering; /* the one being delivered: what a further fault combines with */
-    uint64_t pending_dbg;      /* DR6 bits of traps due at the next instruction boundary (BS, B0..B3, BT) */
-    bool shadow_sti;           /* interrupts are blocked until the next instruction has completed */
-    bool shadow_movss;         /* as above, and debug traps too */
-    bool nmi_blocked;          /* from an NMI's delivery to the next IRET */
+    uint64_t
+        pending_dbg;   /* DR6 bits of traps due at the next instruction boundary (BS, B0..B3, BT) */
+    bool shadow_sti;   /* interrupts are blocked until the next instruction has completed */
+    bool shadow_movss; /* as above, and debug traps too */
+    bool nmi_blocked;  /* from an NMI's delivery to the next IRET */
     bool nmi_pending;
     uint8_t sipi_vector;
     uint32_t id; /* index in the VM, initial APIC ID */
@@ -234,57 +249,67 @@ static inline bool is_canonical(const struct cpu *c, uint64_t lin)
     return (uint64_t)((int64_t)(lin << sh) >> sh) == lin;
 }
 
-/* ---- state.c: reset and derived state -------------------------------------------------------------------- */
+/* ---- state.c: reset and derived state
+ * -------------------------------------------------------------------- */
 
-/* Power-on or INIT state (SDM 3, "Processor State After Reset"). INIT keeps FPU, MSRs, caches, APIC ID. */
+/* Power-on or INIT state (SDM 3, "Processor State After Reset"). INIT keeps FPU, MSRs, caches, APIC
+ * ID. */
 enum reset_kind { RESET_POWER_ON, RESET_INIT };
 void cpu_reset(struct cpu *c, enum reset_kind kind);
 void cpu_update_mode(struct cpu *c);
 
-/* ---- raise.c: exceptions are raised by returning these ------------------------------------------------------ */
+/* ---- raise.c: exceptions are raised by returning these
+ * ------------------------------------------------------ */
 
-enum step raise(struct cpu *c, enum vector vec) MUST_CHECK;
+enum step raise_vec(struct cpu *c, enum vector vec) MUST_CHECK;
 enum step raise_err(struct cpu *c, enum vector vec, uint32_t err) MUST_CHECK;
 enum step raise_pf(struct cpu *c, gva_t at, uint32_t err) MUST_CHECK;
 /* #DB as a fault (instruction breakpoint, general detect): dr6 bits are set on delivery. */
 enum step raise_db(struct cpu *c, uint64_t dr6) MUST_CHECK;
-#define raise_ud(c) raise(c, VEC_UD)
-#define raise_nm(c) raise(c, VEC_NM)
+#define raise_ud(c)      raise_vec(c, VEC_UD)
+#define raise_nm(c)      raise_vec(c, VEC_NM)
 #define raise_gp(c, err) raise_err(c, VEC_GP, err)
 #define raise_ss(c, err) raise_err(c, VEC_SS, err)
 #define raise_np(c, err) raise_err(c, VEC_NP, err)
 #define raise_ts(c, err) raise_err(c, VEC_TS, err)
 
-/* ---- deliver.c: events through the IDT (real, protected, long, v8086 with VME) -------------------------------- */
+/* ---- deliver.c: events through the IDT (real, protected, long, v8086 with VME)
+ * -------------------------------- */
 
 /*
- * Delivers c->exc, with whatever it turns into (double fault). STEP_NEXT: c->rip is the handler. STEP_EXIT: triple
- * fault, c->activity is CPU_SHUTDOWN.
+ * Delivers c->exc, with whatever it turns into (double fault). STEP_NEXT: c->rip is the handler.
+ * STEP_EXIT: triple fault, c->activity is CPU_SHUTDOWN.
  */
 enum step cpu_deliver(struct cpu *c) MUST_CHECK;
-/* INT n, INT3, INTO, INT1 as instructions (includes v8086 IOPL and VME redirection). STEP_FAULT leaves c->exc. */
+/* INT n, INT3, INTO, INT1 as instructions (includes v8086 IOPL and VME redirection). STEP_FAULT
+ * leaves c->exc. */
 enum step cpu_int(struct cpu *c, uint8_t vector, enum event_kind kind) MUST_CHECK;
 
 /*
- * At an instruction boundary: acts on c->req, then delivers the one event of highest priority that may be taken now
- * (SDM 3, "Priority Among Concurrent Events": debug traps, NMI, interrupts; INIT, SIPI). Clears the shadows.
- * Wakes c->activity. STEP_NEXT: go on at c->rip. STEP_EXIT: shutdown.
+ * At an instruction boundary: acts on c->req, then delivers the one event of highest priority that
+ * may be taken now (SDM 3, "Priority Among Concurrent Events": debug traps, NMI, interrupts; INIT,
+ * SIPI). Clears the shadows. Wakes c->activity. STEP_NEXT: go on at c->rip. STEP_EXIT: shutdown.
  */
 enum step cpu_take_events(struct cpu *c) MUST_CHECK;
-/* Is there anything for cpu_take_events() to do, given IF, shadows and TPR? Cheap; run once per return to the engine's loop. */
+/* Is there anything for cpu_take_events() to do, given IF, shadows and TPR? Cheap; run once per
+ * return to the engine's loop. */
 bool cpu_event_ready(struct cpu *c);
 /* Any thread: sets request bits and kicks. */
 void cpu_post(struct cpu *c, uint32_t req);
 
-/* ---- seg.c, far.c, gate.c, task.c: segmentation and far transfers ---------------------------------------------- */
+/* ---- seg.c, far.c, gate.c, task.c: segmentation and far transfers
+ * ---------------------------------------------- */
 
-/* MOV, POP, LDS.. to any segment register but CS. Real and v8086 mode included. Does not set shadows. */
+/* MOV, POP, LDS.. to any segment register but CS. Real and v8086 mode included. Does not set
+ * shadows. */
 enum step cpu_load_seg(struct cpu *c, enum seg_id s, uint16_t sel) MUST_CHECK;
-/* Sets a segment register as real mode does: base = sel << 4, limit and attributes kept (or set to v8086's). */
+/* Sets a segment register as real mode does: base = sel << 4, limit and attributes kept (or set to
+ * v8086's). */
 void cpu_load_seg_real(struct cpu *c, enum seg_id s, uint16_t sel);
 enum step cpu_lldt(struct cpu *c, uint16_t sel) MUST_CHECK;
 enum step cpu_ltr(struct cpu *c, uint16_t sel) MUST_CHECK;
-/* LAR, LSL: *ok becomes ZF; *out the value (valid if ok). VERR, VERW: predicate. No faults but those of memory. */
+/* LAR, LSL: *ok becomes ZF; *out the value (valid if ok). VERR, VERW: predicate. No faults but
+ * those of memory. */
 enum step cpu_lar(struct cpu *c, uint16_t sel, uint32_t *out, bool *ok) MUST_CHECK;
 enum step cpu_lsl(struct cpu *c, uint16_t sel, uint32_t *out, bool *ok) MUST_CHECK;
 enum step cpu_verify(struct cpu *c, uint16_t sel, unsigned acc, bool *ok) MUST_CHECK;
@@ -296,53 +321,65 @@ enum step cpu_far_ret(struct cpu *c, uint16_t pop_bytes, unsigned op_bytes) MUST
 enum step cpu_iret(struct cpu *c, unsigned op_bytes) MUST_CHECK;
 
 /*
- * The checks of a data access through segment s at offset off (SDM 3, "Limit Checking", "Type Checking"): *lin gets the
- * linear address. bytes = 1..4096. In 64-bit mode: base for FS/GS, canonical check. #SS for SS, else #GP.
+ * The checks of a data access through segment s at offset off (SDM 3, "Limit Checking", "Type
+ * Checking"): *lin gets the linear address. bytes = 1..4096. In 64-bit mode: base for FS/GS,
+ * canonical check. #SS for SS, else #GP.
  */
-enum step cpu_linear(struct cpu *c, enum seg_id s, uint64_t off, unsigned bytes, unsigned acc, gva_t *lin) MUST_CHECK;
-/* Stack by the current mode's stack pointer size. cpu_pop reads at an offset without moving RSP; see far.c for use. */
+enum step cpu_linear(struct cpu *c, enum seg_id s, uint64_t off, unsigned bytes, unsigned acc,
+                     gva_t *lin) MUST_CHECK;
+/* Stack by the current mode's stack pointer size. cpu_pop reads at an offset without moving RSP;
+ * see far.c for use. */
 enum step cpu_push(struct cpu *c, uint64_t val, unsigned bytes) MUST_CHECK;
 enum step cpu_pop(struct cpu *c, uint64_t *val, unsigned bytes) MUST_CHECK;
 
 /* IN/OUT/INS/OUTS permission: IOPL and TSS bitmap (SDM 1, "I/O Permission Bit Map"). */
 enum step cpu_check_io(struct cpu *c, uint16_t port, unsigned bytes) MUST_CHECK;
 
-/* ---- flags.c ------------------------------------------------------------------------------------------------- */
+/* ---- flags.c
+ * -------------------------------------------------------------------------------------------------
+ */
 
-/* PUSHF's image and POPF's effect by mode, CPL, IOPL, VME/PVI; CLI and STI (which sets shadow_sti). */
+/* PUSHF's image and POPF's effect by mode, CPL, IOPL, VME/PVI; CLI and STI (which sets shadow_sti).
+ */
 enum step cpu_pushf(struct cpu *c, unsigned op_bytes) MUST_CHECK;
 enum step cpu_popf(struct cpu *c, unsigned op_bytes) MUST_CHECK;
 enum step cpu_cli(struct cpu *c) MUST_CHECK;
 enum step cpu_sti(struct cpu *c) MUST_CHECK;
 
-/* ---- walk.c: page tables --------------------------------------------------------------------------------------- */
+/* ---- walk.c: page tables
+ * --------------------------------------------------------------------------------------- */
 
 struct walk {
     gva_t at;       /* in */
     unsigned acc;   /* in: ACC_*; without ACC_USER/SUPER/IMPLICIT the current CPL decides */
     gpa_t pa;       /* out: of `at` itself */
     unsigned shift; /* out: 12, 21, 22 or 30 */
-    bool user, writable, exec, global, dirty; /* out: the page's combined rights; dirty: D is set, so writes need no walk */
-    uint64_t pat;   /* out: PAT index, memory type */
+    bool user, writable, exec, global,
+        dirty;    /* out: the page's combined rights; dirty: D is set, so writes need no walk */
+    uint64_t pat; /* out: PAT index, memory type */
 };
 
 /*
- * Translates with all checks and sets A (and D for a write), as the processor does. Paging off: identity.
- * STEP_FAULT: #PF pending in c->exc.
+ * Translates with all checks and sets A (and D for a write), as the processor does. Paging off:
+ * identity. STEP_FAULT: #PF pending in c->exc.
  */
 enum step cpu_walk(struct cpu *c, struct walk *w) MUST_CHECK;
 /* The same without side effects or rights checks, for debuggers; false if not mapped. */
 bool cpu_peek_walk(struct cpu *c, gva_t at, gpa_t *pa);
 
-/* ---- control.c, debug.c, msr.c, cpuid.c, syscall.c ------------------------------------------------------------- */
+/* ---- control.c, debug.c, msr.c, cpuid.c, syscall.c
+ * ------------------------------------------------------------- */
 
-/* MOV to/from CR, LMSW, CLTS, XSETBV: with all checks (#GP, #UD), TLB flushes, PDPTE loads, mode change. Privilege is checked. */
+/* MOV to/from CR, LMSW, CLTS, XSETBV: with all checks (#GP, #UD), TLB flushes, PDPTE loads, mode
+ * change. Privilege is checked. */
 enum step cpu_mov_to_cr(struct cpu *c, unsigned cr, uint64_t val) MUST_CHECK;
 enum step cpu_mov_from_cr(struct cpu *c, unsigned cr, uint64_t *val) MUST_CHECK;
 enum step cpu_lmsw(struct cpu *c, uint16_t val) MUST_CHECK;
 enum step cpu_clts(struct cpu *c) MUST_CHECK;
 enum step cpu_xsetbv(struct cpu *c, uint32_t idx, uint64_t val) MUST_CHECK;
 enum step cpu_xgetbv(struct cpu *c, uint32_t idx, uint64_t *val) MUST_CHECK;
+/* Loads CR3 for a task switch (no PCID): PDPTEs, flush. */
+enum step cpu_load_cr3(struct cpu *c, uint64_t val) MUST_CHECK;
 /* Components not in their initial configuration (XINUSE). */
 uint64_t cpu_xinuse(const struct cpu *c);
 enum step cpu_invlpg(struct cpu *c, gva_t at) MUST_CHECK;
@@ -350,7 +387,8 @@ enum step cpu_invpcid(struct cpu *c, uint64_t type, uint64_t pcid, gva_t at) MUS
 
 enum step cpu_mov_to_dr(struct cpu *c, unsigned dr, uint64_t val) MUST_CHECK;
 enum step cpu_mov_from_dr(struct cpu *c, unsigned dr, uint64_t *val) MUST_CHECK;
-/* Breakpoints that match: DR6 B0..B3 bits, enabled or not as DR7 says. len in bytes; acc: ACC_EXEC, ACC_WRITE or ACC_READ; I/O: port. */
+/* Breakpoints that match: DR6 B0..B3 bits, enabled or not as DR7 says. len in bytes; acc: ACC_EXEC,
+ * ACC_WRITE or ACC_READ; I/O: port. */
 uint64_t cpu_match_bp(const struct cpu *c, gva_t at, unsigned bytes, unsigned acc);
 uint64_t cpu_match_io_bp(const struct cpu *c, uint16_t port, unsigned bytes);
 /* Does any enabled data (or instruction) breakpoint touch this 4 KB page? */
@@ -360,6 +398,9 @@ bool cpu_bp_in_page(const struct cpu *c, gva_t page, bool exec);
 enum step cpu_rdmsr(struct cpu *c, uint32_t msr, uint64_t *val) MUST_CHECK;
 enum step cpu_wrmsr(struct cpu *c, uint32_t msr, uint64_t val) MUST_CHECK;
 uint64_t cpu_read_tsc(struct cpu *c); /* with TSC_ADJUST */
+/* The MTRRs as firmware leaves them: write-back, but uncached in [hole, 4 GB) for devices. For
+ * machines that start a kernel without firmware; Linux does not use PAT while MTRRs are off. */
+void cpu_firmware_mtrrs(struct cpu *c, gpa_t hole);
 
 struct cpuid_regs {
     uint32_t eax, ebx, ecx, edx;
@@ -372,13 +413,16 @@ enum step cpu_sysenter(struct cpu *c) MUST_CHECK;
 enum step cpu_sysexit(struct cpu *c, unsigned op_bytes) MUST_CHECK;
 enum step cpu_swapgs(struct cpu *c) MUST_CHECK;
 
-/* ---- xsave.c: the state-saving family -------------------------------------------------------------------------- */
+/* ---- xsave.c: the state-saving family
+ * -------------------------------------------------------------------------- */
 
 enum xsave_kind { XSAVE_STD, XSAVE_OPT, XSAVE_COMPACT, XSAVE_SUPERVISOR };
-/* `at` is linear and already segment-checked by cpu_linear() for the bytes it needs at least; rex_w: 64-bit FIP/FDP. */
+/* `at` is linear and already segment-checked by cpu_linear() for the bytes it needs at least;
+ * rex_w: 64-bit FIP/FDP. */
 enum step cpu_fxsave(struct cpu *c, gva_t at, bool rex_w) MUST_CHECK;
 enum step cpu_fxrstor(struct cpu *c, gva_t at, bool rex_w) MUST_CHECK;
-enum step cpu_xsave(struct cpu *c, gva_t at, uint64_t mask, enum xsave_kind kind, bool rex_w) MUST_CHECK;
+enum step cpu_xsave(struct cpu *c, gva_t at, uint64_t mask, enum xsave_kind kind,
+                    bool rex_w) MUST_CHECK;
 enum step cpu_xrstor(struct cpu *c, gva_t at, uint64_t mask, bool rex_w) MUST_CHECK;
 
 #endif

@@ -2,8 +2,8 @@
 /*
  * CPU models: which features a guest sees, and CPUID as data.
  *
- * A feature is a bit of a CPUID register. A model holds the words; cpu_has() asks it. Instructions whose feature the
- * model lacks raise #UD.
+ * A feature is a bit of a CPUID register. A model holds the words; cpu_has() asks it. Instructions
+ * whose feature the model lacks raise #UD.
  */
 #ifndef CPU_FEATURES_H
 #define CPU_FEATURES_H
@@ -13,10 +13,22 @@
 struct cpu;
 
 /* The CPUID words that carry feature bits. */
-enum feature_word { FW_1_EDX, FW_1_ECX, FW_7_EBX, FW_7_ECX, FW_7_EDX, FW_D1_EAX, FW_8_1_EDX, FW_8_1_ECX, FW_8_8_EBX, NR_FEATURE_WORDS };
+enum feature_word {
+    FW_1_EDX,
+    FW_1_ECX,
+    FW_7_EBX,
+    FW_7_ECX,
+    FW_7_EDX,
+    FW_D1_EAX,
+    FW_8_1_EDX,
+    FW_8_1_ECX,
+    FW_8_8_EBX,
+    FW_8_21_EAX,
+    NR_FEATURE_WORDS
+};
 
 enum cpu_feature {
-#define FEATURE(id, word, bit, text) FEAT_##id = (word) * 32 + (bit),
+#define FEATURE(id, word, bit, text) FEAT_##id = (word)*32 + (bit),
 #include "cpu/features.def"
 #undef FEATURE
 };
@@ -25,7 +37,8 @@ enum cpu_vendor { VENDOR_INTEL, VENDOR_AMD };
 
 struct cpu_model {
     char name[32];
-    enum cpu_vendor vendor; /* the host's: behaviour that differs by vendor follows the host, which is the oracle */
+    enum cpu_vendor vendor; /* the host's: behaviour that differs by vendor follows the host, which
+                               is the oracle */
     char vendor_id[13];
     char brand[49];
     uint32_t signature; /* leaf 1 EAX */
@@ -37,8 +50,9 @@ struct cpu_model {
 };
 
 /*
- * Fills m for "host", "x86-64-v2" or "x86-64-v3" (NULL: "host"): only what doppel implements and the host has. False, with
- * a reason in err, for an unknown name or a host that lacks what the model needs.
+ * Fills m for "host", "x86-64-v2" or "x86-64-v3" (NULL: "host"): only what doppel implements and
+ * the host has. False, with a reason in err, for an unknown name or a host that lacks what the
+ * model needs.
  */
 bool cpu_model_init(struct cpu_model *m, const char *name, char *err, size_t err_bytes) MUST_CHECK;
 

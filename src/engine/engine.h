@@ -2,10 +2,11 @@
 /*
  * The contract between a machine and the engine that runs its vCPUs.
  *
- * An engine runs one vCPU until it has something to say. What needs data from the machine in the middle of an
- * instruction (port and MMIO accesses) is asked through struct platform by a call, because an instruction may need several
- * of them; what ends the run (halt, stop request, breakpoint, triple fault) returns from run(). Both are VM exits: they are
- * counted and timed by reason in one place, vcpu_exit_begin() and vcpu_exit_end().
+ * An engine runs one vCPU until it has something to say. What needs data from the machine in the
+ * middle of an instruction (port and MMIO accesses) is asked through struct platform by a call,
+ * because an instruction may need several of them; what ends the run (halt, stop request,
+ * breakpoint, triple fault) returns from run(). Both are VM exits: they are counted and timed by
+ * reason in one place, vcpu_exit_begin() and vcpu_exit_end().
  */
 #ifndef ENGINE_ENGINE_H
 #define ENGINE_ENGINE_H
@@ -30,7 +31,8 @@ enum run_result {
     RUN_DEBUG,    /* a debugger's breakpoint, watchpoint or step: see vcpu->dbg_hit */
 };
 
-/* What the machine does for a running vCPU. ctx is the machine's. All called on the vCPU's thread. */
+/* What the machine does for a running vCPU. ctx is the machine's. All called on the vCPU's thread.
+ */
 struct platform_ops {
     uint64_t (*port_read)(void *ctx, uint16_t port, unsigned bytes);
     void (*port_write)(void *ctx, uint16_t port, unsigned bytes, uint64_t val);
@@ -40,7 +42,8 @@ struct platform_ops {
     void (*hypercall)(void *ctx, struct cpu *c);
 };
 
-/* The time and interrupt part, which the core reaches through struct cpu_ops; the engine forwards to these. */
+/* The time and interrupt part, which the core reaches through struct cpu_ops; the engine forwards
+ * to these. */
 struct platform_time_ops {
     uint64_t (*tsc)(void *ctx);
     uint64_t (*now_ns)(void *ctx);
@@ -53,7 +56,8 @@ struct platform_time_ops {
     void (*ferr)(void *ctx);
 };
 
-/* What a debugger wants of a vCPU (gdb stub). Changed only while the vCPU is stopped; then engine->debug_update(). */
+/* What a debugger wants of a vCPU (gdb stub). Changed only while the vCPU is stopped; then
+ * engine->debug_update(). */
 struct dbg_bp {
     gva_t at;
     uint32_t bytes;
@@ -77,6 +81,8 @@ struct vcpu {
     unsigned dbg_hit_acc; /* ACC_* of what hit; ACC_EXEC for steps too */
 };
 
+struct trace;
+
 /* What an engine gets when a VM is made. Kept by reference: must outlive the engine's VM. */
 struct engine_config {
     struct mmu *mmu;
@@ -85,6 +91,7 @@ struct engine_config {
     const struct platform_time_ops *time_ops;
     void *ctx; /* for both ops tables */
     struct log_seen *seen;
+    const struct trace *trace; /* NULL: none */
     bool time_exits; /* measure exit_ns (costs two clock reads an exit) */
 };
 
@@ -106,12 +113,13 @@ struct engine_ops {
     void (*vcpu_destroy)(struct vcpu *v);
     /* On the vCPU's own thread. Never called while another thread changes v->cpu. */
     enum run_result (*run)(struct vcpu *v);
-    /* v->cpu was changed from outside (debugger, restore, reset): drop what was derived from it. vCPU stopped. */
+    /* v->cpu was changed from outside (debugger, restore, reset): drop what was derived from it.
+     * vCPU stopped. */
     void (*state_changed)(struct vcpu *v);
     void (*debug_update)(struct vcpu *v);
     /*
-     * Memory as the guest sees it at its present CR3, for debuggers: no A/D bits, no faults, no devices. Returns bytes done
-     * (stops at the first unmapped page). vCPU stopped.
+     * Memory as the guest sees it at its present CR3, for debuggers: no A/D bits, no faults, no
+     * devices. Returns bytes done (stops at the first unmapped page). vCPU stopped.
      */
     uint64_t (*peek)(struct vcpu *v, gva_t at, void *buf, uint64_t bytes);
     uint64_t (*poke)(struct vcpu *v, gva_t at, const void *buf, uint64_t bytes);

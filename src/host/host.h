@@ -15,7 +15,8 @@
 /* A sealed-size memfd of that many bytes; name is for /proc. */
 int host_memfd(const char *name, uint64_t bytes) MUST_CHECK;
 void host_close(int fd);
-/* Shared read-write mapping of a file; huge pages are asked for where the host gives them. NULL on failure, errno set. */
+/* Shared read-write mapping of a file; huge pages are asked for where the host gives them. NULL on
+ * failure, errno set. */
 void *host_map_fd(int fd, uint64_t off_bytes, uint64_t bytes);
 void host_unmap(void *p, uint64_t bytes);
 
@@ -27,6 +28,19 @@ struct host_code {
 };
 int host_code_create(struct host_code *hc, uint64_t bytes) MUST_CHECK;
 void host_code_destroy(struct host_code *hc);
+
+/* ---- traps in generated code: SIGFPE and SIGILL ---- */
+enum host_trap_kind { HOST_TRAP_NONE, HOST_TRAP_FP, HOST_TRAP_INSN };
+struct host_trap {
+    const uint8_t *at;     /* the instruction that may trap */
+    const uint8_t *resume; /* where the thread goes on then, all other registers as they were */
+    volatile enum host_trap_kind hit; /* what happened */
+};
+/* The process's handlers; counted, the first installs and the last removes them. */
+int host_trap_install(void) MUST_CHECK;
+void host_trap_remove(void);
+/* For this thread, until the next call; NULL disarms. */
+void host_trap_arm(struct host_trap *t);
 
 /* ---- locks: ranks ascend; a thread takes locks of ever higher rank ---- */
 enum lock_rank {
@@ -66,7 +80,8 @@ int thread_start(struct thread *t, const char *name, void *(*fn)(void *), void *
 void thread_join(struct thread *t);
 
 /* ---- sleeping on a word (futex) ---- */
-/* Sleeps while *word == val, at most until mono_ns (UINT64_MAX: no limit). Spurious returns happen. */
+/* Sleeps while *word == val, at most until mono_ns (UINT64_MAX: no limit). Spurious returns happen.
+ */
 void host_futex_wait(_Atomic uint32_t *word, uint32_t val, uint64_t mono_ns);
 void host_futex_wake(_Atomic uint32_t *word);
 
@@ -77,7 +92,8 @@ static inline uint64_t host_tsc(void)
 {
     return __builtin_ia32_rdtsc();
 }
-/* The host TSC's frequency in kHz, or 0 when the TSC is not invariant. Measured once per call, takes at most 20 ms. */
+/* The host TSC's frequency in kHz, or 0 when the TSC is not invariant. Measured once per call,
+ * takes at most 20 ms. */
 uint64_t host_tsc_khz(void);
 
 /* Random bytes for the guest (getrandom). */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The message sink: one line to stderr per message. Kept apart from the callers so that a freestanding build can bring
- * its own.
+ * The message sink: one line to stderr per message. Kept apart from the callers so that a
+ * freestanding build can bring its own.
  */
 #include "lib/log.h"
 
@@ -29,7 +29,8 @@ void log_msg(enum log_level level, const char *fmt, ...)
     va_start(ap, fmt);
     (void)vsnprintf(line + n, sizeof(line) - (size_t)n, fmt, ap);
     va_end(ap);
-    /* One write, so that lines of several threads do not mix; \r because the terminal may be raw. */
+    /* One write, so that lines of several threads do not mix; \r because the terminal may be raw.
+     */
     (void)fprintf(stderr, "%s\r\n", line);
 }
 
@@ -41,8 +42,8 @@ bool log_first(struct log_seen *seen, uint64_t key)
 
         if (__atomic_load_n((uint64_t *)&seen->keys[i], __ATOMIC_RELAXED) == key)
             return false;
-        if (__atomic_compare_exchange_n((uint64_t *)&seen->keys[i], &at, key, false, __ATOMIC_RELAXED,
-                                        __ATOMIC_RELAXED))
+        if (__atomic_compare_exchange_n((uint64_t *)&seen->keys[i], &at, key, false,
+                                        __ATOMIC_RELAXED, __ATOMIC_RELAXED))
             return true;
         if (at == key)
             return false;

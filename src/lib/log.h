@@ -16,13 +16,14 @@ enum log_level { LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG };
 void log_msg(enum log_level level, const char *fmt, ...) PRINTF_LIKE(2, 3);
 
 #define log_error(...) log_msg(LOG_ERROR, __VA_ARGS__)
-#define log_warn(...) log_msg(LOG_WARN, __VA_ARGS__)
-#define log_info(...) log_msg(LOG_INFO, __VA_ARGS__)
+#define log_warn(...)  log_msg(LOG_WARN, __VA_ARGS__)
+#define log_info(...)  log_msg(LOG_INFO, __VA_ARGS__)
 #define log_debug(...) log_msg(LOG_DEBUG, __VA_ARGS__)
 
 /*
- * Remembers which of many keys (an MSR number, a port, ...) was already reported, so that a guest cannot flood the
- * log. Bounded: when full, reports nothing more. Zero-initialised; hangs off a VM or a device, never global.
+ * Remembers which of many keys (an MSR number, a port, ...) was already reported, so that a guest
+ * cannot flood the log. Bounded: when full, reports nothing more. Zero-initialised; hangs off a VM
+ * or a device, never global.
  */
 struct log_seen {
     _Atomic uint64_t keys[64];

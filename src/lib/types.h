@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The types and macros every folder shares: address types, the outcome of a guest step, small macros.
+ * The types and macros every folder shares: address types, the outcome of a guest step, small
+ * macros.
  *
  * Freestanding: usable by the semantic core and, later, by a build without an operating system.
  */
@@ -11,7 +12,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* A guest-virtual (x86: linear) address and a guest-physical one. Structs, so that mixing them does not compile. */
+/* A guest-virtual (x86: linear) address and a guest-physical one. Structs, so that mixing them does
+ * not compile. */
 typedef struct {
     uint64_t v;
 } gva_t;
@@ -33,7 +35,8 @@ static inline gpa_t gpa_add(gpa_t a, uint64_t off_bytes)
     return GPA(a.v + off_bytes);
 }
 
-/* What became of an instruction, or of a part of one. On STEP_FAULT the exception is already in the vCPU. */
+/* What became of an instruction, or of a part of one. On STEP_FAULT the exception is already in the
+ * vCPU. */
 enum step {
     STEP_NEXT,  /* it completed */
     STEP_FAULT, /* an exception is pending in cpu->exc; no architectural state was changed */
@@ -42,19 +45,19 @@ enum step {
 
 #define PAGE_SHIFT 12
 #define PAGE_BYTES 4096ull
-#define PAGE_MASK (~(PAGE_BYTES - 1))
+#define PAGE_MASK  (~(PAGE_BYTES - 1))
 
-#define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
-#define container_of(ptr, type, member) ((type *)((char *)(ptr) - offsetof(type, member)))
-#define likely(x) __builtin_expect(!!(x), 1)
-#define unlikely(x) __builtin_expect(!!(x), 0)
-#define MUST_CHECK __attribute__((warn_unused_result))
-#define PRINTF_LIKE(fmt, args) __attribute__((format(printf, fmt, args)))
-#define NOINLINE __attribute__((noinline))
-#define ALWAYS_INLINE inline __attribute__((always_inline))
+#define ARRAY_SIZE(a)                   (sizeof(a) / sizeof((a)[0]))
+#define container_of(ptr, type, member) ((type *)((char *)(ptr)-offsetof(type, member)))
+#define likely(x)                       __builtin_expect(!!(x), 1)
+#define unlikely(x)                     __builtin_expect(!!(x), 0)
+#define MUST_CHECK                      __attribute__((warn_unused_result))
+#define PRINTF_LIKE(fmt, args)          __attribute__((format(printf, fmt, args)))
+#define NOINLINE                        __attribute__((noinline))
+#define ALWAYS_INLINE                   inline __attribute__((always_inline))
 
-#define BIT(n) (1u << (n))
-#define BIT64(n) (1ull << (n))
+#define BIT(n)    (1u << (n))
+#define BIT64(n)  (1ull << (n))
 #define MIN(a, b) ((a) < (b) ? (a) : (b))
 #define MAX(a, b) ((a) > (b) ? (a) : (b))
 
@@ -92,12 +95,13 @@ static inline uint64_t sign_extend(uint64_t x, unsigned bytes)
     return (uint64_t)((int64_t)(x << sh) >> sh);
 }
 
-/* A wrong program, never a wrong guest: prints where and aborts. In all builds; no side effects in cond. */
+/* A wrong program, never a wrong guest: prints where and aborts. In all builds; no side effects in
+ * cond. */
 void bug_at(const char *file, int line, const char *what) __attribute__((noreturn));
-#define BUG_ON(cond)                                                                                                   \
-    do {                                                                                                               \
-        if (unlikely(cond))                                                                                            \
-            bug_at(__FILE__, __LINE__, #cond);                                                                         \
+#define BUG_ON(cond)                           \
+    do {                                       \
+        if (unlikely(cond))                    \
+            bug_at(__FILE__, __LINE__, #cond); \
     } while (0)
 
 #endif

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Guest-physical memory: a sorted list of slots (RAM and ROM), what is known about each of their pages, and the DMA
- * handle by which devices reach them.
+ * Guest-physical memory: a sorted list of slots (RAM and ROM), what is known about each of their
+ * pages, and the DMA handle by which devices reach them.
  *
- * What is behind a page is (file, offset); host pointers into it (hva) are short-lived: good until the caller
- * returns to its loop or takes a lock. Slots change only while all vCPUs are stopped or from the one that asks,
- * under slots_lock; readers take it for reading, or are vCPU threads inside run().
+ * What is behind a page is (file, offset); host pointers into it (hva) are short-lived: good until
+ * the caller returns to its loop or takes a lock. Slots change only while all vCPUs are stopped or
+ * from the one that asks, under slots_lock; readers take it for reading, or are vCPU threads inside
+ * run().
  */
 #ifndef MMU_MMU_H
 #define MMU_MMU_H
@@ -13,10 +14,13 @@
 #include "lib/types.h"
 
 /* Per-page notes, one byte per page, set and cleared atomically. */
-#define PAGE_NOTE_CODE BIT(0)  /* an engine holds decoded or translated code of this page: writes must be told */
-#define PAGE_NOTE_DIRTY BIT(1) /* written since the dirty log was last read (only while logging) */
+#define PAGE_NOTE_CODE \
+    BIT(0) /* an engine holds decoded or translated code of this page: writes must be told */
+#define PAGE_NOTE_DIRTY                                                      \
+    BIT(1) /* written since the dirty log was last read (only while logging) \
+            */
 
-#define SLOT_RO BIT(0)        /* ROM: guest writes go nowhere (reported as MMIO writes to nobody) */
+#define SLOT_RO        BIT(0) /* ROM: guest writes go nowhere (reported as MMIO writes to nobody) */
 #define SLOT_LOG_DIRTY BIT(1)
 
 struct slot {
@@ -30,7 +34,8 @@ struct slot {
     const char *name;
 };
 
-/* Told when a page noted as code was written by someone other than an engine (DMA, a debugger, a loader). Any thread. */
+/* Told when a page noted as code was written by someone other than an engine (DMA, a debugger, a
+ * loader). Any thread. */
 struct code_listener {
     void (*written)(struct code_listener *l, gpa_t at, uint64_t bytes);
     struct code_listener *next;
@@ -48,7 +53,8 @@ struct slot_desc {
     uint64_t bytes; /* both multiples of 4096 */
     unsigned flags;
 };
-/* Makes and maps fresh zeroed memory. -EEXIST on overlap, -ENOMEM. The slot pointer stays good until the slot is removed. */
+/* Makes and maps fresh zeroed memory. -EEXIST on overlap, -ENOMEM. The slot pointer stays good
+ * until the slot is removed. */
 int mmu_slot_add(struct mmu *m, const struct slot_desc *d, struct slot **out) MUST_CHECK;
 void mmu_slot_remove(struct mmu *m, struct slot *s);
 /* The slot that holds `at`, or NULL. */
@@ -67,9 +73,9 @@ static inline uint8_t *slot_hva(const struct slot *s, gpa_t at)
 }
 
 /*
- * Copy from or to guest-physical memory, over slot borders. For loaders, debuggers, and behind the DMA handle.
- * Returns bytes copied: fewer than asked when the range leaves RAM. Writes to ROM are made (loaders fill ROM);
- * writes note dirty pages and tell the code listeners.
+ * Copy from or to guest-physical memory, over slot borders. For loaders, debuggers, and behind the
+ * DMA handle. Returns bytes copied: fewer than asked when the range leaves RAM. Writes to ROM are
+ * made (loaders fill ROM); writes note dirty pages and tell the code listeners.
  */
 uint64_t mmu_read(struct mmu *m, gpa_t at, void *buf, uint64_t bytes);
 uint64_t mmu_write(struct mmu *m, gpa_t at, const void *buf, uint64_t bytes);
@@ -80,8 +86,9 @@ void mmu_unlisten(struct mmu *m, struct code_listener *l);
 void mmu_written(struct mmu *m, gpa_t at, uint64_t bytes);
 
 /*
- * The handle by which one device reaches guest memory; later an IOMMU's domain stands behind it. Reads outside RAM
- * give all ones, writes outside RAM and to ROM are dropped; both return -EFAULT then, else 0.
+ * The handle by which one device reaches guest memory; later an IOMMU's domain stands behind it.
+ * Reads outside RAM give all ones, writes outside RAM and to ROM are dropped; both return -EFAULT
+ * then, else 0.
  */
 struct dma {
     struct mmu *mmu;

@@ -12,17 +12,21 @@
 #include "bus/bus.h"
 #include "engine/engine.h"
 
+struct trace;
+
+/* Copied, but not the strings and what else it points to: they outlive the VM. */
 struct vm_config {
     const char *name; /* NULL: "vm-PID" */
     const struct engine_ops *engine;
     const char *cpu_model; /* NULL: host */
     struct boot_config boot;
-    struct chr *serial;  /* owned by the caller; COM1 */
+    struct chr *serial;   /* owned by the caller; COM1 */
     struct chr *debugcon; /* port E9h, or NULL */
-    bool debug_exit;     /* --device debug-exit */
+    bool debug_exit;      /* --device debug-exit */
     bool no_reboot;
     uint64_t timeout_ns; /* wall time; 0: none */
     bool time_exits;
+    const struct trace *trace; /* NULL: none */
 };
 
 enum vm_state { VM_CREATED, VM_RUNNING, VM_PAUSED, VM_STOPPED };
@@ -33,11 +37,13 @@ struct vm;
 struct vm *vm_create(const struct vm_config *cfg);
 /* Starts vCPU and timer threads. 0 or -errno. */
 int vm_start(struct vm *vm) MUST_CHECK;
-/* Waits until the VM has ended (after reboots, unless no_reboot). Returns why, and the exit status of debug-exit. */
+/* Waits until the VM has ended (after reboots, unless no_reboot). Returns why, and the exit status
+ * of debug-exit. */
 enum stop_reason vm_wait(struct vm *vm, int *status);
 void vm_destroy(struct vm *vm);
 
-/* Any thread. vm_pause returns when all vCPUs stand still at instruction boundaries; clock stopped. Nests by counting. */
+/* Any thread. vm_pause returns when all vCPUs stand still at instruction boundaries; clock stopped.
+ * Nests by counting. */
 void vm_pause(struct vm *vm);
 void vm_resume(struct vm *vm);
 void vm_stop(struct vm *vm, enum stop_reason why, int status);
@@ -50,14 +56,19 @@ unsigned vm_nr_vcpus(const struct vm *vm);
 struct vcpu *vm_vcpu(struct vm *vm, unsigned idx);
 
 /*
- * A debugger attaches: called on the vCPU's thread when run() returned RUN_DEBUG, with the VM paused around it. NULL detaches.
+ * A debugger attaches: called on the vCPU's thread when run() returned RUN_DEBUG, with the VM
+ * paused around it. NULL detaches.
  */
 void vm_set_debug_hook(struct vm *vm, void (*hook)(void *arg, struct vcpu *v), void *arg);
 
 /* The process's exit status for a stop, as documented in doppel(1): 0, 1, 3, 124, debug-exit's. */
 int vm_exit_status(enum stop_reason why, int status);
 
-/* Exit counts and times and instruction counts of all vCPUs as JSON text (one object); malloc'ed, free it. */
+const char *vm_state_text(enum vm_state s);        /* "running" */
+const char *vm_stop_text(enum stop_reason why); /* "power off" */
+
+/* Exit counts and times and instruction counts of all vCPUs as JSON text (one object); malloc'ed,
+ * free it. */
 char *vm_stats_json(struct vm *vm);
 
 #endif

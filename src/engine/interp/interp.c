@@ -1,0 +1,440 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The reference engine: its run loop, debugging, and the engine contract.
+ *
+ * The loop runs between blocks only. There it looks at requests and events, decides whether the
+ * next instruction has to run alone (single step, shadows, watchpoints, breakpoints, self-modifying
+ * code), and else runs a block.
+ */
+#include "engine/interp/handlers.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- running ---- */
+
+static void enter_page(struct ivcpu *v, uint64_t rip, uint64_t lin)
+{
+    CPU(v)->gpr[SLOT_PAGE / 8] = rip - lin % PAGE_BYTES;
+}
+
+static uint64_t linear_rip(const struct cpu *c)
+{
+    return c->mode & MODE_CS64 ? c->rip : (uint32_t)(c->rip + c->seg[SEG_CS].base);
+}
+
+static void run_ops(struct ivcpu *v, const struct op *op)
+{
+    while (op)
+        op = op->fn(v, op);
+}
+
+/* Everything that other threads and earlier instructions left to do. False: run() returns *res. */
+static bool serve(struct ivcpu *v, enum run_result *res)
+{
+    struct cpu *c = CPU(v);
+    uint32_t req = __atomic_load_n((uint32_t *)&c->req, __ATOMIC_ACQUIRE);
+    uint64_t rip = c->rip;
+
+    if (req & REQ_STOP) {
+        __atomic_fetch_and((uint32_t *)&c->req, ~REQ_STOP, __ATOMIC_ACQ_REL);
+        *res = RUN_STOPPED;
+        return false;
+    }
+    if (req & REQ_CODE) {
+        __atomic_fetch_and((uint32_t *)&c->req, ~REQ_CODE, __ATOMIC_ACQ_REL);
+        code_drop_written(v);
+    }
+    if (req)
+        v->vc.nr_exits[EXIT_REQUEST]++;
+    if (cpu_take_events(c) != STEP_NEXT || c->activity == CPU_SHUTDOWN) {
+        v->vc.nr_exits[EXIT_TRIPLE]++;
+        *res = RUN_SHUTDOWN;
+        return false;
+    }
+    if (c->rip != rip)
+        v->vc.nr_exits[EXIT_IRQ]++;
+    return true;
+}
+
+/* Stop for the debugger. Returns false, as its callers do then. */
+static bool debug_stop(struct ivcpu *v, gva_t at, enum run_result *res)
+{
+    v->vc.dbg_hit = at;
+    v->vc.dbg_hit_acc = ACC_EXEC;
+    v->dbg_resume = true;
+    v->vc.nr_exits[EXIT_DEBUG]++;
+    *res = RUN_DEBUG;
+    return false;
+}
+
+static bool deliver(struct ivcpu *v, enum run_result *res)
+{
+    struct cpu *c = CPU(v);
+
+    v->vc.nr_exits[EXIT_EXCEPTION]++;
+    if (cpu_deliver(c) == STEP_NEXT && c->activity != CPU_SHUTDOWN)
+        return !v->vc.dbg.step || debug_stop(v, GVA(c->rip), res);
+    v->vc.nr_exits[EXIT_TRIPLE]++;
+    *res = RUN_SHUTDOWN;
+    return false;
+}
+
+/* Is there an instruction breakpoint at RIP? The debugger's stop before the guest sees anything. */
+static bool at_breakpoint(struct ivcpu *v, enum run_result *res, bool *fault)
+{
+    struct cpu *c = CPU(v);
+    gva_t at = GVA(linear_rip(c));
+    uint64_t hit;
+
+    *fault = false;
+    for (unsigned i = 0; i < v->vc.dbg.nr_bps && !v->dbg_resume; i++)
+        if (v->vc.dbg.bps[i].acc == ACC_EXEC && v->vc.dbg.bps[i].at.v == at.v)
+            return !debug_stop(v, at, res);
+    /* RF suppresses instruction breakpoints for one instruction (SDM 3, "Instruction-Breakpoint
+     * Exception Condition"). */
+    if ((c->dr7 & 0xff) && !(c->rflags & RFLAGS_RF)) {
+        hit = cpu_match_bp(c, at, 1, ACC_EXEC);
+        if (hit) {
+            (void)!raise_db(c, hit);
+            *fault = true;
+        }
+    }
+    return false;
+}
+
+/* Drops all native stubs and the decoded code that points to them. TODO(several vCPUs): stop the
+ * others first. */
+static void make_native_room(struct ivcpu *v)
+{
+    code_drop_all(v);
+    block_bury(v);
+    memset(v->crosses, 0, sizeof(v->crosses));
+    native_cache_reset(v->vm->native);
+}
+
+/*
+ * TF at the start of an instruction traces it (SDM 3, "Single-Step Exception Condition"), but for
+ * those that clear TF on the way into a handler.
+ */
+static bool enters_untraced(const struct cpu *c, const struct op *op)
+{
+    if (c->rflags & RFLAGS_TF)
+        return false;
+    return op->fn == op_int || op->fn == op_int3 || op->fn == op_into || op->fn == op_int1 ||
+           op->fn == op_syscall;
+}
+
+/* One instruction, uncached, with all that needs to be looked at per instruction. False: run()
+ * returns *res. */
+static bool step(struct ivcpu *v, enum run_result *res)
+{
+    struct cpu *c = CPU(v);
+    bool tf = c->rflags & RFLAGS_TF, fault;
+    uint64_t rf = c->rflags & RFLAGS_RF;
+    const struct op *op;
+
+    v->wait_step = false;
+    if (v->code_bps) {
+        if (at_breakpoint(v, res, &fault))
+            return false;
+        v->dbg_resume = false;
+        if (fault)
+            return deliver(v, res);
+    }
+    enter_page(v, c->rip, linear_rip(c));
+    op = step_decode(v);
+    if (op && op->fn == op_native_full) {
+        make_native_room(v);
+        op = step_decode(v);
+    }
+    if (op) {
+        v->stepping = true;
+        v->cur = NULL;
+        v->vc.nr_insns++;
+        run_ops(v, op);
+        v->stepping = false;
+    }
+    if (v->leave == LEAVE_FAULT) {
+        v->vc.nr_insns -= op != NULL;
+        return deliver(v, res);
+    }
+    if (v->leave == LEAVE_EXIT) {
+        *res = RUN_SHUTDOWN;
+        return false;
+    }
+    /* RF is cleared once an instruction has completed, unless that one set it (IRET, POPF does
+     * not). */
+    if (rf && op && op->fn != op_iret)
+        c->rflags &= ~(uint64_t)RFLAGS_RF;
+    if (tf && op && !enters_untraced(c, op))
+        c->pending_dbg |= DR6_BS;
+    if (v->dbg_stop) { /* a watchpoint: dbg_hit tells which */
+        v->dbg_stop = false;
+        v->dbg_resume = true;
+        v->vc.nr_exits[EXIT_DEBUG]++;
+        *res = RUN_DEBUG;
+        return false;
+    }
+    if (v->vc.dbg.step)
+        return debug_stop(v, GVA(c->rip), res);
+    return true;
+}
+
+/* Has the next instruction to run alone? */
+static bool must_step(const struct ivcpu *v)
+{
+    const struct cpu *c = &v->vc.cpu;
+
+    return v->wait_step || (c->rflags & (RFLAGS_TF | RFLAGS_RF)) || c->shadow_sti ||
+           c->shadow_movss || v->code_bps || v->vc.dbg.step;
+}
+
+static struct block *next_block(struct ivcpu *v)
+{
+    struct cpu *c = CPU(v);
+    uint32_t key = v->key | (c->mode & MODE_USER);
+    struct jump *j = &v->jumps[(c->rip ^ c->rip >> 12) & (JUMP_CACHE - 1)];
+    struct block *b;
+
+    /* Outside flat code the limit and base have to be looked at each time. */
+    if (likely(j->rip == c->rip && j->gen == v->jump_gen && j->key == key && (key & KEY_FLAT_CS)))
+        return j->block;
+    b = block_find(v);
+    if (b)
+        *j = (struct jump){ .rip = c->rip, .block = b, .key = key, .gen = v->jump_gen };
+    return b;
+}
+
+/* One block and those chained to it. False: run() returns *res. */
+static bool run_block(struct ivcpu *v, enum run_result *res)
+{
+    struct cpu *c = CPU(v);
+    struct block **link = v->link, *b;
+
+    b = next_block(v);
+    if (unlikely(!b)) {
+        v->link = NULL;
+        if (v->leave == LEAVE_FAULT)
+            return deliver(v, res);
+        v->wait_step = true;
+        return true;
+    }
+    /* v->link was cleared if code was dropped since it was set. */
+    if (link && v->link == link)
+        *link = b;
+    v->link = NULL;
+    enter_page(v, c->rip, b->gpa);
+    v->cur = b;
+    v->vc.nr_insns += b->nr_insns;
+    run_ops(v, b->ops);
+    if (unlikely(v->graveyard)) {
+        v->link = NULL; /* may point into one of them */
+        block_bury(v);
+    }
+    switch (v->leave) {
+    case LEAVE_FAULT:
+        return deliver(v, res);
+    case LEAVE_STEP:
+        v->wait_step = true;
+        return true;
+    case LEAVE_EXIT:
+        *res = RUN_SHUTDOWN;
+        return false;
+    default:
+        return true;
+    }
+}
+
+static enum run_result interp_run(struct vcpu *vc)
+{
+    struct ivcpu *v = container_of(vc, struct ivcpu, vc);
+    struct cpu *c = CPU(v);
+    enum run_result res = RUN_STOPPED;
+
+    for (;;) {
+        if (c->req || c->pending_dbg || c->shadow_sti || c->shadow_movss ||
+            c->activity != CPU_RUNNING || cpu_event_ready(c)) {
+            /* What a shadow holds back is due after one instruction, not after a block. */
+            v->wait_step |= c->shadow_sti || c->shadow_movss;
+            v->link = NULL;
+            if (!serve(v, &res))
+                return res;
+            if (c->activity == CPU_HALTED || c->activity == CPU_WAIT_SIPI) {
+                vc->nr_exits[EXIT_HLT]++;
+                return RUN_HALTED;
+            }
+        }
+        tlb_set_view(v);
+        v->key = block_key(c);
+        if (unlikely(must_step(v))) {
+            v->link = NULL;
+            if (!step(v, &res))
+                return res;
+            if (v->graveyard)
+                block_bury(v);
+        } else if (!run_block(v, &res)) {
+            return res;
+        }
+    }
+}
+
+/* ---- the contract ---- */
+
+static int interp_probe(char *why, size_t why_bytes)
+{
+    (void)why, (void)why_bytes;
+    return 0; /* plain C on an x86-64 host */
+}
+
+static int interp_vm_create(const struct engine_config *cfg, struct engine_vm **out)
+{
+    struct interp_vm *vm = calloc(1, sizeof(*vm));
+    int rc;
+
+    if (!vm)
+        return -ENOMEM;
+    vm->evm.ops = &interp_engine;
+    vm->evm.cfg = *cfg;
+    rc = native_cache_create(&vm->native);
+    if (rc < 0) {
+        free(vm);
+        return rc;
+    }
+    lock_init(&vm->lock, LOCK_CODE);
+    lock_init(&vm->split_lock, LOCK_LEAF);
+    vm->listener.written = code_listen;
+    mmu_listen(cfg->mmu, &vm->listener);
+    *out = &vm->evm;
+    return 0;
+}
+
+static void interp_vm_destroy(struct engine_vm *evm)
+{
+    struct interp_vm *vm = container_of(evm, struct interp_vm, evm);
+
+    mmu_unlisten(evm->cfg.mmu, &vm->listener);
+    native_cache_destroy(vm->native);
+    lock_destroy(&vm->lock);
+    lock_destroy(&vm->split_lock);
+    free(vm);
+}
+
+static int interp_vcpu_create(struct engine_vm *evm, uint32_t id, struct vcpu **out)
+{
+    struct interp_vm *vm = container_of(evm, struct interp_vm, evm);
+    struct ivcpu *v = aligned_alloc(64, align_up(sizeof(*v), 64));
+
+    if (!v)
+        return -ENOMEM;
+    memset(v, 0, sizeof(*v));
+    v->vm = vm;
+    v->vc.engine = &interp_engine;
+    v->vc.evm = evm;
+    v->vc.cpu.id = id;
+    v->vc.cpu.model = evm->cfg.model;
+    v->vc.cpu.ops = &interp_cpu_ops;
+    v->vc.cpu.seen = evm->cfg.seen;
+    for (unsigned i = 0; i < TLB_ENTRIES; i++)
+        v->no_view[i] =
+            (struct tlbe){ .tag_r = TLB_NO_TAG, .tag_w = TLB_NO_TAG, .tag_x = TLB_NO_TAG };
+    v->jump_gen = 1;
+    tlb_flush_all(v);
+    tlb_set_view(v);
+    cpu_reset(&v->vc.cpu, RESET_POWER_ON);
+    lock_take(&vm->lock);
+    v->next = vm->vcpus;
+    vm->vcpus = v;
+    lock_drop(&vm->lock);
+    *out = &v->vc;
+    return 0;
+}
+
+static void interp_vcpu_destroy(struct vcpu *vc)
+{
+    struct ivcpu *v = container_of(vc, struct ivcpu, vc), **p;
+
+    lock_take(&v->vm->lock);
+    for (p = &v->vm->vcpus; *p != v; p = &(*p)->next)
+        ;
+    *p = v->next;
+    lock_drop(&v->vm->lock);
+    code_drop_all(v);
+    block_bury(v);
+    free(v);
+}
+
+static void interp_state_changed(struct vcpu *vc)
+{
+    struct ivcpu *v = container_of(vc, struct ivcpu, vc);
+
+    cpu_update_mode(&vc->cpu);
+    tlb_flush_all(v);
+    v->link = NULL;
+    interp_debug_update(vc);
+}
+
+void interp_debug_update(struct vcpu *vc)
+{
+    struct ivcpu *v = container_of(vc, struct ivcpu, vc);
+    const struct cpu *c = &vc->cpu;
+
+    v->watching = v->code_bps = false;
+    for (unsigned i = 0; i < vc->dbg.nr_bps; i++)
+        *(vc->dbg.bps[i].acc == ACC_EXEC ? &v->code_bps : &v->watching) = true;
+    for (unsigned i = 0; i < 4; i++) {
+        if (!(c->dr7 >> (2 * i) & 3))
+            continue;
+        *((c->dr7 >> (16 + 4 * i) & 3) == 0 ? &v->code_bps : &v->watching) = true;
+    }
+    /* Pages that are watched lose their tags, pages that no longer are may get them. */
+    tlb_flush_all(v);
+}
+
+/* Page by page through the guest's tables. */
+static uint64_t guest_copy(struct vcpu *vc, gva_t at, void *buf, const void *from, uint64_t bytes)
+{
+    struct mmu *m = vc->evm->cfg.mmu;
+    uint64_t done = 0;
+
+    while (done < bytes) {
+        uint64_t n = MIN(bytes - done, PAGE_BYTES - (at.v + done) % PAGE_BYTES), got;
+        gpa_t pa;
+
+        if (!cpu_peek_walk(&vc->cpu, gva_add(at, done), &pa))
+            break;
+        got = from ? mmu_write(m, pa, (const uint8_t *)from + done, n)
+                   : mmu_read(m, pa, (uint8_t *)buf + done, n);
+        done += got;
+        if (got < n)
+            break;
+    }
+    return done;
+}
+
+static uint64_t interp_peek(struct vcpu *vc, gva_t at, void *buf, uint64_t bytes)
+{
+    return guest_copy(vc, at, buf, NULL, bytes);
+}
+
+static uint64_t interp_poke(struct vcpu *vc, gva_t at, const void *buf, uint64_t bytes)
+{
+    return guest_copy(vc, at, NULL, buf, bytes);
+}
+
+const struct engine_ops interp_engine = {
+    .name = "interp",
+    .about = "interpreter: the reference, runs on any x86-64 host",
+    .probe = interp_probe,
+    .vm_create = interp_vm_create,
+    .vm_destroy = interp_vm_destroy,
+    .vcpu_create = interp_vcpu_create,
+    .vcpu_destroy = interp_vcpu_destroy,
+    .run = interp_run,
+    .state_changed = interp_state_changed,
+    .debug_update = interp_debug_update,
+    .peek = interp_peek,
+    .poke = interp_poke,
+};

@@ -1,0 +1,463 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The reference engine, inside: decoded operations, blocks of them, the software TLB, and the fast
+ * paths every handler uses. Nobody outside this folder includes it, but for engines that hand
+ * instructions to interp.
+ *
+ * Code is decoded once per guest-physical address and mode into blocks of struct op, which never
+ * leave their page, and executed by threaded code: each handler calls the next op's handler in tail
+ * position. A handler either completes its instruction and goes on with NEXT, or leaves the block
+ * with NULL and v->leave telling why.
+ */
+#ifndef ENGINE_INTERP_INTERP_H
+#define ENGINE_INTERP_INTERP_H
+
+#include "engine/engine.h"
+#include "engine/interp/native.h"
+#include "host/host.h"
+
+/* Register operands are byte offsets into cpu.gpr[], so that AH is "offset of RAX + 1". Two slots
+ * behind the GPRs: */
+#define SLOT_ZERO (NR_GPRS * 8) /* always 0: an absent base or index */
+#define SLOT_PAGE                                                                                 \
+    (NR_GPRS * 8 + 8) /* RIP of the start of the current code page: base of RIP-relative operands \
+                       */
+#define NOT_A_REG 0xff
+
+struct ivcpu;
+struct op;
+struct block;
+typedef const struct op *(*op_fn)(struct ivcpu *v, const struct op *op);
+
+/* How the memory operand's address is made; 0 is the plain case of 64-bit code: base + index *
+ * scale + disp. */
+#define ADDR_SEG BIT(0) /* add a segment base and check limits as the mode says */
+#define ADDR_A32 BIT(1) /* 32-bit address size */
+#define ADDR_A16 BIT(2)
+
+struct op {
+    op_fn fn;
+    uint8_t dst, src; /* register offsets, or NOT_A_REG when that operand is memory or immediate */
+    uint8_t base, index; /* register offsets for the address */
+    uint8_t scale;       /* shift count */
+    uint8_t seg;         /* enum seg_id; also tells #SS from #GP */
+    uint8_t addr;        /* ADDR_* */
+    uint8_t bytes;       /* operand size */
+    uint16_t off;        /* of the instruction in its page */
+    uint8_t len;
+    uint8_t aux; /* handler's own */
+    uint8_t aux2;
+    uint8_t prefix; /* OP_* */
+    uint8_t fl;     /* decode.c's own */
+    int64_t disp;
+    union {
+        uint64_t imm;
+        const struct native_stub *stub;
+        struct block *self; /* direct branches that may be chained */
+    };
+};
+
+#define OP_LOCK    BIT(0)
+#define OP_REP     BIT(1) /* F3 */
+#define OP_REPNE   BIT(2) /* F2 */
+#define OP_REXW    BIT(3)
+#define OP_MEM     BIT(4) /* has a memory operand */
+#define OP_SRC_IMM BIT(5)
+#define OP_A32     BIT(6) /* address size, for string instructions and LOOP */
+#define OP_A16     BIT(7)
+
+/* What of the mode a block's decoding depends on. */
+#define KEY_MODE      (MODE_PE | MODE_LMA | MODE_CS64 | MODE_CS32 | MODE_SS32 | MODE_VM86)
+#define KEY_FLAT_CS   BIT(16) /* base 0, limit 4 GB: branches within the page may be chained */
+#define KEY_FLAT_DATA BIT(17) /* the same for DS, ES and SS, all writable: no checks needed */
+
+#define BLOCK_MAX_OPS 48
+
+struct block {
+    uint64_t gpa; /* of the first instruction */
+    uint32_t key;
+    uint16_t nr_insns;
+    uint16_t bytes; /* of guest code */
+    struct block *hash_next;
+    struct block *page_next;
+    struct block
+        *chain[2];   /* successors in the same page: taken, fall-through; NULL: not yet known */
+    struct op ops[]; /* nr_insns of them and an end op, when the last is not a branch */
+};
+
+/* Decoded code of one guest page. */
+struct code_page {
+    uint64_t page; /* gpa >> 12 */
+    struct block *blocks;
+    uint64_t lines;         /* bit n: bytes 64n..64n+63 hold decoded code */
+    unsigned near_misses;   /* stores to the page that hit no code */
+    struct code_page *next; /* hash chain */
+};
+
+#define TLB_ENTRIES 1024
+#define TLB_NO_TAG  1ull /* never equal to a page address */
+struct tlbe {
+    uint64_t tag_r, tag_w, tag_x; /* page address, or TLB_NO_TAG */
+    uintptr_t add;                /* hva = add + linear */
+};
+/* What the fast paths do not need of an entry. */
+struct tlb_note {
+    uint64_t page; /* guest-physical page number */
+    uint64_t lin;  /* linear page address */
+    uint8_t shift; /* size of the guest's page it was cut from */
+    bool global;
+};
+struct tlb {
+    struct tlbe e[TLB_ENTRIES];
+    struct tlb_note note[TLB_ENTRIES];
+};
+
+/* Which rights an access has: the TLB is kept per view. */
+enum tlb_view { VIEW_USER, VIEW_KERNEL, VIEW_KERNEL_AC, NR_VIEWS };
+
+#define JUMP_CACHE 4096
+struct jump {
+    uint64_t rip;
+    struct block *block;
+    uint64_t gen;
+    uint32_t key;
+};
+
+/* Instructions that cross a page, decoded; checked by their bytes at each use. */
+#define CROSS_CACHE 256
+struct cross {
+    uint32_t key;
+    uint8_t len;
+    uint8_t bytes[15];
+    uint16_t off;
+    struct op op;
+};
+
+enum leave {
+    LEAVE_NEXT,  /* cpu.rip is the next instruction */
+    LEAVE_FAULT, /* an exception is pending; cpu.rip is the instruction */
+    LEAVE_STEP,  /* cpu.rip is the instruction; it has to be run alone (self-modifying code,
+                    watchpoints) */
+    LEAVE_EXIT,  /* as STEP_EXIT */
+};
+
+struct interp_vm {
+    struct engine_vm evm;
+    struct native_cache *native;
+    struct code_listener listener;
+    struct lock lock;       /* guards vcpus and their queues of written pages */
+    struct lock split_lock; /* LOCKed accesses that no host instruction can do at once */
+    struct ivcpu *vcpus;
+};
+
+#define HASH_BUCKETS  16384
+#define PAGE_BUCKETS  4096
+#define WRITTEN_QUEUE 64
+
+struct ivcpu {
+    struct vcpu vc;   /* first: the contract's view, and in it first the registers */
+    struct tlbe *tlb; /* the current view's entries */
+    struct tlb views[NR_VIEWS];
+    struct tlbe no_view[TLB_ENTRIES]; /* never filled: every access takes the slow half, which
+                                         checks alignment */
+    uint64_t val;                     /* result of a slow load */
+    uint64_t lin;                     /* result of a slow address computation */
+    enum leave leave;
+    bool stepping;           /* the instruction runs alone */
+    bool wait_step;          /* the next instruction has to run alone */
+    uint32_t key;            /* current block key */
+    uint64_t jump_gen;       /* jump cache entries of older generations are dead */
+    struct block *cur;       /* being executed, for instruction counts */
+    struct block **link;     /* where the block left last wants its successor noted, or NULL */
+    struct block *graveyard; /* blocks dropped while one of them may be running */
+    struct block *hash[HASH_BUCKETS];
+    struct code_page *pages[PAGE_BUCKETS];
+    uint64_t code_bytes; /* memory in blocks */
+    unsigned nr_written; /* pages written by others; WRITTEN_QUEUE + 1: all. Guarded by vm->lock */
+    uint64_t written[WRITTEN_QUEUE];
+    uint64_t large_lo,
+        large_hi;    /* entries cut from large pages lie in here: INVLPG of any of it flushes all */
+    bool watching;   /* data watchpoints exist, the guest's or a debugger's */
+    bool code_bps;   /* DR7 or the debugger has instruction breakpoints */
+    bool dbg_resume; /* do not stop again at the breakpoint we stand on */
+    bool dbg_stop;   /* a debugger's watchpoint hit during the instruction */
+    struct interp_vm *vm;
+    struct ivcpu *next;
+    struct jump jumps[JUMP_CACHE];
+    struct cross crosses[CROSS_CACHE];
+    struct op step_ops[2];
+};
+
+/* ---- tlb.c ---- */
+/* The slow halves of a memory access. False: leave the block, v->leave is set. op tells #SS from
+ * #GP; may be NULL. */
+bool load_slow(struct ivcpu *v, const struct op *op, uint64_t lin, unsigned bytes);
+bool store_slow(struct ivcpu *v, const struct op *op, uint64_t lin, unsigned bytes, uint64_t val);
+/* Checks that a store will succeed and loads the old value: first half of a read-modify-write. */
+bool rmw_slow(struct ivcpu *v, const struct op *op, uint64_t lin, unsigned bytes);
+/*
+ * A host pointer for an atomic access of `bytes` bytes, or NULL: v->leave is set, or (LEAVE_NEXT)
+ * the place is not one piece of RAM and the caller uses rmw_slow/store_slow under the split lock.
+ */
+void *atomic_ptr(struct ivcpu *v, const struct op *op, uint64_t lin, unsigned bytes);
+/* Linear address of op's operand when op->addr is not 0, in v->lin. False: leave. */
+bool addr_slow(struct ivcpu *v, const struct op *op, unsigned bytes, unsigned acc);
+/* The same for an offset computed by the caller (string instructions, bit strings), in op->seg or
+ * another segment. */
+bool addr_in(struct ivcpu *v, const struct op *op, enum seg_id seg, uint64_t off, unsigned bytes,
+             unsigned acc);
+static inline bool addr_of(struct ivcpu *v, const struct op *op, uint64_t off, unsigned bytes,
+                           unsigned acc)
+{
+    return addr_in(v, op, op->seg, off, bytes, acc);
+}
+/* Effective address (offset) of op's operand. */
+uint64_t effective(const struct ivcpu *v, const struct op *op);
+/* Host pointer to the code at lin and its guest-physical address; NULL: leave (fault). */
+const uint8_t *fetch_ptr(struct ivcpu *v, uint64_t lin, gpa_t *at);
+/* Pointer to RAM for n bytes from lin in one page with the right, or NULL without any effect: for
+ * bulk string moves. */
+uint8_t *bulk_ptr(struct ivcpu *v, uint64_t lin, bool write);
+void tlb_flush_all(struct ivcpu *v);
+/* A page got code: stores to it must be seen from now on. */
+void tlb_protect_page(struct ivcpu *v, uint64_t page);
+void tlb_set_view(struct ivcpu *v);
+extern const struct cpu_ops interp_cpu_ops;
+
+/* ---- interp.c ---- */
+/* Breakpoints changed, the guest's or the debugger's. */
+void interp_debug_update(struct vcpu *vc);
+
+/* ---- block.c ---- */
+/* The block at the current RIP, decoded if need be. NULL: leave (fetch fault), or v->leave =
+ * LEAVE_STEP: step instead. */
+struct block *block_find(struct ivcpu *v);
+/* Drops this vCPU's decoded code that overlaps [at, at + bytes). True if there was any. */
+bool code_drop(struct ivcpu *v, gpa_t at, uint64_t bytes);
+void code_drop_all(struct ivcpu *v);
+/* Works off what others have written (REQ_CODE). */
+void code_drop_written(struct ivcpu *v);
+/* A store by this vCPU to a page noted as code: true if decoded code was dropped. */
+bool code_stored(struct ivcpu *v, gpa_t at, unsigned bytes);
+void code_listen(struct code_listener *l, gpa_t at, uint64_t bytes);
+/* Frees dropped blocks; only when none is being executed. */
+void block_bury(struct ivcpu *v);
+uint32_t block_key(const struct cpu *c);
+/* Decodes the one instruction at the current RIP into v->step_ops. NULL: leave. */
+const struct op *step_decode(struct ivcpu *v);
+
+/* ---- decode.c ---- */
+/*
+ * Decodes the instruction at bytes (avail of them) into *op; off is its offset in its page. Returns
+ * its length; 0: more bytes are needed than avail; an instruction that does not exist becomes an op
+ * that raises #UD.
+ */
+unsigned decode_insn(struct ivcpu *v, uint32_t key, const uint8_t *bytes, unsigned avail,
+                     uint16_t off, struct op *op);
+/* Does this op end its block? */
+bool op_ends_block(const struct op *op);
+/* Replace flag-setting handlers by plain ones where nobody looks at the flags. ops[0..nr) in order.
+ */
+void drop_dead_flags(struct op *ops, unsigned nr);
+const struct op *op_end(struct ivcpu *v, const struct op *op);
+
+/* ---- the fast paths ---- */
+
+typedef uint8_t __attribute__((may_alias)) alias8;
+typedef uint16_t __attribute__((may_alias)) alias16;
+typedef uint32_t __attribute__((may_alias)) alias32;
+typedef uint64_t __attribute__((may_alias)) alias64;
+typedef uint16_t __attribute__((may_alias, aligned(1))) una16;
+typedef uint32_t __attribute__((may_alias, aligned(1))) una32;
+typedef uint64_t __attribute__((may_alias, aligned(1))) una64;
+typedef uint8_t una8 __attribute__((may_alias));
+
+#define CPU(v)            (&(v)->vc.cpu)
+#define REG(v, bits, off) (*(alias##bits *)((char *)CPU(v)->gpr + (off)))
+
+/* Threaded code: handlers call each other in tail position, which needs an optimizing compiler;
+ * otherwise (sanitizers) the loop does. */
+#ifdef DOPPEL_SAN
+#define GOTO(v, o) return (o)
+#else
+#define GOTO(v, o) return (o)->fn((v), (o))
+#endif
+#define NEXT(v, op) GOTO(v, (op) + 1)
+
+static inline uint64_t op_rip(const struct ivcpu *v, const struct op *op)
+{
+    return v->vc.cpu.gpr[SLOT_PAGE / 8] + op->off;
+}
+
+/* Outside 64-bit code the instruction pointer has 32 bits. */
+static inline uint64_t ip_mask(const struct cpu *c, uint64_t ip)
+{
+    return likely(c->mode & MODE_CS64) ? ip : (uint32_t)ip;
+}
+
+/* Make cpu.rip and cpu.next_rip true, before the core is called. */
+static inline void sync_rip(struct ivcpu *v, const struct op *op)
+{
+    struct cpu *c = CPU(v);
+
+    c->rip = ip_mask(c, op_rip(v, op));
+    c->next_rip = ip_mask(c, op_rip(v, op) + op->len);
+}
+
+/* Leave the block because of a fault or a retry: v->leave was set by who found out. */
+NOINLINE const struct op *leave_here(struct ivcpu *v, const struct op *op);
+/* Leave the block with what a core function returned; on STEP_NEXT to cpu.next_rip. */
+NOINLINE const struct op *leave_step(struct ivcpu *v, const struct op *op, enum step st);
+/* The same, cpu.rip having been set by the function on STEP_NEXT. */
+NOINLINE const struct op *leave_jump(struct ivcpu *v, const struct op *op, enum step st);
+/* An exception raised by a handler itself. */
+NOINLINE const struct op *leave_raise(struct ivcpu *v, const struct op *op, enum vector vec);
+NOINLINE const struct op *leave_gp0(struct ivcpu *v, const struct op *op);
+
+/* Go on after a core call that does not end the block; but end it when the core's stores dropped
+ * decoded code. */
+#define NEXT_OR_LEAVE(v, op, st)                          \
+    do {                                                  \
+        enum step st_ = (st);                             \
+        if (unlikely(st_ != STEP_NEXT || (v)->graveyard)) \
+            return leave_step(v, op, st_);                \
+        NEXT(v, op);                                      \
+    } while (0)
+
+static ALWAYS_INLINE uint64_t plain_ea(const struct ivcpu *v, const struct op *op)
+{
+    return (uint64_t)op->disp + REG(v, 64, op->base) + (REG(v, 64, op->index) << op->scale);
+}
+
+/* Sets `lin` to the linear address of op's memory operand, or leaves. */
+#define ADDRESS(v, op, lin, nbytes, acc)                  \
+    do {                                                  \
+        if (likely(!(op)->addr)) {                        \
+            lin = plain_ea(v, op);                        \
+        } else {                                          \
+            if (unlikely(!addr_slow(v, op, nbytes, acc))) \
+                return leave_here(v, op);                 \
+            lin = (v)->lin;                               \
+        }                                                 \
+    } while (0)
+
+/*
+ * The sum keeps a page and the next one in different entries, which TLB_HIT needs, and the kernel's
+ * stacks from meeting its linear map (Linux boot: 4.0 to 0.4 million fills, measured as EXIT_FILL).
+ */
+static ALWAYS_INLINE unsigned tlb_index(uint64_t lin)
+{
+    return ((lin >> PAGE_SHIFT) + (lin >> (PAGE_SHIFT + 10))) & (TLB_ENTRIES - 1);
+}
+
+static ALWAYS_INLINE struct tlbe *tlb_at(struct ivcpu *v, uint64_t lin)
+{
+    return &v->tlb[tlb_index(lin)];
+}
+
+/* One compare finds the page and that the access does not cross it: the next page is in another
+ * entry. */
+#define TLB_HIT(e, right, lin, nbytes) \
+    likely((e)->tag_##right == (((lin) + (nbytes)-1) & PAGE_MASK))
+
+#define LOAD(v, op, bits, lin, out)                \
+    do {                                           \
+        const struct tlbe *e_ = tlb_at(v, lin);    \
+        if (TLB_HIT(e_, r, lin, bits / 8)) {       \
+            out = *(una##bits *)(e_->add + (lin)); \
+        } else {                                   \
+            if (!load_slow(v, op, lin, bits / 8))  \
+                return leave_here(v, op);          \
+            out = (uint##bits##_t)(v)->val;        \
+        }                                          \
+    } while (0)
+
+#define STORE(v, op, bits, lin, value)                                       \
+    do {                                                                     \
+        const struct tlbe *e_ = tlb_at(v, lin);                              \
+        if (TLB_HIT(e_, w, lin, bits / 8))                                   \
+            *(una##bits *)(e_->add + (lin)) = (uint##bits##_t)(value);       \
+        else if (!store_slow(v, op, lin, bits / 8, (uint##bits##_t)(value))) \
+            return leave_here(v, op);                                        \
+    } while (0)
+
+/* Read-modify-write without LOCK: `expr` computes the new value from `old`. Flags are set only once
+ * the store is certain. */
+#define LOAD_RMW(v, op, bits, lin, old)            \
+    do {                                           \
+        const struct tlbe *e_ = tlb_at(v, lin);    \
+        if (TLB_HIT(e_, w, lin, bits / 8)) {       \
+            old = *(una##bits *)(e_->add + (lin)); \
+        } else {                                   \
+            if (!rmw_slow(v, op, lin, bits / 8))   \
+                return leave_here(v, op);          \
+            old = (uint##bits##_t)(v)->val;        \
+        }                                          \
+    } while (0)
+
+/* Write a register of the given width: 32-bit results clear the upper half (SDM 1, "General-Purpose
+ * Registers in 64-Bit Mode"). */
+static ALWAYS_INLINE void set_reg8(struct ivcpu *v, unsigned off, uint64_t x)
+{
+    REG(v, 8, off) = (uint8_t)x;
+}
+static ALWAYS_INLINE void set_reg16(struct ivcpu *v, unsigned off, uint64_t x)
+{
+    REG(v, 16, off) = (uint16_t)x;
+}
+static ALWAYS_INLINE void set_reg32(struct ivcpu *v, unsigned off, uint64_t x)
+{
+    REG(v, 64, off) = (uint32_t)x;
+}
+static ALWAYS_INLINE void set_reg64(struct ivcpu *v, unsigned off, uint64_t x)
+{
+    REG(v, 64, off) = x;
+}
+/* By a size known only at run time. */
+uint64_t get_reg(const struct ivcpu *v, unsigned off, unsigned bytes);
+void set_reg(struct ivcpu *v, unsigned off, unsigned bytes, uint64_t x);
+
+/* ---- flags from the host's own ALU ---- */
+/* LAHF's AH in bits 8..15 and SETO's result in bit 0, merged into RFLAGS. */
+static ALWAYS_INLINE uint64_t merge_flags(uint64_t rflags, uint32_t ahal)
+{
+    return (rflags & ~(uint64_t)RFLAGS_ARITH) | ((ahal >> 8) & (RFLAGS_ARITH & 0xff)) |
+           ((uint64_t)(ahal & 1) << 11);
+}
+
+/* The sixteen conditions of Jcc, SETcc, CMOVcc (SDM 1, "EFLAGS Condition Codes"). cc is a constant
+ * in every caller that matters. */
+static ALWAYS_INLINE bool condition(uint64_t f, unsigned cc)
+{
+    bool r;
+
+    switch (cc >> 1) {
+    case 0:
+        r = f & RFLAGS_OF;
+        break;
+    case 1:
+        r = f & RFLAGS_CF;
+        break;
+    case 2:
+        r = f & RFLAGS_ZF;
+        break;
+    case 3:
+        r = f & (RFLAGS_CF | RFLAGS_ZF);
+        break;
+    case 4:
+        r = f & RFLAGS_SF;
+        break;
+    case 5:
+        r = f & RFLAGS_PF;
+        break;
+    case 6:
+        r = ((f >> 7) ^ (f >> 11)) & 1;
+        break;
+    default:
+        r = (((f >> 7) ^ (f >> 11)) & 1) || (f & RFLAGS_ZF);
+        break;
+    }
+    return r != (cc & 1);
+}
+
+#endif

@@ -1,0 +1,320 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * String instructions with and without REP (SDM 2, REP). The registers are brought up to date after
+ * every element or bulk, so a fault or an interrupt in the middle finds the state the manual
+ * promises and the instruction starts again.
+ */
+#include "engine/interp/handlers.h"
+
+#include <string.h>
+
+struct string {
+    unsigned n; /* element size */
+    unsigned addr_bytes;
+    uint64_t mask;  /* of offsets and count */
+    uint64_t step;  /* n or -n */
+    uint64_t count; /* left, this one included */
+    bool rep;
+};
+
+static struct string string_begin(const struct ivcpu *v, const struct op *op)
+{
+    struct string s = { .n = op->bytes };
+
+    s.addr_bytes = op->prefix & OP_A16 ? 2 : op->prefix & OP_A32 ? 4 : 8;
+    s.mask = ~0ull >> (64 - 8 * s.addr_bytes);
+    s.step = v->vc.cpu.rflags & RFLAGS_DF ? -(uint64_t)s.n : s.n;
+    s.rep = op->prefix & (OP_REP | OP_REPNE);
+    s.count = s.rep ? v->vc.cpu.gpr[RCX] & s.mask : 1;
+    return s;
+}
+
+static uint64_t offset(const struct ivcpu *v, const struct string *s, enum gpr r)
+{
+    return v->vc.cpu.gpr[r] & s->mask;
+}
+
+/*
+ * Moves an index register by nr elements. A 32-bit one clears the upper half, as any 32-bit write.
+ */
+static void advance(struct ivcpu *v, const struct string *s, enum gpr r, uint64_t nr)
+{
+    set_reg(v, r * 8, s->addr_bytes, (v->vc.cpu.gpr[r] + s->step * nr) & s->mask);
+}
+
+static void count_down(struct ivcpu *v, struct string *s, uint64_t nr)
+{
+    s->count -= nr;
+    if (s->rep)
+        set_reg(v, RCX * 8, s->addr_bytes, s->count);
+}
+
+/* Should a REP pause at this iteration: somebody asks for the vCPU, or it is single-stepped? */
+static bool string_pause(const struct ivcpu *v, const struct string *s)
+{
+    return s->count && (v->stepping || v->vc.cpu.req);
+}
+
+/* Leave with RIP at the instruction itself: it goes on from the registers. */
+static const struct op *string_again(struct ivcpu *v, const struct op *op)
+{
+    struct cpu *c = CPU(v);
+
+    c->rip = ip_mask(c, op_rip(v, op));
+    v->leave = LEAVE_NEXT;
+    return NULL;
+}
+
+/*
+ * How many elements can be done at once from offset off: they stay in its page and do not wrap;
+ * only forwards and where no limits have to be checked (64-bit or flat code).
+ */
+static uint64_t bulk_count(const struct ivcpu *v, const struct op *op, const struct string *s,
+                           uint64_t off, uint64_t lin)
+{
+    uint64_t in_page = (PAGE_BYTES - lin % PAGE_BYTES) / s->n, room;
+
+    if (v->stepping || s->step != s->n || (op->addr & ADDR_SEG && !(v->vc.cpu.mode & MODE_CS64)))
+        return 0;
+    room = s->addr_bytes == 8 ? in_page : (s->mask - off) / s->n;
+    return MIN(MIN(in_page, room), s->count);
+}
+
+static const struct op *movs(struct ivcpu *v, const struct op *op)
+{
+    struct string s = string_begin(v, op);
+
+    while (s.count) {
+        uint64_t src, dst, so = offset(v, &s, RSI), dof = offset(v, &s, RDI), nr = 0, x;
+
+        if (!addr_of(v, op, so, s.n, ACC_READ))
+            return leave_here(v, op);
+        src = v->lin;
+        if (!addr_in(v, op, SEG_ES, dof, s.n, ACC_WRITE))
+            return leave_here(v, op);
+        dst = v->lin;
+        if (s.count > 1) {
+            nr = MIN(bulk_count(v, op, &s, so, src), bulk_count(v, op, &s, dof, dst));
+            if (nr && dst - src < nr * s.n) /* each element may be the source of a later one */
+                nr = 0;
+        }
+        if (nr) {
+            const uint8_t *from = bulk_ptr(v, src, false);
+            uint8_t *to = from ? bulk_ptr(v, dst, true) : NULL;
+
+            if (to)
+                memmove(to, from, nr * s.n);
+            else
+                nr = 0;
+        }
+        if (!nr) {
+            if (!load_n(v, op, src, s.n, &x))
+                return leave_here(v, op);
+            if (!store_slow(v, op, dst, s.n, x))
+                return leave_here(v, op);
+            nr = 1;
+        }
+        advance(v, &s, RSI, nr);
+        advance(v, &s, RDI, nr);
+        count_down(v, &s, nr);
+        if (string_pause(v, &s))
+            return string_again(v, op);
+    }
+    NEXT(v, op);
+}
+
+static void fill(uint8_t *to, uint64_t x, unsigned n, uint64_t nr)
+{
+    switch (n) {
+    case 1:
+        memset(to, (int)x, nr);
+        return;
+    case 2:
+        for (uint64_t i = 0; i < nr; i++)
+            ((una16 *)to)[i] = (uint16_t)x;
+        return;
+    case 4:
+        for (uint64_t i = 0; i < nr; i++)
+            ((una32 *)to)[i] = (uint32_t)x;
+        return;
+    default:
+        for (uint64_t i = 0; i < nr; i++)
+            ((una64 *)to)[i] = x;
+        return;
+    }
+}
+
+static const struct op *stos(struct ivcpu *v, const struct op *op)
+{
+    struct string s = string_begin(v, op);
+    uint64_t x = get_reg(v, RAX * 8, s.n);
+
+    while (s.count) {
+        uint64_t off = offset(v, &s, RDI), nr = 0, dst;
+        uint8_t *to;
+
+        if (!addr_in(v, op, SEG_ES, off, s.n, ACC_WRITE))
+            return leave_here(v, op);
+        dst = v->lin;
+        if (s.count > 1)
+            nr = bulk_count(v, op, &s, off, dst);
+        to = nr ? bulk_ptr(v, dst, true) : NULL;
+        if (to) {
+            fill(to, x, s.n, nr);
+        } else {
+            if (!store_slow(v, op, dst, s.n, x))
+                return leave_here(v, op);
+            nr = 1;
+        }
+        advance(v, &s, RDI, nr);
+        count_down(v, &s, nr);
+        if (string_pause(v, &s))
+            return string_again(v, op);
+    }
+    NEXT(v, op);
+}
+
+static const struct op *lods(struct ivcpu *v, const struct op *op)
+{
+    struct string s = string_begin(v, op);
+
+    while (s.count) {
+        uint64_t x;
+
+        if (!addr_of(v, op, offset(v, &s, RSI), s.n, ACC_READ) || !load_n(v, op, v->lin, s.n, &x))
+            return leave_here(v, op);
+        set_reg(v, RAX * 8, s.n, x);
+        advance(v, &s, RSI, 1);
+        count_down(v, &s, 1);
+        if (string_pause(v, &s))
+            return string_again(v, op);
+    }
+    NEXT(v, op);
+}
+
+static void compare(struct ivcpu *v, unsigned n, uint64_t a, uint64_t b)
+{
+    uint32_t fl;
+
+    if (n == 8) {
+        asm("cmpq %[b], %[a]\n\tlahf\n\tseto %%al" : "=&a"(fl) : [a] "r"(a), [b] "r"(b) : "cc");
+    } else if (n == 4) {
+        asm("cmpl %k[b], %k[a]\n\tlahf\n\tseto %%al" : "=&a"(fl) : [a] "r"(a), [b] "r"(b) : "cc");
+    } else if (n == 2) {
+        asm("cmpw %w[b], %w[a]\n\tlahf\n\tseto %%al" : "=&a"(fl) : [a] "r"(a), [b] "r"(b) : "cc");
+    } else {
+        asm("cmpb %b[b], %b[a]\n\tlahf\n\tseto %%al" : "=&a"(fl) : [a] "q"(a), [b] "q"(b) : "cc");
+    }
+    CPU(v)->rflags = merge_flags(CPU(v)->rflags, fl);
+}
+
+/* REPE (F3) goes on while equal, REPNE (F2) while not. */
+static bool compare_ends(const struct ivcpu *v, const struct op *op, const struct string *s)
+{
+    bool zf = v->vc.cpu.rflags & RFLAGS_ZF;
+
+    return s->rep && (op->prefix & OP_REP ? !zf : zf);
+}
+
+static const struct op *cmps(struct ivcpu *v, const struct op *op)
+{
+    struct string s = string_begin(v, op);
+
+    while (s.count) {
+        uint64_t a, b;
+
+        if (!addr_of(v, op, offset(v, &s, RSI), s.n, ACC_READ) || !load_n(v, op, v->lin, s.n, &a) ||
+            !addr_in(v, op, SEG_ES, offset(v, &s, RDI), s.n, ACC_READ) ||
+            !load_n(v, op, v->lin, s.n, &b))
+            return leave_here(v, op);
+        compare(v, s.n, a, b);
+        advance(v, &s, RSI, 1);
+        advance(v, &s, RDI, 1);
+        count_down(v, &s, 1);
+        if (compare_ends(v, op, &s))
+            break;
+        if (string_pause(v, &s))
+            return string_again(v, op);
+    }
+    NEXT(v, op);
+}
+
+static const struct op *scas(struct ivcpu *v, const struct op *op)
+{
+    struct string s = string_begin(v, op);
+
+    while (s.count) {
+        uint64_t b;
+
+        if (!addr_in(v, op, SEG_ES, offset(v, &s, RDI), s.n, ACC_READ) ||
+            !load_n(v, op, v->lin, s.n, &b))
+            return leave_here(v, op);
+        compare(v, s.n, get_reg(v, RAX * 8, s.n), b);
+        advance(v, &s, RDI, 1);
+        count_down(v, &s, 1);
+        if (compare_ends(v, op, &s))
+            break;
+        if (string_pause(v, &s))
+            return string_again(v, op);
+    }
+    NEXT(v, op);
+}
+
+/* ---- INS and OUTS: end their blocks, since a device may ask for anything ---- */
+
+static bool string_io_allowed(struct ivcpu *v, const struct op *op, const struct string *s)
+{
+    sync_rip(v, op);
+    if (cpu_check_io(CPU(v), (uint16_t)CPU(v)->gpr[RDX], s->n) == STEP_NEXT)
+        return true;
+    v->leave = LEAVE_FAULT;
+    return false;
+}
+
+static const struct op *ins(struct ivcpu *v, const struct op *op)
+{
+    struct string s = string_begin(v, op);
+
+    if (!string_io_allowed(v, op, &s))
+        return leave_here(v, op);
+    while (s.count) {
+        uint64_t dst;
+
+        /* The place is checked before the device is read: a read may not be repeated. */
+        if (!addr_in(v, op, SEG_ES, offset(v, &s, RDI), s.n, ACC_WRITE))
+            return leave_here(v, op);
+        dst = v->lin;
+        if (!rmw_slow(v, op, dst, s.n))
+            return leave_here(v, op);
+        if (!store_slow(v, op, dst, s.n, io_read(v, (uint16_t)CPU(v)->gpr[RDX], s.n)))
+            return leave_here(v, op);
+        advance(v, &s, RDI, 1);
+        count_down(v, &s, 1);
+        if (string_pause(v, &s))
+            return string_again(v, op);
+    }
+    return leave_step(v, op, STEP_NEXT);
+}
+
+static const struct op *outs(struct ivcpu *v, const struct op *op)
+{
+    struct string s = string_begin(v, op);
+
+    if (!string_io_allowed(v, op, &s))
+        return leave_here(v, op);
+    while (s.count) {
+        uint64_t x;
+
+        if (!addr_of(v, op, offset(v, &s, RSI), s.n, ACC_READ) || !load_n(v, op, v->lin, s.n, &x))
+            return leave_here(v, op);
+        io_write(v, (uint16_t)CPU(v)->gpr[RDX], s.n, x);
+        advance(v, &s, RSI, 1);
+        count_down(v, &s, 1);
+        if (string_pause(v, &s))
+            return string_again(v, op);
+    }
+    return leave_step(v, op, STEP_NEXT);
+}
+
+const op_fn op_movs = movs, op_stos = stos, op_lods = lods, op_cmps = cmps, op_scas = scas,
+            op_ins = ins, op_outs = outs;

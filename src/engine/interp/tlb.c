@@ -1,0 +1,714 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Memory as the interpreter sees it: the software TLB, the slow halves of accesses, and struct
+ * cpu_ops.
+ *
+ * A TLB entry gets its read, write or execute tag only after a page walk for that very kind of
+ * access has succeeded, so a tag match needs no rights check. What must not go fast never gets a
+ * tag: MMIO, ROM for writing, pages with decoded code for writing, pages with watchpoints, and
+ * everything while alignment checks are on.
+ */
+#include "engine/interp/handlers.h"
+
+#include <string.h>
+
+/* A piece of an access that lies in one page. */
+struct span {
+    uint8_t *hva; /* NULL: not RAM, ask the platform */
+    gpa_t at;
+    struct slot *slot;
+};
+
+void tlb_set_view(struct ivcpu *v)
+{
+    const struct cpu *c = CPU(v);
+
+    if (is_user(c))
+        v->tlb = (c->cr0 & CR0_AM) && (c->rflags & RFLAGS_AC) ? v->no_view : v->views[VIEW_USER].e;
+    else
+        v->tlb = v->views[c->mode & MODE_AC ? VIEW_KERNEL_AC : VIEW_KERNEL].e;
+}
+
+static enum tlb_view view_of(const struct cpu *c, unsigned acc)
+{
+    if (acc & ACC_USER)
+        return VIEW_USER;
+    if (acc & ACC_IMPLICIT)
+        return VIEW_KERNEL;
+    if (is_user(c) && !(acc & ACC_SUPER))
+        return VIEW_USER;
+    return c->rflags & RFLAGS_AC ? VIEW_KERNEL_AC : VIEW_KERNEL;
+}
+
+static void tlbe_clear(struct tlbe *e)
+{
+    e->tag_r = e->tag_w = e->tag_x = TLB_NO_TAG;
+}
+
+void tlb_flush_all(struct ivcpu *v)
+{
+    for (unsigned w = 0; w < NR_VIEWS; w++)
+        for (unsigned i = 0; i < TLB_ENTRIES; i++)
+            tlbe_clear(&v->views[w].e[i]);
+    v->large_lo = UINT64_MAX;
+    v->large_hi = 0;
+    v->jump_gen++;
+}
+
+static void flush_nonglobal(struct ivcpu *v)
+{
+    for (unsigned w = 0; w < NR_VIEWS; w++)
+        for (unsigned i = 0; i < TLB_ENTRIES; i++)
+            if (!v->views[w].note[i].global)
+                tlbe_clear(&v->views[w].e[i]);
+    v->jump_gen++;
+}
+
+/* Entries are 4 KB; those cut from a larger page all go with it. */
+static void flush_page(struct ivcpu *v, uint64_t lin)
+{
+    for (unsigned w = 0; w < NR_VIEWS; w++) {
+        struct tlb *t = &v->views[w];
+
+        tlbe_clear(&t->e[tlb_index(lin)]);
+        if (lin < v->large_lo || lin >= v->large_hi)
+            continue;
+        for (unsigned i = 0; i < TLB_ENTRIES; i++)
+            if (t->note[i].shift > PAGE_SHIFT && (t->note[i].lin ^ lin) >> t->note[i].shift == 0)
+                tlbe_clear(&t->e[i]);
+    }
+    v->jump_gen++;
+}
+
+void tlb_protect_page(struct ivcpu *v, uint64_t page)
+{
+    for (unsigned w = 0; w < NR_VIEWS; w++)
+        for (unsigned i = 0; i < TLB_ENTRIES; i++)
+            if (v->views[w].note[i].page == page)
+                v->views[w].e[i].tag_w = TLB_NO_TAG;
+}
+
+/* Does a debugger or the guest watch data in this page? */
+static bool page_watched(const struct ivcpu *v, uint64_t lin)
+{
+    for (unsigned i = 0; i < v->vc.dbg.nr_bps; i++) {
+        const struct dbg_bp *b = &v->vc.dbg.bps[i];
+
+        if (b->acc != ACC_EXEC && b->at.v < (lin & PAGE_MASK) + PAGE_BYTES &&
+            b->at.v + b->bytes > (lin & PAGE_MASK))
+            return true;
+    }
+    return (v->vc.cpu.dr7 & 0xff) && cpu_bp_in_page(&v->vc.cpu, GVA(lin & PAGE_MASK), false);
+}
+
+static void fill(struct ivcpu *v, struct tlb *t, const struct walk *w, const struct span *s)
+{
+    struct tlbe *e = &t->e[tlb_index(w->at.v)];
+    struct tlb_note *note = &t->note[tlb_index(w->at.v)];
+    uint64_t tag = w->at.v & PAGE_MASK;
+    bool watched = page_watched(v, w->at.v);
+
+    if (note->page != s->at.v >> PAGE_SHIFT ||
+        (e->add + tag) != (uintptr_t)(s->hva - s->at.v % PAGE_BYTES) ||
+        (e->tag_r != tag && e->tag_w != tag && e->tag_x != tag))
+        tlbe_clear(e);
+    note->page = s->at.v >> PAGE_SHIFT;
+    note->global = w->global;
+    note->lin = tag;
+    note->shift = (uint8_t)w->shift;
+    e->add = (uintptr_t)s->hva - w->at.v;
+    if (w->acc & ACC_EXEC) {
+        e->tag_x = tag;
+    } else if (!watched) {
+        e->tag_r = tag;
+        if ((w->acc & ACC_WRITE) && !(s->slot->notes[slot_page(s->slot, s->at)] & PAGE_NOTE_CODE))
+            e->tag_w = tag;
+    }
+    if (w->shift > PAGE_SHIFT) {
+        uint64_t bytes = 1ull << w->shift, lo = align_down(w->at.v, bytes);
+
+        v->large_lo = MIN(v->large_lo, lo);
+        v->large_hi = MAX(v->large_hi, lo + bytes - 1 + (lo + bytes != 0));
+    }
+}
+
+/* Finds one page's piece; walks and fills when needed. */
+static enum step span_find(struct ivcpu *v, uint64_t lin, unsigned acc, struct span *s)
+{
+    struct cpu *c = CPU(v);
+    struct tlb *t = &v->views[view_of(c, acc)];
+    const struct tlbe *e = &t->e[tlb_index(lin)];
+    uint64_t tag = acc & ACC_EXEC ? e->tag_x : acc & ACC_WRITE ? e->tag_w : e->tag_r, start;
+    struct walk w = { .at = GVA(lin), .acc = acc };
+    enum step st;
+
+    if (tag == (lin & PAGE_MASK)) {
+        s->hva = (uint8_t *)(e->add + lin);
+        s->at = GPA(t->note[tlb_index(lin)].page << PAGE_SHIFT | lin % PAGE_BYTES);
+        s->slot = NULL;
+        return STEP_NEXT;
+    }
+    start = vcpu_exit_begin(&v->vc, EXIT_FILL);
+    st = cpu_walk(c, &w);
+    vcpu_exit_end(&v->vc, EXIT_FILL, start);
+    if (st != STEP_NEXT)
+        return st;
+    s->at = w.pa;
+    s->hva = NULL;
+    s->slot = mmu_slot_find(v->vm->evm.cfg.mmu, w.pa);
+    if (!s->slot || apic_claims(c, w.pa) || ((acc & ACC_WRITE) && (s->slot->flags & SLOT_RO)))
+        return STEP_NEXT;
+    s->hva = slot_hva(s->slot, w.pa);
+    if ((acc & ACC_WRITE) && (s->slot->flags & SLOT_LOG_DIRTY))
+        s->slot->notes[slot_page(s->slot, w.pa)] |= PAGE_NOTE_DIRTY;
+    fill(v, t, &w, s);
+    return STEP_NEXT;
+}
+
+/* ---- checks that only the slow half makes ---- */
+
+static bool fault(struct ivcpu *v, enum step st)
+{
+    v->leave = st == STEP_FAULT ? LEAVE_FAULT : LEAVE_EXIT;
+    return false;
+}
+
+/* Watchpoints: an instruction that touches one runs alone, so that what it hits is known to be its.
+ */
+static bool watch(struct ivcpu *v, uint64_t lin, unsigned bytes, unsigned acc)
+{
+    struct cpu *c = CPU(v);
+    uint64_t hit;
+
+    if (likely(!v->watching))
+        return true;
+    if (!page_watched(v, lin) && !page_watched(v, lin + bytes - 1))
+        return true;
+    if (!v->stepping) {
+        v->leave = LEAVE_STEP;
+        return false;
+    }
+    hit = cpu_match_bp(c, GVA(lin), bytes, acc);
+    c->pending_dbg |= hit;
+    for (unsigned i = 0; i < v->vc.dbg.nr_bps; i++) {
+        const struct dbg_bp *b = &v->vc.dbg.bps[i];
+
+        if (b->acc == ACC_EXEC || (b->acc == ACC_WRITE && !(acc & ACC_WRITE)))
+            continue;
+        if (b->at.v < lin + bytes && lin < b->at.v + b->bytes) {
+            v->dbg_stop = true;
+            v->vc.dbg_hit = b->at;
+            v->vc.dbg_hit_acc = b->acc;
+        }
+    }
+    return true;
+}
+
+/* SDM 3, "Alignment Check Exception": CR0.AM, RFLAGS.AC and CPL 3; naturally aligned up to 8 bytes.
+ */
+static bool check(struct ivcpu *v, const struct op *op, uint64_t lin, unsigned bytes, unsigned acc)
+{
+    struct cpu *c = CPU(v);
+
+    if (c->mode & MODE_LMA && (!is_canonical(c, lin) || !is_canonical(c, lin + bytes - 1)))
+        return fault(v, op && op->seg == SEG_SS ? raise_ss(c, 0) : raise_gp(c, 0));
+    if (unlikely(v->tlb == v->no_view) && (lin & (bytes - 1)))
+        return fault(v, raise_err(c, VEC_AC, 0));
+    return watch(v, lin, bytes, acc);
+}
+
+/* A store to a page that holds decoded code. The instruction then runs alone: what it changes may
+ * be itself. */
+static bool store_may_go(struct ivcpu *v, const struct span *s, unsigned bytes)
+{
+    struct slot *slot = s->slot;
+
+    if (!slot) /* by a TLB entry with a write tag: no code there */
+        return true;
+    if (!(slot->notes[slot_page(slot, s->at)] & PAGE_NOTE_CODE))
+        return true;
+    if (!code_stored(v, s->at, bytes) || v->stepping)
+        return true;
+    v->leave = LEAVE_STEP;
+    return false;
+}
+
+/* ---- devices ---- */
+
+static uint64_t mmio_read(struct ivcpu *v, gpa_t at, unsigned bytes)
+{
+    const struct engine_config *cfg = &v->vm->evm.cfg;
+    enum exit_reason why = apic_claims(CPU(v), at) ? EXIT_APIC : EXIT_MMIO;
+    uint64_t t = vcpu_exit_begin(&v->vc, why), x;
+
+    if (why == EXIT_APIC) /* registers are 32 bits wide; narrower reads see their bytes */
+        x = apic_mmio_read(CPU(v), at.v & 0xffc) >> (8 * (at.v & 3));
+    else
+        x = cfg->ops->mmio_read(cfg->ctx, at, bytes);
+    vcpu_exit_end(&v->vc, why, t);
+    return low_bytes(x, bytes);
+}
+
+static void mmio_write(struct ivcpu *v, gpa_t at, unsigned bytes, uint64_t val)
+{
+    const struct engine_config *cfg = &v->vm->evm.cfg;
+    enum exit_reason why = apic_claims(CPU(v), at) ? EXIT_APIC : EXIT_MMIO;
+    uint64_t t = vcpu_exit_begin(&v->vc, why);
+
+    if (why == EXIT_APIC) {
+        apic_mmio_write(CPU(v), (uint32_t)(at.v & 0xfff), (uint32_t)val);
+        /* An EOI or a lower TPR may let something through: do not chain past it. */
+        if (cpu_event_ready(CPU(v)))
+            __atomic_fetch_or((uint32_t *)&CPU(v)->req, REQ_IRQ, __ATOMIC_RELAXED);
+    } else {
+        cfg->ops->mmio_write(cfg->ctx, at, bytes, val);
+    }
+    vcpu_exit_end(&v->vc, why, t);
+}
+
+static uint64_t span_read(struct ivcpu *v, const struct span *s, unsigned bytes)
+{
+    uint64_t x = 0;
+
+    if (!s->hva) {
+        if (bytes & (bytes - 1)) { /* an odd piece of an access across pages */
+            for (unsigned i = 0; i < bytes; i++)
+                x |= mmio_read(v, gpa_add(s->at, i), 1) << (8 * i);
+            return x;
+        }
+        return mmio_read(v, s->at, bytes);
+    }
+    memcpy(&x, s->hva, bytes);
+    return x;
+}
+
+static void span_write(struct ivcpu *v, const struct span *s, unsigned bytes, uint64_t val)
+{
+    if (s->hva) {
+        memcpy(s->hva, &val, bytes);
+    } else if (bytes & (bytes - 1)) {
+        for (unsigned i = 0; i < bytes; i++)
+            mmio_write(v, gpa_add(s->at, i), 1, val >> (8 * i));
+    } else {
+        mmio_write(v, s->at, bytes, val);
+    }
+}
+
+/* ---- accesses of instructions ---- */
+
+/* The pieces of an access of up to 8 bytes: one, or two when it crosses a page. */
+struct pieces {
+    struct span s[2];
+    unsigned n[2];
+};
+
+static bool find_pieces(struct ivcpu *v, const struct op *op, uint64_t lin, unsigned bytes,
+                        unsigned acc, struct pieces *p)
+{
+    unsigned left = (unsigned)(PAGE_BYTES - lin % PAGE_BYTES);
+    enum step st;
+
+    if (!check(v, op, lin, bytes, acc))
+        return false;
+    p->n[0] = MIN(bytes, left);
+    p->n[1] = bytes - p->n[0];
+    st = span_find(v, lin, acc, &p->s[0]);
+    if (st == STEP_NEXT && p->n[1]) {
+        uint64_t next = lin + left;
+
+        st = span_find(v, CPU(v)->mode & MODE_LMA ? next : (uint32_t)next, acc, &p->s[1]);
+    }
+    if (st != STEP_NEXT)
+        return fault(v, st);
+    if (!(acc & ACC_WRITE))
+        return true;
+    return store_may_go(v, &p->s[0], p->n[0]) && (!p->n[1] || store_may_go(v, &p->s[1], p->n[1]));
+}
+
+bool load_slow(struct ivcpu *v, const struct op *op, uint64_t lin, unsigned bytes)
+{
+    struct pieces p;
+
+    if (!find_pieces(v, op, lin, bytes, ACC_READ, &p))
+        return false;
+    v->val = span_read(v, &p.s[0], p.n[0]);
+    if (p.n[1])
+        v->val |= span_read(v, &p.s[1], p.n[1]) << (8 * p.n[0]);
+    return true;
+}
+
+bool store_slow(struct ivcpu *v, const struct op *op, uint64_t lin, unsigned bytes, uint64_t val)
+{
+    struct pieces p;
+
+    if (!find_pieces(v, op, lin, bytes, ACC_WRITE, &p))
+        return false;
+    span_write(v, &p.s[0], p.n[0], val);
+    if (p.n[1])
+        span_write(v, &p.s[1], p.n[1], val >> (8 * p.n[0]));
+    return true;
+}
+
+bool rmw_slow(struct ivcpu *v, const struct op *op, uint64_t lin, unsigned bytes)
+{
+    struct pieces p;
+
+    if (!find_pieces(v, op, lin, bytes, ACC_WRITE, &p))
+        return false;
+    v->val = span_read(v, &p.s[0], p.n[0]);
+    if (p.n[1])
+        v->val |= span_read(v, &p.s[1], p.n[1]) << (8 * p.n[0]);
+    return true;
+}
+
+void *atomic_ptr(struct ivcpu *v, const struct op *op, uint64_t lin, unsigned bytes)
+{
+    const struct tlbe *e = tlb_at(v, lin);
+    struct pieces p;
+
+    if (TLB_HIT(e, w, lin, bytes))
+        return (void *)(e->add + lin);
+    v->leave = LEAVE_NEXT;
+    if (lin % PAGE_BYTES + bytes > PAGE_BYTES)
+        return NULL;
+    if (!find_pieces(v, op, lin, bytes, ACC_WRITE, &p))
+        return NULL;
+    return p.s[0].hva;
+}
+
+uint8_t *bulk_ptr(struct ivcpu *v, uint64_t lin, bool write)
+{
+    const struct tlbe *e = tlb_at(v, lin);
+
+    return (write ? e->tag_w : e->tag_r) == (lin & PAGE_MASK) ? (uint8_t *)(e->add + lin) : NULL;
+}
+
+bool load_n(struct ivcpu *v, const struct op *op, uint64_t lin, unsigned bytes, uint64_t *out)
+{
+    const struct tlbe *e = tlb_at(v, lin);
+
+    *out = 0;
+    if (TLB_HIT(e, r, lin, bytes)) {
+        memcpy(out, (void *)(e->add + lin), bytes);
+        return true;
+    }
+    if (!load_slow(v, op, lin, bytes))
+        return false;
+    *out = v->val;
+    return true;
+}
+
+/* ---- addresses ---- */
+
+uint64_t effective(const struct ivcpu *v, const struct op *op)
+{
+    uint64_t ea = plain_ea(v, op);
+
+    return op->addr & ADDR_A32 ? (uint32_t)ea : op->addr & ADDR_A16 ? (uint16_t)ea : ea;
+}
+
+bool addr_in(struct ivcpu *v, const struct op *op, enum seg_id seg, uint64_t off, unsigned bytes,
+             unsigned acc)
+{
+    struct cpu *c = CPU(v);
+    enum step st;
+    gva_t lin;
+
+    if (op->addr & ADDR_A32)
+        off = (uint32_t)off;
+    else if (op->addr & ADDR_A16)
+        off = (uint16_t)off;
+    if (c->mode & MODE_CS64) {
+        v->lin = seg == SEG_FS || seg == SEG_GS ? off + c->seg[seg].base : off;
+        return true;
+    }
+    if (!(op->addr & ADDR_SEG)) {
+        v->lin = (uint32_t)off;
+        return true;
+    }
+    st = cpu_linear(c, seg, off, bytes, acc, &lin);
+    if (st != STEP_NEXT)
+        return fault(v, st);
+    v->lin = lin.v;
+    return true;
+}
+
+bool addr_slow(struct ivcpu *v, const struct op *op, unsigned bytes, unsigned acc)
+{
+    return addr_in(v, op, op->seg, plain_ea(v, op), bytes, acc);
+}
+
+bool get_linear(struct ivcpu *v, const struct op *op, unsigned bytes, unsigned acc, uint64_t *lin)
+{
+    if (!op->addr) {
+        *lin = plain_ea(v, op);
+        return true;
+    }
+    if (!addr_slow(v, op, bytes, acc))
+        return false;
+    *lin = v->lin;
+    return true;
+}
+
+/* ---- code ---- */
+
+const uint8_t *fetch_ptr(struct ivcpu *v, uint64_t lin, gpa_t *at)
+{
+    struct cpu *c = CPU(v);
+    struct span s;
+    enum step st;
+
+    if (c->mode & MODE_LMA && !is_canonical(c, lin)) {
+        (void)fault(v, raise_gp(c, 0));
+        return NULL;
+    }
+    st = span_find(v, lin, ACC_EXEC, &s);
+    if (st == STEP_NEXT && !s.hva) {
+        if (log_first(c->seen, 0xfe7c4ull << 40 | s.at.v >> PAGE_SHIFT))
+            log_warn("guest: runs code outside of RAM at guest-physical %#llx (RIP %#llx)",
+                     (unsigned long long)s.at.v, (unsigned long long)c->rip);
+        st = raise_ud(c); /* the bus gives all ones, and FF FF is no instruction */
+    }
+    if (st != STEP_NEXT) {
+        (void)fault(v, st);
+        return NULL;
+    }
+    *at = s.at;
+    return s.hva;
+}
+
+/* ---- struct cpu_ops ---- */
+
+static struct ivcpu *of_cpu(struct cpu *c)
+{
+    return container_of(c, struct ivcpu, vc.cpu);
+}
+
+/* Any length, page by page; all pages are checked before the first byte moves. */
+static enum step core_access(struct cpu *c, gva_t at, void *buf, const void *from, unsigned bytes,
+                             unsigned acc)
+{
+    struct ivcpu *v = of_cpu(c);
+    unsigned done, n;
+    struct span s;
+
+    for (done = 0; done < bytes; done += n) {
+        uint64_t lin = at.v + done;
+        enum step st;
+
+        if (!(c->mode & MODE_LMA))
+            lin = (uint32_t)lin;
+        else if (!is_canonical(c, lin))
+            return raise_gp(c, 0);
+        n = (unsigned)MIN(bytes - done, PAGE_BYTES - lin % PAGE_BYTES);
+        st = span_find(v, lin, acc, &s);
+        if (st != STEP_NEXT)
+            return st;
+        if (n == bytes)
+            break; /* one page: no second round */
+    }
+    for (done = 0; done < bytes && (buf || from); done += n) {
+        uint64_t lin = at.v + done;
+
+        if (!(c->mode & MODE_LMA))
+            lin = (uint32_t)lin;
+        n = (unsigned)MIN(bytes - done, PAGE_BYTES - lin % PAGE_BYTES);
+        if (n != bytes && span_find(v, lin, acc, &s) != STEP_NEXT)
+            return STEP_FAULT;
+        if (from && s.slot && s.hva && (s.slot->notes[slot_page(s.slot, s.at)] & PAGE_NOTE_CODE))
+            (void)code_stored(v, s.at, n);
+        if (s.hva && buf)
+            memcpy((uint8_t *)buf + done, s.hva, n);
+        else if (s.hva)
+            memcpy(s.hva, (const uint8_t *)from + done, n);
+        else
+            for (unsigned i = 0; i < n; i++) {
+                if (buf)
+                    ((uint8_t *)buf)[done + i] = (uint8_t)mmio_read(v, gpa_add(s.at, i), 1);
+                else
+                    mmio_write(v, gpa_add(s.at, i), 1, ((const uint8_t *)from)[done + i]);
+            }
+    }
+    return STEP_NEXT;
+}
+
+static enum step core_read(struct cpu *c, gva_t at, void *buf, unsigned bytes, unsigned acc)
+{
+    return core_access(c, at, buf, NULL, bytes, acc & ~ACC_WRITE);
+}
+
+static enum step core_write(struct cpu *c, gva_t at, const void *buf, unsigned bytes, unsigned acc)
+{
+    return core_access(c, at, NULL, buf, bytes, acc | ACC_WRITE);
+}
+
+static enum step core_probe(struct cpu *c, gva_t at, unsigned bytes, unsigned acc)
+{
+    return core_access(c, at, NULL, NULL, bytes, acc);
+}
+
+static enum step core_rmw8(struct cpu *c, gva_t at, uint8_t and_mask, uint8_t or_mask, unsigned acc)
+{
+    struct ivcpu *v = of_cpu(c);
+    struct span s;
+    enum step st = span_find(v, at.v, acc | ACC_WRITE, &s);
+
+    if (st != STEP_NEXT || !s.hva)
+        return st;
+    if (s.slot && (s.slot->notes[slot_page(s.slot, s.at)] & PAGE_NOTE_CODE))
+        (void)code_stored(v, s.at, 1);
+    __atomic_fetch_and(s.hva, and_mask, __ATOMIC_SEQ_CST);
+    __atomic_fetch_or(s.hva, or_mask, __ATOMIC_SEQ_CST);
+    return STEP_NEXT;
+}
+
+static void *phys_ptr(struct cpu *c, gpa_t at, unsigned bytes, struct slot **slot)
+{
+    *slot = mmu_slot_find(of_cpu(c)->vm->evm.cfg.mmu, at);
+    if (!*slot || at.v - (*slot)->base.v + bytes > (*slot)->bytes)
+        return NULL;
+    return slot_hva(*slot, at);
+}
+
+static uint64_t core_phys_read(struct cpu *c, gpa_t at, unsigned bytes)
+{
+    struct slot *slot;
+    void *p = phys_ptr(c, at, bytes, &slot);
+
+    if (!p)
+        return low_bytes(~0ull, bytes);
+    return bytes == 8 ? __atomic_load_n((alias64 *)p, __ATOMIC_RELAXED)
+                      : __atomic_load_n((alias32 *)p, __ATOMIC_RELAXED);
+}
+
+static bool core_phys_cas(struct cpu *c, gpa_t at, uint64_t old, uint64_t val, unsigned bytes)
+{
+    struct slot *slot;
+    void *p = phys_ptr(c, at, bytes, &slot);
+    uint32_t old32 = (uint32_t)old;
+
+    if (!p || (slot->flags & SLOT_RO))
+        return true; /* page tables outside RAM keep no accessed bits */
+    if (slot->notes[slot_page(slot, at)] & PAGE_NOTE_CODE)
+        (void)code_stored(of_cpu(c), at, bytes);
+    if (slot->flags & SLOT_LOG_DIRTY)
+        slot->notes[slot_page(slot, at)] |= PAGE_NOTE_DIRTY;
+    if (bytes == 8)
+        return __atomic_compare_exchange_n((alias64 *)p, &old, val, false, __ATOMIC_SEQ_CST,
+                                           __ATOMIC_RELAXED);
+    return __atomic_compare_exchange_n((alias32 *)p, &old32, (uint32_t)val, false, __ATOMIC_SEQ_CST,
+                                       __ATOMIC_RELAXED);
+}
+
+/* The TLB has no PCID tags: whatever names another PCID than the present one has nothing to drop.
+ */
+static void core_tlb_flush(struct cpu *c, const struct tlb_flush *what)
+{
+    struct ivcpu *v = of_cpu(c);
+    bool other = (what->kind == FLUSH_PCID || what->kind == FLUSH_PCID_PAGE) &&
+                 (c->cr4 & CR4_PCIDE) && what->pcid != (c->cr3 & CR3_PCID_MASK);
+
+    if (other)
+        return;
+    switch (what->kind) {
+    case FLUSH_ALL:
+        tlb_flush_all(v);
+        break;
+    case FLUSH_NONGLOBAL:
+    case FLUSH_PCID:
+        flush_nonglobal(v);
+        break;
+    default:
+        flush_page(v, what->at.v);
+        break;
+    }
+}
+
+static void core_debug_changed(struct cpu *c)
+{
+    struct ivcpu *v = of_cpu(c);
+
+    interp_debug_update(&v->vc);
+}
+
+static void core_kick(struct cpu *c)
+{
+    host_futex_wake(&c->req);
+}
+
+#define FORWARD(c) const struct engine_config *cfg = &of_cpu(c)->vm->evm.cfg
+
+static uint64_t core_tsc(struct cpu *c)
+{
+    FORWARD(c);
+    return cfg->time_ops->tsc(cfg->ctx);
+}
+
+static uint64_t core_now_ns(struct cpu *c)
+{
+    FORWARD(c);
+    return cfg->time_ops->now_ns(cfg->ctx);
+}
+
+static uint64_t core_tsc_to_ns(struct cpu *c, uint64_t tsc)
+{
+    FORWARD(c);
+    return cfg->time_ops->tsc_to_ns(cfg->ctx, tsc);
+}
+
+static void core_apic_timer(struct cpu *c, uint64_t deadline_ns)
+{
+    FORWARD(c);
+    cfg->time_ops->apic_timer(cfg->ctx, c->id, deadline_ns);
+}
+
+static void core_apic_send(struct cpu *c, const struct apic_msg *msg)
+{
+    FORWARD(c);
+    cfg->time_ops->apic_send(cfg->ctx, c->id, msg);
+}
+
+static void core_apic_eoi(struct cpu *c, uint8_t vector)
+{
+    FORWARD(c);
+    cfg->time_ops->apic_eoi(cfg->ctx, c->id, vector);
+}
+
+static bool core_pic_pending(struct cpu *c)
+{
+    FORWARD(c);
+    return cfg->time_ops->pic_pending(cfg->ctx);
+}
+
+static uint8_t core_pic_ack(struct cpu *c)
+{
+    FORWARD(c);
+    return cfg->time_ops->pic_ack(cfg->ctx);
+}
+
+static void core_ferr(struct cpu *c)
+{
+    FORWARD(c);
+    cfg->time_ops->ferr(cfg->ctx);
+}
+
+const struct cpu_ops interp_cpu_ops = {
+    .read = core_read,
+    .write = core_write,
+    .probe = core_probe,
+    .rmw8 = core_rmw8,
+    .phys_read = core_phys_read,
+    .phys_cas = core_phys_cas,
+    .tlb_flush = core_tlb_flush,
+    .debug_changed = core_debug_changed,
+    .kick = core_kick,
+    .tsc = core_tsc,
+    .now_ns = core_now_ns,
+    .tsc_to_ns = core_tsc_to_ns,
+    .apic_timer = core_apic_timer,
+    .apic_send = core_apic_send,
+    .apic_eoi = core_apic_eoi,
+    .pic_pending = core_pic_pending,
+    .pic_ack = core_pic_ack,
+    .ferr = core_ferr,
+};

@@ -1,0 +1,17 @@
+# SPDX-License-Identifier: Apache-2.0
+# Boots of Debian's kernel under every engine; what is booted is built in tools/rules.mk.
+
+BOOT_ENGINES := interp
+BOOT_VMLINUX := build/guest/vmlinux
+
+$(BOOT_VMLINUX): build/guest/kernel/vmlinuz tools/extract-vmlinux
+	$(Q)tools/extract-vmlinux $< >$@
+
+define boot_engine
+TESTS += $(O)/tests/boot/$(1)
+$(O)/tests/boot/$(1): $(O)/doppel build/guest/kernel/vmlinuz build/guest/initramfs.cpio $(BOOT_VMLINUX) tests/boot/run tests/boot/rules.mk
+	@mkdir -p $$(@D)
+	$(Q)printf '#!/bin/sh\nexec tests/boot/run --doppel $(O)/doppel --engine $(1) --kernel build/guest/kernel/vmlinuz --initramfs build/guest/initramfs.cpio --vmlinux $(BOOT_VMLINUX) "$$$$@"\n' >$$@
+	$(Q)chmod +x $$@
+endef
+$(foreach e,$(BOOT_ENGINES),$(eval $(call boot_engine,$(e))))

@@ -1,0 +1,262 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The same case in a guest: long mode, CPL 3, the test areas at the same linear addresses, one step
+ * by the debugger's door. */
+#include "insn.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define RAM_BYTES   MIB(2)
+#define PT_AT       0x1000ull /* PML4, PDPT, PD, PT for code, PT for data, PT for the handlers */
+#define GDT_AT      0x8000ull
+#define IDT_AT      0x9000ull
+#define TSS_AT      0xa000ull
+#define STACK_AT    0xc000ull
+#define CODE_PA     0x20000ull
+#define DATA_PA     0x30000ull
+#define HANDLERS_PA 0x50000ull
+#define KERNEL_AT   0xffff800000000000ull /* the first 2 MB of RAM, supervisor */
+#define HANDLERS_AT (KERNEL_AT + HANDLERS_PA)
+
+struct insn_guest {
+    struct mmu *mmu;
+    struct engine_vm *evm;
+    struct vcpu *v;
+    struct slot *ram;
+    struct cpu_model model;
+    struct log_seen seen;
+    uint64_t tsc;
+};
+
+static uint64_t port_read(void *ctx, uint16_t port, unsigned bytes)
+{
+    (void)ctx, (void)port;
+    return low_bytes(~0ull, bytes);
+}
+static void port_write(void *ctx, uint16_t port, unsigned bytes, uint64_t val)
+{
+    (void)ctx, (void)port, (void)bytes, (void)val;
+}
+static uint64_t mmio_read(void *ctx, gpa_t at, unsigned bytes)
+{
+    (void)ctx, (void)at;
+    return low_bytes(~0ull, bytes);
+}
+static void mmio_write(void *ctx, gpa_t at, unsigned bytes, uint64_t val)
+{
+    (void)ctx, (void)at, (void)bytes, (void)val;
+}
+static void hypercall(void *ctx, struct cpu *c)
+{
+    (void)ctx, (void)c;
+}
+static const struct platform_ops platform = { port_read, port_write, mmio_read, mmio_write,
+                                              hypercall };
+
+static uint64_t tsc(void *ctx)
+{
+    return ((struct insn_guest *)ctx)->tsc++;
+}
+static uint64_t tsc_to_ns(void *ctx, uint64_t t)
+{
+    (void)ctx;
+    return t;
+}
+static void apic_timer(void *ctx, uint32_t id, uint64_t deadline_ns)
+{
+    (void)ctx, (void)id, (void)deadline_ns;
+}
+static void apic_send(void *ctx, uint32_t id, const struct apic_msg *msg)
+{
+    (void)ctx, (void)id, (void)msg;
+}
+static void apic_eoi(void *ctx, uint32_t id, uint8_t vector)
+{
+    (void)ctx, (void)id, (void)vector;
+}
+static bool pic_pending(void *ctx)
+{
+    (void)ctx;
+    return false;
+}
+static uint8_t pic_ack(void *ctx)
+{
+    (void)ctx;
+    return 0;
+}
+static void ferr(void *ctx)
+{
+    (void)ctx;
+}
+static const struct platform_time_ops time_platform = { tsc,         tsc,       tsc_to_ns,
+                                                        apic_timer,  apic_send, apic_eoi,
+                                                        pic_pending, pic_ack,   ferr };
+
+static void put64(struct insn_guest *g, uint64_t pa, uint64_t x)
+{
+    memcpy(g->ram->hva + pa, &x, 8);
+}
+
+static void map(struct insn_guest *g, uint64_t table, uint64_t va, uint64_t pa, uint64_t bits)
+{
+    put64(g, table + (va >> 12 & 511) * 8, pa | bits);
+}
+
+#define P  1ull
+#define W  2ull
+#define U  4ull
+#define AD 0x60ull
+
+static void make_tables(struct insn_guest *g)
+{
+    const uint64_t pml4 = PT_AT, pdpt = PT_AT + 0x1000, pd = PT_AT + 0x2000,
+                   pt_code = PT_AT + 0x3000;
+    const uint64_t pt_data = PT_AT + 0x4000, kpdpt = PT_AT + 0x5000, kpd = PT_AT + 0x6000;
+
+    put64(g, pml4, pdpt | P | W | U);
+    put64(g, pml4 + 256 * 8, kpdpt | P | W);
+    put64(g, pdpt, pd | P | W | U);
+    put64(g, kpdpt, kpd | P | W);
+    put64(g, kpd, 0 | P | W | AD | 0x80);
+    put64(g, pd + (CODE_AT >> 21 & 511) * 8, pt_code | P | W | U);
+    put64(g, pd + (DATA_AT >> 21 & 511) * 8, pt_data | P | W | U);
+    for (uint64_t off = 0; off < 2 * PAGE_BYTES; off += PAGE_BYTES)
+        map(g, pt_code, CODE_AT + off, CODE_PA + off, P | U | AD);
+    for (uint64_t off = 0; off < DATA_PAGES * PAGE_BYTES; off += PAGE_BYTES)
+        map(g, pt_data, DATA_AT + off, DATA_PA + off, P | W | U | AD | 1ull << 63);
+    map(g, pt_data, RO_AT, DATA_PA + DATA_PAGES * PAGE_BYTES, P | U | AD | 1ull << 63);
+}
+
+static void make_descriptors(struct insn_guest *g)
+{
+    put64(g, GDT_AT + 0x08, 0x00af9b000000ffffull); /* kernel code */
+    put64(g, GDT_AT + 0x10, 0x00cf93000000ffffull);
+    put64(g, GDT_AT + 0x30,
+          0x00affb000000ffffull); /* as Linux has them, so that selectors compare equal: 33h, 2bh */
+    put64(g, GDT_AT + 0x28, 0x00cff3000000ffffull);
+    put64(g, TSS_AT + 4, KERNEL_AT + STACK_AT);
+    put64(g, TSS_AT + 96, 0x68ull << 48); /* no I/O permission map */
+    for (unsigned i = 0; i < 32; i++) {
+        uint64_t h = HANDLERS_AT + i * 16;
+        /* DPL 0, so that INT n of the guest's user is #GP, as on Linux for most; INT3 and INTO are
+         * for users */
+        uint64_t dpl = i == VEC_BP || i == VEC_OF ? 0x6000 : 0;
+
+        put64(g, IDT_AT + i * 16,
+              (h & 0xffff) | 0x08ull << 16 | (0x8e00ull | dpl) << 32 | (h >> 16 & 0xffff) << 48);
+        put64(g, IDT_AT + i * 16 + 8, h >> 32);
+    }
+}
+
+int guest_start(const struct engine_ops *engine, struct insn_guest **out)
+{
+    struct insn_guest *g = calloc(1, sizeof(*g));
+    struct engine_config cfg;
+    char err[200];
+    int rc;
+
+    if (!g)
+        return -1;
+    if (!cpu_model_init(&g->model, "host", err, sizeof(err)))
+        return -1;
+    g->model.nr_cpus = 1;
+    g->mmu = mmu_create();
+    rc = mmu_slot_add(g->mmu, &(struct slot_desc){ .name = "ram", .bytes = RAM_BYTES }, &g->ram);
+    if (rc < 0)
+        return rc;
+    cfg = (struct engine_config){ .mmu = g->mmu,
+                                  .model = &g->model,
+                                  .ops = &platform,
+                                  .time_ops = &time_platform,
+                                  .ctx = g,
+                                  .seen = &g->seen };
+    rc = engine->vm_create(&cfg, &g->evm);
+    if (rc < 0)
+        return rc;
+    rc = engine->vcpu_create(g->evm, 0, &g->v);
+    if (rc < 0)
+        return rc;
+    make_tables(g);
+    make_descriptors(g);
+    *out = g;
+    return 0;
+}
+
+void guest_stop(struct insn_guest *g)
+{
+    g->evm->ops->vcpu_destroy(g->v);
+    g->evm->ops->vm_destroy(g->evm);
+    mmu_destroy(g->mmu);
+    free(g);
+}
+
+static struct seg segment(uint16_t sel, uint32_t attr)
+{
+    return (struct seg){ .sel = sel, .attr = attr, .limit = UINT32_MAX };
+}
+
+static void user_state(struct cpu *c, const struct regs *r)
+{
+    const uint32_t data = SEG_S | SEG_P | SEG_DPL | 3 | SEG_DB | SEG_G;
+
+    memcpy(c->gpr, r->gpr, sizeof(r->gpr));
+    c->rip = r->rip;
+    c->rflags = r->rflags;
+    c->seg[SEG_CS] = segment(0x33, SEG_S | SEG_P | SEG_DPL | 0xb | SEG_L | SEG_G);
+    c->seg[SEG_SS] = segment(0x2b, data);
+    for (unsigned i = 0; i < NR_SEGS; i++)
+        if (i != SEG_CS && i != SEG_SS)
+            c->seg[i] = segment(0, SEG_UNUSABLE);
+    c->cpl = 3;
+    c->gdtr = (struct dtable){ KERNEL_AT + GDT_AT, 0x3f };
+    c->idtr = (struct dtable){ KERNEL_AT + IDT_AT, 32 * 16 - 1 };
+    c->tr = (struct seg){
+        .base = KERNEL_AT + TSS_AT, .limit = 0x67, .sel = 0x38, .attr = SEG_P | SYS_TSS_BUSY
+    };
+    c->cr0 = CR0_PE | CR0_MP | CR0_ET | CR0_NE | CR0_WP | CR0_AM | CR0_PG;
+    c->cr3 = PT_AT;
+    c->cr4 = CR4_PAE | CR4_OSFXSR | CR4_OSXMMEXCPT | CR4_OSXSAVE | CR4_FSGSBASE | CR4_UMIP;
+    c->efer = EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE;
+    c->xcr0 = XCR0_X87 | XCR0_SSE | XCR0_AVX;
+    c->fpu = r->fpu;
+    c->exc = c->delivering = (struct cpu_exc){ 0 };
+    c->pending_dbg = 0;
+    c->shadow_sti = c->shadow_movss = false;
+    c->activity = CPU_RUNNING;
+}
+
+void guest_run(struct insn_guest *g, const struct insn_case *k, struct outcome *out)
+{
+    const struct engine_ops *e = g->evm->ops;
+    struct cpu *c = &g->v->cpu;
+    enum run_result res;
+
+    /* Through mmu_write, so that cached code is dropped. */
+    (void)mmu_write(g->mmu, GPA(CODE_PA + k->code_off), k->code, k->len);
+    memcpy(g->ram->hva + DATA_PA, k->data, AREA_BYTES);
+    user_state(c, &k->in);
+    g->v->dbg.step = true;
+    e->state_changed(g->v);
+    res = e->run(g->v);
+    memset(&out->regs, 0, sizeof(out->regs));
+    memcpy(out->regs.gpr, c->gpr, sizeof(out->regs.gpr));
+    out->regs.rip = c->rip;
+    out->regs.rflags = c->rflags;
+    out->regs.fpu = c->fpu;
+    out->vector = -1;
+    out->fault_at = 0;
+    if (res != RUN_DEBUG) {
+        out->vector = 100 + (int)res;
+    } else if (c->rip >= HANDLERS_AT && c->rip < HANDLERS_AT + 32 * 16) {
+        /* What was interrupted is on the ring 0 stack: [error code,] RIP, CS, RFLAGS, RSP, SS from
+         * the top down. */
+        const uint64_t *top = (const uint64_t *)(const void *)(g->ram->hva + STACK_AT);
+
+        out->vector = (int)((c->rip - HANDLERS_AT) / 16);
+        out->fault_at = out->vector == VEC_PF ? c->cr2 : 0;
+        out->regs.rip = top[-5];
+        out->regs.rflags = top[-3];
+        out->regs.gpr[RSP] = top[-2];
+    }
+    memcpy(out->data, g->ram->hva + DATA_PA, AREA_BYTES);
+}

@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: Apache-2.0
+# The guest that `make run` and tests/boot use: Debian's kernel and a small initial file system.
+
+GUEST_KERNEL := build/guest/kernel/vmlinuz
+GUEST_INITRAMFS := build/guest/initramfs.cpio
+
+$(GUEST_KERNEL): tools/guest-kernel
+	$(Q)rm -rf $(@D)
+	$(Q)tools/guest-kernel $(@D)
+	$(Q)touch $@
+
+$(GUEST_INITRAMFS): tools/make-initramfs tools/guest/init $(GUEST_KERNEL)
+	$(Q)tools/make-initramfs $(dir $(GUEST_KERNEL)) $@
+
+# Standard output is the guest's alone, so packages and build report on the other one and keep their hands off the commands.
+.PHONY: run guest
+run:
+	@tools/deps install run </dev/null >&2
+	@$(MAKE) --no-print-directory all guest </dev/null >&2
+	@tools/run-guest $(O)/doppel $(GUEST_KERNEL) $(GUEST_INITRAMFS)
+
+guest: $(GUEST_KERNEL) $(GUEST_INITRAMFS)
