@@ -5,10 +5,6 @@
  */
 #include "cpu/desc.h"
 
-/* In the address of a #DB: it is a trap, delivered after its instruction, and RF stays clear in the
- * pushed image. */
-#define DB_IS_TRAP BIT64(63)
-
 struct event {
     uint8_t vector;
     enum event_kind kind;
@@ -293,7 +289,7 @@ static void note_exception(struct cpu *c, const struct cpu_exc *x)
     if (x->vector == VEC_PF)
         c->cr2 = x->addr;
     if (x->vector == VEC_DB) {
-        c->dr6 |= x->addr & ~DB_IS_TRAP;
+        c->dr6 |= x->addr;
         c->dr7 &= ~DR7_GD;
     }
 }
@@ -302,15 +298,15 @@ enum step cpu_deliver(struct cpu *c)
 {
     for (;;) {
         struct cpu_exc x = c->exc;
-        /* Traps of #DB are delivered after their instruction; instruction breakpoints and general
-         * detect are faults. */
-        bool trap = x.vector == VEC_DB && (x.addr & DB_IS_TRAP);
+        /* RF goes into the image of faults, but of #DB only for general detect (SDM 3, "Instruction-
+         * Breakpoint Exception Condition"): the handler of an instruction breakpoint sets it. */
+        bool rf = x.vector != VEC_DB || (x.addr & DR6_BD);
         struct event e = { .vector = x.vector,
                            .kind = EVENT_EXCEPTION,
                            .has_err = x.has_err && (c->mode & MODE_PE),
                            .err = x.err,
                            .ext = 1,
-                           .fault = !trap,
+                           .fault = rf,
                            .ret = c->rip };
         enum step st;
 
@@ -483,7 +479,7 @@ enum step cpu_take_events(struct cpu *c)
 
         c->pending_dbg = 0;
         c->activity = CPU_RUNNING;
-        (void)!raise_db(c, dr6 | DB_IS_TRAP);
+        (void)!raise_db(c, dr6);
         return cpu_deliver(c);
     }
     if (c->nmi_pending && !c->nmi_blocked && !movss) {

@@ -394,7 +394,7 @@ static void op_mmio(struct machine *m, struct input *in)
 {
     uint8_t v = next8(in);
     gpa_t at =
-        GPA(windows[v % ARRAY_SIZE(windows)] + (v & 64 ? next32(in) % 0x2000 : next8(in) * 16u));
+        GPA(windows[v % ARRAY_SIZE(windows)] + (v & 64 ? next32(in) % 0x2000 : next8(in) * 8u));
     unsigned bytes = v & 64 ? 1u << (v >> 4 & 3) : 4;
 
     if (v & 128)
