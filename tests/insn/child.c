@@ -10,6 +10,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
+#include <sys/rseq.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/user.h>
@@ -43,6 +44,9 @@ static void be_child(int fd)
     map_here(fd, DATA_AT, 2 * PAGE_BYTES, DATA_PAGES * PAGE_BYTES, PROT_READ | PROT_WRITE);
     map_here(fd, RO_AT, (2 + DATA_PAGES) * PAGE_BYTES, PAGE_BYTES, PROT_READ);
     (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+    /* The kernel writes the rseq area when it likes; its memory will go. */
+    (void)syscall(SYS_rseq, (char *)__builtin_thread_pointer() + __rseq_offset, 32,
+                  RSEQ_FLAG_UNREGISTER, RSEQ_SIG);
     if (ptrace(PTRACE_TRACEME, 0, 0, 0) == 0)
         (void)raise(SIGSTOP);
     _exit(1);
