@@ -136,6 +136,8 @@ void gate_unpack(const struct desc *d, struct gate *g);
 /* Is [off, off + bytes) within s, and is that kind of access allowed? Not for 64-bit mode. */
 bool seg_allows(const struct cpu *c, const struct seg *s, uint64_t off, unsigned bytes, unsigned acc);
 struct stack stack_current(const struct cpu *c);
+/* Would n values fit, by the segment's limit? */
+enum step stack_room(struct cpu *c, const struct stack *st, unsigned n, unsigned bytes) MUST_CHECK;
 /* n values of `bytes` bytes each, vals[0] first; limits are checked before anything is written. */
 enum step stack_push(struct cpu *c, struct stack *st, const uint64_t *vals, unsigned n,
                      unsigned bytes) MUST_CHECK;
@@ -152,6 +154,11 @@ uint64_t stack_rsp(const struct cpu *c, const struct stack *st, bool to_64);
 struct seg seg_null(uint16_t sel);
 /* What a data segment register holds in v8086 mode. */
 struct seg seg_vm86(uint16_t sel);
+/* A stack segment for ring cpl: vec(sel) if it is no such thing, #SS(sel) if absent. sel is not null. */
+enum step seg_read_stack(struct cpu *c, uint16_t sel, unsigned cpl, enum vector vec,
+                         struct seg *out) MUST_CHECK;
+/* Loads ES, DS, FS or GS in protected mode: vec(sel) or #NP(sel). */
+enum step seg_load_data(struct cpu *c, enum seg_id s, uint16_t sel, enum vector vec) MUST_CHECK;
 
 /* ---- far.c: shared by transfers of control ---- */
 
@@ -178,7 +185,7 @@ void return_commit(struct cpu *c, const struct target *t, const struct stack *st
 
 /* ---- gate.c ---- */
 
-/* The stack of ring cpl by the current TSS; ist: its number or 0. #TS, #SS, #NP. */
+/* The stack of ring cpl by the current TSS; ist: its number or 0. #TS, #SS. */
 enum step gate_inner_stack(struct cpu *c, unsigned cpl, unsigned ist, struct stack *st) MUST_CHECK;
 /* The code segment behind a call, interrupt or trap gate: all checks but the RIP's. */
 enum step gate_code(struct cpu *c, const struct gate *g, bool is_jmp, struct target *t) MUST_CHECK;

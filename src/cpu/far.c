@@ -102,6 +102,8 @@ static enum step call_direct(struct cpu *c, const struct desc *d, uint64_t off, 
     enum step res = direct_target(c, d, off, &t);
 
     if (res == STEP_NEXT)
+        res = stack_room(c, &st, ARRAY_SIZE(frame), op_bytes);
+    if (res == STEP_NEXT)
         res = target_check_rip(c, &t);
     if (res == STEP_NEXT)
         res = desc_set_accessed(c, d);
@@ -178,8 +180,10 @@ static enum step call_real(struct cpu *c, uint16_t sel, uint64_t off, unsigned o
 {
     uint64_t frame[] = { c->seg[SEG_CS].sel, c->next_rip };
     struct stack st = stack_current(c);
-    enum step res = rip_in_real(c, off);
+    enum step res = stack_room(c, &st, ARRAY_SIZE(frame), op_bytes);
 
+    if (res == STEP_NEXT)
+        res = rip_in_real(c, off);
     if (res == STEP_NEXT)
         res = stack_push(c, &st, frame, ARRAY_SIZE(frame), op_bytes);
     if (res != STEP_NEXT)
@@ -234,10 +238,6 @@ enum step return_target(struct cpu *c, uint16_t sel, uint64_t rip, struct target
 
 enum step return_stack(struct cpu *c, const struct target *t, uint16_t sel, struct stack *out)
 {
-    struct desc d;
-    uint32_t attr;
-    enum step st;
-
     if (sel_is_null(sel)) {
         /* SDM 3, "Null Segment Selector in IA-32e mode" */
         if (!in_ia32e(c) || !(t->cs.attr & SEG_L) || t->cpl == 3 || sel_rpl(sel) != t->cpl)
@@ -246,18 +246,7 @@ enum step return_stack(struct cpu *c, const struct target *t, uint16_t sel, stru
         out->ss.attr |= (uint32_t)t->cpl << SEG_DPL_SHIFT;
         return STEP_NEXT;
     }
-    st = desc_read(c, sel, VEC_GP, &d);
-    if (st != STEP_NEXT)
-        return st;
-    attr = desc_attr(&d);
-    if (sel_rpl(sel) != t->cpl || !attr_is_writable(attr) || attr_dpl(attr) != t->cpl)
-        return raise_gp(c, sel_err(c, sel));
-    if (!(attr & SEG_P))
-        return raise_ss(c, sel_err(c, sel));
-    st = desc_set_accessed(c, &d);
-    out->ss = desc_seg(&d, sel);
-    out->ss.attr |= SEG_TYPE_ACCESSED;
-    return st;
+    return seg_read_stack(c, sel, t->cpl, VEC_GP, &out->ss);
 }
 
 void return_commit(struct cpu *c, const struct target *t, const struct stack *st)

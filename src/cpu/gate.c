@@ -19,8 +19,8 @@ enum step gate_code(struct cpu *c, const struct gate *g, bool is_jmp, struct tar
     struct desc d;
     uint32_t attr;
     enum step st;
-    unsigned dpl;
     bool conforming;
+    unsigned dpl;
 
     if (sel_is_null(g->sel))
         return raise_gp(c, ext_err(c));
@@ -64,24 +64,10 @@ static enum step inner_stack64(struct cpu *c, unsigned cpl, unsigned ist, struct
 /* SS of an inner ring: SDM 2, CALL, "MORE-PRIVILEGE". */
 static enum step inner_ss(struct cpu *c, uint16_t sel, unsigned cpl, struct stack *st)
 {
-    struct desc d;
-    uint32_t attr;
-    enum step res;
-
     if (sel_is_null(sel))
         return raise_ts(c, ext_err(c));
-    res = desc_read(c, sel, VEC_TS, &d);
-    if (res != STEP_NEXT)
-        return res;
-    attr = desc_attr(&d);
-    if (sel_rpl(sel) != cpl || attr_dpl(attr) != cpl || !attr_is_writable(attr))
-        return raise_ts(c, sel_err(c, sel));
-    if (!(attr & SEG_P))
-        return raise_ss(c, sel_err(c, sel));
-    st->ss = desc_seg(&d, sel);
-    st->ss.attr |= SEG_TYPE_ACCESSED;
     st->err = sel_err(c, sel);
-    return desc_set_accessed(c, &d);
+    return seg_read_stack(c, sel, cpl, VEC_TS, &st->ss);
 }
 
 enum step gate_inner_stack(struct cpu *c, unsigned cpl, unsigned ist, struct stack *st)
@@ -131,11 +117,8 @@ enum step gate_jmp(struct cpu *c, const struct desc *d)
     struct target t;
     enum step st = call_gate(c, d, true, &g, &t);
 
-    if (st == STEP_NEXT) {
-        t.cs.sel = (uint16_t)((t.cs.sel & ~SEL_RPL) | c->cpl);
-        t.cpl = c->cpl;
+    if (st == STEP_NEXT)
         st = target_check_rip(c, &t);
-    }
     if (st == STEP_NEXT)
         st = desc_set_accessed(c, &t.desc);
     if (st != STEP_NEXT)
@@ -155,7 +138,9 @@ static enum step call_same(struct cpu *c, const struct gate *g, struct target *t
     st.flat |= g->bytes == 8;
     if (st.flat)
         st.sp = c->gpr[RSP];
-    res = target_check_rip(c, t);
+    res = stack_room(c, &st, ARRAY_SIZE(frame), g->bytes);
+    if (res == STEP_NEXT)
+        res = target_check_rip(c, t);
     if (res == STEP_NEXT)
         res = desc_set_accessed(c, &t->desc);
     if (res == STEP_NEXT)
@@ -175,6 +160,8 @@ static enum step call_inner(struct cpu *c, const struct gate *g, struct target *
     unsigned n = 2;
     enum step res = gate_inner_stack(c, t->cpl, 0, &st);
 
+    if (res == STEP_NEXT)
+        res = stack_room(c, &st, 4 + g->nr_params, g->bytes);
     if (res == STEP_NEXT)
         res = target_check_rip(c, t);
     /* The last parameter pushed is the first on the old stack. */

@@ -86,17 +86,26 @@ static gva_t slot_at(const struct stack *st, uint64_t off)
     return GVA(st->flat ? off : (uint32_t)(st->ss.base + off));
 }
 
+enum step stack_room(struct cpu *c, const struct stack *st, unsigned n, unsigned bytes)
+{
+    uint64_t sp = st->sp;
+
+    for (unsigned i = 0; i < n; i++) {
+        sp = (sp - bytes) & stack_mask(st);
+        if (!slot_allowed(c, st, sp, bytes, ACC_WRITE))
+            return raise_ss(c, st->err);
+    }
+    return STEP_NEXT;
+}
+
 enum step stack_push(struct cpu *c, struct stack *st, const uint64_t *vals, unsigned n,
                      unsigned bytes)
 {
     uint64_t sp = st->sp, mask = stack_mask(st);
+    enum step room = stack_room(c, st, n, bytes);
 
-    for (unsigned i = 0; i < n; i++) {
-        sp = (sp - bytes) & mask;
-        if (!slot_allowed(c, st, sp, bytes, ACC_WRITE))
-            return raise_ss(c, st->err);
-    }
-    sp = st->sp;
+    if (room != STEP_NEXT)
+        return room;
     for (unsigned i = 0; i < n; i++) {
         enum step res;
         gva_t at;

@@ -39,37 +39,47 @@ void cpu_load_seg_real(struct cpu *c, enum seg_id s, uint16_t sel)
     seg->base = (uint64_t)sel << 4;
 }
 
-static enum step load_ss(struct cpu *c, uint16_t sel)
+enum step seg_read_stack(struct cpu *c, uint16_t sel, unsigned cpl, enum vector vec,
+                         struct seg *out)
 {
     struct desc d;
-    enum step st;
     uint32_t attr;
+    enum step st = desc_read(c, sel, vec, &d);
+
+    if (st != STEP_NEXT)
+        return st;
+    attr = desc_attr(&d);
+    if (sel_rpl(sel) != cpl || !attr_is_writable(attr) || attr_dpl(attr) != cpl)
+        return raise_err(c, vec, sel_err(c, sel));
+    if (!(attr & SEG_P))
+        return raise_ss(c, sel_err(c, sel));
+    *out = desc_seg(&d, sel);
+    out->attr |= SEG_TYPE_ACCESSED;
+    return desc_set_accessed(c, &d);
+}
+
+static enum step load_ss(struct cpu *c, uint16_t sel)
+{
+    struct seg ss;
+    enum step st;
 
     if (sel_is_null(sel)) {
         /* SDM 3, "Null Segment Selector in IA-32e mode": fine in 64-bit code below ring 3. */
         if (!in_long64(c) || c->cpl == 3 || sel_rpl(sel) != c->cpl)
             return raise_gp(c, 0);
-        c->seg[SEG_SS] = seg_null(sel);
-        c->seg[SEG_SS].attr |= (uint32_t)c->cpl << SEG_DPL_SHIFT;
-        return STEP_NEXT;
+        ss = seg_null(sel);
+        ss.attr |= (uint32_t)c->cpl << SEG_DPL_SHIFT;
+    } else {
+        st = seg_read_stack(c, sel, c->cpl, VEC_GP, &ss);
+        if (st != STEP_NEXT)
+            return st;
     }
-    st = desc_read(c, sel, VEC_GP, &d);
-    if (st != STEP_NEXT)
-        return st;
-    attr = desc_attr(&d);
-    if (sel_rpl(sel) != c->cpl || !attr_is_writable(attr) || attr_dpl(attr) != c->cpl)
-        return raise_gp(c, sel_err(c, sel));
-    if (!(attr & SEG_P))
-        return raise_ss(c, sel_err(c, sel));
-    st = desc_set_accessed(c, &d);
-    if (st != STEP_NEXT)
-        return st;
-    c->seg[SEG_SS] = desc_seg(&d, sel);
-    c->seg[SEG_SS].attr |= SEG_TYPE_ACCESSED;
+    c->seg[SEG_SS] = ss;
+    cpu_update_mode(c);
     return STEP_NEXT;
 }
 
-static enum step load_data(struct cpu *c, enum seg_id s, uint16_t sel)
+enum step seg_load_data(struct cpu *c, enum seg_id s, uint16_t sel, enum vector vec)
 {
     struct desc d;
     enum step st;
@@ -79,15 +89,15 @@ static enum step load_data(struct cpu *c, enum seg_id s, uint16_t sel)
         c->seg[s] = seg_null(sel);
         return STEP_NEXT;
     }
-    st = desc_read(c, sel, VEC_GP, &d);
+    st = desc_read(c, sel, vec, &d);
     if (st != STEP_NEXT)
         return st;
     attr = desc_attr(&d);
     if (!attr_is_readable(attr))
-        return raise_gp(c, sel_err(c, sel));
+        return raise_err(c, vec, sel_err(c, sel));
     if (!(attr_is_code(attr) && attr_is_conforming(attr)) &&
         attr_dpl(attr) < MAX(c->cpl, sel_rpl(sel)))
-        return raise_gp(c, sel_err(c, sel));
+        return raise_err(c, vec, sel_err(c, sel));
     if (!(attr & SEG_P))
         return raise_np(c, sel_err(c, sel));
     st = desc_set_accessed(c, &d);
@@ -100,17 +110,11 @@ static enum step load_data(struct cpu *c, enum seg_id s, uint16_t sel)
 
 enum step cpu_load_seg(struct cpu *c, enum seg_id s, uint16_t sel)
 {
-    enum step st = STEP_NEXT;
-
-    if (!in_protected(c))
-        cpu_load_seg_real(c, s, sel);
-    else if (s == SEG_SS)
-        st = load_ss(c, sel);
-    else
-        return load_data(c, s, sel);
-    if (st == STEP_NEXT)
-        cpu_update_mode(c);
-    return st;
+    if (in_protected(c))
+        return s == SEG_SS ? load_ss(c, sel) : seg_load_data(c, s, sel, VEC_GP);
+    cpu_load_seg_real(c, s, sel);
+    cpu_update_mode(c);
+    return STEP_NEXT;
 }
 
 /* ---- LDTR and TR ---- */
