@@ -330,6 +330,8 @@ bool gdb_reg_set(struct cpu *c, unsigned nr, const uint8_t *val)
         c->gpr[r->arg] = number;
         return true;
     case KIND_RIP:
+        if (!in_long64(c))
+            number = (uint32_t)number;
         if (!is_canonical(c, number))
             return false;
         c->rip = number;
