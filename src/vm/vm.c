@@ -366,6 +366,8 @@ void vm_set_debug_hook(struct vm *vm, void (*hook)(void *arg, struct vcpu *v), v
     lock_take(&vm->lock);
     vm->debug_hook = hook;
     vm->debug_arg = arg;
+    while (vm->nr_in_hook)
+        cond_wait(&vm->changed, &vm->lock);
     lock_drop(&vm->lock);
 }
 
