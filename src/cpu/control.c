@@ -100,7 +100,7 @@ static enum step set_cr0(struct cpu *c, uint64_t val)
     return STEP_NEXT;
 }
 
-static enum step set_cr3(struct cpu *c, uint64_t val)
+enum step cpu_load_cr3(struct cpu *c, uint64_t val)
 {
     uint64_t pdpte[4], mask = ~(BIT64(c->model->phys_bits) - 1);
     struct tlb_flush flush = { .kind = FLUSH_NONGLOBAL };
@@ -207,7 +207,7 @@ enum step cpu_mov_to_cr(struct cpu *c, unsigned cr, uint64_t val)
         c->cr2 = val;
         return STEP_NEXT;
     case 3:
-        return set_cr3(c, val);
+        return cpu_load_cr3(c, val);
     case 4:
         return set_cr4(c, val);
     default:

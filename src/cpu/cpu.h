@@ -378,6 +378,8 @@ enum step cpu_lmsw(struct cpu *c, uint16_t val) MUST_CHECK;
 enum step cpu_clts(struct cpu *c) MUST_CHECK;
 enum step cpu_xsetbv(struct cpu *c, uint32_t idx, uint64_t val) MUST_CHECK;
 enum step cpu_xgetbv(struct cpu *c, uint32_t idx, uint64_t *val) MUST_CHECK;
+/* Loads CR3 for a task switch (no PCID): PDPTEs, flush. */
+enum step cpu_load_cr3(struct cpu *c, uint64_t val) MUST_CHECK;
 /* Components not in their initial configuration (XINUSE). */
 uint64_t cpu_xinuse(const struct cpu *c);
 enum step cpu_invlpg(struct cpu *c, gva_t at) MUST_CHECK;
