@@ -278,6 +278,11 @@ static void test_eoi_of_level_vector_goes_to_the_io_apics(void **state)
     assert_int_equal(f.nr_eois, 1); /* suppressed */
     deliver(0x40);
     assert_int_equal(rd(APIC_TMR + 0x20), 0); /* edge again */
+    apic_post(&f.c, 0x40, true);
+    apic_sync(&f.c);
+    apic_raise(&f.c, 0x40);
+    deliver(0x41); /* leaves the other's trigger mode alone */
+    assert_int_equal(rd(APIC_TMR + 0x20), 0);
 }
 
 static void test_disabled_apic_accepts_no_vectors(void **state)

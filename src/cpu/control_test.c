@@ -245,6 +245,13 @@ static void put_pdptes(struct fake *f, uint64_t at, uint64_t first)
 
 static void test_pdptes_are_loaded_when_they_should(void **state)
 {
+    static const struct {
+        uint64_t bit;
+        bool loads;
+    } t[] = {
+        { CR4_TSD, false }, { CR4_PGE, true },   { CR4_PSE, true },
+        { CR4_SMEP, true }, { CR4_SMAP, false },
+    };
     static struct fake f;
 
     (void)state;
@@ -256,11 +263,14 @@ static void test_pdptes_are_loaded_when_they_should(void **state)
     assert_int_equal(cpu_mov_to_cr(&f.c, 0, f.c.cr0 | CR0_PG), STEP_NEXT);
     assert_int_equal(f.c.pdpte[0], 0x2001);
     assert_int_equal(f.c.pdpte[3], 0x6001);
-    put_pdptes(&f, 0x1020, 0x7001);
-    assert_int_equal(cpu_mov_to_cr(&f.c, 4, CR4_PAE | CR4_TSD), STEP_NEXT);
-    assert_int_equal(f.c.pdpte[0], 0x2001); /* TSD loads nothing */
-    assert_int_equal(cpu_mov_to_cr(&f.c, 4, CR4_PAE | CR4_PGE), STEP_NEXT);
-    assert_int_equal(f.c.pdpte[0], 0x7001);
+    for (unsigned i = 0; i < ARRAY_SIZE(t); i++) {
+        f.c.pdpte[0] = 0x7001;
+        assert_int_equal(cpu_mov_to_cr(&f.c, 4, f.c.cr4 ^ t[i].bit), STEP_NEXT);
+        assert_int_equal(f.c.pdpte[0], t[i].loads ? 0x2001 : 0x7001);
+    }
+    f.c.pdpte[0] = 0x7001;
+    assert_int_equal(cpu_mov_to_cr(&f.c, 0, f.c.cr0 | CR0_CD), STEP_NEXT);
+    assert_int_equal(f.c.pdpte[0], 0x2001);
     assert_int_equal(cpu_mov_to_cr(&f.c, 3, 0x4000), STEP_NEXT);
     assert_int_equal(f.c.pdpte[0], 0x5001);
 }

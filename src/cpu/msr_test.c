@@ -149,6 +149,8 @@ static void test_tsc_and_tsc_adjust_move_together(void **state)
     assert_int_equal(get(&f, MSR_TSC_ADJUST), (uint64_t)-600);
     f.tsc = 1100;
     assert_int_equal(get(&f, MSR_TSC), 500);
+    assert_int_equal(cpu_wrmsr(&f.c, MSR_TSC, 5000), STEP_NEXT);
+    assert_int_equal(get(&f, MSR_TSC_ADJUST), 3900);
     assert_int_equal(cpu_wrmsr(&f.c, MSR_TSC_ADJUST, 7), STEP_NEXT);
     assert_int_equal(cpu_read_tsc(&f.c), 1107);
 }
