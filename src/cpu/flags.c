@@ -52,7 +52,7 @@ static enum step popf_vme(struct cpu *c, uint64_t image, uint64_t *flags)
 enum step cpu_popf(struct cpu *c, unsigned op_bytes)
 {
     struct stack sp = stack_current(c);
-    uint64_t image, flags, mask = op_bytes == 2 ? POPF_MASK & 0xffff : POPF_MASK;
+    uint64_t image, flags = 0, mask = op_bytes == 2 ? POPF_MASK & 0xffff : POPF_MASK;
     bool vme = in_vm86(c) && iopl(c) < 3;
     enum step st;
 
