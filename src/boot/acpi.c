@@ -52,7 +52,7 @@
 #define MADT_CPU_ENABLED BIT(0)
 #define LINT_NMI         1u
 
-#define HPET_MIN_TICK 100u
+#define HPET_MIN_TICK 1000u /* 10 us: what dev/hpet.c promises in periodic mode */
 
 struct gas {
     uint8_t space, bits, access;

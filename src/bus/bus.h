@@ -76,6 +76,10 @@ int bus_claim_ports(struct bus *b, uint16_t base, unsigned nr, struct device *de
  * wide as they are, and nothing else. For CF8h, whose second byte is the reset control register CF9h. Released with nr = 1.
  */
 int bus_claim_wide_port(struct bus *b, uint16_t port, unsigned bytes, struct device *dev, uint32_t off_bytes) MUST_CHECK;
+/* Would a claim succeed? For claims a guest asks for (PCI BARs), whose failure must not reach the log each time. */
+bool bus_ports_free(struct bus *b, uint16_t base, unsigned nr);
+bool bus_mmio_free(struct bus *b, gpa_t base, uint64_t bytes);
+/* Releasing what one does not hold does nothing, so that a device's fini may follow an init that failed (b may be NULL). */
 void bus_release_ports(struct bus *b, uint16_t base, unsigned nr, struct device *dev);
 int bus_claim_mmio(struct bus *b, gpa_t base, uint64_t bytes, struct device *dev, uint64_t off_bytes) MUST_CHECK;
 void bus_release_mmio(struct bus *b, gpa_t base, struct device *dev);

@@ -24,10 +24,12 @@ struct claims {
 };
 
 int claims_add(struct claims *cs, const struct claim *c) MUST_CHECK;
-/* The exact claim (first, and dev) must be there. */
+/* Nothing happens unless dev has a claim that begins at `first`. */
 void claims_remove(struct claims *cs, uint64_t first, const struct device *dev);
 /* The claim that holds `at`, or NULL. Good until the next claims_add() or claims_remove(). */
 const struct claim *claims_find(const struct claims *cs, uint64_t at);
+/* The first claim that has any of first..last, or NULL. */
+const struct claim *claims_overlap(const struct claims *cs, uint64_t first, uint64_t last);
 void claims_fini(struct claims *cs);
 
 /*

@@ -105,6 +105,22 @@ static void test_formats_binary_and_12_hours(void **state)
     assert_time(e, "20 24 02 29 05 12 00 00"); /* 12 AM */
 }
 
+static void test_noon_and_midnight_in_12_hours(void **state)
+{
+    static const uint8_t hours[][2] = {
+        { 0x92, 0x12 }, { 0x12, 0x00 }, { 0x81, 0x13 }, { 0x01, 0x01 }
+    };
+    struct env *e = *state;
+
+    for (unsigned i = 0; i < ARRAY_SIZE(hours); i++) {
+        put(e, 0x0b, 0x00);
+        put(e, 0x04, hours[i][0]);
+        assert_int_equal(get(e, 0x04), hours[i][0]);
+        put(e, 0x0b, 0x02);
+        assert_int_equal(get(e, 0x04), hours[i][1]);
+    }
+}
+
 /* SET, divider reset, write, SET off, divider on: as Linux sets the clock. The first second is half
  * as long. */
 static void test_setting_the_time_by_set_and_divider(void **state)
@@ -332,6 +348,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_shows_the_hosts_utc_over_a_leap_day),
         TEST(test_formats_binary_and_12_hours),
+        TEST(test_noon_and_midnight_in_12_hours),
         TEST(test_setting_the_time_by_set_and_divider),
         TEST(test_single_byte_written_while_running),
         TEST(test_nonsense_in_the_time_does_no_harm),

@@ -138,7 +138,7 @@ static void test_reset_values(void **state)
 
     assert_int_equal(in(e, IER), 0x00);
     assert_int_equal(in(e, IIR), 0x01);
-    assert_int_equal(in(e, LCR), 0x00);
+    assert_int_equal(in(e, LCR), 0x03);
     assert_int_equal(in(e, MCR), 0x00);
     assert_int_equal(in(e, LSR), 0x60);
     assert_int_equal(in(e, MSR), 0xb0);
@@ -340,6 +340,7 @@ static void test_break_in_loopback_is_a_line_status(void **state)
 
     out(e, FCR, 0x01);
     out(e, IER, 0x05);
+    out(e, LCR, 0x00);
     out(e, MCR, 0x10);
     out(e, THR, 'a');
     out(e, LCR, 0x43);

@@ -91,8 +91,9 @@ static void set_memory(struct decoding *d, const ZydisDecodedOperand *o)
     if (o->mem.base == ZYDIS_REGISTER_RIP || o->mem.base == ZYDIS_REGISTER_EIP) {
         op->base = SLOT_PAGE;
         op->disp += op->off + d->insn.length;
-    } else if (o->mem.base != ZYDIS_REGISTER_NONE && !(d->insn.raw.modrm.mod == 0 && d->insn.raw.sib.base == 5 &&
-                                                       (d->insn.attributes & ZYDIS_ATTRIB_HAS_SIB))) {
+    } else if (o->mem.base != ZYDIS_REGISTER_NONE &&
+               !(d->insn.raw.modrm.mod == 0 && d->insn.raw.sib.base == 5 &&
+                 (d->insn.attributes & ZYDIS_ATTRIB_HAS_SIB))) {
         /* Base 5 with mod 0 means none whatever REX.B says; Zydis 4.0 has it otherwise with 67h. */
         op->base = reg_offset(o->mem.base);
     }
@@ -343,9 +344,11 @@ static bool emit_loop(struct decoding *d)
 {
     set_direct(d);
     set_count_size(d);
-    /* E0 LOOPNE, E1 LOOPE, E2 LOOP; on AMD's processors F2 makes the first two NE, and F3 E, as for strings. */
+    /* E0 LOOPNE, E1 LOOPE, E2 LOOP; on AMD's processors F2 makes the first two NE, and F3 E, as for
+     * strings. */
     d->op->aux = (uint8_t)(0xe2 - d->insn.opcode);
-    for (unsigned i = 0; i < d->insn.raw.prefix_count && d->v->vm->evm.cfg.model->vendor == VENDOR_AMD; i++) {
+    for (unsigned i = 0;
+         i < d->insn.raw.prefix_count && d->v->vm->evm.cfg.model->vendor == VENDOR_AMD; i++) {
         uint8_t p = d->insn.raw.prefixes[i].value;
 
         if (d->insn.opcode <= 0xe1 && (p == 0xf2 || p == 0xf3))
@@ -449,10 +452,13 @@ static bool emit_enter(struct decoding *d)
 
 static bool emit_imul(struct decoding *d)
 {
-    d->op->fn = d->insn.operand_count_visible == 1   ? op_imul1
-                : d->insn.operand_count_visible == 2 ? op_imul2
-                                                     : op_imul3;
-    if (d->insn.operand_count_visible > 1)
+    unsigned nr = d->insn.operand_count_visible;
+
+    if (nr == 2 && !has_mem(d) && d->op->bytes >= 4)
+        d->op->fn = d->op->bytes == 8 ? op_imul64_rr : op_imul32_rr;
+    else
+        d->op->fn = nr == 1 ? op_imul1 : nr == 2 ? op_imul2 : op_imul3;
+    if (nr > 1)
         pure_unless_mem(d, FL_READS);
     return true;
 }
@@ -633,8 +639,8 @@ static bool emit_fsgsbase(struct decoding *d)
 #define ARG_fsgsbase     BY_NUMBER
 #define ARG_plain        BY_HANDLER
 #define ARG_bare         BY_HANDLER
-#define ARG_pause BY_HANDLER
-#define ARG_nop BY_HANDLER
+#define ARG_pause        BY_HANDLER
+#define ARG_nop          BY_HANDLER
 #define ARG_end          BY_HANDLER
 #define ARG_end_operands BY_HANDLER
 #define ARG_opsize       BY_HANDLER
