@@ -306,11 +306,12 @@ static bool cmd_signal(struct gdb *g, const char *p, const char *end)
     return go_on(g, p, step);
 }
 
-/* vCont;action[:thread]...: for each vCPU the first action that names it, or names all. */
+/* vCont;action[:thread]...: for each vCPU the first action that names it, or names all. A vCPU that
+ * none names goes on: all stand still or none does. */
 static bool cmd_vcont(struct gdb *g, const char *p)
 {
     unsigned nr = vm_nr_vcpus(g->vm);
-    bool given[NR_ACTIONS] = { false }, step[NR_ACTIONS] = { false };
+    bool given[NR_ACTIONS] = { false }, step[NR_ACTIONS] = { false }, any = false;
 
     while (gdb_take_char(&p, ';')) {
         char action = *p ? *p++ : 0;
@@ -326,11 +327,11 @@ static bool cmd_vcont(struct gdb *g, const char *p)
         for (unsigned i = 0; i < MIN(nr, NR_ACTIONS); i++) {
             if (given[i] || (cpu != nr && cpu != i))
                 continue;
-            given[i] = true;
+            given[i] = any = true;
             step[i] = action == 's' || action == 'S';
         }
     }
-    if (*p) {
+    if (*p || !any) {
         gdb_error(g, EINVAL);
         return true;
     }
