@@ -299,8 +299,7 @@ enum step cpu_int(struct cpu *c, uint8_t vector, enum event_kind kind)
     enum step st;
 
     /* INT1 is taken for an event the program did not ask for (SDM 3, "Error Code"). */
-    c->delivering =
-        (struct cpu_exc){ .valid = kind == EVENT_PRIV_SOFT_EXC, .vector = vector };
+    c->delivering = (struct cpu_exc){ .valid = kind == EVENT_PRIV_SOFT_EXC, .vector = vector };
     c->rflags &= ~(uint64_t)RFLAGS_RF; /* cleared as each instruction begins: not in the image */
     st = kind == EVENT_SOFT_INT && (c->mode & MODE_VM86) ? vm86_int(c, vector, &done) : STEP_NEXT;
     if (st == STEP_NEXT && !done) {

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Exceptions and interrupts through gates and the vector table: frames, faults, double and triple. */
+/* Exceptions and interrupts through gates and the vector table: frames, faults, double and triple.
+ */
 #include "cpu/fake_cpu.h"
 
 #define HANDLER 0x4444u
@@ -72,8 +73,8 @@ static void test_frame_from_vm86(void **state)
 
     (void)state;
     idt_set(0x20, SYS_INT_GATE, 0, S_CODE0, HANDLER);
-    assert_int_equal(
-        event_deliver(c, &(struct event){ .vector = 0x20, .kind = EVENT_EXT_INT }), STEP_NEXT);
+    assert_int_equal(event_deliver(c, &(struct event){ .vector = 0x20, .kind = EVENT_EXT_INT }),
+                     STEP_NEXT);
     CHECK_STACK(TSS_SP0 - 36, 4, 0x1234, 0x8200, flags, 0xfff0, 0x8300, 0x8100, 0x8400, 0x8500,
                 0x8600);
     assert_int_equal(c->cpl, 0);
@@ -201,7 +202,8 @@ static void test_stack_faults(void **state)
     assert_int_equal(c->cpl, 3);
 }
 
-/* What the second exception becomes, by the first: SDM 3, "Conditions for Generating a Double Fault".
+/* What the second exception becomes, by the first: SDM 3, "Conditions for Generating a Double
+ * Fault".
  */
 static void test_double_fault_classes(void **state)
 {
@@ -264,8 +266,8 @@ static void test_triple_fault_shuts_down(void **state)
     /* So is an interrupt, whatever its vector. */
     c = fake_make(PM0);
     idt_set(VEC_GP, SYS_INT_GATE, 0, S_CODE0, HANDLER);
-    assert_int_equal(
-        event_deliver(c, &(struct event){ .vector = VEC_DF, .kind = EVENT_EXT_INT }), STEP_NEXT);
+    assert_int_equal(event_deliver(c, &(struct event){ .vector = VEC_DF, .kind = EVENT_EXT_INT }),
+                     STEP_NEXT);
     assert_int_equal(c->rip, HANDLER);
     assert_int_equal(peek(c->gpr[RSP], 4), VEC_DF * 8 | ERR_IDT | ERR_EXT);
 }
@@ -348,8 +350,7 @@ static void test_vm86_software_interrupts(void **state)
         { "VME, bit set, IOPL 3", 3, true, true, TO_IDT, 0x3202, 0 },
         { "VME, bit clear, IOPL 3", 3, true, false, TO_IVT, 0x3202,
           2 | RFLAGS_VM | RFLAGS_IOPL | RFLAGS_VIF },
-        { "VME, bit clear, IOPL 0", 0, true, false, TO_IVT, 0x3202,
-          2 | RFLAGS_VM | RFLAGS_IF },
+        { "VME, bit clear, IOPL 0", 0, true, false, TO_IVT, 0x3202, 2 | RFLAGS_VM | RFLAGS_IF },
     };
 
     (void)state;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Reading descriptors from the GDT and LDT (SDM 3, "Segment Descriptors", "System Descriptor Types")
- * and unpacking them. A descriptor is read once; checks and use work on the copy.
+ * Reading descriptors from the GDT and LDT (SDM 3, "Segment Descriptors", "System Descriptor
+ * Types") and unpacking them. A descriptor is read once; checks and use work on the copy.
  */
 #include "cpu/desc.h"
 

@@ -5,8 +5,8 @@
  *
  * Shadows. The engine calls cpu_take_events() before an instruction whenever a shadow is set or
  * cpu_event_ready() says so. A shadow set by instruction N holds events back in the call before
- * N + 1, and that call clears it as it ends, so that the call before N + 2 does not see it. An engine
- * that runs several instructions between calls has to run N + 1 alone.
+ * N + 1, and that call clears it as it ends, so that the call before N + 2 does not see it. An
+ * engine that runs several instructions between calls has to run N + 1 alone.
  */
 #include "cpu/desc.h"
 
@@ -22,8 +22,8 @@ void cpu_post(struct cpu *c, uint32_t req)
     c->ops->kick(c);
 }
 
-/* Bits are cleared before their sources are looked at, so what comes later sets them again. STOP and
- * CODE are the engine's. */
+/* Bits are cleared before their sources are looked at, so what comes later sets them again. STOP
+ * and CODE are the engine's. */
 static uint32_t take_requests(struct cpu *c)
 {
     if (!(atomic_load_explicit(&c->req, memory_order_relaxed) & REQ_EVENTS))

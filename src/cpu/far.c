@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Far JMP, CALL and RET (SDM 2, the pages of these instructions; SDM 3, "Privilege Level Checking
- * When Transferring Program Control Between Code Segments"). Through gates: gate.c. To tasks: task.c.
+ * When Transferring Program Control Between Code Segments"). Through gates: gate.c. To tasks:
+ * task.c.
  *
  * Everything is checked and read, the stack is written, and only then do registers change.
  *
- * A REX.W prefix makes JMP and CALL m16:64 on Intel; AMD ignores it. That is the decoder's business:
- * op_bytes = 8 means that the instruction did have a 64-bit offset.
+ * A REX.W prefix makes JMP and CALL m16:64 on Intel; AMD ignores it. That is the decoder's
+ * business: op_bytes = 8 means that the instruction did have a 64-bit offset.
  */
 #include "cpu/desc.h"
 
@@ -206,8 +207,7 @@ enum step cpu_far_call(struct cpu *c, uint16_t sel, uint64_t off, unsigned op_by
         return st;
     if (is_data(&d))
         return raise_gp(c, sel_err(c, sel));
-    return desc_attr(&d) & SEG_S ? call_direct(c, &d, off, op_bytes)
-                                 : far_system(c, &d, TASK_CALL);
+    return desc_attr(&d) & SEG_S ? call_direct(c, &d, off, op_bytes) : far_system(c, &d, TASK_CALL);
 }
 
 /* ---- RET, and what IRET shares with it ---- */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Far JMP, CALL and RET, call gates, IRET: where they go, what they push and pop, how they fault. */
+/* Far JMP, CALL and RET, call gates, IRET: where they go, what they push and pop, how they fault.
+ */
 #include "cpu/fake_cpu.h"
 
 #define NON_CANONICAL 0x0000800000000000ull
@@ -364,8 +365,8 @@ static void put_frame(uint64_t at, unsigned bytes, const uint64_t *vals, unsigne
     for (unsigned i = 0; i < n; i++)
         put(at + i * bytes, vals[i], bytes);
 }
-#define FRAME(at, bytes, ...)                                   \
-    put_frame(at, bytes, (const uint64_t[]){ __VA_ARGS__ },     \
+#define FRAME(at, bytes, ...)                               \
+    put_frame(at, bytes, (const uint64_t[]){ __VA_ARGS__ }, \
               sizeof((const uint64_t[]){ __VA_ARGS__ }) / sizeof(uint64_t))
 
 #define ALL_FLAGS (RFLAGS_KNOWN & ~(RFLAGS_VM | RFLAGS_NT))
@@ -379,8 +380,7 @@ static void test_iret_flags_by_privilege(void **state)
     } cases[] = {
         { PM0, 0, 4, ALL_FLAGS },
         { PM0, 0, 2, ALL_FLAGS & 0xffff },
-        { PM3, 0, 4,
-          RFLAGS_ARITH | RFLAGS_TF | RFLAGS_DF | RFLAGS_RF | RFLAGS_AC | RFLAGS_ID },
+        { PM3, 0, 4, RFLAGS_ARITH | RFLAGS_TF | RFLAGS_DF | RFLAGS_RF | RFLAGS_AC | RFLAGS_ID },
         { PM3, 3, 4,
           RFLAGS_ARITH | RFLAGS_TF | RFLAGS_DF | RFLAGS_RF | RFLAGS_AC | RFLAGS_ID | RFLAGS_IF |
               RFLAGS_IOPL },

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Instructions that move or change the system flags: PUSHF, POPF, CLI, STI (SDM 2, their pages, with
- * the tables of what they do by mode, CPL, IOPL, VME and PVI; SDM 3, "Protected-Mode Virtual
+ * Instructions that move or change the system flags: PUSHF, POPF, CLI, STI (SDM 2, their pages,
+ * with the tables of what they do by mode, CPL, IOPL, VME and PVI; SDM 3, "Protected-Mode Virtual
  * Interrupts").
  *
  * Where IOPL is below 3 and VME (v8086 mode) or PVI (ring 3) is on, VIF stands in for IF.
@@ -11,8 +11,8 @@
 /* PUSHFD and PUSHFQ never show these. */
 #define PUSHED_CLEAR (RFLAGS_VM | RFLAGS_RF)
 /* What POPF may change at all, before privilege. */
-#define POPF_MASK                                                                              \
-    (RFLAGS_ARITH | RFLAGS_TF | RFLAGS_IF | RFLAGS_DF | RFLAGS_IOPL | RFLAGS_NT | RFLAGS_AC |  \
+#define POPF_MASK                                                                             \
+    (RFLAGS_ARITH | RFLAGS_TF | RFLAGS_IF | RFLAGS_DF | RFLAGS_IOPL | RFLAGS_NT | RFLAGS_AC | \
      RFLAGS_ID)
 
 static bool in_vm86(const struct cpu *c)

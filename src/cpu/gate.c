@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Call gates, and what they share with interrupt gates: the code segment behind a gate and the stack
- * of an inner ring (SDM 3, "Accessing a Code Segment Through a Call Gate", "Stack Switching",
+ * Call gates, and what they share with interrupt gates: the code segment behind a gate and the
+ * stack of an inner ring (SDM 3, "Accessing a Code Segment Through a Call Gate", "Stack Switching",
  * "Stack Switching in 64-bit Mode").
  */
 #include "cpu/desc.h"

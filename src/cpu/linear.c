@@ -14,7 +14,8 @@
 #define TSS_IO_BASE   102u
 #define TSS_MIN_LIMIT 103u
 
-bool seg_allows(const struct cpu *c, const struct seg *s, uint64_t off, unsigned bytes, unsigned acc)
+bool seg_allows(const struct cpu *c, const struct seg *s, uint64_t off, unsigned bytes,
+                unsigned acc)
 {
     uint64_t last = off + bytes - 1;
 

@@ -10,8 +10,7 @@ enum step raise_vec(struct cpu *c, enum vector vec)
 
 enum step raise_err(struct cpu *c, enum vector vec, uint32_t err)
 {
-    c->exc =
-        (struct cpu_exc){ .valid = true, .vector = (uint8_t)vec, .has_err = true, .err = err };
+    c->exc = (struct cpu_exc){ .valid = true, .vector = (uint8_t)vec, .has_err = true, .err = err };
     return STEP_FAULT;
 }
 

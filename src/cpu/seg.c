@@ -9,7 +9,7 @@
 #define SEG_LIMIT_64K 0xffffu
 /* LAR's result: the descriptor's second doubleword without base. Hardware shows the limit's upper
  * bits, which the manual calls undefined. */
-#define LAR_MASK 0x00ffff00u
+#define LAR_MASK      0x00ffff00u
 
 struct seg seg_null(uint16_t sel)
 {
@@ -183,8 +183,8 @@ enum step cpu_ltr(struct cpu *c, uint16_t sel)
 /* ---- LAR, LSL, VERR, VERW ---- */
 
 /* System descriptor types each may look at, by mode (SDM 2, LAR and LSL, the tables of types). */
-#define LSL_TYPES                                                                             \
-    (BIT(SYS_TSS16_AVAIL) | BIT(SYS_LDT) | BIT(SYS_TSS16_BUSY) | BIT(SYS_TSS_AVAIL) |         \
+#define LSL_TYPES                                                                     \
+    (BIT(SYS_TSS16_AVAIL) | BIT(SYS_LDT) | BIT(SYS_TSS16_BUSY) | BIT(SYS_TSS_AVAIL) | \
      BIT(SYS_TSS_BUSY))
 #define LAR_TYPES      (LSL_TYPES | BIT(SYS_CALL_GATE16) | BIT(SYS_TASK_GATE) | BIT(SYS_CALL_GATE))
 #define LSL_TYPES_LONG (BIT(SYS_LDT) | BIT(SYS_TSS_AVAIL) | BIT(SYS_TSS_BUSY))

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Segment register loads, LLDT, LTR, LAR, LSL, VERR, VERW, limit and type checks, I/O permissions. */
+/* Segment register loads, LLDT, LTR, LAR, LSL, VERR, VERW, limit and type checks, I/O permissions.
+ */
 #include "cpu/fake_cpu.h"
 
 static void test_load_seg_faults_by_table(void **state)

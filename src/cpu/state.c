@@ -4,14 +4,14 @@
 
 #include <stdatomic.h>
 
-#define RESET_RIP        0xfff0u
-#define RESET_CS_SEL     0xf000u
-#define RESET_CS_BASE    0xffff0000u
-#define SEG_LIMIT_64K    0xffffu
-#define PAT_RESET        0x0007040600070406ull
-#define FCW_INIT         0x37fu
-#define MXCSR_INIT       0x1f80u
-#define MXCSR_MASK       0xffffu
+#define RESET_RIP     0xfff0u
+#define RESET_CS_SEL  0xf000u
+#define RESET_CS_BASE 0xffff0000u
+#define SEG_LIMIT_64K 0xffffu
+#define PAT_RESET     0x0007040600070406ull
+#define FCW_INIT      0x37fu
+#define MXCSR_INIT    0x1f80u
+#define MXCSR_MASK    0xffffu
 
 /* IA32_MISC_ENABLE: fast strings are on; neither BTS nor PEBS is there. */
 #define MISC_FAST_STRINGS BIT64(0)

@@ -5,13 +5,13 @@
  *
  * Up to the commit point all checks and accesses that may fault happen, and a fault belongs to the
  * old task. From there on the new task runs: a fault in loading its segments is raised at its first
- * instruction (SDM 3, "Task Switching", "Exception Conditions Checked During a Task Switch"). As the
- * instruction that switched is then done, such a fault is delivered here and not left to the engine
- * (unless an exception's delivery switched tasks: deliver.c sees to it).
+ * instruction (SDM 3, "Task Switching", "Exception Conditions Checked During a Task Switch"). As
+ * the instruction that switched is then done, such a fault is delivered here and not left to the
+ * engine (unless an exception's delivery switched tasks: deliver.c sees to it).
  */
 #include "cpu/desc.h"
 
-#define DR7_LOCAL 0x155u /* L0..L3 and LE */
+#define DR7_LOCAL     0x155u /* L0..L3 and LE */
 /* Upper halves that a 16-bit TSS has nothing for; the manual leaves them open. */
 #define UPPER_HALF_16 0xffff0000u
 
@@ -23,7 +23,9 @@ struct tss_layout {
     unsigned ldt;
 };
 
-static const struct tss_layout tss16 = { .bytes = 44, .slot = 2, .ip = 14, .nr_segs = 4, .ldt = 42 };
+static const struct tss_layout tss16 = {
+    .bytes = 44, .slot = 2, .ip = 14, .nr_segs = 4, .ldt = 42
+};
 static const struct tss_layout tss32 = {
     .bytes = 104, .slot = 4, .ip = 32, .nr_segs = 6, .ldt = 96
 };
@@ -78,8 +80,8 @@ static enum step read_task(struct cpu *c, struct change *x)
     t->ip = get(raw, l->ip, l->slot);
     t->flags = get(raw, l->ip + l->slot, l->slot);
     for (unsigned i = 0; i < ARRAY_SIZE(t->gpr); i++)
-        t->gpr[i] = get(raw, l->ip + (2 + i) * l->slot, l->slot) |
-                    (l->slot == 2 ? UPPER_HALF_16 : 0);
+        t->gpr[i] =
+            get(raw, l->ip + (2 + i) * l->slot, l->slot) | (l->slot == 2 ? UPPER_HALF_16 : 0);
     for (unsigned i = 0; i < l->nr_segs; i++)
         t->seg[i] = (uint16_t)get(raw, segs + i * l->slot, 2);
     t->ldt = (uint16_t)get(raw, l->ldt, 2);
@@ -100,8 +102,7 @@ static enum step probe(struct cpu *c, const struct change *x)
 {
     const unsigned acc = ACC_IMPLICIT | ACC_WRITE;
     unsigned save_bytes = (NR_SAVED + x->from->nr_segs) * x->from->slot;
-    enum step st =
-        c->ops->probe(c, gva_add(GVA(c->tr.base), x->from->ip), save_bytes, acc);
+    enum step st = c->ops->probe(c, gva_add(GVA(c->tr.base), x->from->ip), save_bytes, acc);
 
     if (st == STEP_NEXT && saves_link(x->how->kind))
         st = c->ops->probe(c, GVA(x->new_tr.base), 2, acc);
