@@ -102,20 +102,23 @@ static void chan_accept(struct chr *c)
 
 static void chan_offer(struct chan *ch)
 {
-    /* Pairs with the release in chr_connect(): rx_arg and lock were set before. */
-    size_t (*rx)(void *, const uint8_t *, size_t) = __atomic_load_n(&ch->chr.rx, __ATOMIC_ACQUIRE);
+    struct chr *c = &ch->chr;
+    size_t nr = 0;
     bool offer;
-    size_t nr;
 
     lock_take(&ch->lock);
     offer = ch->offer;
     ch->offer = false;
     lock_drop(&ch->lock);
-    if (!offer || !rx || !ch->nr_in)
+    if (!offer || !ch->nr_in)
         return;
-    lock_take(ch->chr.lock);
-    nr = rx(ch->chr.rx_arg, ch->in, ch->nr_in);
-    lock_drop(ch->chr.lock);
+    lock_take(&c->conn);
+    if (c->rx) {
+        lock_take(c->lock);
+        nr = c->rx(c->rx_arg, ch->in, ch->nr_in);
+        lock_drop(c->lock);
+    }
+    lock_drop(&c->conn);
     BUG_ON(nr > ch->nr_in);
     ch->nr_in -= nr;
     memmove(ch->in, ch->in + nr, ch->nr_in);
@@ -194,7 +197,7 @@ static void chan_flush(struct chan *ch)
     lock_drop(&ch->lock);
 }
 
-/* At the end: what the guest wrote last must not be lost if anybody reads it. */
+/* What the guest wrote last must not be lost if anybody reads it. After the thread's end. */
 static void chan_drain(struct chan *ch)
 {
     struct pollfd p = { .fd = ch->cfg.out_fd, .events = POLLOUT };
@@ -206,6 +209,7 @@ static void chan_drain(struct chan *ch)
             continue;
         if (n <= 0) {
             ch->nr_dropped += ch->nr_out;
+            ch->nr_out = 0;
             break;
         }
         chan_flush(ch);
@@ -213,6 +217,7 @@ static void chan_drain(struct chan *ch)
     if (ch->nr_dropped && !ch->out_failed)
         log_warn("%s: %llu bytes of output were dropped", ch->cfg.name,
                  (unsigned long long)ch->nr_dropped);
+    ch->nr_dropped = 0;
 }
 
 /* Returns false at the end. */
@@ -262,11 +267,13 @@ static void chan_free(struct chan *ch)
     if (ch->wake_fd >= 0)
         (void)close(ch->wake_fd);
     lock_destroy(&ch->lock);
+    chr_fini(&ch->chr);
     free(ch->out);
     free(ch);
 }
 
-static void chan_close(struct chr *c)
+/* The thread ends; what comes later is written by chan_close(). */
+static void chan_flush_all(struct chr *c)
 {
     struct chan *ch = container_of(c, struct chan, chr);
 
@@ -276,14 +283,25 @@ static void chan_close(struct chr *c)
     chan_wake(ch);
     thread_join(&ch->thread);
     chan_drain(ch);
-    chan_free(ch);
+}
+
+static void chan_close(struct chr *c)
+{
+    chan_flush_all(c);
+    chan_free(container_of(c, struct chan, chr));
 }
 
 static const struct chr_ops chan_ops = {
     .write = chan_write,
     .accept = chan_accept,
+    .flush = chan_flush_all,
     .close = chan_close,
 };
+
+void *chan_arg(struct chr *c)
+{
+    return container_of(c, struct chan, chr)->cfg.arg;
+}
 
 struct chr *chan_open(const struct chan_config *cfg)
 {
@@ -296,7 +314,7 @@ struct chr *chan_open(const struct chan_config *cfg)
             cfg->closed(cfg->arg);
         return NULL;
     }
-    ch->chr.ops = &chan_ops;
+    chr_init(&ch->chr, &chan_ops);
     ch->cfg = *cfg;
     ch->in_ended = cfg->in_fd < 0;
     lock_init(&ch->lock, LOCK_LEAF);

@@ -26,5 +26,10 @@ struct chan_config {
 
 /* NULL after a message; then cfg->closed was called. */
 struct chr *chan_open(const struct chan_config *cfg);
+/* The cfg->arg it was opened with. */
+void *chan_arg(struct chr *c);
+
+void chr_init(struct chr *c, const struct chr_ops *ops);
+void chr_fini(struct chr *c);
 
 #endif

@@ -13,15 +13,27 @@
 #include "backend/chan.h"
 #include "lib/log.h"
 
+void chr_init(struct chr *c, const struct chr_ops *ops)
+{
+    *c = (struct chr){ .ops = ops };
+    lock_init(&c->conn, LOCK_CHANNEL);
+}
+
+void chr_fini(struct chr *c)
+{
+    lock_destroy(&c->conn);
+}
+
 void chr_connect(struct chr *c, struct lock *lock, size_t (*rx)(void *arg, const uint8_t *, size_t),
                  void *arg)
 {
     if (!c)
         return;
+    lock_take(&c->conn);
     c->lock = lock;
     c->rx_arg = arg;
-    /* Pairs with the acquire in chan_offer(): the thread may run already. */
-    __atomic_store_n(&c->rx, rx, __ATOMIC_RELEASE);
+    c->rx = rx;
+    lock_drop(&c->conn);
     chr_accept(c);
 }
 
@@ -49,12 +61,14 @@ static void null_accept(struct chr *c)
 
 static void null_close(struct chr *c)
 {
+    chr_fini(c);
     free(c);
 }
 
 static const struct chr_ops null_ops = {
     .write = null_write,
     .accept = null_accept,
+    .flush = null_accept,
     .close = null_close,
 };
 
@@ -65,7 +79,7 @@ struct chr *chr_open_null(void)
     if (!c)
         log_error("out of memory for a channel");
     else
-        c->ops = &null_ops;
+        chr_init(c, &null_ops);
     return c;
 }
 

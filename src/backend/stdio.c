@@ -20,10 +20,20 @@
 struct stdiochr {
     void (*escape)(void *arg, int key);
     void *arg;
+    void (*take)(void *arg, const uint8_t *buf, size_t bytes);
+    void *take_arg;
     bool raw;     /* we hold the terminal */
     bool escaped; /* Ctrl-A was the last key */
     int in_fd, out_fd;
 };
+
+static void stdio_key(struct stdiochr *s, uint8_t key, uint8_t *buf, size_t *nr)
+{
+    if (s->take)
+        s->take(s->take_arg, &key, 1);
+    else
+        buf[(*nr)++] = key;
+}
 
 /* Takes Ctrl-A and the key behind it out of what was typed. */
 static size_t stdio_filter(void *arg, uint8_t *buf, size_t bytes)
@@ -35,13 +45,13 @@ static size_t stdio_filter(void *arg, uint8_t *buf, size_t bytes)
         uint8_t key = buf[i];
 
         if (!s->escaped && key != CTRL_A) {
-            buf[nr++] = key;
+            stdio_key(s, key, buf, &nr);
         } else if (!s->escaped) {
             s->escaped = true;
         } else {
             s->escaped = false;
             if (key == 'a' || key == CTRL_A)
-                buf[nr++] = CTRL_A;
+                stdio_key(s, CTRL_A, buf, &nr);
             else if (s->escape)
                 s->escape(s->arg, key);
         }
@@ -121,6 +131,15 @@ struct chr *chr_open_stdio(void (*escape)(void *arg, int key), void *arg)
         .closed = stdio_closed,
         .arg = s,
     });
+}
+
+void chr_stdio_divert(struct chr *c, void (*take)(void *arg, const uint8_t *buf, size_t bytes),
+                      void *arg)
+{
+    struct stdiochr *s = chan_arg(c);
+
+    s->take = take;
+    s->take_arg = arg;
 }
 
 void chr_stdio_restore(void)

@@ -37,6 +37,7 @@
 #define PC_SCI_GSI 9u
 #define PC_S5_SLP_TYP 5u /* SLP_TYP that means "off" in PM1a control */
 #define PC_IOAPIC_ID 0u
+#define PC_PCI_INTX_GSI 16u /* four lines; pin p (0: INTA#) of device d is (d + p) % 4 of them */
 #define PC_RESET_PORT 0xcf9u
 #define PC_FW_CFG_PORT 0x510u
 

@@ -227,7 +227,7 @@ int bzimage_load(struct loader *ld)
 {
     uint8_t bp[BP_BYTES] = { 0 };
     struct bzimage bz;
-    uint64_t kernel_at;
+    uint64_t kernel_at = 0;
     int rc;
 
     rc = bzimage_parse(ld->kernel, &bz);

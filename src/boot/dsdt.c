@@ -41,6 +41,7 @@ static const struct isa_device isa_devices[] = {
     { "RTC_", "PNP0B00", { { 0x70, 2 } }, 8 },
     { "KBD_", "PNP0303", { { 0x60, 1 }, { 0x64, 1 } }, 1 },
     { "MOU_", "PNP0F13", { { 0 } }, 12 },
+    { "FPU_", "PNP0C04", { { 0xf0, 1 } }, 13 },
     { "COM1", "PNP0501", { { 0x3f8, 8 } }, 4 },
 };
 

@@ -169,7 +169,7 @@ static int elf_claim(struct loader *ld, const struct elf *e, unsigned *nr_loaded
     *nr_loaded = 0;
     for (unsigned i = 0; i < e->phnum; i++) {
         elf_phdr(e, i, &ph);
-        if (ph.type != ELF_PT_LOAD || !ph.memsz)
+        if (ph.type != ELF_PT_LOAD || (!ph.memsz && !ph.filesz))
             continue;
         rc = elf_check_segment(e, i, &ph);
         if (rc == 0)
@@ -192,7 +192,7 @@ int elf_load(struct loader *ld, const struct elf *e)
                             e->phnum);
     for (unsigned i = 0; i < e->phnum && rc == 0; i++) {
         elf_phdr(e, i, &ph);
-        if (ph.type != ELF_PT_LOAD || !ph.memsz)
+        if (ph.type != ELF_PT_LOAD || (!ph.memsz && !ph.filesz))
             continue;
         rc = load_put(ld, ph.paddr, e->img->data + ph.off, ph.filesz);
         /* Not fresh memory after a reset of the machine. */

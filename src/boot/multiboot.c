@@ -143,7 +143,7 @@ static int multiboot_parse_flat(const struct image *img, uint64_t hdr_off, struc
 
 static int multiboot_load_flat(struct loader *ld, uint64_t hdr_off, uint32_t *entry)
 {
-    struct mb_flat f;
+    struct mb_flat f = { 0 };
     int rc = multiboot_parse_flat(ld->kernel, hdr_off, &f);
 
     if (rc == 0)

@@ -116,6 +116,7 @@ static void test_elf_field_errors_are_named(void **state)
         { ph + 8, 8, ~0ull - 4, "reaches beyond" },
         { ph + 32, 8, TESTELF_CODE_BYTES + 1, "reaches beyond" },
         { ph + 40, 8, TESTELF_CODE_BYTES - 1, "p_memsz 0x2ff" },
+        { ph + 40, 8, 0, "p_memsz 0" }, /* an empty segment with an entry in its file part */
         { ph + 40, 8, ~0ull, "reaches beyond 4 GB" },
         { ph + 40, 8, MIB(40), "not in the guest's RAM" },
     };

@@ -19,7 +19,7 @@
 #define PC_PCI_NR_PINS  4u
 static inline unsigned pc_pci_gsi(unsigned dev, unsigned pin)
 {
-    return 16 + (dev + pin) % 4;
+    return PC_PCI_INTX_GSI + (dev + pin) % 4;
 }
 #define PC_HPET_BLOCK_ID  0x8086a201u /* low half of the HPET's capabilities register */
 /* MPS INTI flags of the SCI, the same in the MADT and in the MP table: level-triggered, active

@@ -198,10 +198,4 @@ static inline void tm_torture(struct testmachine *tm, const uint8_t *image, uint
     log_set_level(LOG_INFO);
 }
 
-/* Until cpu/state.c is linked in. */
-__attribute__((weak)) void cpu_update_mode(struct cpu *c)
-{
-    (void)c;
-}
-
 #endif

@@ -142,9 +142,12 @@ enum step cpu_sysexit(struct cpu *c, unsigned op_bytes)
     uint16_t sel = c->sysenter_cs & 0xfffc;
     bool is64 = op_bytes == 8;
 
+    /* AMD's processors look at CPL before they look at the mode. */
+    if (!(c->cr0 & CR0_PE) || c->cpl != 0)
+        return raise_gp(c, 0);
     if (long_mode(c) && !is_intel(c))
         return raise_ud(c);
-    if (sel == 0 || !(c->cr0 & CR0_PE) || c->cpl != 0)
+    if (sel == 0)
         return raise_gp(c, 0);
     if (is64 && (!is_canonical(c, c->gpr[RCX]) || !is_canonical(c, c->gpr[RDX])))
         return raise_gp(c, 0);

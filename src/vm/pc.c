@@ -5,12 +5,16 @@
  */
 #include <stdlib.h>
 
+#include "dev/acpi_pm.h"
 #include "dev/cf9.h"
 #include "dev/debugcon.h"
 #include "dev/debugexit.h"
 #include "dev/ferr.h"
+#include "dev/fwcfg.h"
+#include "dev/hpet.h"
 #include "dev/i8042.h"
 #include "dev/ioapic.h"
+#include "dev/pci.h"
 #include "dev/pic.h"
 #include "dev/pit.h"
 #include "dev/port92.h"
@@ -34,6 +38,11 @@ struct pc {
     struct cf9 cf9;
     struct ferr ferr;
     struct uart com1;
+    struct hpet hpet;
+    struct acpi_pm acpi_pm;
+    struct pci_host pci;
+    struct fwcfg fwcfg;
+    struct dma dma; /* of devices that no IOMMU stands before */
     struct debugcon debugcon;
     struct debugexit debugexit;
 };
@@ -199,7 +208,87 @@ static int pc_add_com1(struct pc *pc, struct bus *bus)
 
 static void pc_del_com1(struct pc *pc)
 {
+    chr_connect(pc->vm->cfg.serial, NULL, NULL, NULL); /* its thread may be about to call the UART */
     uart_fini(&pc->com1);
+}
+
+/* The legacy replacement route takes IRQ 0 and IRQ 8 from the PIT and the RTC. */
+static void pc_hpet_legacy(void *ctx, bool on)
+{
+    struct pc *pc = ctx;
+
+    pit_detach_irq(&pc->pit, on);
+    rtc_detach_irq(&pc->rtc, on);
+}
+
+static int pc_add_hpet(struct pc *pc, struct bus *bus)
+{
+    return hpet_init(&pc->hpet, &(struct hpet_config){
+                                    .bus = bus,
+                                    .at = GPA(PC_HPET_AT),
+                                    .irq0 = bus_gsi(bus, IRQ_PIT),
+                                    .irq8 = bus_gsi(bus, IRQ_RTC),
+                                    .legacy = pc_hpet_legacy,
+                                    .ctx = pc,
+                                });
+}
+
+static void pc_del_hpet(struct pc *pc)
+{
+    hpet_fini(&pc->hpet);
+}
+
+static int pc_add_acpi_pm(struct pc *pc, struct bus *bus)
+{
+    return acpi_pm_init(&pc->acpi_pm, &(struct acpi_pm_config){
+                                          .bus = bus,
+                                          .port = PC_ACPI_PM_PORT,
+                                          .slp_typ_s5 = PC_S5_SLP_TYP,
+                                          .timer_is_32bit = true,
+                                          .sci = bus_gsi(bus, PC_SCI_GSI),
+                                      });
+}
+
+static void pc_del_acpi_pm(struct pc *pc)
+{
+    acpi_pm_fini(&pc->acpi_pm);
+}
+
+static int pc_add_pci(struct pc *pc, struct bus *bus)
+{
+    return pci_host_init(&pc->pci, &(struct pci_host_config){
+                                       .bus = bus,
+                                       .ecam_at = GPA(PC_ECAM_AT),
+                                       .ecam_bytes = PC_ECAM_BYTES,
+                                       .intx_gsi = PC_PCI_INTX_GSI,
+                                   });
+}
+
+static void pc_del_pci(struct pc *pc)
+{
+    pci_host_fini(&pc->pci);
+}
+
+static int pc_add_fwcfg(struct pc *pc, struct bus *bus)
+{
+    const struct boot_config *boot = &pc->vm->cfg.boot;
+    int rc = fwcfg_init(&pc->fwcfg, bus, PC_FW_CFG_PORT, &pc->dma);
+
+    if (rc < 0)
+        return rc;
+    rc = fwcfg_add_u64(&pc->fwcfg, FWCFG_RAM_BYTES, boot->ram_bytes);
+    if (!rc)
+        rc = fwcfg_add_u16(&pc->fwcfg, FWCFG_NR_CPUS, (uint16_t)boot->nr_cpus);
+    if (!rc)
+        rc = fwcfg_add_u16(&pc->fwcfg, FWCFG_MAX_CPUS, (uint16_t)boot->nr_cpus);
+    if (rc < 0)
+        fwcfg_fini(&pc->fwcfg);
+    return rc;
+}
+
+static void pc_del_fwcfg(struct pc *pc)
+{
+    fwcfg_fini(&pc->fwcfg);
 }
 
 static int pc_add_debugcon(struct pc *pc, struct bus *bus)
@@ -247,6 +336,10 @@ static const struct pc_part {
     { pc_add_port92, pc_del_port92, NULL },
     { pc_add_cf9, pc_del_cf9, NULL },
     { pc_add_ferr, pc_del_ferr, NULL },
+    { pc_add_hpet, pc_del_hpet, NULL },
+    { pc_add_acpi_pm, pc_del_acpi_pm, NULL },
+    { pc_add_pci, pc_del_pci, NULL },
+    { pc_add_fwcfg, pc_del_fwcfg, NULL },
     { pc_add_com1, pc_del_com1, NULL },
     { pc_add_debugcon, pc_del_debugcon, pc_wants_debugcon },
     { pc_add_debugexit, pc_del_debugexit, pc_wants_debugexit },
@@ -266,6 +359,7 @@ struct pc *pc_create(struct vm *vm)
         return NULL;
     }
     pc->vm = vm;
+    pc->dma.mmu = vm->mmu;
     vm->pc = pc; /* the interrupt router knows it from the first device on */
     for (; pc->nr_parts < ARRAY_SIZE(pc_parts); pc->nr_parts++) {
         const struct pc_part *part = &pc_parts[pc->nr_parts];

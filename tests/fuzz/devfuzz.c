@@ -20,6 +20,8 @@
 #include "dev/hpet.h"
 #include "dev/i8042.h"
 #include "dev/ioapic.h"
+#include "dev/pcbridge.h"
+#include "dev/pci.h"
 #include "dev/pic.h"
 #include "dev/pit.h"
 #include "dev/port92.h"
@@ -33,6 +35,9 @@
 #define ACPI_PM_PORT    0x600
 #define FWCFG_PORT      0x510
 #define SCI_GSI         9
+#define ECAM_AT         0xe0000000u
+#define BARS_AT         0xc0000000u
+#define FUNCTION_DEVFN  PCI_DEVFN(3, 0)
 #define IOAPIC_AT       0xfec00000u
 
 struct machine {
@@ -51,6 +56,9 @@ struct machine {
     struct acpi_pm acpi_pm;
     struct fwcfg fwcfg;
     struct dma dma;
+    struct pci_host pci;
+    struct pcbridge bridges[2];
+    struct pci_dev function;
     struct chr chr[3];
     uint64_t advance_left_ns;
 };
@@ -126,6 +134,105 @@ static void machine_legacy(void *ctx, bool on)
     rtc_detach_irq(&m->rtc, on);
 }
 
+/* ---- a PCI function with everything a function can have; what is behind its BARs is the BARs'
+ * offset ---- */
+
+static uint64_t function_read(struct device *dev, uint32_t off_bytes, unsigned bytes)
+{
+    (void)dev, (void)bytes;
+    return off_bytes;
+}
+
+static void function_write(struct device *dev, uint32_t off_bytes, unsigned bytes, uint64_t val)
+{
+    struct pci_dev *d = container_of(dev, struct pci_dev, dev);
+
+    (void)bytes;
+    if (off_bytes & 8)
+        pci_intx(d, val & 1);
+    else if (off_bytes & 4)
+        pci_msix_send(d, val % 4);
+    else
+        pci_msi_send(d, val % 4);
+}
+
+static uint64_t function_mmio_read(struct device *dev, uint64_t off_bytes, unsigned bytes)
+{
+    return function_read(dev, (uint32_t)off_bytes, bytes);
+}
+
+static void function_mmio_write(struct device *dev, uint64_t off_bytes, unsigned bytes,
+                                uint64_t val)
+{
+    function_write(dev, (uint32_t)off_bytes, bytes, val);
+}
+
+static void function_reset(struct device *dev)
+{
+    pci_dev_reset(container_of(dev, struct pci_dev, dev));
+}
+
+static void function_loaded(struct device *dev)
+{
+    pci_dev_loaded(container_of(dev, struct pci_dev, dev));
+}
+
+static const struct state_field function_state[] = {
+    PCI_DEV_FIELDS(struct machine, function, 1),
+};
+
+static const struct device_type function_type = {
+    .name = "function",
+    .read = function_read,
+    .write = function_write,
+    .mmio_read = function_mmio_read,
+    .mmio_write = function_mmio_write,
+    .reset = function_reset,
+    .loaded = function_loaded,
+    .state = function_state,
+    .nr_state = ARRAY_SIZE(function_state),
+    .version = 1,
+};
+
+static int machine_create_pci(struct machine *m)
+{
+    static const struct pci_bar bars[] = {
+        { .kind = PCI_BAR_IO, .bytes = 32 },
+        { .kind = PCI_BAR_MEM32, .bytes = 4096, .off_bytes = 0x100 },
+        { .kind = PCI_BAR_MEM64_PREF, .bytes = MIB(64), .off_bytes = 0x10000 },
+    };
+    struct pci_host_config host = {
+        .bus = m->bus,
+        .ecam_at = GPA(ECAM_AT),
+        .ecam_bytes = MIB(256),
+        .intx_gsi = 16,
+    };
+    struct pci_dev_desc desc = {
+        .type = &function_type,
+        .state_base = m,
+        .devfn = FUNCTION_DEVFN,
+        .vendor = 0x1234,
+        .device = 0x5678,
+        .class_code = 0xff0000,
+        .int_pin = 1,
+    };
+
+    if (pci_host_init(&m->pci, &host) || pcbridge_init_host(&m->bridges[0], &m->pci) ||
+        pcbridge_init_isa(&m->bridges[1], &m->pci) || pci_dev_init(&m->function, &m->pci, &desc))
+        return -1;
+    for (unsigned i = 0; i < ARRAY_SIZE(bars); i++) {
+        struct pci_bar bar = bars[i];
+
+        bar.dev = &m->function.dev;
+        pci_add_bar(&m->function, i, &bar);
+    }
+    pci_add_msi(&m->function, 4);
+    pci_add_msix(&m->function, 4, 4);
+    return 0;
+}
+
+/* ---- the whole ---- */
+
 /* Some RAM for fw_cfg's DMA. Made once, because memory is dear; zeroed for every input. */
 static struct mmu *machine_ram(void)
 {
@@ -148,7 +255,6 @@ static int machine_create_fwcfg(struct machine *m)
 
     m->dma.mmu = machine_ram();
     return fwcfg_init(&m->fwcfg, m->bus, FWCFG_PORT, &m->dma) ||
-           fwcfg_add_u32(&m->fwcfg, FWCFG_ID, 3) ||
            fwcfg_add_file(&m->fwcfg, "etc/file", file, sizeof(file));
 }
 
@@ -207,12 +313,18 @@ static void machine_create(struct machine *m)
     m->chr[2].ops = &chr_fuzz_ops;
     err |= debugcon_init(&m->debugcon, m->bus, &m->chr[2]);
     err |= debugexit_init(&m->debugexit, m->bus);
-    err |= machine_create_acpi(m) || machine_create_fwcfg(m);
+    err |= machine_create_acpi(m) || machine_create_fwcfg(m) || machine_create_pci(m);
     BUG_ON(err);
 }
 
 static void machine_destroy(struct machine *m)
 {
+    /* With the lock no timer is on its way, and lines may fall. */
+    lock_take(bus_lock(m->bus));
+    pci_dev_fini(&m->function);
+    pcbridge_fini(&m->bridges[1]);
+    pcbridge_fini(&m->bridges[0]);
+    pci_host_fini(&m->pci);
     fwcfg_fini(&m->fwcfg);
     hpet_fini(&m->hpet);
     acpi_pm_fini(&m->acpi_pm);
@@ -227,6 +339,7 @@ static void machine_destroy(struct machine *m)
     pit_fini(&m->pit);
     ioapic_fini(&m->ioapic);
     pic_fini(&m->pic);
+    lock_drop(bus_lock(m->bus));
     bus_destroy(m->bus);
 }
 
@@ -242,7 +355,7 @@ static const struct port_range {
     { 0xe9, 1 }, { ACPI_PM_PORT, 20 }, { FWCFG_PORT, 12 }, { 0xb2, 2 },  { 0xf4, 1 },
 };
 
-static const uint64_t windows[] = { IOAPIC_AT, HPET_AT };
+static const uint64_t windows[] = { IOAPIC_AT, HPET_AT, BARS_AT };
 
 static uint16_t pick_port(struct input *in)
 {
@@ -281,13 +394,45 @@ static void op_mmio(struct machine *m, struct input *in)
 {
     uint8_t v = next8(in);
     gpa_t at =
-        GPA(windows[v % ARRAY_SIZE(windows)] + (v & 64 ? next32(in) % 0x2000 : next8(in) * 16u));
+        GPA(windows[v % ARRAY_SIZE(windows)] + (v & 64 ? next32(in) % 0x2000 : next8(in) * 8u));
     unsigned bytes = v & 64 ? 1u << (v >> 4 & 3) : 4;
 
     if (v & 128)
         bus_mmio_write(m->bus, at, bytes, next32(in) | (uint64_t)next32(in) << 32);
     else
         (void)bus_mmio_read(m->bus, at, bytes);
+}
+
+/* A configuration register of a function that exists, mostly. */
+static void op_config(struct machine *m, struct input *in)
+{
+    static const uint8_t devfns[] = { FUNCTION_DEVFN, FUNCTION_DEVFN, PCI_DEVFN(0, 0),
+                                      PCI_DEVFN(31, 0) };
+    uint8_t v = next8(in), devfn = devfns[v & 3];
+    unsigned off = next8(in), bytes = 1u << (v >> 2) % 3;
+    gpa_t ecam = GPA(ECAM_AT + (devfn << 12) + off);
+
+    if (v & 16) { /* by CF8h */
+        bus_port_write(m->bus, 0xcf8, 4, BIT(31) | (uint32_t)devfn << 8 | (off & 0xfc));
+        if (v & 32)
+            bus_port_write(m->bus, (uint16_t)(0xcfc + (off & 3)), bytes, next32(in));
+        else
+            (void)bus_port_read(m->bus, (uint16_t)(0xcfc + (off & 3)), bytes);
+    } else if (v & 32) {
+        bus_mmio_write(m->bus, ecam, bytes, next32(in));
+    } else {
+        (void)bus_mmio_read(m->bus, ecam, bytes);
+    }
+}
+
+/* Puts one of the function's memory BARs where op_mmio looks, and switches decoding on. */
+static void op_map_bar(struct machine *m, struct input *in)
+{
+    static const uint8_t regs[] = { 0x14, 0x18, 0x20 };
+    uint64_t config = ECAM_AT + ((uint64_t)FUNCTION_DEVFN << 12);
+
+    bus_mmio_write(m->bus, GPA(config + regs[next8(in) % ARRAY_SIZE(regs)]), 4, BARS_AT);
+    bus_mmio_write(m->bus, GPA(config + PCI_COMMAND), 2, next8(in) | PCI_COMMAND_MEM);
 }
 
 static void op_ioapic_eoi(struct machine *m, struct input *in)
@@ -420,7 +565,7 @@ static void op_state(struct machine *m, struct input *in)
     uint8_t buf[MAX_STATE_BYTES];
     size_t bytes;
 
-    for (unsigned skip = next8(in) % 16; skip && d; skip--)
+    for (unsigned skip = next8(in) % 32; skip && d; skip--)
         d = bus_device_next(m->bus, d);
     if (!d)
         return;
@@ -438,9 +583,9 @@ static void op_state(struct machine *m, struct input *in)
 }
 
 static void (*const ops[])(struct machine *m, struct input *in) = {
-    op_read,    op_write,  op_write,    op_write, op_wild, op_mmio,   op_ioapic_eoi,
-    op_advance, op_jump,   op_set_date, op_key,   op_move, op_serial, op_ack,
-    op_line,    op_detach, op_reset,    op_fwcfg, op_acpi, op_state,
+    op_read,  op_write,    op_write,  op_write,   op_wild,   op_mmio, op_ioapic_eoi, op_advance,
+    op_jump,  op_set_date, op_key,    op_move,    op_serial, op_ack,  op_line,       op_detach,
+    op_reset, op_config,   op_config, op_map_bar, op_fwcfg,  op_acpi, op_state,
 };
 
 /* INTR is never up without a request that is not masked. */

@@ -152,6 +152,7 @@ static bool step(struct ivcpu *v, enum run_result *res)
     }
     if (op) {
         v->stepping = true;
+        v->again = false;
         v->cur = NULL;
         v->vc.nr_insns++;
         run_ops(v, op);
@@ -165,9 +166,9 @@ static bool step(struct ivcpu *v, enum run_result *res)
         *res = RUN_SHUTDOWN;
         return false;
     }
-    /* RF is cleared once an instruction has completed, unless that one set it (IRET, POPF does
-     * not). */
-    if (rf && op && op->fn != op_iret)
+    /* RF goes once an instruction has completed, all its repetitions too, unless it was IRET that
+     * set it. */
+    if (rf && op && op->fn != op_iret && !v->again)
         c->rflags &= ~(uint64_t)RFLAGS_RF;
     if (tf && op && !enters_untraced(c, op))
         c->pending_dbg |= DR6_BS;

@@ -201,7 +201,7 @@ HANDLER(rdpid)
 /* No performance counters are offered: every index is invalid (SDM 2, RDPMC). */
 HANDLER(rdpmc)
 {
-    if (log_first(CPU(v)->seen, 0x0f33ull << 32 | (uint32_t)CPU(v)->gpr[RCX]))
+    if (log_first(CPU(v)->seen, 0x0f33ull << 32))
         log_warn("guest: RDPMC of counter %#x raises #GP: no performance counters are offered",
                  (uint32_t)CPU(v)->gpr[RCX]);
     return leave_gp0(v, op);
