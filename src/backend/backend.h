@@ -17,6 +17,8 @@ struct chr;
 struct chr_ops {
     void (*write)(struct chr *c, const uint8_t *buf, size_t bytes);
     void (*accept)(struct chr *c); /* the device has room again */
+    /* The last of it: ends input, waits until all is written or the reader takes nothing. */
+    void (*flush)(struct chr *c);
     void (*close)(struct chr *c);  /* flush, restore, free */
 };
 
@@ -43,6 +45,11 @@ static inline void chr_accept(struct chr *c)
 {
     if (c)
         c->ops->accept(c);
+}
+static inline void chr_flush(struct chr *c)
+{
+    if (c)
+        c->ops->flush(c);
 }
 static inline void chr_close(struct chr *c)
 {

@@ -197,7 +197,7 @@ static void chan_flush(struct chan *ch)
     lock_drop(&ch->lock);
 }
 
-/* At the end: what the guest wrote last must not be lost if anybody reads it. */
+/* What the guest wrote last must not be lost if anybody reads it. After the thread's end. */
 static void chan_drain(struct chan *ch)
 {
     struct pollfd p = { .fd = ch->cfg.out_fd, .events = POLLOUT };
@@ -209,6 +209,7 @@ static void chan_drain(struct chan *ch)
             continue;
         if (n <= 0) {
             ch->nr_dropped += ch->nr_out;
+            ch->nr_out = 0;
             break;
         }
         chan_flush(ch);
@@ -216,6 +217,7 @@ static void chan_drain(struct chan *ch)
     if (ch->nr_dropped && !ch->out_failed)
         log_warn("%s: %llu bytes of output were dropped", ch->cfg.name,
                  (unsigned long long)ch->nr_dropped);
+    ch->nr_dropped = 0;
 }
 
 /* Returns false at the end. */
@@ -270,7 +272,8 @@ static void chan_free(struct chan *ch)
     free(ch);
 }
 
-static void chan_close(struct chr *c)
+/* The thread ends; what comes later is written by chan_close(). */
+static void chan_flush_all(struct chr *c)
 {
     struct chan *ch = container_of(c, struct chan, chr);
 
@@ -280,12 +283,18 @@ static void chan_close(struct chr *c)
     chan_wake(ch);
     thread_join(&ch->thread);
     chan_drain(ch);
-    chan_free(ch);
+}
+
+static void chan_close(struct chr *c)
+{
+    chan_flush_all(c);
+    chan_free(container_of(c, struct chan, chr));
 }
 
 static const struct chr_ops chan_ops = {
     .write = chan_write,
     .accept = chan_accept,
+    .flush = chan_flush_all,
     .close = chan_close,
 };
 

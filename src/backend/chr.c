@@ -68,6 +68,7 @@ static void null_close(struct chr *c)
 static const struct chr_ops null_ops = {
     .write = null_write,
     .accept = null_accept,
+    .flush = null_accept,
     .close = null_close,
 };
 

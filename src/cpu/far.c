@@ -1,533 +1,347 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Far transfers (SDM 2: JMP, CALL, RET, IRET; SDM 3, "Accessing Code Segments", "Call Gates"). All
- * checks come first, then the stack, then the registers.
+ * Far JMP, CALL and RET (SDM 2, the pages of these instructions; SDM 3, "Privilege Level Checking
+ * When Transferring Program Control Between Code Segments"). Through gates: gate.c. To tasks:
+ * task.c.
+ *
+ * Everything is checked and read, the stack is written, and only then do registers change.
+ *
+ * A REX.W prefix makes JMP and CALL m16:64 on Intel; AMD ignores it. That is the decoder's
+ * business: op_bytes = 8 means that the instruction did have a 64-bit offset.
  */
 #include "cpu/desc.h"
 
-enum step check_ip(struct cpu *c, const struct desc *d, uint64_t ip)
-{
-    bool long64 = (c->mode & MODE_LMA) && (d->seg.attr & SEG_L);
+/* ---- targets ---- */
 
-    if (long64 ? !is_canonical(c, ip) : ip > d->seg.limit)
-        return raise_gp(c, 0);
+enum step target_check_rip(struct cpu *c, struct target *t)
+{
+    if (in_ia32e(c) && (t->cs.attr & SEG_L)) {
+        if (!is_canonical(c, t->rip))
+            return raise_gp(c, ext_err(c));
+        return STEP_NEXT;
+    }
+    t->rip = (uint32_t)t->rip;
+    return t->rip > t->cs.limit ? raise_gp(c, ext_err(c)) : STEP_NEXT;
+}
+
+void target_commit(struct cpu *c, const struct target *t)
+{
+    c->seg[SEG_CS] = t->cs;
+    c->cpl = (uint8_t)t->cpl;
+    c->rip = t->rip;
+}
+
+void target_set_cs(struct target *t, const struct desc *d, unsigned cpl)
+{
+    t->desc = *d;
+    t->cpl = cpl;
+    t->cs = desc_seg(d, (uint16_t)((d->sel & ~SEL_RPL) | cpl));
+    t->cs.attr |= SEG_TYPE_ACCESSED;
+}
+
+/* 64-bit code with D set is no valid combination. */
+static bool is_bad_long_code(const struct cpu *c, uint32_t attr)
+{
+    return in_ia32e(c) && (attr & SEG_L) && (attr & SEG_DB);
+}
+
+static enum step rip_in_real(struct cpu *c, uint64_t off)
+{
+    return off > c->seg[SEG_CS].limit ? raise_gp(c, 0) : STEP_NEXT;
+}
+
+static void commit_real(struct cpu *c, uint16_t sel, uint64_t off)
+{
+    cpu_load_seg_real(c, SEG_CS, sel);
+    c->rip = off;
+    cpu_update_mode(c);
+}
+
+/* ---- JMP and CALL ---- */
+
+/* A code segment named by the instruction itself. */
+static enum step direct_target(struct cpu *c, const struct desc *d, uint64_t off, struct target *t)
+{
+    uint32_t attr = desc_attr(d);
+
+    if (is_bad_long_code(c, attr))
+        return raise_gp(c, sel_err(c, d->sel));
+    if (attr_is_conforming(attr)) {
+        if (attr_dpl(attr) > c->cpl)
+            return raise_gp(c, sel_err(c, d->sel));
+    } else if (sel_rpl(d->sel) > c->cpl || attr_dpl(attr) != c->cpl) {
+        return raise_gp(c, sel_err(c, d->sel));
+    }
+    if (!(attr & SEG_P))
+        return raise_np(c, sel_err(c, d->sel));
+    target_set_cs(t, d, c->cpl);
+    t->rip = off;
     return STEP_NEXT;
 }
 
-/* L and D together are invalid in long mode. */
-static bool bad_long_code(const struct cpu *c, const struct desc *d)
+static enum step jmp_direct(struct cpu *c, const struct desc *d, uint64_t off)
 {
-    return (c->mode & MODE_LMA) && (d->seg.attr & (SEG_L | SEG_DB)) == (SEG_L | SEG_DB);
-}
+    struct target t;
+    enum step st = direct_target(c, d, off, &t);
 
-/* Code segment for a direct transfer that stays at CPL. */
-static enum step check_direct(struct cpu *c, struct desc *d, uint16_t sel, uint64_t ip)
-{
-    unsigned dpl = desc_dpl(d);
-    enum step st;
-
-    if (bad_long_code(c, d))
-        return raise_gp(c, sel & ~3u);
-    if (desc_is_conforming(d) ? dpl > c->cpl : (sel & 3u) > c->cpl || dpl != c->cpl)
-        return raise_gp(c, sel & ~3u);
-    if (!desc_present(d))
-        return raise_np(c, sel & ~3u);
-    st = check_ip(c, d, ip);
-    return st == STEP_NEXT ? desc_set_accessed(c, d) : st;
-}
-
-static enum step read_code_or_system(struct cpu *c, uint16_t sel, struct desc *d)
-{
-    if (sel_is_null(sel))
-        return raise_gp(c, 0);
-    return desc_read(c, sel, d, VEC_GP, 0);
-}
-
-/* Reads a call gate's target; *cpl is what the transfer would run at. */
-static enum step read_gate_target(struct cpu *c, struct desc *g, bool is_call, struct desc *cs,
-                                  unsigned *cpl, uint64_t *ip)
-{
-    bool lma = c->mode & MODE_LMA, wide = desc_type(g) == SYS_CALL_GATE;
-    uint16_t sel = gate_sel(g);
-    enum step st;
-
-    if (desc_dpl(g) < c->cpl || (g->seg.sel & 3u) > desc_dpl(g))
-        return raise_gp(c, g->seg.sel & ~3u);
-    if (!desc_present(g))
-        return raise_np(c, g->seg.sel & ~3u);
-    if (lma) {
-        /* Only the upper half of the offset is taken from the second eight bytes. */
-        uint16_t keep = g->seg.sel;
-
-        st = desc_read_high(c, g, VEC_GP, 0);
-        g->seg.sel = keep;
-        if (st != STEP_NEXT)
-            return st;
-    }
-    *ip = gate_off(g, lma);
-    if (!wide)
-        *ip &= 0xffff;
-    if (sel_is_null(sel))
-        return raise_gp(c, 0);
-    st = desc_read(c, sel, cs, VEC_GP, 0);
+    if (st == STEP_NEXT)
+        st = target_check_rip(c, &t);
+    if (st == STEP_NEXT)
+        st = desc_set_accessed(c, d);
     if (st != STEP_NEXT)
         return st;
-    if (!desc_is_code(cs) || desc_dpl(cs) > c->cpl ||
-        (lma && (cs->seg.attr & (SEG_L | SEG_DB)) != SEG_L))
-        return raise_gp(c, sel & ~3u);
-    if (!is_call && !desc_is_conforming(cs) && desc_dpl(cs) != c->cpl)
-        return raise_gp(c, sel & ~3u);
-    if (!desc_present(cs))
-        return raise_np(c, sel & ~3u);
-    *cpl = desc_is_conforming(cs) ? c->cpl : desc_dpl(cs);
+    target_commit(c, &t);
+    cpu_update_mode(c);
     return STEP_NEXT;
 }
 
-static bool is_tss(const struct desc *d)
+static enum step call_direct(struct cpu *c, const struct desc *d, uint64_t off, unsigned op_bytes)
 {
-    return desc_type(d) == SYS_TSS16_AVAIL || desc_type(d) == SYS_TSS_AVAIL;
+    uint64_t frame[] = { c->seg[SEG_CS].sel, c->next_rip };
+    struct stack st = stack_current(c);
+    struct target t;
+    enum step res = direct_target(c, d, off, &t);
+
+    if (res == STEP_NEXT)
+        res = stack_room(c, &st, ARRAY_SIZE(frame), op_bytes);
+    if (res == STEP_NEXT)
+        res = target_check_rip(c, &t);
+    if (res == STEP_NEXT)
+        res = desc_set_accessed(c, d);
+    if (res == STEP_NEXT)
+        res = stack_push(c, &st, frame, ARRAY_SIZE(frame), op_bytes);
+    if (res != STEP_NEXT)
+        return res;
+    c->gpr[RSP] = stack_rsp(c, &st, in_long64(c));
+    target_commit(c, &t);
+    cpu_update_mode(c);
+    return STEP_NEXT;
 }
 
-/* A task gate or TSS as the target of JMP or CALL. */
-static enum step transfer_task(struct cpu *c, const struct desc *d, enum task_cause why)
+/* A system descriptor: a gate or a TSS. */
+static enum step far_system(struct cpu *c, struct desc *d, enum task_kind kind)
 {
-    uint16_t sel = d->seg.sel;
+    uint32_t attr = desc_attr(d);
+    unsigned type = attr_type(attr);
+    bool is_task = type == SYS_TSS_AVAIL || type == SYS_TSS16_AVAIL || type == SYS_TASK_GATE;
+    bool is_gate = type == SYS_CALL_GATE || type == SYS_CALL_GATE16;
+    struct task_switch how = { .kind = kind, .rip = c->next_rip, .rflags = c->rflags };
 
-    if (desc_dpl(d) < c->cpl || desc_dpl(d) < (sel & 3u))
-        return raise_gp(c, sel & ~3u);
-    if (!desc_present(d))
-        return raise_np(c, sel & ~3u);
-    return cpu_task_switch(c, desc_type(d) == SYS_TASK_GATE ? gate_sel(d) : sel, why, 0, false, 0);
+    /* IA-32e mode knows no tasks and no 16-bit gates. */
+    if (in_ia32e(c) && type != SYS_CALL_GATE)
+        return raise_gp(c, sel_err(c, d->sel));
+    if ((!is_task && !is_gate) || attr_dpl(attr) < MAX(c->cpl, sel_rpl(d->sel)))
+        return raise_gp(c, sel_err(c, d->sel));
+    if (!(attr & SEG_P))
+        return raise_np(c, sel_err(c, d->sel));
+    if (is_gate)
+        return kind == TASK_CALL ? gate_call(c, d) : gate_jmp(c, d);
+    if (type == SYS_TASK_GATE)
+        return task_by_gate(c, (uint16_t)bits(d->lo, 31, 16), &how);
+    /* A TSS may not be named through the LDT (SDM 3, "TSS Descriptor"). */
+    if (d->sel & SEL_TI)
+        return raise_gp(c, sel_err(c, d->sel));
+    return task_switch(c, d, &how);
+}
+
+static enum step read_far(struct cpu *c, uint16_t sel, struct desc *d)
+{
+    if (sel_is_null(sel))
+        return raise_gp(c, 0);
+    return desc_read(c, sel, VEC_GP, d);
+}
+
+/* A descriptor with S set that is no code. */
+static bool is_data(const struct desc *d)
+{
+    return (desc_attr(d) & SEG_S) && !attr_is_code(desc_attr(d));
 }
 
 enum step cpu_far_jmp(struct cpu *c, uint16_t sel, uint64_t off, unsigned op_bytes)
 {
-    struct desc d, cs;
-    unsigned cpl;
-    uint64_t ip;
-    enum step st;
-
-    off = low_bytes(off, op_bytes);
-    if (!in_protected(c)) {
-        if (off > c->seg[SEG_CS].limit)
-            return raise_gp(c, 0);
-        cpu_load_seg_real(c, SEG_CS, sel);
-        cpu_update_mode(c);
-        c->rip = off;
-        return STEP_NEXT;
-    }
-    st = read_code_or_system(c, sel, &d);
-    if (st != STEP_NEXT)
-        return st;
-    if (d.seg.attr & SEG_S) {
-        if (!desc_is_code(&d))
-            return raise_gp(c, sel & ~3u);
-        st = check_direct(c, &d, sel, off);
-        if (st != STEP_NEXT)
-            return st;
-        load_cs(c, &d, sel, c->cpl);
-        c->rip = off;
-        return STEP_NEXT;
-    }
-    if (!(c->mode & MODE_LMA) && (is_tss(&d) || desc_type(&d) == SYS_TASK_GATE))
-        return transfer_task(c, &d, TASK_JMP);
-    if (desc_type(&d) != SYS_CALL_GATE &&
-        (desc_type(&d) != SYS_CALL_GATE16 || (c->mode & MODE_LMA)))
-        return raise_gp(c, sel & ~3u);
-    st = read_gate_target(c, &d, false, &cs, &cpl, &ip);
-    if (st == STEP_NEXT)
-        st = check_ip(c, &cs, ip);
-    if (st == STEP_NEXT)
-        st = desc_set_accessed(c, &cs);
-    if (st != STEP_NEXT)
-        return st;
-    load_cs(c, &cs, gate_sel(&d), c->cpl);
-    c->rip = ip;
-    return STEP_NEXT;
-}
-
-static enum step push_return(struct cpu *c, struct stack *s, unsigned bytes)
-{
-    enum step st = stack_push(c, s, c->seg[SEG_CS].sel, bytes);
-
-    return st == STEP_NEXT ? stack_push(c, s, low_bytes(c->next_rip, bytes), bytes) : st;
-}
-
-/* CALL through a gate to an inner ring: new stack, parameters copied. */
-static enum step call_inner(struct cpu *c, struct desc *g, struct desc *cs, unsigned cpl,
-                            uint64_t ip)
-{
-    bool lma = c->mode & MODE_LMA;
-    unsigned bytes = lma                             ? 8
-                     : desc_type(g) == SYS_CALL_GATE ? 4
-                                                     : 2,
-             nr = lma ? 0 : g->lo >> 32 & 31;
-    struct stack old = stack_current(c),
-                 s = { .acc = ACC_SUPER, .vec = VEC_SS, .mask = ~0ull, .long64 = lma };
-    uint64_t param[32], sp;
-    uint16_t ss_sel = (uint16_t)cpl;
-    struct desc ss = { .seg.attr = SEG_UNUSABLE | cpl << SEG_DPL_SHIFT };
-    enum step st;
-
-    if (lma) {
-        st = tss64_stack(c, cpl, 0, &sp);
-    } else {
-        st = tss_stack(c, cpl, 0, &ss_sel, &sp);
-        if (st == STEP_NEXT)
-            st = check_ss(c, ss_sel, cpl, VEC_TS, 0, &ss);
-        s.mask = ss.seg.attr & SEG_DB ? 0xffffffffu : 0xffffu;
-        s.seg = ss.seg;
-        s.err = ss_sel & ~3u;
-    }
-    s.sp = sp;
-    if (st == STEP_NEXT)
-        st = check_ip(c, cs, ip);
-    for (unsigned i = 0; st == STEP_NEXT && i < nr; i++)
-        st = stack_pop(c, &old, &param[i], bytes);
-    if (st == STEP_NEXT)
-        st = stack_push(c, &s, c->seg[SEG_SS].sel, bytes);
-    if (st == STEP_NEXT)
-        st = stack_push(c, &s, low_bytes(c->gpr[RSP], bytes), bytes);
-    while (st == STEP_NEXT && nr-- > 0)
-        st = stack_push(c, &s, param[nr], bytes);
-    if (st == STEP_NEXT)
-        st = push_return(c, &s, bytes);
-    if (st == STEP_NEXT)
-        st = desc_set_accessed(c, cs);
-    if (st != STEP_NEXT)
-        return st;
-    load_ss(c, &ss, ss_sel);
-    stack_commit(c, &s);
-    load_cs(c, cs, gate_sel(g), cpl);
-    c->rip = ip;
-    return STEP_NEXT;
-}
-
-static enum step call_gate(struct cpu *c, struct desc *g)
-{
-    struct stack s = stack_current(c);
-    unsigned cpl, bytes;
-    struct desc cs;
-    uint64_t ip;
-    enum step st = read_gate_target(c, g, true, &cs, &cpl, &ip);
-
-    if (st != STEP_NEXT)
-        return st;
-    if (cpl < c->cpl)
-        return call_inner(c, g, &cs, cpl, ip);
-    bytes = c->mode & MODE_LMA ? 8 : desc_type(g) == SYS_CALL_GATE ? 4 : 2;
-    s.long64 |= bytes == 8;
-    st = check_ip(c, &cs, ip);
-    if (st == STEP_NEXT)
-        st = push_return(c, &s, bytes);
-    if (st == STEP_NEXT)
-        st = desc_set_accessed(c, &cs);
-    if (st != STEP_NEXT)
-        return st;
-    stack_commit(c, &s);
-    load_cs(c, &cs, gate_sel(g), c->cpl);
-    c->rip = ip;
-    return STEP_NEXT;
-}
-
-enum step cpu_far_call(struct cpu *c, uint16_t sel, uint64_t off, unsigned op_bytes)
-{
-    struct stack s = stack_current(c);
     struct desc d;
     enum step st;
 
     off = low_bytes(off, op_bytes);
     if (!in_protected(c)) {
-        if (off > c->seg[SEG_CS].limit)
-            return raise_gp(c, 0);
-        st = push_return(c, &s, op_bytes);
-        if (st != STEP_NEXT)
-            return st;
-        stack_commit(c, &s);
-        cpu_load_seg_real(c, SEG_CS, sel);
-        cpu_update_mode(c);
-        c->rip = off;
-        return STEP_NEXT;
+        st = rip_in_real(c, off);
+        if (st == STEP_NEXT)
+            commit_real(c, sel, off);
+        return st;
     }
-    st = read_code_or_system(c, sel, &d);
+    st = read_far(c, sel, &d);
     if (st != STEP_NEXT)
         return st;
-    if (d.seg.attr & SEG_S) {
-        if (!desc_is_code(&d))
-            return raise_gp(c, sel & ~3u);
-        st = check_direct(c, &d, sel, off);
-        if (st == STEP_NEXT)
-            st = push_return(c, &s, op_bytes);
-        if (st != STEP_NEXT)
-            return st;
-        stack_commit(c, &s);
-        load_cs(c, &d, sel, c->cpl);
-        c->rip = off;
-        return STEP_NEXT;
-    }
-    if (!(c->mode & MODE_LMA) && (is_tss(&d) || desc_type(&d) == SYS_TASK_GATE))
-        return transfer_task(c, &d, TASK_CALL);
-    if (desc_type(&d) != SYS_CALL_GATE &&
-        (desc_type(&d) != SYS_CALL_GATE16 || (c->mode & MODE_LMA)))
-        return raise_gp(c, sel & ~3u);
-    return call_gate(c, &d);
+    if (is_data(&d))
+        return raise_gp(c, sel_err(c, sel));
+    return desc_attr(&d) & SEG_S ? jmp_direct(c, &d, off) : far_system(c, &d, TASK_JMP);
 }
 
-/* ---- returns ---- */
-
-/* The code segment a far RET or IRET goes back to. */
-static enum step check_return_cs(struct cpu *c, uint16_t sel, struct desc *d)
+static enum step call_real(struct cpu *c, uint16_t sel, uint64_t off, unsigned op_bytes)
 {
-    unsigned rpl = sel & 3;
+    uint64_t frame[] = { c->seg[SEG_CS].sel, c->next_rip };
+    struct stack st = stack_current(c);
+    enum step res = stack_room(c, &st, ARRAY_SIZE(frame), op_bytes);
+
+    if (res == STEP_NEXT)
+        res = rip_in_real(c, off);
+    if (res == STEP_NEXT)
+        res = stack_push(c, &st, frame, ARRAY_SIZE(frame), op_bytes);
+    if (res != STEP_NEXT)
+        return res;
+    c->gpr[RSP] = stack_rsp(c, &st, false);
+    commit_real(c, sel, off);
+    return STEP_NEXT;
+}
+
+enum step cpu_far_call(struct cpu *c, uint16_t sel, uint64_t off, unsigned op_bytes)
+{
+    struct desc d;
     enum step st;
+
+    off = low_bytes(off, op_bytes);
+    if (!in_protected(c))
+        return call_real(c, sel, off, op_bytes);
+    st = read_far(c, sel, &d);
+    if (st != STEP_NEXT)
+        return st;
+    if (is_data(&d))
+        return raise_gp(c, sel_err(c, sel));
+    return desc_attr(&d) & SEG_S ? call_direct(c, &d, off, op_bytes) : far_system(c, &d, TASK_CALL);
+}
+
+/* ---- RET, and what IRET shares with it ---- */
+
+enum step return_target(struct cpu *c, uint16_t sel, uint64_t rip, struct target *t)
+{
+    struct desc d;
+    uint32_t attr;
+    enum step st;
+    unsigned rpl = sel_rpl(sel);
 
     if (sel_is_null(sel))
         return raise_gp(c, 0);
-    st = desc_read(c, sel, d, VEC_GP, 0);
+    st = desc_read(c, sel, VEC_GP, &d);
     if (st != STEP_NEXT)
         return st;
-    if (!desc_is_code(d) || rpl < c->cpl || bad_long_code(c, d) ||
-        (desc_is_conforming(d) ? desc_dpl(d) > rpl : desc_dpl(d) != rpl))
-        return raise_gp(c, sel & ~3u);
-    return desc_present(d) ? STEP_NEXT : raise_np(c, sel & ~3u);
+    attr = desc_attr(&d);
+    if (!attr_is_code(attr) || rpl < c->cpl || is_bad_long_code(c, attr))
+        return raise_gp(c, sel_err(c, sel));
+    if (attr_is_conforming(attr) ? attr_dpl(attr) > rpl : attr_dpl(attr) != rpl)
+        return raise_gp(c, sel_err(c, sel));
+    if (!(attr & SEG_P))
+        return raise_np(c, sel_err(c, sel));
+    target_set_cs(t, &d, rpl);
+    t->rip = rip;
+    return STEP_NEXT;
 }
 
-/* The stack segment that an outer ring gets back; null is good for 64-bit code below ring 3. */
-static enum step check_return_ss(struct cpu *c, uint16_t sel, unsigned rpl, const struct desc *cs,
-                                 struct desc *d)
+enum step return_stack(struct cpu *c, const struct target *t, uint16_t sel, struct stack *out)
 {
     if (sel_is_null(sel)) {
-        if (!(c->mode & MODE_LMA) || !(cs->seg.attr & SEG_L) || rpl == 3 || (sel & 3) != rpl)
+        /* SDM 3, "Null Segment Selector in IA-32e mode" */
+        if (!in_ia32e(c) || !(t->cs.attr & SEG_L) || t->cpl == 3 || sel_rpl(sel) != t->cpl)
             return raise_gp(c, 0);
-        *d = (struct desc){ .seg.attr = SEG_UNUSABLE | rpl << SEG_DPL_SHIFT };
+        out->ss = seg_null(sel);
+        out->ss.attr |= (uint32_t)t->cpl << SEG_DPL_SHIFT;
         return STEP_NEXT;
     }
-    return check_ss(c, sel, rpl, VEC_GP, 0, d);
+    return seg_read_stack(c, sel, t->cpl, VEC_GP, &out->ss);
 }
 
-/* RSP as wide as the new stack segment's addresses. */
-static void set_return_sp(struct cpu *c, const struct desc *cs, const struct desc *ss, uint64_t sp,
-                          unsigned op_bytes)
+void return_commit(struct cpu *c, const struct target *t, const struct stack *st)
 {
-    if ((c->mode & MODE_LMA) && (cs->seg.attr & SEG_L))
-        c->gpr[RSP] = low_bytes(sp, op_bytes);
-    else if (ss->seg.attr & SEG_DB)
-        c->gpr[RSP] = (uint32_t)sp;
-    else
-        c->gpr[RSP] = (c->gpr[RSP] & ~0xffffull) | (uint16_t)sp;
+    static const enum seg_id data[] = { SEG_ES, SEG_DS, SEG_FS, SEG_GS };
+    bool to_64 = in_ia32e(c) && (t->cs.attr & SEG_L);
+    bool outer = t->cpl > c->cpl;
+
+    target_commit(c, t);
+    c->seg[SEG_SS] = st->ss;
+    c->gpr[RSP] = stack_rsp(c, &(struct stack){ .ss = st->ss, .sp = st->sp }, to_64);
+    cpu_update_mode(c);
+    if (!outer)
+        return;
+    /* What the outer ring could not have loaded itself becomes null. A register that is null
+     * already keeps its base: 64-bit systems put FS and GS bases there by MSR. */
+    for (unsigned i = 0; i < ARRAY_SIZE(data); i++) {
+        struct seg *s = &c->seg[data[i]];
+
+        if ((s->attr & SEG_UNUSABLE) || attr_dpl(s->attr) >= t->cpl)
+            continue;
+        if (attr_is_code(s->attr) && attr_is_conforming(s->attr))
+            continue;
+        s->sel = 0;
+        s->attr = SEG_UNUSABLE;
+    }
+}
+
+static enum step ret_real(struct cpu *c, uint16_t pop_bytes, unsigned op_bytes)
+{
+    struct stack st = stack_current(c);
+    uint64_t rip, cs;
+    enum step res = stack_peek(c, &st, 0, op_bytes, &rip);
+
+    if (res == STEP_NEXT)
+        res = stack_peek(c, &st, op_bytes, op_bytes, &cs);
+    if (res == STEP_NEXT)
+        res = rip_in_real(c, rip);
+    if (res != STEP_NEXT)
+        return res;
+    stack_move(&st, 2 * op_bytes + pop_bytes);
+    c->gpr[RSP] = stack_rsp(c, &st, false);
+    commit_real(c, (uint16_t)cs, rip);
+    return STEP_NEXT;
+}
+
+/* The outer ring's SS:RSP lie above the parameters, which go from both stacks. */
+static enum step ret_outer(struct cpu *c, struct target *t, struct stack *st, uint16_t pop_bytes,
+                           unsigned op_bytes)
+{
+    struct stack out = { .sp = 0 };
+    uint64_t rsp, ss;
+    enum step res = stack_peek(c, st, 2 * op_bytes + pop_bytes, op_bytes, &rsp);
+
+    if (res == STEP_NEXT)
+        res = stack_peek(c, st, 3 * op_bytes + pop_bytes, op_bytes, &ss);
+    if (res == STEP_NEXT)
+        res = return_stack(c, t, (uint16_t)ss, &out);
+    if (res == STEP_NEXT)
+        res = target_check_rip(c, t);
+    if (res == STEP_NEXT)
+        res = desc_set_accessed(c, &t->desc);
+    if (res != STEP_NEXT)
+        return res;
+    out.sp = rsp + pop_bytes;
+    return_commit(c, t, &out);
+    return STEP_NEXT;
 }
 
 enum step cpu_far_ret(struct cpu *c, uint16_t pop_bytes, unsigned op_bytes)
 {
-    struct stack s = stack_current(c);
-    uint64_t ip, cs_sel, sp, ss_sel;
-    struct desc cs, ss;
-    unsigned rpl;
-    enum step st;
-
-    st = stack_pop(c, &s, &ip, op_bytes);
-    if (st == STEP_NEXT)
-        st = stack_pop(c, &s, &cs_sel, op_bytes);
-    if (st != STEP_NEXT)
-        return st;
-    if (!in_protected(c)) {
-        if (ip > c->seg[SEG_CS].limit)
-            return raise_gp(c, 0);
-        s.sp = (s.sp & ~s.mask) | ((s.sp + pop_bytes) & s.mask);
-        stack_commit(c, &s);
-        cpu_load_seg_real(c, SEG_CS, (uint16_t)cs_sel);
-        cpu_update_mode(c);
-        c->rip = ip;
-        return STEP_NEXT;
-    }
-    rpl = cs_sel & 3;
-    st = check_return_cs(c, (uint16_t)cs_sel, &cs);
-    if (st != STEP_NEXT)
-        return st;
-    s.sp = (s.sp & ~s.mask) | ((s.sp + pop_bytes) & s.mask);
-    if (rpl == c->cpl) {
-        st = check_ip(c, &cs, ip);
-        if (st == STEP_NEXT)
-            st = desc_set_accessed(c, &cs);
-        if (st != STEP_NEXT)
-            return st;
-        stack_commit(c, &s);
-        load_cs(c, &cs, (uint16_t)cs_sel, rpl);
-        c->rip = ip;
-        return STEP_NEXT;
-    }
-    st = stack_pop(c, &s, &sp, op_bytes);
-    if (st == STEP_NEXT)
-        st = stack_pop(c, &s, &ss_sel, op_bytes);
-    if (st == STEP_NEXT)
-        st = check_return_ss(c, (uint16_t)ss_sel, rpl, &cs, &ss);
-    if (st == STEP_NEXT)
-        st = check_ip(c, &cs, ip);
-    if (st == STEP_NEXT)
-        st = desc_set_accessed(c, &cs);
-    if (st != STEP_NEXT)
-        return st;
-    load_ss(c, &ss, (uint16_t)ss_sel);
-    set_return_sp(c, &cs, &ss, sp + pop_bytes, op_bytes);
-    load_cs(c, &cs, (uint16_t)cs_sel, rpl);
-    c->rip = ip;
-    drop_inner_segs(c);
-    return STEP_NEXT;
-}
-
-/* ---- IRET ---- */
-
-/* Flags that an IRET of this size may change at the present CPL (SDM 2, IRET). */
-static uint64_t iret_flags(const struct cpu *c, uint64_t image, unsigned op_bytes)
-{
-    uint64_t may = RFLAGS_ARITH | RFLAGS_TF | RFLAGS_DF | RFLAGS_NT;
-
-    if (op_bytes >= 4)
-        may |= RFLAGS_RF | RFLAGS_AC | RFLAGS_ID;
-    if (c->cpl <= iopl(c))
-        may |= RFLAGS_IF;
-    if (c->cpl == 0) {
-        may |= RFLAGS_IOPL;
-        if (op_bytes >= 4)
-            may |= RFLAGS_VIF | RFLAGS_VIP;
-    }
-    return (c->rflags & ~may) | (image & may) | RFLAGS_FIXED1;
-}
-
-static enum step iret_real(struct cpu *c, unsigned op_bytes)
-{
-    struct stack s = stack_current(c);
-    uint64_t ip, cs, fl, may = RFLAGS_ARITH | RFLAGS_TF | RFLAGS_IF | RFLAGS_DF | RFLAGS_NT;
-    bool vm86 = c->mode & MODE_VM86, vme = false;
-    enum step st;
-
-    if (vm86 && iopl(c) < 3) {
-        if (!(c->cr4 & CR4_VME) || op_bytes != 2)
-            return raise_gp(c, 0);
-        vme = true;
-    }
-    st = stack_pop(c, &s, &ip, op_bytes);
-    if (st == STEP_NEXT)
-        st = stack_pop(c, &s, &cs, op_bytes);
-    if (st == STEP_NEXT)
-        st = stack_pop(c, &s, &fl, op_bytes);
-    if (st != STEP_NEXT)
-        return st;
-    if (ip > c->seg[SEG_CS].limit)
-        return raise_gp(c, 0);
-    if (vme) {
-        /* IF stands for VIF; it may not let a pending virtual interrupt in, nor single-step. */
-        if ((fl & RFLAGS_TF) || ((fl & RFLAGS_IF) && (c->rflags & RFLAGS_VIP)))
-            return raise_gp(c, 0);
-        may &= ~(uint64_t)RFLAGS_IF;
-        c->rflags = fl & RFLAGS_IF ? c->rflags | RFLAGS_VIF : c->rflags & ~(uint64_t)RFLAGS_VIF;
-    }
-    if (op_bytes == 4)
-        may |= RFLAGS_RF | RFLAGS_AC | RFLAGS_ID;
-    if (!vm86)
-        may |= RFLAGS_IOPL;
-    stack_commit(c, &s);
-    cpu_load_seg_real(c, SEG_CS, (uint16_t)cs);
-    c->rip = ip;
-    c->rflags = (c->rflags & ~may) | (fl & may) | RFLAGS_FIXED1;
-    cpu_update_mode(c);
-    return STEP_NEXT;
-}
-
-/* To v8086: EIP, CS, EFLAGS are popped; ESP, SS, ES, DS, FS, GS follow. */
-static enum step iret_vm86(struct cpu *c, struct stack *s, uint64_t ip, uint64_t cs, uint64_t fl)
-{
-    static const enum seg_id order[] = { SEG_SS, SEG_ES, SEG_DS, SEG_FS, SEG_GS };
-    uint64_t sp, sel[5];
-    enum step st = stack_pop(c, s, &sp, 4);
-
-    for (unsigned i = 0; st == STEP_NEXT && i < 5; i++)
-        st = stack_pop(c, s, &sel[i], 4);
-    if (st != STEP_NEXT)
-        return st;
-    c->rflags = (fl & RFLAGS_KNOWN) | RFLAGS_FIXED1 | RFLAGS_VM;
-    cpu_update_mode(c);
-    cpu_load_seg_real(c, SEG_CS, (uint16_t)cs);
-    for (unsigned i = 0; i < 5; i++)
-        cpu_load_seg_real(c, order[i], (uint16_t)sel[i]);
-    c->gpr[RSP] = (uint32_t)sp;
-    c->rip = (uint16_t)ip;
-    cpu_update_mode(c);
-    return STEP_NEXT;
-}
-
-static enum step iret_task(struct cpu *c)
-{
-    uint16_t link;
-    enum step st;
-
-    if (c->mode & MODE_LMA)
-        return raise_gp(c, 0);
-    st = c->ops->read(c, GVA(c->tr.base), &link, 2, ACC_IMPLICIT);
-    return st == STEP_NEXT ? cpu_task_switch(c, link, TASK_IRET, 0, false, 0) : st;
-}
-
-static enum step iret_protected(struct cpu *c, unsigned op_bytes)
-{
-    struct stack s = stack_current(c);
-    uint64_t ip, cs_sel, fl, sp = 0, ss_sel = 0;
-    struct desc cs, ss;
-    bool long64 = in_long64(c), outer;
-    unsigned rpl;
-    enum step st;
-
-    st = stack_pop(c, &s, &ip, op_bytes);
-    if (st == STEP_NEXT)
-        st = stack_pop(c, &s, &cs_sel, op_bytes);
-    if (st == STEP_NEXT)
-        st = stack_pop(c, &s, &fl, op_bytes);
-    if (st != STEP_NEXT)
-        return st;
-    if (op_bytes == 4 && (fl & RFLAGS_VM) && c->cpl == 0 && !(c->mode & MODE_LMA))
-        return iret_vm86(c, &s, ip, cs_sel, fl);
-    rpl = cs_sel & 3;
-    st = check_return_cs(c, (uint16_t)cs_sel, &cs);
-    if (st != STEP_NEXT)
-        return st;
-    outer = rpl > c->cpl;
-    if (outer || long64) {
-        st = stack_pop(c, &s, &sp, op_bytes);
-        if (st == STEP_NEXT)
-            st = stack_pop(c, &s, &ss_sel, op_bytes);
-        if (st == STEP_NEXT)
-            st = check_return_ss(c, (uint16_t)ss_sel, rpl, &cs, &ss);
-    }
-    if (st == STEP_NEXT)
-        st = check_ip(c, &cs, ip);
-    if (st == STEP_NEXT)
-        st = desc_set_accessed(c, &cs);
-    if (st != STEP_NEXT)
-        return st;
-    c->rflags = iret_flags(c, fl, op_bytes);
-    if (outer || long64) {
-        load_ss(c, &ss, (uint16_t)ss_sel);
-        set_return_sp(c, &cs, &ss, sp, op_bytes);
-    } else {
-        stack_commit(c, &s);
-    }
-    load_cs(c, &cs, (uint16_t)cs_sel, rpl);
-    c->rip = ip;
-    if (outer)
-        drop_inner_segs(c);
-    return STEP_NEXT;
-}
-
-enum step cpu_iret(struct cpu *c, unsigned op_bytes)
-{
-    enum step st;
+    struct stack st = stack_current(c);
+    struct target t;
+    uint64_t rip, cs;
+    enum step res;
 
     if (!in_protected(c))
-        st = iret_real(c, op_bytes);
-    else if (c->rflags & RFLAGS_NT)
-        st = iret_task(c);
-    else
-        st = iret_protected(c, op_bytes);
-    /* SDM 3, "Handling Multiple NMIs": the IRET unblocks even if it faults. */
-    c->nmi_blocked = false;
-    return st;
+        return ret_real(c, pop_bytes, op_bytes);
+    res = stack_peek(c, &st, 0, op_bytes, &rip);
+    if (res == STEP_NEXT)
+        res = stack_peek(c, &st, op_bytes, op_bytes, &cs);
+    if (res == STEP_NEXT)
+        res = return_target(c, (uint16_t)cs, rip, &t);
+    if (res != STEP_NEXT)
+        return res;
+    if (t.cpl > c->cpl)
+        return ret_outer(c, &t, &st, pop_bytes, op_bytes);
+    res = target_check_rip(c, &t);
+    if (res == STEP_NEXT)
+        res = desc_set_accessed(c, &t.desc);
+    if (res != STEP_NEXT)
+        return res;
+    stack_move(&st, 2 * op_bytes + pop_bytes);
+    c->gpr[RSP] = stack_rsp(c, &st, in_long64(c));
+    target_commit(c, &t);
+    cpu_update_mode(c);
+    return STEP_NEXT;
 }

@@ -103,25 +103,17 @@ enum step mtrr_wr_fixed(struct cpu *c, uint32_t msr, uint64_t val)
     return STEP_NEXT;
 }
 
-/* The largest power of two that both starts and fits at `at`. */
-static uint64_t chunk(uint64_t at, uint64_t end)
-{
-    uint64_t bytes = at ? at & -at : BIT64(63);
-
-    while (bytes > end - at)
-        bytes >>= 1;
-    return bytes;
-}
-
 void cpu_firmware_mtrrs(struct cpu *c, gpa_t hole)
 {
     uint64_t end = GIB(4), at = hole.v, bytes;
 
+    BUG_ON(at == 0 || at % PAGE_BYTES);
     for (unsigned i = 0; i < ARRAY_SIZE(c->mtrr_fixed); i++)
         c->mtrr_fixed[i] = 0x0606060606060606ull;
     c->mtrr_fixed[1 + 1] = 0; /* A0000h..BFFFFh: video memory */
     for (unsigned i = 0; i < NR_VAR && at < end; i++, at += bytes) {
-        bytes = chunk(at, end);
+        bytes =
+            at & -at; /* as large as its alignment allows; so it always ends at or before 4 GB */
         c->mtrr_physbase[i] = at | TYPE_UC;
         c->mtrr_physmask[i] = (phys_mask(c) & ~(bytes - 1)) | PHYSMASK_V;
     }

@@ -1,330 +1,341 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Hardware task switching (SDM 3, "Task Management"), and stacks taken from the TSS.
+ * The hardware task switch (SDM 3, "Task Management"), by JMP, CALL, interrupt or IRET, between 16-
+ * and 32-bit TSSs. IA-32e mode has none.
  *
- * The order follows the manual: what is checked before the commit point faults in the old task,
- * what is loaded after it (LDT, segment registers) faults in the new one.
+ * Up to the commit point all checks and accesses that may fault happen, and a fault belongs to the
+ * old task. From there on the new task runs: a fault in loading its segments is raised at its first
+ * instruction (SDM 3, "Task Switching", "Exception Conditions Checked During a Task Switch"). As
+ * the instruction that switched is then done, such a fault is delivered here and not left to the
+ * engine (unless an exception's delivery switched tasks: deliver.c sees to it).
  */
 #include "cpu/desc.h"
 
-#include <string.h>
+#define DR7_LOCAL     0x155u /* L0..L3 and LE */
+/* Upper halves that a 16-bit TSS has nothing for; the manual leaves them open. */
+#define UPPER_HALF_16 0xffff0000u
 
-struct tss32 {
-    uint32_t link, esp0, ss0, esp1, ss1, esp2, ss2, cr3, eip, eflags;
-    uint32_t gpr[8]; /* EAX, ECX, EDX, EBX, ESP, EBP, ESI, EDI */
-    uint32_t seg[6]; /* ES, CS, SS, DS, FS, GS */
-    uint32_t ldt;
-    uint16_t trap, io_map;
+struct tss_layout {
+    unsigned bytes; /* of what a switch reads */
+    unsigned slot;  /* bytes of a register */
+    unsigned ip;    /* IP, FLAGS, eight registers and the segment registers follow each other */
+    unsigned nr_segs;
+    unsigned ldt;
 };
-_Static_assert(sizeof(struct tss32) == 104, "SDM 3, 32-Bit Task-State Segment");
 
-struct tss16 {
-    uint16_t link, sp0, ss0, sp1, ss1, sp2, ss2, ip, flags;
-    uint16_t gpr[8];
-    uint16_t seg[4];
-    uint16_t ldt;
+static const struct tss_layout tss16 = {
+    .bytes = 44, .slot = 2, .ip = 14, .nr_segs = 4, .ldt = 42
 };
-_Static_assert(sizeof(struct tss16) == 44, "SDM 3, 16-Bit TSS Format");
+static const struct tss_layout tss32 = {
+    .bytes = 104, .slot = 4, .ip = 32, .nr_segs = 6, .ldt = 96
+};
 
-/* ---- stacks ---- */
+#define NR_SAVED      10u /* IP, FLAGS, AX..DI */
+#define TSS32_CR3     28u
+#define TSS32_TRAP    100u
+#define MAX_TSS_BYTES 104u
 
-enum step tss_stack(struct cpu *c, unsigned cpl, uint32_t ext, uint16_t *sel, uint64_t *sp)
-{
-    bool wide = desc_type(&(struct desc){ .seg = c->tr }) & 8;
-    unsigned off = wide ? 4 + cpl * 8 : 2 + cpl * 4, n = wide ? 4 : 2;
-    uint32_t buf[2] = { 0 };
-    enum step st;
-
-    if (off + 2 * n - 1 > c->tr.limit)
-        return raise_ts(c, (c->tr.sel & ~3u) | ext);
-    st = c->ops->read(c, GVA(c->tr.base + off), buf, 2 * n, ACC_IMPLICIT);
-    if (st != STEP_NEXT)
-        return st;
-    *sp = wide ? buf[0] : buf[0] & 0xffff;
-    *sel = (uint16_t)(wide ? buf[1] : buf[0] >> 16);
-    return STEP_NEXT;
-}
-
-enum step tss64_stack(struct cpu *c, unsigned idx, uint32_t ext, uint64_t *sp)
-{
-    unsigned off = 4 + idx * 8;
-    enum step st;
-
-    if (off + 7 > c->tr.limit)
-        return raise_ts(c, (c->tr.sel & ~3u) | ext);
-    st = c->ops->read(c, GVA(c->tr.base + off), sp, 8, ACC_IMPLICIT);
-    if (st != STEP_NEXT)
-        return st;
-    return is_canonical(c, *sp) ? STEP_NEXT : raise_ss(c, ext);
-}
-
-/* ---- the switch ---- */
-
-/* The state that a task switch moves, whichever format it has in memory. */
+/* A task's registers as its TSS has them. */
 struct task {
-    uint32_t cr3, eip, eflags, gpr[8];
-    uint16_t seg[6], ldt, link;
+    uint32_t ip, flags, cr3;
+    uint32_t gpr[8];
+    uint16_t seg[NR_SEGS], ldt, link;
     bool trap;
 };
 
-static enum step task_load(struct cpu *c, const struct desc *d, struct task *t)
+/* Both sides of a switch. */
+struct change {
+    const struct task_switch *how;
+    const struct tss_layout *from, *to;
+    struct desc old_desc, new_desc;
+    struct seg new_tr;
+    struct task task;
+};
+
+static const struct tss_layout *layout_of(uint32_t attr)
 {
-    enum step st;
+    return attr_type(attr) & BIT(3) ? &tss32 : &tss16;
+}
 
-    *t = (struct task){ 0 };
-    if (desc_type(d) & 8) {
-        struct tss32 s;
+static uint32_t get(const uint8_t *raw, unsigned off, unsigned bytes)
+{
+    uint32_t x = 0;
 
-        st = c->ops->read(c, GVA(d->seg.base), &s, sizeof(s), ACC_IMPLICIT);
-        if (st != STEP_NEXT)
-            return st;
-        *t = (struct task){ .cr3 = s.cr3,
-                            .eip = s.eip,
-                            .eflags = s.eflags,
-                            .ldt = (uint16_t)s.ldt,
-                            .link = (uint16_t)s.link,
-                            .trap = s.trap & 1 };
-        memcpy(t->gpr, s.gpr, sizeof(s.gpr));
-        for (unsigned i = 0; i < 6; i++)
-            t->seg[i] = (uint16_t)s.seg[i];
-    } else {
-        struct tss16 s;
+    for (unsigned i = 0; i < bytes; i++)
+        x |= (uint32_t)raw[off + i] << (8 * i);
+    return x;
+}
 
-        st = c->ops->read(c, GVA(d->seg.base), &s, sizeof(s), ACC_IMPLICIT);
-        if (st != STEP_NEXT)
-            return st;
-        *t = (struct task){
-            .cr3 = (uint32_t)c->cr3, .eip = s.ip, .eflags = s.flags, .ldt = s.ldt, .link = s.link
-        };
-        for (unsigned i = 0; i < 8; i++)
-            t->gpr[i] = 0xffff0000 | s.gpr[i];
-        for (unsigned i = 0; i < 4; i++)
-            t->seg[i] = s.seg[i];
+static enum step read_task(struct cpu *c, struct change *x)
+{
+    const struct tss_layout *l = x->to;
+    struct task *t = &x->task;
+    uint8_t raw[MAX_TSS_BYTES];
+    unsigned segs = l->ip + NR_SAVED * l->slot;
+    enum step st = c->ops->read(c, GVA(x->new_tr.base), raw, l->bytes, ACC_IMPLICIT);
+
+    if (st != STEP_NEXT)
+        return st;
+    *t = (struct task){ .link = (uint16_t)get(raw, 0, 2) };
+    t->ip = get(raw, l->ip, l->slot);
+    t->flags = get(raw, l->ip + l->slot, l->slot);
+    for (unsigned i = 0; i < ARRAY_SIZE(t->gpr); i++)
+        t->gpr[i] =
+            get(raw, l->ip + (2 + i) * l->slot, l->slot) | (l->slot == 2 ? UPPER_HALF_16 : 0);
+    for (unsigned i = 0; i < l->nr_segs; i++)
+        t->seg[i] = (uint16_t)get(raw, segs + i * l->slot, 2);
+    t->ldt = (uint16_t)get(raw, l->ldt, 2);
+    if (l == &tss32) {
+        t->cr3 = get(raw, TSS32_CR3, 4);
+        t->trap = raw[TSS32_TRAP] & 1;
     }
     return STEP_NEXT;
 }
 
-/* Writes the dynamic fields of the outgoing task. All was probed before. */
-static enum step task_save(struct cpu *c, uint64_t eflags)
+static bool saves_link(enum task_kind kind)
 {
-    if (c->tr.attr & 8) {
-        struct tss32 s;
-        unsigned from = offsetof(struct tss32, eip), to = offsetof(struct tss32, ldt);
-
-        s.eip = (uint32_t)c->next_rip;
-        s.eflags = (uint32_t)eflags;
-        for (unsigned i = 0; i < 8; i++)
-            s.gpr[i] = (uint32_t)c->gpr[i];
-        for (unsigned i = 0; i < 6; i++)
-            s.seg[i] = c->seg[i].sel;
-        return c->ops->write(c, GVA(c->tr.base + from), (uint8_t *)&s + from, to - from,
-                             ACC_IMPLICIT);
-    } else {
-        struct tss16 s;
-        unsigned from = offsetof(struct tss16, ip), to = offsetof(struct tss16, ldt);
-
-        s.ip = (uint16_t)c->next_rip;
-        s.flags = (uint16_t)eflags;
-        for (unsigned i = 0; i < 8; i++)
-            s.gpr[i] = (uint16_t)c->gpr[i];
-        for (unsigned i = 0; i < 4; i++)
-            s.seg[i] = c->seg[i].sel;
-        return c->ops->write(c, GVA(c->tr.base + from), (uint8_t *)&s + from, to - from,
-                             ACC_IMPLICIT);
-    }
+    return kind == TASK_CALL || kind == TASK_INT;
 }
 
-static enum step set_busy(struct cpu *c, gva_t at, bool busy)
+/* Everything that is going to be written: would it fault? */
+static enum step probe(struct cpu *c, const struct change *x)
 {
-    return c->ops->rmw8(c, gva_add(at, 5), busy ? 0xff : (uint8_t)~2u, busy ? 2 : 0, ACC_IMPLICIT);
+    const unsigned acc = ACC_IMPLICIT | ACC_WRITE;
+    unsigned save_bytes = (NR_SAVED + x->from->nr_segs) * x->from->slot;
+    enum step st = c->ops->probe(c, gva_add(GVA(c->tr.base), x->from->ip), save_bytes, acc);
+
+    if (st == STEP_NEXT && saves_link(x->how->kind))
+        st = c->ops->probe(c, GVA(x->new_tr.base), 2, acc);
+    if (st == STEP_NEXT && x->how->kind != TASK_IRET)
+        st = c->ops->probe(c, gva_add(x->new_desc.at, 5), 1, acc);
+    if (st == STEP_NEXT && !saves_link(x->how->kind) && x->old_desc.ok)
+        st = c->ops->probe(c, gva_add(x->old_desc.at, 5), 1, acc);
+    return st;
 }
 
-/* The new task's LDT. */
-static enum step load_task_ldt(struct cpu *c, uint16_t sel)
+static enum step save_task(struct cpu *c, const struct change *x)
+{
+    const struct tss_layout *l = x->from;
+    uint8_t raw[NR_SAVED * 4];
+    uint64_t vals[NR_SAVED] = { x->how->rip, x->how->rflags };
+    enum step st;
+
+    if (x->how->kind == TASK_IRET)
+        vals[1] &= ~(uint64_t)RFLAGS_NT;
+    for (unsigned i = 0; i < 8; i++)
+        vals[2 + i] = c->gpr[i];
+    for (unsigned i = 0; i < NR_SAVED * l->slot; i++)
+        raw[i] = (uint8_t)(vals[i / l->slot] >> (8 * (i % l->slot)));
+    st = c->ops->write(c, gva_add(GVA(c->tr.base), l->ip), raw, NR_SAVED * l->slot,
+                       ACC_IMPLICIT | ACC_WRITE);
+    for (unsigned i = 0; i < l->nr_segs && st == STEP_NEXT; i++)
+        st = c->ops->write(c, gva_add(GVA(c->tr.base), l->ip + (NR_SAVED + i) * l->slot),
+                           &c->seg[i].sel, 2, ACC_IMPLICIT | ACC_WRITE);
+    return st;
+}
+
+/* The old task is saved and the descriptors say who is busy (SDM 3, "Task Linking"). */
+static enum step leave_old(struct cpu *c, const struct change *x)
+{
+    enum task_kind kind = x->how->kind;
+    enum step st = save_task(c, x);
+
+    if (st == STEP_NEXT && !saves_link(kind) && x->old_desc.ok)
+        st = desc_set_busy(c, &x->old_desc, false);
+    if (st == STEP_NEXT && saves_link(kind))
+        st = c->ops->write(c, GVA(x->new_tr.base), &c->tr.sel, 2, ACC_IMPLICIT | ACC_WRITE);
+    if (st == STEP_NEXT && kind != TASK_IRET)
+        st = desc_set_busy(c, &x->new_desc, true);
+    return st;
+}
+
+/* ---- the new task ---- */
+
+static enum step load_ldt(struct cpu *c, uint16_t sel)
 {
     struct desc d;
     enum step st;
 
-    c->ldtr = (struct seg){ .sel = sel, .attr = SEG_UNUSABLE };
     if (sel_is_null(sel))
         return STEP_NEXT;
-    if (sel & 4)
-        return raise_ts(c, sel & ~3u);
-    st = desc_read(c, sel, &d, VEC_TS, 0);
+    if (sel & SEL_TI)
+        return raise_ts(c, sel_err(c, sel));
+    st = desc_read(c, sel, VEC_TS, &d);
     if (st != STEP_NEXT)
         return st;
-    if ((d.seg.attr & SEG_S) || desc_type(&d) != SYS_LDT || !desc_present(&d))
-        return raise_ts(c, sel & ~3u);
-    c->ldtr = d.seg;
+    if ((desc_attr(&d) & (SEG_S | SEG_TYPE | SEG_P)) != (SEG_P | SYS_LDT))
+        return raise_ts(c, sel_err(c, sel));
+    c->ldtr = desc_seg(&d, sel);
     return STEP_NEXT;
 }
 
-static enum step load_task_cs(struct cpu *c, uint16_t sel)
+static enum step load_cs(struct cpu *c, uint16_t sel)
 {
-    unsigned rpl = sel & 3;
     struct desc d;
+    uint32_t attr;
     enum step st;
+    unsigned rpl = sel_rpl(sel);
 
     if (sel_is_null(sel))
-        return raise_ts(c, 0);
-    st = desc_read(c, sel, &d, VEC_TS, 0);
+        return raise_ts(c, ext_err(c));
+    st = desc_read(c, sel, VEC_TS, &d);
     if (st != STEP_NEXT)
         return st;
-    if (!desc_is_code(&d) || (desc_is_conforming(&d) ? desc_dpl(&d) > rpl : desc_dpl(&d) != rpl))
-        return raise_ts(c, sel & ~3u);
-    if (!desc_present(&d))
-        return raise_np(c, sel & ~3u);
+    attr = desc_attr(&d);
+    if (!attr_is_code(attr) ||
+        (attr_is_conforming(attr) ? attr_dpl(attr) > rpl : attr_dpl(attr) != rpl))
+        return raise_ts(c, sel_err(c, sel));
+    if (!(attr & SEG_P))
+        return raise_np(c, sel_err(c, sel));
     st = desc_set_accessed(c, &d);
-    if (st == STEP_NEXT)
-        load_cs(c, &d, sel, rpl);
-    return st;
-}
-
-static enum step load_task_data(struct cpu *c, enum seg_id s, uint16_t sel)
-{
-    struct desc d;
-    enum step st;
-
-    if (sel_is_null(sel)) {
-        c->seg[s] = (struct seg){ .sel = sel, .attr = SEG_UNUSABLE };
-        return STEP_NEXT;
-    }
-    st = desc_read(c, sel, &d, VEC_TS, 0);
     if (st != STEP_NEXT)
         return st;
-    if (!(d.seg.attr & SEG_S) || (desc_is_code(&d) && !(d.seg.attr & SEG_TYPE_READABLE)))
-        return raise_ts(c, sel & ~3u);
-    if (!(desc_is_code(&d) && desc_is_conforming(&d)) &&
-        ((sel & 3u) > desc_dpl(&d) || c->cpl > desc_dpl(&d)))
-        return raise_ts(c, sel & ~3u);
-    if (!desc_present(&d))
-        return raise_np(c, sel & ~3u);
-    st = desc_set_accessed(c, &d);
-    if (st == STEP_NEXT) {
-        c->seg[s] = d.seg;
-        c->seg[s].sel = sel;
-    }
-    return st;
+    c->seg[SEG_CS] = desc_seg(&d, sel);
+    c->seg[SEG_CS].attr |= SEG_TYPE_ACCESSED;
+    return STEP_NEXT;
 }
 
-static enum step load_task_segs(struct cpu *c, const struct task *t)
+static enum step load_segs(struct cpu *c, const struct task *t)
 {
     static const enum seg_id data[] = { SEG_ES, SEG_DS, SEG_FS, SEG_GS };
-    struct desc d;
-    enum step st;
+    enum step st = load_ldt(c, t->ldt);
 
-    st = load_task_ldt(c, t->ldt);
+    if (st != STEP_NEXT || (t->flags & RFLAGS_VM))
+        return st;
+    st = load_cs(c, t->seg[SEG_CS]);
     if (st != STEP_NEXT)
         return st;
-    if (c->rflags & RFLAGS_VM) {
-        cpu_update_mode(c);
-        for (unsigned i = 0; i < NR_SEGS; i++)
-            cpu_load_seg_real(c, i, t->seg[i]);
-        cpu_update_mode(c);
-        return STEP_NEXT;
-    }
-    st = load_task_cs(c, t->seg[SEG_CS]);
-    if (st == STEP_NEXT)
-        st = check_ss(c, t->seg[SEG_SS], c->cpl, VEC_TS, 0, &d);
-    if (st != STEP_NEXT)
-        return st;
-    load_ss(c, &d, t->seg[SEG_SS]);
-    for (unsigned i = 0; st == STEP_NEXT && i < ARRAY_SIZE(data); i++)
-        st = load_task_data(c, data[i], t->seg[data[i]]);
-    if (st == STEP_NEXT && c->rip > c->seg[SEG_CS].limit)
-        st = raise_gp(c, 0);
+    cpu_update_mode(c);
+    if (sel_is_null(t->seg[SEG_SS]))
+        return raise_ts(c, ext_err(c));
+    st = seg_read_stack(c, t->seg[SEG_SS], c->cpl, VEC_TS, &c->seg[SEG_SS]);
+    for (unsigned i = 0; i < ARRAY_SIZE(data) && st == STEP_NEXT; i++)
+        st = seg_load_data(c, data[i], t->seg[data[i]], VEC_TS);
     return st;
 }
 
-/* The registers of the new task; selectors are visible at once, their descriptors follow. */
-static enum step become(struct cpu *c, const struct desc *d, const struct task *t,
-                        enum task_cause why)
+/* Registers, and segment registers with selectors only: what they select is looked up next. */
+static enum step enter_new(struct cpu *c, const struct change *x)
 {
-    bool paging = c->cr0 & CR0_PG;
+    const struct task *t = &x->task;
+    bool vm86 = t->flags & RFLAGS_VM;
+    enum step st = STEP_NEXT;
 
-    c->rip = t->eip;
-    c->rflags = (t->eflags & RFLAGS_KNOWN) | RFLAGS_FIXED1;
-    if (why == TASK_CALL || why == TASK_EVENT)
-        c->rflags |= RFLAGS_NT;
-    for (unsigned i = 0; i < 8; i++)
-        c->gpr[i] = t->gpr[i];
-    for (unsigned i = 0; i < NR_SEGS; i++) {
-        c->seg[i].sel = t->seg[i];
-        c->seg[i].attr |= SEG_UNUSABLE;
-    }
-    c->tr = d->seg;
-    c->tr.attr |= 2;
+    c->tr = x->new_tr;
+    c->tr.attr |= SYS_BUSY;
     c->cr0 |= CR0_TS;
-    c->dr7 &= ~0x155ull; /* local breakpoints */
-    c->ops->debug_changed(c);
-    c->cpl = t->seg[SEG_CS] & 3;
+    if (c->dr7 & DR7_LOCAL) {
+        c->dr7 &= ~(uint64_t)DR7_LOCAL;
+        c->ops->debug_changed(c);
+    }
+    c->rip = t->ip;
+    for (unsigned i = 0; i < ARRAY_SIZE(t->gpr); i++)
+        c->gpr[i] = t->gpr[i];
+    c->rflags = (t->flags & RFLAGS_KNOWN & ~RFLAGS_VM) | RFLAGS_FIXED1;
+    if (saves_link(x->how->kind))
+        c->rflags |= RFLAGS_NT;
+    for (unsigned i = 0; i < NR_SEGS; i++)
+        c->seg[i] = vm86 ? seg_vm86(t->seg[i]) : seg_null(t->seg[i]);
+    c->ldtr = seg_null(t->ldt);
+    /* The new CR3 is no instruction's doing: no privilege is asked for. */
+    c->cpl = 0;
     cpu_update_mode(c);
-    if ((d->seg.attr & 8) && paging && t->cr3 != c->cr3)
-        return cpu_load_cr3(c, t->cr3);
-    return STEP_NEXT;
+    if (x->to == &tss32 && (c->cr0 & CR0_PG))
+        st = cpu_mov_to_cr(c, 3, t->cr3);
+    if (vm86)
+        c->rflags |= RFLAGS_VM;
+    else
+        c->cpl = (uint8_t)sel_rpl(t->seg[SEG_CS]);
+    cpu_update_mode(c);
+    return st;
 }
 
-/* The TSS an outgoing switch names: busy for IRET, available for all else. */
-static enum step read_tss(struct cpu *c, uint16_t sel, enum task_cause why, uint32_t ext,
-                          struct desc *d)
+static enum step push_err(struct cpu *c, const struct change *x)
 {
-    enum vector vec = why == TASK_IRET ? VEC_TS : VEC_GP;
+    return x->how->has_err ? cpu_push(c, x->how->err, x->to->slot) : STEP_NEXT;
+}
+
+static enum step check_old_and_new(struct cpu *c, struct change *x)
+{
+    enum step st;
+
+    if (x->new_tr.limit < x->to->bytes - 1)
+        return raise_ts(c, sel_err(c, x->new_tr.sel));
+    if (c->tr.limit < x->from->bytes - 1)
+        return raise_ts(c, sel_err(c, c->tr.sel));
+    st = read_task(c, x);
+    /* Before the first LTR there is no descriptor to mark. */
+    if (st == STEP_NEXT && !sel_is_null(c->tr.sel))
+        st = desc_find(c, c->tr.sel, &x->old_desc);
+    return st == STEP_NEXT ? probe(c, x) : st;
+}
+
+enum step task_switch(struct cpu *c, struct desc *tss, const struct task_switch *how)
+{
+    struct change x = { .how = how, .new_desc = *tss, .new_tr = desc_seg(tss, tss->sel) };
+    enum step st;
+
+    x.from = layout_of(c->tr.attr);
+    x.to = layout_of(x.new_tr.attr);
+    st = check_old_and_new(c, &x);
+    if (st == STEP_NEXT)
+        st = leave_old(c, &x);
+    if (st != STEP_NEXT)
+        return st;
+
+    st = enter_new(c, &x);
+    if (st == STEP_NEXT)
+        st = load_segs(c, &x.task);
+    if (st == STEP_NEXT)
+        st = push_err(c, &x);
+    if (st == STEP_NEXT && c->rip > c->seg[SEG_CS].limit)
+        st = raise_gp(c, ext_err(c));
+    cpu_update_mode(c);
+    if (x.task.trap)
+        c->pending_dbg |= DR6_BT;
+    if (st == STEP_FAULT && !c->delivering.valid)
+        return cpu_deliver(c);
+    return st;
+}
+
+enum step task_by_gate(struct cpu *c, uint16_t sel, const struct task_switch *how)
+{
+    struct desc d;
     unsigned type;
     enum step st;
 
-    if (sel_is_null(sel) || (sel & 4))
-        return raise_err(c, vec, (sel & ~3u) | ext);
-    st = desc_read(c, sel, d, vec, ext);
+    if (sel & SEL_TI)
+        return raise_gp(c, sel_err(c, sel));
+    st = desc_read(c, sel, VEC_GP, &d);
     if (st != STEP_NEXT)
         return st;
-    type = desc_type(d);
-    if ((d->seg.attr & SEG_S) ||
-        (type & ~8u) != (why == TASK_IRET ? SYS_TSS16_BUSY : SYS_TSS16_AVAIL))
-        return raise_err(c, vec, (sel & ~3u) | ext);
-    if (!desc_present(d))
-        return raise_np(c, (sel & ~3u) | ext);
-    if (d->seg.limit < (type & 8 ? sizeof(struct tss32) : sizeof(struct tss16)) - 1)
-        return raise_ts(c, (sel & ~3u) | ext);
-    return STEP_NEXT;
+    type = attr_type(desc_attr(&d));
+    if ((desc_attr(&d) & SEG_S) || (type != SYS_TSS_AVAIL && type != SYS_TSS16_AVAIL))
+        return raise_gp(c, sel_err(c, sel));
+    if (!(desc_attr(&d) & SEG_P))
+        return raise_np(c, sel_err(c, sel));
+    return task_switch(c, &d, how);
 }
 
-enum step cpu_task_switch(struct cpu *c, uint16_t sel, enum task_cause why, uint32_t ext,
-                          bool has_err, uint32_t err)
+enum step task_return(struct cpu *c)
 {
-    uint64_t eflags = why == TASK_IRET ? c->rflags & ~(uint64_t)RFLAGS_NT : c->rflags;
-    gva_t old_at = GVA(c->gdtr.base + (c->tr.sel & ~7u));
-    uint16_t link = c->tr.sel;
+    struct task_switch how = { .kind = TASK_IRET, .rip = c->next_rip, .rflags = c->rflags };
     struct desc d;
-    struct task t;
-    enum step st;
+    uint16_t sel = 0;
+    unsigned type;
+    enum step st = c->ops->read(c, GVA(c->tr.base), &sel, 2, ACC_IMPLICIT);
 
-    st = read_tss(c, sel, why, ext, &d);
-    if (st == STEP_NEXT)
-        st = task_load(c, &d, &t);
-    /* Everything that is written must be writable before anything is. */
-    if (st == STEP_NEXT)
-        st = c->ops->probe(c, GVA(c->tr.base),
-                           c->tr.attr & 8 ? sizeof(struct tss32) : sizeof(struct tss16),
-                           ACC_WRITE | ACC_IMPLICIT);
-    if (st == STEP_NEXT && (why == TASK_CALL || why == TASK_EVENT))
-        st = c->ops->probe(c, GVA(d.seg.base), 2, ACC_WRITE | ACC_IMPLICIT);
-    if (st == STEP_NEXT)
-        st = task_save(c, eflags);
-    if (st == STEP_NEXT && (why == TASK_JMP || why == TASK_IRET))
-        st = set_busy(c, old_at, false);
-    if (st == STEP_NEXT && (why == TASK_CALL || why == TASK_EVENT))
-        st = c->ops->write(c, GVA(d.seg.base), &link, 2, ACC_IMPLICIT);
-    if (st == STEP_NEXT && why != TASK_IRET)
-        st = set_busy(c, d.at, true);
     if (st != STEP_NEXT)
         return st;
-    /* The commit point: what faults from here on faults in the new task. */
-    st = become(c, &d, &t, why);
-    if (st == STEP_NEXT)
-        st = load_task_segs(c, &t);
-    if (st == STEP_NEXT && has_err)
-        st = cpu_push(c, err, d.seg.attr & 8 ? 4 : 2);
-    if (st == STEP_NEXT && t.trap)
-        c->pending_dbg |= DR6_BT;
-    return st;
+    if (sel & SEL_TI)
+        return raise_ts(c, sel_err(c, sel));
+    st = desc_read(c, sel, VEC_TS, &d);
+    if (st != STEP_NEXT)
+        return st;
+    type = attr_type(desc_attr(&d));
+    if ((desc_attr(&d) & SEG_S) || (type != SYS_TSS_BUSY && type != SYS_TSS16_BUSY))
+        return raise_ts(c, sel_err(c, sel));
+    if (!(desc_attr(&d) & SEG_P))
+        return raise_np(c, sel_err(c, sel));
+    return task_switch(c, &d, &how);
 }

@@ -21,21 +21,6 @@ static json_t *answer_stop(struct vm *vm)
     return json_object();
 }
 
-static json_t *answer_pause(struct vm *vm)
-{
-    /* One pause is the control socket's, however often it is asked for. */
-    if (vm_state(vm) == VM_RUNNING)
-        vm_pause(vm);
-    return json_object();
-}
-
-static json_t *answer_resume(struct vm *vm)
-{
-    if (vm_state(vm) == VM_PAUSED)
-        vm_resume(vm);
-    return json_object();
-}
-
 static json_t *answer_version(struct vm *vm)
 {
     (void)vm;
@@ -46,8 +31,9 @@ static const struct {
     const char *name;
     json_t *(*answer)(struct vm *vm); /* NULL: out of memory */
 } answer_requests[] = {
-    { "stat", answer_stat },     { "info", answer_stat },       { "stop", answer_stop },
-    { "pause", answer_pause },   { "resume", answer_resume },   { "version", answer_version },
+    { "stat", answer_stat },
+    { "stop", answer_stop },
+    { "version", answer_version },
 };
 
 static char *answer_text(json_t *top)

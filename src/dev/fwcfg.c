@@ -172,10 +172,11 @@ static void fwcfg_write(struct device *dev, uint32_t off_bytes, unsigned bytes, 
 
 int fwcfg_add_bytes(struct fwcfg *f, uint16_t key, const void *data, uint32_t bytes)
 {
-    struct fwcfg_item *it = &f->items[key];
+    struct fwcfg_item *it;
 
     if (key >= FWCFG_NR_KEYS || key == FWCFG_FILE_DIR)
         return -EINVAL;
+    it = &f->items[key];
     if (it->data)
         return -EEXIST;
     it->data = malloc(MAX(bytes, 1u));

@@ -148,27 +148,24 @@ static void hpet_interrupt(struct hpet_timer *t)
  * ------------------------------------------------------------------------------------------------
  */
 
-/* Sleep until the counter reaches cmp. A match at `from` itself was delivered, so then it is a
- * whole turn away. */
+/* Sleep until the counter reaches cmp. A match at `from` was delivered: then it is a whole turn
+ * away. */
 static void hpet_arm(struct hpet_timer *t)
 {
     struct hpet *h = t->hpet;
-    uint64_t now_ticks = clock_ticks(h), width = t->config & T_32BIT ? UINT32_MAX : UINT64_MAX;
-    /* Ticks from `from` to the match, 1 .. 2^width, less one. */
-    uint64_t to_match = in_width(t, t->cmp - t->from - 1) & width;
-    uint64_t behind = h->counter + now_ticks - t->from;
-    uint64_t wait, deadline_ticks;
+    uint64_t now_ticks = clock_ticks(h), behind = h->counter + now_ticks - t->from;
+    /* Ticks from `from` to the match, less one: so that a whole turn of 64 bits has a number. */
+    uint64_t to_match = in_width(t, t->cmp - t->from - 1);
+    uint64_t wait = to_match < behind ? 0 : to_match - behind, deadline_ticks;
 
-    if (!(h->config & GEN_ENABLE)) {
+    if (!(h->config & GEN_ENABLE) || __builtin_add_overflow(now_ticks, wait, &deadline_ticks) ||
+        deadline_ticks >= UINT64_MAX / HPET_TICK_NS - 1) { /* centuries away */
         timer_cancel(&t->timer);
         return;
     }
-    wait = to_match < behind ? 0 : to_match - behind + 1;
-    if (__builtin_add_overflow(now_ticks, wait, &deadline_ticks) ||
-        deadline_ticks > UINT64_MAX / HPET_TICK_NS - 1)
-        timer_cancel(&t->timer); /* centuries away */
-    else
-        timer_arm(&t->timer, deadline_ticks * HPET_TICK_NS);
+    if (to_match >= behind)
+        deadline_ticks++; /* that one */
+    timer_arm(&t->timer, deadline_ticks * HPET_TICK_NS);
 }
 
 /* What was written to the counter or to a comparator counts from now on; a match right now is one.

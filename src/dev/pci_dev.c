@@ -7,10 +7,10 @@
  * what a guest may write, and what it clears by writing ones. A BAR's size needs no code: its low
  * bits are not writable, which is how software sizes it ("Base Addresses").
  */
+#include "dev/pci.h"
+
 #include <errno.h>
 #include <string.h>
-
-#include "dev/pci.h"
 
 #define BAR_IO          0x1u
 #define BAR_MEM64       0x4u

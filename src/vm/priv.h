@@ -48,6 +48,7 @@ struct vm {
     uint64_t started_ns, ended_ns; /* host_mono_ns() */
     void (*debug_hook)(void *arg, struct vcpu *v);
     void *debug_arg;
+    unsigned nr_in_hook; /* threads that are in the hook just now */
 
     struct thread supervisor;
     uint64_t timeout_at_ns; /* host_mono_ns(); UINT64_MAX: never */

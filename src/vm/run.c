@@ -75,6 +75,7 @@ static void run_debug(struct vm_vcpu *p)
     p->parked = true;
     hook = vm->debug_hook;
     arg = vm->debug_arg;
+    vm->nr_in_hook += hook != NULL;
     cond_wake_all(&vm->changed);
     lock_drop(&vm->lock);
     if (!hook)
@@ -82,6 +83,10 @@ static void run_debug(struct vm_vcpu *p)
     vm_pause(vm);
     hook(arg, p->v);
     vm_resume(vm);
+    lock_take(&vm->lock);
+    vm->nr_in_hook--;
+    cond_wake_all(&vm->changed);
+    lock_drop(&vm->lock);
 }
 
 static void *run_vcpu(void *arg)

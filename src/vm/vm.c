@@ -119,6 +119,9 @@ static int vm_boot(struct vm *vm)
     struct cpu *bsp = &vm->vcpus[0].v->cpu;
     int err;
 
+    /* What firmware would have left: write-back memory below the hole for devices. */
+    for (unsigned i = 0; i < vm->nr_vcpus; i++)
+        cpu_firmware_mtrrs(&vm->vcpus[i].v->cpu, GPA(PC_LOW_RAM_MAX));
     boot_map_init(&vm->map, vm->cfg.boot.ram_bytes);
     err = boot_tables(vm->mmu, &vm->cfg.boot, &vm->map);
     if (!err)
@@ -366,6 +369,8 @@ void vm_set_debug_hook(struct vm *vm, void (*hook)(void *arg, struct vcpu *v), v
     lock_take(&vm->lock);
     vm->debug_hook = hook;
     vm->debug_arg = arg;
+    while (vm->nr_in_hook)
+        cond_wait(&vm->changed, &vm->lock);
     lock_drop(&vm->lock);
 }
 

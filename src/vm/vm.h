@@ -57,7 +57,8 @@ struct vcpu *vm_vcpu(struct vm *vm, unsigned idx);
 
 /*
  * A debugger attaches: called on the vCPU's thread when run() returned RUN_DEBUG, with the VM
- * paused around it. NULL detaches.
+ * paused around it. NULL detaches. When this returns no old hook runs any more; not to be called
+ * from a hook.
  */
 void vm_set_debug_hook(struct vm *vm, void (*hook)(void *arg, struct vcpu *v), void *arg);
 

@@ -336,7 +336,8 @@ static bool undefined_result(const ZydisDecodedInstruction *in)
     }
 }
 
-/* Which element of several faults first, and what of the others is done then, is the implementation's. */
+/* Which element of several faults first, and what of the others is done then, is the
+ * implementation's. */
 static bool elementwise(const ZydisDecodedInstruction *in)
 {
     switch (in->mnemonic) {
