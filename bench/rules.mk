@@ -11,5 +11,5 @@ $(BENCH_WORK): bench/work.c | deps
 .PHONY: bench
 bench:
 	@tools/deps install bench || echo "make bench: goes on with what is there" >&2
-	$(Q)$(MAKE) --no-print-directory all guest $(BENCH_WORK)
+	$(Q)$(MAKE) --no-print-directory all guest $(BENCH_WORK) >&2
 	$(Q)bench/run --doppel $(O)/doppel --kernel $(GUEST_KERNEL) --initramfs $(GUEST_INITRAMFS) --work $(BENCH_WORK) $(BENCH_ARGS)
