@@ -86,11 +86,15 @@ static void pit_arm(struct pit *p, uint64_t now_ns)
 static unsigned pit_missed(const struct pit *p, uint64_t now)
 {
     const struct pit_counter *c = &p->counter[0];
-    uint64_t since = MAX(p->seen_at, c->start);
+    uint64_t rises;
 
-    if ((c->mode & 2) == 0 || !c->running || pit_tick_to_ns(c->count) < 2 * PIT_CATCH_UP_NS)
+    if ((c->mode & 2) == 0 || !c->running || now < c->start ||
+        pit_tick_to_ns(c->count) < 2 * PIT_CATCH_UP_NS)
         return 0;
-    return now > since ? (unsigned)MIN((now - since) / c->count, PIT_BACKLOG_MAX) : 0;
+    rises = (now - c->start) / c->count;
+    if (p->seen_at > c->start)
+        rises -= (p->seen_at - c->start) / c->count;
+    return rises ? (unsigned)MIN(rises - 1, PIT_BACKLOG_MAX) : 0;
 }
 
 static void pit_edge(struct pit *p, uint64_t now_ns)
