@@ -17,8 +17,8 @@
 
 #include "lib/log.h"
 
-#define WRITE_BYTES    4096 /* at once: what a pipe that polls writable takes without blocking */
-#define TTY_RETRY_MS   500
+#define WRITE_BYTES  4096 /* at once: what a pipe that polls writable takes without blocking */
+#define TTY_RETRY_MS 500
 
 struct chan {
     struct chr chr;

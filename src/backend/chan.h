@@ -13,7 +13,7 @@
 
 /* What kind of channel it is. Constant; arg is handed to its functions. */
 struct chan_config {
-    const char *name; /* for messages and the thread: "serial console" */
+    const char *name;  /* for messages and the thread: "serial console" */
     int in_fd, out_fd; /* -1: none. May be the same one. Closed by `closed`. */
     bool in_is_tty;    /* go on reading when the guest does not: the escape key must get through */
     bool out_counts;   /* losing output is an error, not only a warning: see chr_lost_output() */

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Numbers of the command line: what is taken, and what is refused. */
+#include <cmocka.h>
+#include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
-#include <setjmp.h>
 #include <stdint.h>
-#include <cmocka.h>
 
 #include "cli/cli.h"
 
@@ -37,9 +37,23 @@ static void test_size_with_suffix_is_bytes(void **state)
 
 static void test_size_malformed_is_refused(void **state)
 {
-    static const char *const bad[] = { "",      "M",    "-1",   "+1",  " 1",   "1 ",   "1 M",
-                                       "1.5G",  "0x10", "1P",   "1MM", "1MiBs", "1iB", "1B",
-                                       "18446744073709551616",  "16777216T", "99999999999999999999G" };
+    static const char *const bad[] = { "",
+                                       "M",
+                                       "-1",
+                                       "+1",
+                                       " 1",
+                                       "1 ",
+                                       "1 M",
+                                       "1.5G",
+                                       "0x10",
+                                       "1P",
+                                       "1MM",
+                                       "1MiBs",
+                                       "1iB",
+                                       "1B",
+                                       "18446744073709551616",
+                                       "16777216T",
+                                       "99999999999999999999G" };
     uint64_t bytes;
 
     (void)state;
@@ -65,8 +79,8 @@ static void test_uint_outside_limits_is_refused(void **state)
 
 static void test_seconds_are_positive_decimals(void **state)
 {
-    static const char *const bad[] = { "",    "0",   "0.0", "-1",  "+1", "inf", "nan", "1e3",
-                                       "0x1", "1s",  " 1",  ".5",  "1.2.3", "10000000000" };
+    static const char *const bad[] = { "",    "0",   "0.0", "-1", "+1", "inf",   "nan",
+                                       "1e3", "0x1", "1s",  " 1", ".5", "1.2.3", "10000000000" };
     uint64_t ns;
 
     (void)state;

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The control socket: names, stale sockets, and requests that make no sense. */
+#include <cmocka.h>
+#include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
-#include <setjmp.h>
 #include <stdint.h>
-#include <cmocka.h>
 
 #include <errno.h>
 #include <stdio.h>
@@ -125,9 +125,18 @@ static void test_list_has_only_the_living(void **state)
 static void test_request_without_sense_is_an_error(void **state)
 {
     static const char *const lines[] = {
-        "",          "x",           "{",          "[]",           "1",           "{}",
-        "{\"do\":1}", "{\"do\":\"\"}", "{\"do\":\"fly\"}", "{\"do\":\"a\",\"do\":\"b\"}",
-        "{\"do\":\"\xff\"}",  "{\"do\":\"%s%n\"}",
+        "",
+        "x",
+        "{",
+        "[]",
+        "1",
+        "{}",
+        "{\"do\":1}",
+        "{\"do\":\"\"}",
+        "{\"do\":\"fly\"}",
+        "{\"do\":\"a\",\"do\":\"b\"}",
+        "{\"do\":\"\xff\"}",
+        "{\"do\":\"%s%n\"}",
     };
 
     (void)state;

@@ -424,13 +424,17 @@ static const struct {
     char letter;
     bool (*run)(struct gdb *g, const char *p, const char *end);
 } commands[] = {
-    { '?', cmd_why },       { 'C', cmd_signal },       { 'D', cmd_detach },
-    { 'G', cmd_write_regs }, { 'H', cmd_thread },      { 'M', cmd_write_mem },
-    { 'P', cmd_write_reg }, { 'Q', cmd_set },          { 'S', cmd_signal },
-    { 'T', cmd_alive },     { 'X', cmd_write_binary }, { 'Z', cmd_insert_bp },
-    { 'c', cmd_continue },  { 'g', cmd_read_regs },    { 'k', cmd_kill },
-    { 'm', cmd_read_mem },  { 'p', cmd_read_reg },     { 'q', cmd_query },
-    { 's', cmd_step },      { 'v', cmd_v },            { 'z', cmd_remove_bp },
+    { '?', cmd_why },          { 'C', cmd_signal },
+    { 'D', cmd_detach },       { 'G', cmd_write_regs },
+    { 'H', cmd_thread },       { 'M', cmd_write_mem },
+    { 'P', cmd_write_reg },    { 'Q', cmd_set },
+    { 'S', cmd_signal },       { 'T', cmd_alive },
+    { 'X', cmd_write_binary }, { 'Z', cmd_insert_bp },
+    { 'c', cmd_continue },     { 'g', cmd_read_regs },
+    { 'k', cmd_kill },         { 'm', cmd_read_mem },
+    { 'p', cmd_read_reg },     { 'q', cmd_query },
+    { 's', cmd_step },         { 'v', cmd_v },
+    { 'z', cmd_remove_bp },
 };
 
 bool gdb_command(struct gdb *g, const char *p, const char *end)

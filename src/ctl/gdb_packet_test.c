@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* gdb's packets: frames there and back, damaged ones, hostile ones. */
+#include <cmocka.h>
+#include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
-#include <setjmp.h>
 #include <stdint.h>
-#include <cmocka.h>
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -122,7 +122,8 @@ static void test_longest_packet_fits(void **state)
 
 static void test_noise_never_overruns(void **state)
 {
-    static const char likely_bytes[] = "$#}*+-\x03" "0a";
+    static const char likely_bytes[] = "$#}*+-\x03"
+                                       "0a";
     struct gdb_rx *rx = new_rx();
     unsigned seed = 1;
 

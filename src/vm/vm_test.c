@@ -5,11 +5,11 @@
  */
 #include "vm/vm.h"
 
+#include <cmocka.h>
+#include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
-#include <setjmp.h>
 #include <stdint.h>
-#include <cmocka.h>
 
 #include <jansson.h>
 #include <stdio.h>
@@ -71,7 +71,7 @@ static const uint8_t code_exit[] = {
 };
 static const uint8_t code_spin[] = { 0xeb, 0xfe };
 static const uint8_t code_halt[] = { 0xfa, 0xf4, 0xeb, 0xfd }; /* cli; hlt; jmp hlt */
-static const uint8_t code_triple[] = { 0x0f, 0x0b };          /* ud2, without an IDT */
+static const uint8_t code_triple[] = { 0x0f, 0x0b };           /* ud2, without an IDT */
 static const uint8_t code_poweroff[] = {
     0x66, 0xba, 0x04, 0x06, /* mov $0x604, %dx: PM1a control */
     0x66, 0xb8, 0x00, 0x34, /* mov $0x3400, %ax: SLP_EN, SLP_TYP 5 */
