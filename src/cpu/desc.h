@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Descriptors, gates and stacks, as the files of segmentation and event delivery share them. Private
- * to src/cpu.
+ * Descriptors, gates and stacks, as the files of segmentation and event delivery share them.
+ * Private to src/cpu.
  *
  * While an event is delivered that the program did not ask for, c->delivering.valid is set; every
- * error code then carries EXT. That is why all error codes here are made by sel_err() and ext_err().
+ * error code then carries EXT. That is why all error codes here are made by sel_err() and
+ * ext_err().
  */
 #ifndef CPU_DESC_H
 #define CPU_DESC_H
@@ -22,7 +23,7 @@
 #define ATTR_REAL (SEG_P | SEG_S | SEG_TYPE_WRITABLE | SEG_TYPE_ACCESSED)
 #define ATTR_VM86 (ATTR_REAL | SEG_DPL)
 /* In a system descriptor's type: the TSS is busy. */
-#define SYS_BUSY BIT(1)
+#define SYS_BUSY  BIT(1)
 
 /* A segment or system descriptor, copied once from its table. */
 struct desc {
@@ -125,7 +126,8 @@ struct seg desc_seg(const struct desc *d, uint16_t sel);
 enum step desc_find(struct cpu *c, uint16_t sel, struct desc *d) MUST_CHECK;
 /* The same; beyond the table raises vec(sel). */
 enum step desc_read(struct cpu *c, uint16_t sel, enum vector vec, struct desc *d) MUST_CHECK;
-/* The second half of an LDT, TSS or call gate descriptor in IA-32e mode; else nothing. Raises vec(sel). */
+/* The second half of an LDT, TSS or call gate descriptor in IA-32e mode; else nothing. Raises
+ * vec(sel). */
 enum step desc_read_high(struct cpu *c, enum vector vec, struct desc *d) MUST_CHECK;
 enum step desc_set_accessed(struct cpu *c, const struct desc *d) MUST_CHECK;
 enum step desc_set_busy(struct cpu *c, const struct desc *d, bool busy) MUST_CHECK;
@@ -134,7 +136,8 @@ void gate_unpack(const struct desc *d, struct gate *g);
 /* ---- linear.c ---- */
 
 /* Is [off, off + bytes) within s, and is that kind of access allowed? Not for 64-bit mode. */
-bool seg_allows(const struct cpu *c, const struct seg *s, uint64_t off, unsigned bytes, unsigned acc);
+bool seg_allows(const struct cpu *c, const struct seg *s, uint64_t off, unsigned bytes,
+                unsigned acc);
 struct stack stack_current(const struct cpu *c);
 /* Would n values fit, by the segment's limit? */
 enum step stack_room(struct cpu *c, const struct stack *st, unsigned n, unsigned bytes) MUST_CHECK;
@@ -154,7 +157,8 @@ uint64_t stack_rsp(const struct cpu *c, const struct stack *st, bool to_64);
 struct seg seg_null(uint16_t sel);
 /* What a data segment register holds in v8086 mode. */
 struct seg seg_vm86(uint16_t sel);
-/* A stack segment for ring cpl: vec(sel) if it is no such thing, #SS(sel) if absent. sel is not null. */
+/* A stack segment for ring cpl: vec(sel) if it is no such thing, #SS(sel) if absent. sel is not
+ * null. */
 enum step seg_read_stack(struct cpu *c, uint16_t sel, unsigned cpl, enum vector vec,
                          struct seg *out) MUST_CHECK;
 /* Loads ES, DS, FS or GS in protected mode: vec(sel) or #NP(sel). */

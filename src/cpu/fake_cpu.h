@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * For the unit tests of segmentation and event delivery: a vCPU over 1 MB of flat memory with
- * descriptor tables, and stand-ins (weak: they give way) for the parts of the core that are not under
- * test. Linear memory below USER_AT is for supervisors only; page `absent` is not there.
+ * descriptor tables, and stand-ins (weak: they give way) for the parts of the core that are not
+ * under test. Linear memory below USER_AT is for supervisors only; page `absent` is not there.
  */
 #ifndef CPU_FAKE_CPU_H
 #define CPU_FAKE_CPU_H
@@ -26,7 +26,8 @@
 #define TSS_B_AT  0x5000u
 #define TSS_C_AT  0x6000u
 #define LDT_AT    0x7000u
-#define STACK0    0x10000u /* stack pointers of ring 0 as the program is interrupted, and in the TSS */
+#define STACK0    0x10000u /* stack pointers of ring 0 as the program is interrupted, and in the TSS \
+                            */
 #define TSS_SP0   0x20000u
 #define TSS_SP1   0x28000u
 #define TSS_IST   0x30007u /* unaligned on purpose */
@@ -44,7 +45,7 @@ enum {
     S_CONF0 = 0x38, /* conforming, DPL 0 */
     S_CODE16 = 0x40,
     S_DATA16 = 0x48,
-    S_DOWN = 0x50,   /* expand-down, limit fff */
+    S_DOWN = 0x50, /* expand-down, limit fff */
     S_CODE_NP = 0x58,
     S_DATA_NP = 0x60,
     S_RO = 0x68,
@@ -55,7 +56,7 @@ enum {
     S_TSS = 0x98, /* 16 bytes */
     S_TSS_B = 0xa8,
     S_TSS_C = 0xb0,
-    S_GATE = 0xb8, /* 16 bytes */
+    S_GATE = 0xb8,       /* 16 bytes */
     S_SMALL_CODE = 0xc8, /* limit fff */
     S_SMALL_DATA = 0xd0,
     S_LDT_NP = 0xd8,
@@ -256,8 +257,9 @@ static inline uint32_t gdt_type(unsigned sel)
 static inline void gate_set(uint64_t at, unsigned type, unsigned dpl, uint16_t sel, uint64_t off,
                             unsigned x)
 {
-    put(at, (off & 0xffff) | (uint64_t)sel << 16 | (uint64_t)x << 32 |
-                (uint64_t)(SEG_P | type | dpl << SEG_DPL_SHIFT) << 40 | (off >> 16 & 0xffff) << 48,
+    put(at,
+        (off & 0xffff) | (uint64_t)sel << 16 | (uint64_t)x << 32 |
+            (uint64_t)(SEG_P | type | dpl << SEG_DPL_SHIFT) << 40 | (off >> 16 & 0xffff) << 48,
         8);
     if (fake.c.mode & MODE_LMA)
         put(at + 8, off >> 32, 8);
@@ -273,9 +275,9 @@ static inline void idt_set(unsigned vector, unsigned type, unsigned dpl, uint16_
     gate_set(idt_at(vector), type, dpl, sel, off, 0);
 }
 
-#define A_CODE  (SEG_P | SEG_S | SEG_TYPE_CODE | SEG_TYPE_READABLE)
-#define A_DATA  (SEG_P | SEG_S | SEG_TYPE_WRITABLE)
-#define A_FLAT  (SEG_G | SEG_DB)
+#define A_CODE   (SEG_P | SEG_S | SEG_TYPE_CODE | SEG_TYPE_READABLE)
+#define A_DATA   (SEG_P | SEG_S | SEG_TYPE_WRITABLE)
+#define A_FLAT   (SEG_G | SEG_DB)
 #define A_DPL(n) ((unsigned)(n) << SEG_DPL_SHIFT)
 
 static inline void fake_tables(void)
@@ -435,8 +437,8 @@ static inline void check_stack(uint64_t sp, unsigned bytes, const uint64_t *want
                      (unsigned long long)want[i]);
     }
 }
-#define CHECK_STACK(sp, bytes, ...)                                           \
-    check_stack(sp, bytes, (const uint64_t[]){ __VA_ARGS__ },                 \
+#define CHECK_STACK(sp, bytes, ...)                           \
+    check_stack(sp, bytes, (const uint64_t[]){ __VA_ARGS__ }, \
                 sizeof((const uint64_t[]){ __VA_ARGS__ }) / sizeof(uint64_t))
 
 #endif

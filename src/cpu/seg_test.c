@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Segment register loads, LLDT, LTR, LAR, LSL, VERR, VERW, limit and type checks, I/O permissions. */
+/* Segment register loads, LLDT, LTR, LAR, LSL, VERR, VERW, limit and type checks, I/O permissions.
+ */
 #include "cpu/fake_cpu.h"
 
 static void test_load_seg_faults_by_table(void **state)
@@ -199,7 +200,7 @@ static void test_lldt_ltr(void **state)
         { "LTR by the LDT", cpu_ltr, PM0, 0x0c, VEC_GP, 0x0c },
         { "LTR absent", cpu_ltr, PM0, S_TSS_NP, VEC_NP, S_TSS_NP },
         { "LTR 16-bit in IA-32e mode", cpu_ltr, LONG0, S_TSS_C, VEC_GP, S_TSS_C },
-        /* its upper half would be S_GATE's, whose type is not zero */
+        /* its upper half is S_BAD_LONG, whose type is not zero */
         { "LLDT, type in the upper half", cpu_lldt, LONG0, S_LDT_NP, VEC_GP, S_LDT_NP },
         { "LTR, upper half beyond", cpu_ltr, LONG0, S_TSS_NP, VEC_GP, S_TSS_NP },
     };
