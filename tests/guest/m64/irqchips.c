@@ -58,30 +58,6 @@ static uint8_t pic_read(uint16_t port, uint8_t what)
     return inb(port);
 }
 
-static uint8_t isr_seen;
-static void pic_handler(struct frame *f)
-{
-    unsigned irq = (unsigned)f->vec - PIC_BASE;
-
-    isr_seen = pic_read(irq < 8 ? 0x20 : 0xa0, OCW3_ISR);
-    note(irq);
-    if (irq == 4 && !keep_up)
-        uart_lower();
-    if (irq == 8) {
-        outb(0x70, 0x0c);
-        (void)inb(0x71);
-    }
-    if (!no_eoi)
-        pic_eoi(irq);
-}
-
-static void pit_one_shot(void)
-{
-    outb(0x43, 0x30);
-    outb(0x40, 0x10);
-    outb(0x40, 0);
-}
-
 /* Periodic interrupts of the RTC, about 1 ms apart; off again with 0. */
 static void rtc_periodic(bool on)
 {
@@ -91,6 +67,28 @@ static void rtc_periodic(bool on)
     outb(0x71, on ? 0x42 : 0x02);
     outb(0x70, 0x0c);
     (void)inb(0x71);
+}
+
+static uint8_t isr_seen;
+static void pic_handler(struct frame *f)
+{
+    unsigned irq = (unsigned)f->vec - PIC_BASE;
+
+    isr_seen = pic_read(irq < 8 ? 0x20 : 0xa0, OCW3_ISR);
+    note(irq);
+    if (irq == 4 && !keep_up)
+        uart_lower();
+    if (irq == 8)
+        rtc_periodic(false);
+    if (!no_eoi)
+        pic_eoi(irq);
+}
+
+static void pit_one_shot(void)
+{
+    outb(0x43, 0x30);
+    outb(0x40, 0x10);
+    outb(0x40, 0);
 }
 
 static void pic_masks(void)
@@ -122,7 +120,7 @@ static void pic_priorities(void)
     delay_us(3000);
     outb(0x21, 0xff & ~(1u << 0 | 1u << 2 | 1u << 4));
     outb(0xa1, 0xff & ~1u);
-    /* One window for all three; the RTC is silenced by its first interrupt. */
+    /* One window for all three; the RTC is silenced by its interrupt. */
     sti();
     for (unsigned i = 0; i < 3000 && nr < 3; i++)
         pause();
