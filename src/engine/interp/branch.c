@@ -18,7 +18,7 @@ static ALWAYS_INLINE const struct op *go(struct ivcpu *v, struct block *self, un
         if (likely(n && !c->req)) {
             v->cur = n;
             v->vc.nr_insns += n->nr_insns;
-            GOTO(v, n->ops);
+            return n->ops;
         }
         v->link = &self->chain[way];
     }

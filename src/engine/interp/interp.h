@@ -276,8 +276,12 @@ typedef uint8_t una8 __attribute__((may_alias));
 #define CPU(v)            (&(v)->vc.cpu)
 #define REG(v, bits, off) (*(alias##bits *)((char *)CPU(v)->gpr + (off)))
 
-/* Threaded code: handlers call each other in tail position, which needs an optimizing compiler;
- * otherwise (sanitizers) the loop does. */
+/*
+ * Threaded code: handlers call each other in tail position. Not every one becomes a jump (a handler
+ * whose locals have their address taken does not), so what nests is bounded by the block: from
+ * block to block it goes by the run loop. Sanitizers turn off the optimization; there every op
+ * does.
+ */
 #ifdef DOPPEL_SAN
 #define GOTO(v, o) return (o)
 #else
