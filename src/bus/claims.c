@@ -29,6 +29,13 @@ const struct claim *claims_find(const struct claims *cs, uint64_t at)
     return idx < cs->nr && cs->v[idx].first <= at ? &cs->v[idx] : NULL;
 }
 
+const struct claim *claims_overlap(const struct claims *cs, uint64_t first, uint64_t last)
+{
+    unsigned idx = claims_lower_bound(cs, first);
+
+    return idx < cs->nr && cs->v[idx].first <= last ? &cs->v[idx] : NULL;
+}
+
 static int claims_grow(struct claims *cs)
 {
     unsigned room = cs->room ? cs->room * 2 : 32;
@@ -46,13 +53,12 @@ static int claims_grow(struct claims *cs)
 
 int claims_add(struct claims *cs, const struct claim *c)
 {
+    const struct claim *other = claims_overlap(cs, c->first, c->last);
     unsigned idx = claims_lower_bound(cs, c->first);
     int err;
 
-    BUG_ON(c->last < c->first);
-    if (idx < cs->nr && cs->v[idx].first <= c->last) {
-        const struct claim *other = &cs->v[idx];
-
+    BUG_ON(c->last < c->first || c->reach < c->last);
+    if (other) {
         log_error("%s: %s %#llx-%#llx is taken by %s (%#llx-%#llx)", c->dev->type->name, cs->what,
                   (unsigned long long)c->first, (unsigned long long)c->last, other->dev->type->name,
                   (unsigned long long)other->first, (unsigned long long)other->last);
@@ -71,7 +77,8 @@ void claims_remove(struct claims *cs, uint64_t first, const struct device *dev)
 {
     unsigned idx = claims_lower_bound(cs, first);
 
-    BUG_ON(idx >= cs->nr || cs->v[idx].first != first || cs->v[idx].dev != dev);
+    if (idx >= cs->nr || cs->v[idx].first != first || cs->v[idx].dev != dev)
+        return;
     cs->nr--;
     memmove(&cs->v[idx], &cs->v[idx + 1], (cs->nr - idx) * sizeof(*cs->v));
 }
@@ -88,9 +95,9 @@ unsigned claims_piece(const struct claim *c, uint64_t at, unsigned bytes, unsign
 
     if (!c)
         return 1;
-    /* Double while the bigger piece is aligned, wanted, allowed, and ends inside the claim. */
+    /* Double while the bigger piece is aligned, wanted, allowed, and ends where it may. */
     while (piece * 2 <= max_bytes && piece * 2 <= bytes && !(at & (piece * 2 - 1)) &&
-           c->last - at >= piece * 2 - 1)
+           c->reach - at >= piece * 2 - 1)
         piece *= 2;
     return piece;
 }

@@ -14,8 +14,8 @@
 
 #define NS_PER_MS    1000000ull
 /* ns = ticks * ns_mult >> 60; the error is below 2^-56: a nanosecond in two years. */
-#define NS_SHIFT 60
-#define MIN_TSC_KHZ 62501ull /* or ns_mult would not fit */
+#define NS_SHIFT     60
+#define MIN_TSC_KHZ  62501ull /* or ns_mult would not fit */
 #define NS_CLOCK_KHZ 1000000ull
 #define HEAP_NONE    UINT32_MAX
 

@@ -17,13 +17,22 @@ int bus_claim_mmio(struct bus *b, gpa_t base, uint64_t bytes, struct device *dev
     BUG_ON(!bytes || base.v + (bytes - 1) < base.v);
     return claims_add(&b->mmio, &(struct claim){ .first = base.v,
                                                  .last = base.v + (bytes - 1),
+                                                 .reach = base.v + (bytes - 1),
                                                  .dev = dev,
                                                  .off_bytes = off_bytes });
 }
 
+bool bus_mmio_free(struct bus *b, gpa_t base, uint64_t bytes)
+{
+    uint64_t last = base.v + (bytes - 1);
+
+    return last >= base.v && !claims_overlap(&b->mmio, base.v, last);
+}
+
 void bus_release_mmio(struct bus *b, gpa_t base, struct device *dev)
 {
-    claims_remove(&b->mmio, base.v, dev);
+    if (b)
+        claims_remove(&b->mmio, base.v, dev);
 }
 
 static void mmio_unclaimed(struct bus *b, gpa_t at, const char *what)

@@ -14,18 +14,37 @@ static unsigned port_max_bytes(const struct claim *c)
 int bus_claim_ports(struct bus *b, uint16_t base, unsigned nr, struct device *dev,
                     uint32_t off_bytes)
 {
-    BUG_ON(!nr || base + nr > 0x10000);
+    uint32_t last = base + nr - 1;
+
+    BUG_ON(!nr || last > 0xffff);
     return claims_add(
-        &b->ports, &(struct claim){
-                       .first = base, .last = base + nr - 1, .dev = dev, .off_bytes = off_bytes });
+        &b->ports,
+        &(struct claim){
+            .first = base, .last = last, .reach = last, .dev = dev, .off_bytes = off_bytes });
+}
+
+int bus_claim_wide_port(struct bus *b, uint16_t port, unsigned bytes, struct device *dev,
+                        uint32_t off_bytes)
+{
+    uint32_t reach = port + bytes - 1;
+
+    BUG_ON(!bytes || reach > 0xffff);
+    return claims_add(
+        &b->ports,
+        &(struct claim){
+            .first = port, .last = port, .reach = reach, .dev = dev, .off_bytes = off_bytes });
+}
+
+bool bus_ports_free(struct bus *b, uint16_t base, unsigned nr)
+{
+    return base + nr <= 0x10000 && !claims_overlap(&b->ports, base, base + nr - 1);
 }
 
 void bus_release_ports(struct bus *b, uint16_t base, unsigned nr, struct device *dev)
 {
-    const struct claim *c = claims_find(&b->ports, base);
-
-    BUG_ON(!c || c->last != base + nr - 1);
-    claims_remove(&b->ports, base, dev);
+    (void)nr; /* the claim knows */
+    if (b)
+        claims_remove(&b->ports, base, dev);
 }
 
 static void port_unclaimed(struct bus *b, uint16_t port, const char *what)

@@ -5,10 +5,13 @@
 
 #include "bus/bus.h"
 
-/* A range of ports or of guest-physical addresses, first to last inclusive, that one device
- * answers. */
+/*
+ * A range of ports or of guest-physical addresses, first to last inclusive, that one device
+ * answers. An access that begins in it may go on to `reach`, which is beyond `last` only for wide
+ * registers (bus_claim_wide_port).
+ */
 struct claim {
-    uint64_t first, last;
+    uint64_t first, last, reach;
     struct device *dev;
     uint64_t off_bytes; /* what the handler sees for `first` */
 };
@@ -21,10 +24,12 @@ struct claims {
 };
 
 int claims_add(struct claims *cs, const struct claim *c) MUST_CHECK;
-/* The exact claim (first, and dev) must be there. */
+/* Nothing happens unless dev has a claim that begins at `first`. */
 void claims_remove(struct claims *cs, uint64_t first, const struct device *dev);
 /* The claim that holds `at`, or NULL. Good until the next claims_add() or claims_remove(). */
 const struct claim *claims_find(const struct claims *cs, uint64_t at);
+/* The first claim that has any of first..last, or NULL. */
+const struct claim *claims_overlap(const struct claims *cs, uint64_t first, uint64_t last);
 void claims_fini(struct claims *cs);
 
 /*

@@ -26,6 +26,7 @@ enum apic_delivery { /* SDM 3, "Interrupt Command Register": delivery mode */
 /* A message on the (imagined) APIC bus: an IPI, an MSI, or an I/O APIC's pin. */
 struct apic_msg {
     uint32_t dest; /* APIC ID, or logical destination; 0xff (xAPIC form) or ~0 (x2APIC form): all */
+    bool wide_dest; /* dest is an x2APIC sender's 32 bits, in which 0xff does not mean all */
     uint8_t vector;
     enum apic_delivery mode;
     bool logical;

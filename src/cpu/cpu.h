@@ -378,6 +378,8 @@ enum step cpu_lmsw(struct cpu *c, uint16_t val) MUST_CHECK;
 enum step cpu_clts(struct cpu *c) MUST_CHECK;
 enum step cpu_xsetbv(struct cpu *c, uint32_t idx, uint64_t val) MUST_CHECK;
 enum step cpu_xgetbv(struct cpu *c, uint32_t idx, uint64_t *val) MUST_CHECK;
+/* Loads CR3 for a task switch (no PCID): PDPTEs, flush. */
+enum step cpu_load_cr3(struct cpu *c, uint64_t val) MUST_CHECK;
 /* Components not in their initial configuration (XINUSE). */
 uint64_t cpu_xinuse(const struct cpu *c);
 enum step cpu_invlpg(struct cpu *c, gva_t at) MUST_CHECK;
@@ -396,6 +398,9 @@ bool cpu_bp_in_page(const struct cpu *c, gva_t page, bool exec);
 enum step cpu_rdmsr(struct cpu *c, uint32_t msr, uint64_t *val) MUST_CHECK;
 enum step cpu_wrmsr(struct cpu *c, uint32_t msr, uint64_t val) MUST_CHECK;
 uint64_t cpu_read_tsc(struct cpu *c); /* with TSC_ADJUST */
+/* The MTRRs as firmware leaves them: write-back, but uncached in [hole, 4 GB) for devices. For
+ * machines that start a kernel without firmware; Linux does not use PAT while MTRRs are off. */
+void cpu_firmware_mtrrs(struct cpu *c, gpa_t hole);
 
 struct cpuid_regs {
     uint32_t eax, ebx, ecx, edx;

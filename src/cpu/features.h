@@ -23,6 +23,7 @@ enum feature_word {
     FW_8_1_EDX,
     FW_8_1_ECX,
     FW_8_8_EBX,
+    FW_8_21_EAX,
     NR_FEATURE_WORDS
 };
 

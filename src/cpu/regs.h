@@ -71,11 +71,12 @@
 #define CR4_SMAP       BIT64(21)
 #define CR4_PKE        BIT64(22)
 
-#define EFER_SCE   BIT64(0)
-#define EFER_LME   BIT64(8)
-#define EFER_LMA   BIT64(10)
-#define EFER_NXE   BIT64(11)
-#define EFER_FFXSR BIT64(14)
+#define EFER_SCE    BIT64(0)
+#define EFER_LME    BIT64(8)
+#define EFER_LMA    BIT64(10)
+#define EFER_NXE    BIT64(11)
+#define EFER_FFXSR  BIT64(14)
+#define EFER_AIBRSE BIT64(21) /* APM 2, "Automatic IBRS" */
 
 #define XCR0_X87 BIT64(0)
 #define XCR0_SSE BIT64(1)

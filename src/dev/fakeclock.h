@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A clock that stands still until it is told to go, in the place of bus/clock.c: for the tests and the fuzz target of
- * the devices, never for the program. It defines what bus.h declares, so that the linker leaves the real one in its
- * archive; include it in one file of a program.
+ * A clock that stands still until it is told to go, in the place of bus/clock.c: for the tests and
+ * the fuzz target of the devices, never for the program. It defines what bus.h declares, so that
+ * the linker leaves the real one in its archive; include it in one file of a program.
  */
 #ifndef DEV_FAKECLOCK_H
 #define DEV_FAKECLOCK_H

@@ -60,10 +60,7 @@ enum {
     CMD_PULSE = 0xf0, /* to FF: pulses those of output port bits 0 to 3 that are 0 in the command */
 };
 
-#define ANSWER_NO_PASSWORD  0xf1
 #define ANSWER_SELF_TEST_OK 0x55
-#define ANSWER_TEST_OK      0x00
-#define INPORT_UNLOCKED     0x80
 
 static void i8042_update_irq(struct i8042 *k)
 {
@@ -151,8 +148,24 @@ static void i8042_self_test(struct i8042 *k)
     i8042_answer(k, ANSWER_SELF_TEST_OK, false);
 }
 
-static void i8042_unknown(struct i8042 *k, uint8_t cmd)
+/* Commands that ask for a byte that never changes. */
+static const struct {
+    uint8_t cmd, answer;
+} i8042_constants[] = {
+    { CMD_TEST_PASSWORD, 0xf1 },                            /* none installed */
+    { CMD_TEST_AUX, 0x00 },                                 /* no error */
+    { CMD_TEST_KBD, 0x00 },      { CMD_READ_INPORT, 0x80 }, /* not locked by key */
+    { CMD_READ_TEST, 0x00 },
+};
+
+static void i8042_command_constant(struct i8042 *k, uint8_t cmd)
 {
+    for (unsigned i = 0; i < ARRAY_SIZE(i8042_constants); i++) {
+        if (i8042_constants[i].cmd != cmd)
+            continue;
+        i8042_answer(k, i8042_constants[i].answer, false);
+        return;
+    }
     if (log_first(bus_seen(k->dev.bus), 0x804200u | cmd))
         log_warn("i8042: guest gave command %#x, which this controller does not have; ignored",
                  cmd);
@@ -172,21 +185,11 @@ static void i8042_command(struct i8042 *k, uint8_t cmd)
     case CMD_WRITE_AUX:
         k->cmd = cmd;
         break;
-    case CMD_TEST_PASSWORD:
-        i8042_answer(k, ANSWER_NO_PASSWORD, false);
-        break;
     case CMD_AUX_OFF:
         k->ram[0] |= CTR_AUX_OFF;
         break;
     case CMD_AUX_ON:
         k->ram[0] &= (uint8_t)~CTR_AUX_OFF;
-        break;
-    case CMD_TEST_AUX:
-    case CMD_TEST_KBD:
-        i8042_answer(k, ANSWER_TEST_OK, false);
-        break;
-    case CMD_SELF_TEST:
-        i8042_self_test(k);
         break;
     case CMD_KBD_OFF:
         k->ram[0] |= CTR_KBD_OFF;
@@ -194,8 +197,8 @@ static void i8042_command(struct i8042 *k, uint8_t cmd)
     case CMD_KBD_ON:
         k->ram[0] &= (uint8_t)~CTR_KBD_OFF;
         break;
-    case CMD_READ_INPORT:
-        i8042_answer(k, INPORT_UNLOCKED, false);
+    case CMD_SELF_TEST:
+        i8042_self_test(k);
         break;
     case CMD_READ_OUTPORT:
         i8042_answer(k, i8042_outport(k), false);
@@ -204,15 +207,12 @@ static void i8042_command(struct i8042 *k, uint8_t cmd)
     case CMD_A20_ON:
         bus_set_a20(k->dev.bus, cmd == CMD_A20_ON);
         break;
-    case CMD_READ_TEST:
-        i8042_answer(k, 0, false);
-        break;
     case CMD_PULSE ... CMD_PULSE + 0xf:
         if (!(cmd & OUTPORT_RUN))
             bus_post_stop(k->dev.bus, STOP_RESET, 0);
         break;
     default:
-        i8042_unknown(k, cmd);
+        i8042_command_constant(k, cmd);
         break;
     }
 }
@@ -371,9 +371,16 @@ int i8042_init(struct i8042 *k, const struct i8042_config *cfg)
         .irq_aux = cfg->irq_aux,
     };
     i8042_reset(&k->dev);
-    bus_add(cfg->bus, &k->dev);
     err = bus_claim_ports(cfg->bus, PORT_DATA, 1, &k->dev, I8042_AT_DATA);
-    return err ? err : bus_claim_ports(cfg->bus, PORT_COMMAND, 1, &k->dev, I8042_AT_COMMAND);
+    if (err)
+        return err;
+    err = bus_claim_ports(cfg->bus, PORT_COMMAND, 1, &k->dev, I8042_AT_COMMAND);
+    if (err) {
+        bus_release_ports(cfg->bus, PORT_DATA, 1, &k->dev);
+        return err;
+    }
+    bus_add(cfg->bus, &k->dev);
+    return 0;
 }
 
 void i8042_fini(struct i8042 *k)

@@ -390,6 +390,12 @@ static const struct pic_claim {
     { PIC_PORT_ELCR, PIC_AT_ELCR },
 };
 
+static void pic_release(struct pic *p, unsigned nr)
+{
+    for (unsigned i = 0; i < nr; i++)
+        bus_release_ports(p->dev.bus, pic_claims[i].port, 2, &p->dev);
+}
+
 int pic_init(struct pic *p, const struct pic_config *cfg)
 {
     *p = (struct pic){
@@ -397,19 +403,20 @@ int pic_init(struct pic *p, const struct pic_config *cfg)
         .intr = cfg->intr,
     };
     pic_reset(&p->dev);
-    bus_add(cfg->bus, &p->dev);
     for (unsigned i = 0; i < ARRAY_SIZE(pic_claims); i++) {
         const struct pic_claim *at = &pic_claims[i];
         int err = bus_claim_ports(cfg->bus, at->port, 2, &p->dev, at->off_bytes);
 
-        if (err)
+        if (err) {
+            pic_release(p, i);
             return err;
+        }
     }
+    bus_add(cfg->bus, &p->dev);
     return 0;
 }
 
 void pic_fini(struct pic *p)
 {
-    for (unsigned i = 0; i < ARRAY_SIZE(pic_claims); i++)
-        bus_release_ports(p->dev.bus, pic_claims[i].port, 2, &p->dev);
+    pic_release(p, ARRAY_SIZE(pic_claims));
 }

@@ -1,16 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The 8259A pair as the CPU and a driver see it. */
+#include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
-#include <setjmp.h>
 #include <stdint.h>
+
 #include <cmocka.h>
 
 #include "dev/fakeclock.h"
 #include "dev/pic.h"
 
 #define SPURIOUS_MASTER 0x27
-#define SPURIOUS_SLAVE 0x2f
+#define SPURIOUS_SLAVE  0x2f
 
 struct env {
     struct bus *bus;
@@ -177,7 +178,8 @@ static void test_spurious_slave_sets_only_the_cascade_in_service(void **state)
     program(e, 0x01);
     line(e, 12, 1);
     assert_true(pic_pending(&e->pic));
-    /* The slave's request goes away between the two INTA cycles: as if the line had been masked in time. */
+    /* The slave's request goes away between the two INTA cycles: as if the line had been masked in
+     * time. */
     s->imr = 0x10;
     assert_int_equal(ack(e), SPURIOUS_SLAVE);
     assert_int_equal(m->isr, 0x04);

@@ -28,12 +28,13 @@ enum { PIT_AT_CONTROL = 3, PIT_AT_61 = 4 };
 #define READBACK_NO_COUNT  BIT(5)
 #define READBACK_NO_STATUS BIT(4)
 
-#define PORT61_GATE2    BIT(0)
-#define PORT61_WRITABLE 0x0f /* gate, speaker, and the enables of two NMI sources that never come \
-                              */
-#define PORT61_REFRESH  BIT(4)
-#define PORT61_OUT2     BIT(5)
-#define REFRESH_TICKS   18 /* 15 us, what counter 1 did when memory was refreshed by it */
+#define PORT61_GATE2 BIT(0)
+#define PORT61_WRITABLE                                                       \
+    0x0f /* gate, speaker, and the enables of two NMI sources that never come \
+          */
+#define PORT61_REFRESH BIT(4)
+#define PORT61_OUT2    BIT(5)
+#define REFRESH_TICKS  18 /* 15 us, what counter 1 did when memory was refreshed by it */
 
 static uint64_t pit_ns_to_tick(uint64_t ns)
 {
@@ -253,9 +254,16 @@ int pit_init(struct pit *p, const struct pit_config *cfg)
     };
     timer_init(&p->timer, bus_clock(cfg->bus), pit_timer, p);
     pit_reset(&p->dev);
-    bus_add(cfg->bus, &p->dev);
     err = bus_claim_ports(cfg->bus, PIT_PORT, 4, &p->dev, 0);
-    return err ? err : bus_claim_ports(cfg->bus, PIT_PORT_61, 1, &p->dev, PIT_AT_61);
+    if (err)
+        return err;
+    err = bus_claim_ports(cfg->bus, PIT_PORT_61, 1, &p->dev, PIT_AT_61);
+    if (err) {
+        bus_release_ports(cfg->bus, PIT_PORT, 4, &p->dev);
+        return err;
+    }
+    bus_add(cfg->bus, &p->dev);
+    return 0;
 }
 
 void pit_fini(struct pit *p)

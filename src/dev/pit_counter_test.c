@@ -1,17 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The six modes of an 8254 counter, pulse by pulse, against the waveforms of the data sheet. */
+#include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
-#include <setjmp.h>
 #include <stdint.h>
+
 #include <cmocka.h>
 
 #include "dev/pit.h"
 
 #define LSB_ONLY 0x10
-#define BOTH 0x30
-#define BCD 0x01
-#define MODE(m) ((m) << 1)
+#define BOTH     0x30
+#define BCD      0x01
+#define MODE(m)  ((m) << 1)
 
 /* The counter is programmed at this tick. */
 #define T0 1000

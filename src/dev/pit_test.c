@@ -1,16 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The PIT at its ports: calibration as kernels do it, IRQ 0 without drift and without bursts. */
+#include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
-#include <setjmp.h>
 #include <stdint.h>
+
 #include <cmocka.h>
 
 #include "dev/fakeclock.h"
 #include "dev/pit.h"
 
 #define NS_PER_S 1000000000ull
-#define PIT_HZ 1193182ull
+#define PIT_HZ   1193182ull
 
 struct env {
     struct bus *bus;
@@ -129,7 +130,8 @@ static void test_one_shot_rearmed_in_time_gives_the_later_edge_only(void **state
     assert_int_equal(e->nr_edges, 1);
 }
 
-/* Counter 2 in mode 0, its gate opened at port 61h: OUT2 comes after exactly 50 ms, the count falls meanwhile. */
+/* Counter 2 in mode 0, its gate opened at port 61h: OUT2 comes after exactly 50 ms, the count falls
+ * meanwhile. */
 static void test_calibration_by_counter_2_and_port_61(void **state)
 {
     struct env *e = *state;

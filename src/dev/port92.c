@@ -56,10 +56,14 @@ static const struct device_type port92_type = {
 
 int port92_init(struct port92 *p, struct bus *bus)
 {
+    int err;
+
     *p = (struct port92){ .dev = { .type = &port92_type, .bus = bus, .state_base = p } };
     port92_reset(&p->dev);
-    bus_add(bus, &p->dev);
-    return bus_claim_ports(bus, PORT92, 1, &p->dev, 0);
+    err = bus_claim_ports(bus, PORT92, 1, &p->dev, 0);
+    if (!err)
+        bus_add(bus, &p->dev);
+    return err;
 }
 
 void port92_fini(struct port92 *p)

@@ -18,8 +18,9 @@ enum {
     KBD_ENABLE = 0xf4,
     KBD_DEFAULT_DISABLE = 0xf5,
     KBD_DEFAULT = 0xf6,
-    KBD_SET_ALL_FIRST = 0xf7, /* F7 to FA and FB to FD: key types, of set 3 only */
+    KBD_SET_ALL_FIRST = 0xf7, /* key types, which mean something in set 3 only: of all keys */
     KBD_SET_ALL_LAST = 0xfa,
+    KBD_SET_KEY_FIRST = 0xfb, /* of one */
     KBD_SET_KEY_LAST = 0xfd,
     KBD_RESEND = 0xfe,
     KBD_RESET = 0xff,
@@ -106,28 +107,46 @@ static bool ps2_kbd_parameter(struct ps2_kbd *k, uint8_t cmd, uint8_t val)
     return true;
 }
 
+/* What has a reply of its own. False: not such a command. */
+static bool ps2_kbd_question(struct ps2_kbd *k, uint8_t byte)
+{
+    switch (byte) {
+    case KBD_ECHO:
+        ps2_reply(&k->out, KBD_ECHO);
+        return true;
+    case KBD_IDENTIFY:
+        ps2_reply(&k->out, PS2_ACK);
+        ps2_reply(&k->out, 0xab);
+        ps2_reply(&k->out, 0x83);
+        return true;
+    case KBD_RESEND:
+        ps2_reply(&k->out, k->out.last);
+        return true;
+    case KBD_RESET:
+        ps2_kbd_reset(k);
+        ps2_reply(&k->out, PS2_ACK);
+        ps2_reply(&k->out, PS2_BAT_OK);
+        return true;
+    default:
+        return false;
+    }
+}
+
 void ps2_kbd_command(struct ps2_kbd *k, uint8_t byte)
 {
-    uint8_t cmd = k->cmd, last = k->out.last;
+    uint8_t cmd = k->cmd;
 
     k->cmd = 0;
     ps2_clear_reply(&k->out);
-    if (cmd && ps2_kbd_parameter(k, cmd, byte))
+    if ((cmd && ps2_kbd_parameter(k, cmd, byte)) || ps2_kbd_question(k, byte))
         return;
     switch (byte) {
     case KBD_SET_LEDS:
     case KBD_SCAN_CODE_SET:
     case KBD_SET_TYPEMATIC:
+    case KBD_SET_KEY_FIRST ... KBD_SET_KEY_LAST:
         k->cmd = byte;
         break;
-    case KBD_ECHO:
-        ps2_reply(&k->out, KBD_ECHO);
-        return;
-    case KBD_IDENTIFY:
-        ps2_reply(&k->out, PS2_ACK);
-        ps2_reply(&k->out, 0xab);
-        ps2_reply(&k->out, 0x83);
-        return;
     case KBD_ENABLE:
         ps2_clear_queue(&k->out);
         k->scanning = true;
@@ -137,22 +156,11 @@ void ps2_kbd_command(struct ps2_kbd *k, uint8_t byte)
         ps2_kbd_defaults(k);
         k->scanning = byte == KBD_DEFAULT;
         break;
-    case KBD_RESEND:
-        ps2_reply(&k->out, last);
-        return;
-    case KBD_RESET:
-        ps2_kbd_reset(k);
-        ps2_reply(&k->out, PS2_ACK);
-        ps2_reply(&k->out, PS2_BAT_OK);
-        return;
-    default:
-        if (byte < KBD_SET_ALL_FIRST) {
-            ps2_reply(&k->out, PS2_RESEND); /* "an invalid input" */
-            return;
-        }
-        if (byte > KBD_SET_ALL_LAST && byte <= KBD_SET_KEY_LAST)
-            k->cmd = byte;
+    case KBD_SET_ALL_FIRST ... KBD_SET_ALL_LAST:
         break;
+    default: /* "an invalid input" */
+        ps2_reply(&k->out, PS2_RESEND);
+        return;
     }
     ps2_reply(&k->out, PS2_ACK);
 }

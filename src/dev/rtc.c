@@ -398,6 +398,8 @@ static const struct device_type rtc_type = {
 
 int rtc_init(struct rtc *r, const struct rtc_config *cfg)
 {
+    int err;
+
     *r = (struct rtc){
         .dev = { .type = &rtc_type, .bus = cfg->bus, .state_base = r },
         .irq = cfg->irq,
@@ -406,8 +408,10 @@ int rtc_init(struct rtc *r, const struct rtc_config *cfg)
     rtc_fill_cmos(r, cfg);
     r->synced_ns = rtc_real_ns(r);
     rtc_find_alarm(r);
-    bus_add(cfg->bus, &r->dev);
-    return bus_claim_ports(cfg->bus, RTC_PORT, 2, &r->dev, 0);
+    err = bus_claim_ports(cfg->bus, RTC_PORT, 2, &r->dev, 0);
+    if (!err)
+        bus_add(cfg->bus, &r->dev);
+    return err;
 }
 
 void rtc_fini(struct rtc *r)

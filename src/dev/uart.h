@@ -15,10 +15,9 @@ struct chr;
 
 struct uart_config {
     struct bus *bus;
-    uint16_t port; /* first of eight */
-    struct irq_line
-        irq; /* COM1 and COM3, COM2 and COM4 want one line each of a pair: the machine joins them */
-    struct chr *chr; /* NULL: a cable with nobody at the other end */
+    uint16_t port;       /* first of eight */
+    struct irq_line irq; /* two ports on one IRQ: the machine joins their lines */
+    struct chr *chr;     /* NULL: a cable with nobody at the other end */
 };
 
 struct uart {

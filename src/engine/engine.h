@@ -81,6 +81,8 @@ struct vcpu {
     unsigned dbg_hit_acc; /* ACC_* of what hit; ACC_EXEC for steps too */
 };
 
+struct trace;
+
 /* What an engine gets when a VM is made. Kept by reference: must outlive the engine's VM. */
 struct engine_config {
     struct mmu *mmu;
@@ -89,6 +91,7 @@ struct engine_config {
     const struct platform_time_ops *time_ops;
     void *ctx; /* for both ops tables */
     struct log_seen *seen;
+    const struct trace *trace; /* NULL: none */
     bool time_exits; /* measure exit_ns (costs two clock reads an exit) */
 };
 

@@ -12,6 +12,9 @@
 #include "bus/bus.h"
 #include "engine/engine.h"
 
+struct trace;
+
+/* Copied, but not the strings and what else it points to: they outlive the VM. */
 struct vm_config {
     const char *name; /* NULL: "vm-PID" */
     const struct engine_ops *engine;
@@ -23,6 +26,7 @@ struct vm_config {
     bool no_reboot;
     uint64_t timeout_ns; /* wall time; 0: none */
     bool time_exits;
+    const struct trace *trace; /* NULL: none */
 };
 
 enum vm_state { VM_CREATED, VM_RUNNING, VM_PAUSED, VM_STOPPED };
@@ -53,12 +57,16 @@ struct vcpu *vm_vcpu(struct vm *vm, unsigned idx);
 
 /*
  * A debugger attaches: called on the vCPU's thread when run() returned RUN_DEBUG, with the VM
- * paused around it. NULL detaches.
+ *  paused around it. NULL detaches. When this returns no old hook
+ * runs any more; not to be called from a hook.
  */
 void vm_set_debug_hook(struct vm *vm, void (*hook)(void *arg, struct vcpu *v), void *arg);
 
 /* The process's exit status for a stop, as documented in doppel(1): 0, 1, 3, 124, debug-exit's. */
 int vm_exit_status(enum stop_reason why, int status);
+
+const char *vm_state_text(enum vm_state s);        /* "running" */
+const char *vm_stop_text(enum stop_reason why); /* "power off" */
 
 /* Exit counts and times and instruction counts of all vCPUs as JSON text (one object); malloc'ed,
  * free it. */

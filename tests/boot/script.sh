@@ -1,3 +1,4 @@
+#!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # Runs inside the guest: what a user of a shell does, each with a result that is known. Prints TAP; tests/boot/run reads it.
 n=0

@@ -8,7 +8,7 @@ GUESTS := $(sort $(patsubst tests/guest/%.c,%,$(wildcard tests/guest/m32/*.c tes
 GUEST_LIB := tap string trap desc chips
 
 GUEST_CFLAGS := -std=gnu17 -O2 -g -ffreestanding -fno-builtin -fno-stack-protector -fno-asynchronous-unwind-tables \
-	-fno-tree-loop-distribute-patterns -fcf-protection=none -fno-strict-aliasing -mgeneral-regs-only \
+	-fno-tree-loop-distribute-patterns -fcf-protection=none -fno-strict-aliasing -fno-delete-null-pointer-checks -mgeneral-regs-only \
 	-Wall -Wextra -Werror -Wno-array-bounds -Itests/guest/lib -MMD -MP
 GUEST_CFLAGS_m32 := -m32 -march=i686 -fno-pic
 # Position-independent code runs at its own address for the supervisor and in the alias for the user.

@@ -10,6 +10,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
+#include <sys/rseq.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/user.h>
@@ -28,7 +29,7 @@ struct native_child {
     uint8_t *code, *data; /* the same pages, here */
     struct user_regs_struct base;
     size_t xstate_bytes;
-    uint8_t xstate[8192];
+    _Alignas(64) uint8_t xstate[8192];
 };
 
 static void map_here(int fd, uint64_t at, uint64_t off, uint64_t bytes, int prot)
@@ -43,20 +44,60 @@ static void be_child(int fd)
     map_here(fd, DATA_AT, 2 * PAGE_BYTES, DATA_PAGES * PAGE_BYTES, PROT_READ | PROT_WRITE);
     map_here(fd, RO_AT, (2 + DATA_PAGES) * PAGE_BYTES, PAGE_BYTES, PROT_READ);
     (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+    /* The kernel writes the rseq area when it likes; its memory will go. */
+    (void)syscall(SYS_rseq, (char *)__builtin_thread_pointer() + __rseq_offset, 32,
+                  RSEQ_FLAG_UNREGISTER, RSEQ_SIG);
     if (ptrace(PTRACE_TRACEME, 0, 0, 0) == 0)
         (void)raise(SIGSTOP);
     _exit(1);
 }
 
+/* Lets the child run one system call, its instruction being at CODE_AT. */
+static int inject(struct native_child *ch, uint64_t nr, uint64_t a, uint64_t b)
+{
+    struct user_regs_struct r = ch->base;
+    int status;
+
+    memcpy(ch->code, "\x0f\x05", 2);
+    r.rip = CODE_AT;
+    r.rax = nr, r.rdi = a, r.rsi = b;
+    r.orig_rax = (unsigned long long)-1;
+    if (ptrace(PTRACE_SETREGS, ch->pid, 0, &r) < 0 ||
+        ptrace(PTRACE_SINGLESTEP, ch->pid, 0, 0) < 0 || waitpid(ch->pid, &status, 0) != ch->pid ||
+        !WIFSTOPPED(status) || ptrace(PTRACE_GETREGS, ch->pid, 0, &r) < 0)
+        return -EPERM;
+    return (int)r.rax;
+}
+
+/* Nothing but the test areas stays mapped, or a random address would hit the C library or a
+ * sanitizer's shadow. */
+static int strip(struct native_child *ch)
+{
+    static const uint64_t holes[][2] = {
+        { 0, CODE_AT },
+        { CODE_AT + 2 * PAGE_BYTES, DATA_AT },
+        { DATA_AT + AREA_BYTES, 0x7ffffffff000 },
+    };
+
+    for (unsigned i = 0; i < ARRAY_SIZE(holes); i++) {
+        int rc = inject(ch, SYS_munmap, holes[i][0], holes[i][1] - holes[i][0]);
+
+        if (rc < 0)
+            return rc;
+    }
+    return 0;
+}
+
 int child_start(struct native_child **out)
 {
-    struct native_child *ch = calloc(1, sizeof(*ch));
+    struct native_child *ch = aligned_alloc(64, align_up(sizeof(*ch), 64));
     uint64_t bytes = 2 * PAGE_BYTES + AREA_BYTES;
     struct iovec iov;
     int status;
 
     if (!ch)
         return -ENOMEM;
+    memset(ch, 0, sizeof(*ch));
     ch->fd = memfd_create("insn", MFD_CLOEXEC);
     if (ch->fd < 0 || ftruncate(ch->fd, (off_t)bytes) < 0)
         return -errno;
@@ -78,7 +119,7 @@ int child_start(struct native_child **out)
         return -errno;
     ch->xstate_bytes = iov.iov_len;
     *out = ch;
-    return 0;
+    return strip(ch);
 }
 
 void child_stop(struct native_child *ch)

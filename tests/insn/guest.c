@@ -135,6 +135,7 @@ static void make_descriptors(struct insn_guest *g)
           0x00affb000000ffffull); /* as Linux has them, so that selectors compare equal: 33h, 2bh */
     put64(g, GDT_AT + 0x28, 0x00cff3000000ffffull);
     put64(g, TSS_AT + 4, KERNEL_AT + STACK_AT);
+    put64(g, TSS_AT + 96, 0x68ull << 48); /* no I/O permission map */
     for (unsigned i = 0; i < 32; i++) {
         uint64_t h = HANDLERS_AT + i * 16;
         /* DPL 0, so that INT n of the guest's user is #GP, as on Linux for most; INT3 and INTO are

@@ -336,20 +336,37 @@ static bool undefined_result(const ZydisDecodedInstruction *in)
     }
 }
 
+/* Which element of several faults first, and what of the others is done then, is the
+ * implementation's. */
+static bool elementwise(const ZydisDecodedInstruction *in)
+{
+    switch (in->mnemonic) {
+    case ZYDIS_MNEMONIC_MASKMOVQ:
+    case ZYDIS_MNEMONIC_MASKMOVDQU:
+    case ZYDIS_MNEMONIC_VMASKMOVDQU:
+        return true;
+    default:
+        return in->meta.category == ZYDIS_CATEGORY_AVX2GATHER;
+    }
+}
+
 static const char *differs(const ZydisDecodedInstruction *in, const struct insn_case *k,
                            const struct outcome *host, const struct outcome *us, char *buf,
                            size_t n)
 {
     static const char *const names[] = { "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
                                          "r8",  "r9",  "r10", "r11", "r12", "r13", "r14", "r15" };
-    uint64_t mask = ~(undefined_flags(in, k) | RFLAGS_TF | RFLAGS_RF);
+    /* ID is the child's own: ptrace does not set it. */
+    uint64_t mask = ~(undefined_flags(in, k) | RFLAGS_TF | RFLAGS_RF | RFLAGS_ID);
     bool open = undefined_result(in);
 
+    if (host->vector != us->vector && elementwise(in))
+        return NULL; /* nothing selected: AMD still checks the address */
     if (host->vector != us->vector) {
         (void)snprintf(buf, n, "vector: host %d, here %d", host->vector, us->vector);
         return buf;
     }
-    if (host->vector == VEC_PF && host->fault_at != us->fault_at) {
+    if (host->vector == VEC_PF && host->fault_at != us->fault_at && !elementwise(in)) {
         (void)snprintf(buf, n, "fault address: host %#lx, here %#lx", host->fault_at, us->fault_at);
         return buf;
     }
@@ -367,12 +384,17 @@ static const char *differs(const ZydisDecodedInstruction *in, const struct insn_
         (void)snprintf(buf, n, "rflags: host %#lx, here %#lx", host->regs.rflags, us->regs.rflags);
         return buf;
     }
+    if (host->vector >= 0 && elementwise(in))
+        return NULL;
     for (unsigned i = 0; i < 16; i++)
         if (memcmp(host->regs.fpu.xmm[i], us->regs.fpu.xmm[i], 16) ||
             memcmp(host->regs.fpu.ymmh[i], us->regs.fpu.ymmh[i], 16)) {
             (void)snprintf(buf, n, "ymm%u differs", i);
             return buf;
         }
+    /* A faulting conversion from or to MMX may or may not have gone to MMX state before. */
+    if (host->vector >= 0 && in->meta.category == ZYDIS_CATEGORY_CONVERT)
+        return NULL;
     if (host->regs.fpu.mxcsr != us->regs.fpu.mxcsr || host->regs.fpu.fcw != us->regs.fpu.fcw ||
         host->regs.fpu.fsw != us->regs.fpu.fsw || host->regs.fpu.ftw != us->regs.fpu.ftw) {
         (void)snprintf(buf, n, "mxcsr/fcw/fsw/ftw: host %#x %#x %#x %#x, here %#x %#x %#x %#x",
@@ -475,6 +497,7 @@ int main(int argc, char **argv)
     if (!engine)
         return usage();
     setvbuf(stdout, NULL, _IOLBF, 0);
+    log_set_level(LOG_ERROR); /* what random instructions provoke is no news */
     (void)ZydisDecoderInit(&t.dec, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
     (void)ZydisDecoderEnableMode(&t.dec, ZYDIS_DECODER_MODE_MPX, ZYAN_FALSE);
     (void)ZydisDecoderEnableMode(&t.dec, ZYDIS_DECODER_MODE_CET, ZYAN_FALSE);

@@ -122,13 +122,13 @@ static ALWAYS_INLINE bool push_return(struct ivcpu *v, const struct op *op)
     struct cpu *c = CPU(v);
     uint64_t ret = op_rip(v, op) + op->len;
 
-    if (likely(c->mode & MODE_CS64)) {
+    if (likely((c->mode & MODE_CS64) && op->bytes == 8)) {
         uint64_t sp = c->gpr[RSP] - 8;
         const struct tlbe *e = tlb_at(v, sp);
 
         if (TLB_HIT(e, w, sp, 8))
             *(una64 *)(e->add + sp) = ret;
-        else if (!store_slow(v, op, sp, 8, ret))
+        else if (!store_slow(v, &(struct op){ .seg = SEG_SS }, sp, 8, ret))
             return false;
         c->gpr[RSP] = sp;
         return true;
@@ -155,8 +155,13 @@ static const struct op *call(struct ivcpu *v, const struct op *op)
 static const struct op *indirect(struct ivcpu *v, const struct op *op, uint64_t target,
                                  bool is_call)
 {
-    if (unlikely(!near_ok(CPU(v), target)))
+    if (unlikely(!near_ok(CPU(v), target))) {
+        /* A bad stack comes first, but nothing may be pushed. */
+        if (is_call && (CPU(v)->mode & MODE_CS64) &&
+            !rmw_slow(v, &(struct op){ .seg = SEG_SS }, CPU(v)->gpr[RSP] - op->bytes, op->bytes))
+            return leave_here(v, op);
         return leave_gp0(v, op);
+    }
     if (is_call && !push_return(v, op))
         return leave_here(v, op);
     return leave_to(v, target);

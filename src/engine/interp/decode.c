@@ -87,11 +87,14 @@ static void set_memory(struct decoding *d, const ZydisDecodedOperand *o)
     op->prefix |= OP_MEM;
     op->seg = seg_index(o->mem.segment);
     op->base = op->index = SLOT_ZERO;
-    op->disp = o->mem.disp.has_displacement ? o->mem.disp.value : 0;
+    op->disp = d->insn.raw.disp.size ? d->insn.raw.disp.value : 0;
     if (o->mem.base == ZYDIS_REGISTER_RIP || o->mem.base == ZYDIS_REGISTER_EIP) {
         op->base = SLOT_PAGE;
         op->disp += op->off + d->insn.length;
-    } else if (o->mem.base != ZYDIS_REGISTER_NONE) {
+    } else if (o->mem.base != ZYDIS_REGISTER_NONE &&
+               !(d->insn.raw.modrm.mod == 0 && d->insn.raw.sib.base == 5 &&
+                 (d->insn.attributes & ZYDIS_ATTRIB_HAS_SIB))) {
+        /* Base 5 with mod 0 means none whatever REX.B says; Zydis 4.0 has it otherwise with 67h. */
         op->base = reg_offset(o->mem.base);
     }
     /* The vector index of a gather is its handler's business. */
@@ -303,8 +306,11 @@ static void set_branch(struct decoding *d)
     struct op *op = d->op;
 
     op->bytes = (uint8_t)opsize_bytes(d);
-    if (d->key & MODE_CS64 && op->bytes == 4)
-        op->bytes = 8;
+    if (d->key & MODE_CS64) {
+        bool cut = d->insn.attributes & ZYDIS_ATTRIB_HAS_OPERANDSIZE && !d->insn.raw.rex.W;
+
+        op->bytes = cut && d->v->vm->evm.cfg.model->vendor == VENDOR_AMD ? 2 : 8;
+    }
     op->fl |= FL_END;
 }
 
@@ -313,6 +319,7 @@ static void set_direct(struct decoding *d)
     struct op *op = d->op;
 
     set_branch(d);
+    op->seg = SEG_SS; /* CALL's push */
     op->disp = (int64_t)op->off + op->len + d->ops[0].imm.value.s;
     if (op->disp >= 0 && op->disp < (int64_t)PAGE_BYTES && op->bytes != 2)
         op->aux2 |= CHAIN_TAKEN;
@@ -337,8 +344,17 @@ static bool emit_loop(struct decoding *d)
 {
     set_direct(d);
     set_count_size(d);
-    d->op->aux = (uint8_t)d->rule->arg;
-    d->op->fn = d->rule->arg == 3 ? op_jcxz : op_loop;
+    /* E0 LOOPNE, E1 LOOPE, E2 LOOP; on AMD's processors F2 makes the first two NE, and F3 E, as for
+     * strings. */
+    d->op->aux = (uint8_t)(0xe2 - d->insn.opcode);
+    for (unsigned i = 0;
+         i < d->insn.raw.prefix_count && d->v->vm->evm.cfg.model->vendor == VENDOR_AMD; i++) {
+        uint8_t p = d->insn.raw.prefixes[i].value;
+
+        if (d->insn.opcode <= 0xe1 && (p == 0xf2 || p == 0xf3))
+            d->op->aux = p == 0xf2 ? 2 : 1;
+    }
+    d->op->fn = d->insn.opcode == 0xe3 ? op_jcxz : op_loop;
     return true;
 }
 
@@ -378,6 +394,7 @@ static bool emit_ret(struct decoding *d)
         return true;
     }
     set_branch(d);
+    d->op->seg = SEG_SS;
     d->op->imm &= 0xffff;
     d->op->fn = op_ret;
     return true;
@@ -401,6 +418,7 @@ static bool emit_push(struct decoding *d)
         op->aux = (uint8_t)seg_index(d->ops[0].reg.value);
         op->fn = op_push_seg;
     } else {
+        op->seg = has_mem(d) ? op->seg : SEG_SS;
         op->fn =
             d->key & MODE_CS64 && op->bytes == 8 && op->dst != NOT_A_REG ? op_push_reg64 : op_push;
     }
@@ -417,6 +435,7 @@ static bool emit_pop(struct decoding *d)
         op->fl |= FL_END;
         op->fn = op_pop_seg;
     } else {
+        op->seg = has_mem(d) ? op->seg : SEG_SS;
         op->fn =
             d->key & MODE_CS64 && op->bytes == 8 && op->dst != NOT_A_REG ? op_pop_reg64 : op_pop;
     }
@@ -433,10 +452,13 @@ static bool emit_enter(struct decoding *d)
 
 static bool emit_imul(struct decoding *d)
 {
-    d->op->fn = d->insn.operand_count_visible == 1   ? op_imul1
-                : d->insn.operand_count_visible == 2 ? op_imul2
-                                                     : op_imul3;
-    if (d->insn.operand_count_visible > 1)
+    unsigned nr = d->insn.operand_count_visible;
+
+    if (nr == 2 && !has_mem(d) && d->op->bytes >= 4)
+        d->op->fn = d->op->bytes == 8 ? op_imul64_rr : op_imul32_rr;
+    else
+        d->op->fn = nr == 1 ? op_imul1 : nr == 2 ? op_imul2 : op_imul3;
+    if (nr > 1)
         pure_unless_mem(d, FL_READS);
     return true;
 }
@@ -472,6 +494,28 @@ static bool emit_bare(struct decoding *d)
 {
     d->op->fn = *d->rule->fn;
     return true;
+}
+
+/* With REX.B it is no PAUSE but XCHG R8, rAX. */
+static bool emit_pause(struct decoding *d)
+{
+    if (!d->insn.raw.rex.B)
+        return emit_bare(d);
+    d->op->dst = R8 * 8;
+    d->op->src = RAX * 8;
+    d->op->bytes = (uint8_t)opsize_bytes(d);
+    d->op->fn = op_xchg;
+    return true;
+}
+
+/* 0F 0D, PREFETCHW and the reserved forms beside it; AMD's has no register form. */
+static bool emit_nop(struct decoding *d)
+{
+    bool prefetch = d->insn.opcode_map == ZYDIS_OPCODE_MAP_0F && d->insn.opcode == 0x0d;
+
+    if (prefetch && d->insn.raw.modrm.mod == 3 && d->v->vm->evm.cfg.model->vendor == VENDOR_AMD)
+        return false;
+    return emit_bare(d);
 }
 
 static bool emit_end(struct decoding *d)
@@ -595,6 +639,8 @@ static bool emit_fsgsbase(struct decoding *d)
 #define ARG_fsgsbase     BY_NUMBER
 #define ARG_plain        BY_HANDLER
 #define ARG_bare         BY_HANDLER
+#define ARG_pause        BY_HANDLER
+#define ARG_nop          BY_HANDLER
 #define ARG_end          BY_HANDLER
 #define ARG_end_operands BY_HANDLER
 #define ARG_opsize       BY_HANDLER
@@ -659,8 +705,10 @@ static bool emit_native(struct decoding *d)
 
     d->op->stub = native_get(vm->native, vm->evm.cfg.model, &d->insn, d->ops, d->bytes);
     d->op->fn = op_native;
-    if (!d->op->stub)
-        return false;
+    if (!d->op->stub) {
+        d->op->fn = op_native_full;
+        return native_cache_full(vm->native);
+    }
     /* MASKMOVQ and relatives have a hidden memory operand. */
     if (d->op->stub->d.mem_op >= (int)d->insn.operand_count_visible)
         set_memory(d, &d->ops[d->op->stub->d.mem_op]);

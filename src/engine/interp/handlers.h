@@ -66,7 +66,8 @@ extern const op_fn op_push_reg64, op_pop_reg64, op_push, op_pop, op_push_seg, op
 extern const op_fn op_pushf, op_popf, op_enter, op_leave;
 
 /* ---- arith.c ---- */
-extern const op_fn op_imul2, op_imul3, op_mul, op_imul1, op_div, op_idiv;
+extern const op_fn op_imul32_rr, op_imul64_rr, op_imul2, op_imul3, op_mul, op_imul1, op_div,
+    op_idiv;
 extern const op_fn op_cbw, op_cwd, op_xchg, op_xadd, op_cmpxchg, op_cmpxchg8b, op_bswap, op_movbe;
 extern const op_fn op_bt, op_bts, op_btr, op_btc, op_bsf, op_bsr;
 extern const op_fn op_lahf, op_sahf, op_flag_cf, op_cld, op_std, op_salc, op_xlat, op_bound,
@@ -92,8 +93,8 @@ extern const op_fn op_nop, op_fence, op_ud, op_lock_alu;
 extern const op_fn op_movs, op_stos, op_lods, op_cmps, op_scas, op_ins, op_outs;
 
 /* ---- system.c ---- */
-extern const op_fn op_native, op_in, op_out, op_hlt, op_cli, op_sti, op_clac, op_stac, op_cpuid,
-    op_rdtsc, op_rdtscp;
+extern const op_fn op_native_full, op_native, op_in, op_out, op_hlt, op_cli, op_sti, op_clac,
+    op_stac, op_cpuid, op_rdtsc, op_rdtscp;
 extern const op_fn op_rdpmc, op_rdmsr, op_wrmsr, op_mov_cr, op_mov_dr, op_mov_from_cr,
     op_mov_from_dr, op_lmsw, op_smsw;
 extern const op_fn op_clts, op_lgdt, op_lidt, op_sgdt, op_sidt, op_lldt, op_ltr, op_sldt, op_str,
@@ -102,8 +103,7 @@ extern const op_fn op_verr, op_verw, op_invlpg, op_invpcid, op_invd, op_mov_to_s
     op_load_far_ptr;
 extern const op_fn op_syscall, op_sysret, op_sysenter, op_sysexit, op_swapgs, op_fsgsbase, op_rdpid,
     op_monitor, op_mwait;
-extern const op_fn op_vmcall, op_xgetbv, op_xsetbv,
-    op_clflush, op_clzero;
+extern const op_fn op_vmcall, op_xgetbv, op_xsetbv, op_clflush, op_clzero;
 
 /* Port accesses, with I/O breakpoints and exit counts. */
 uint64_t io_read(struct ivcpu *v, uint16_t port, unsigned bytes);

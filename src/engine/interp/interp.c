@@ -105,6 +105,16 @@ static bool at_breakpoint(struct ivcpu *v, enum run_result *res, bool *fault)
     return false;
 }
 
+/* Drops all native stubs and the decoded code that points to them. TODO(several vCPUs): stop the
+ * others first. */
+static void make_native_room(struct ivcpu *v)
+{
+    code_drop_all(v);
+    block_bury(v);
+    memset(v->crosses, 0, sizeof(v->crosses));
+    native_cache_reset(v->vm->native);
+}
+
 /*
  * TF at the start of an instruction traces it (SDM 3, "Single-Step Exception Condition"), but for
  * those that clear TF on the way into a handler.
@@ -136,8 +146,13 @@ static bool step(struct ivcpu *v, enum run_result *res)
     }
     enter_page(v, c->rip, linear_rip(c));
     op = step_decode(v);
+    if (op && op->fn == op_native_full) {
+        make_native_room(v);
+        op = step_decode(v);
+    }
     if (op) {
         v->stepping = true;
+        v->again = false;
         v->cur = NULL;
         v->vc.nr_insns++;
         run_ops(v, op);
@@ -151,9 +166,9 @@ static bool step(struct ivcpu *v, enum run_result *res)
         *res = RUN_SHUTDOWN;
         return false;
     }
-    /* RF is cleared once an instruction has completed, unless that one set it (IRET, POPF does
-     * not). */
-    if (rf && op && op->fn != op_iret)
+    /* RF goes once an instruction has completed, all its repetitions too, unless it was IRET that
+     * set it. */
+    if (rf && op && op->fn != op_iret && !v->again)
         c->rflags &= ~(uint64_t)RFLAGS_RF;
     if (tf && op && !enters_untraced(c, op))
         c->pending_dbg |= DR6_BS;

@@ -83,11 +83,19 @@ static bool alignment_checked(const struct cpu *c)
 enum step native_linear(struct cpu *c, const struct native_stub *s, enum seg_id seg, uint64_t off,
                         unsigned bytes, unsigned acc, gva_t *lin)
 {
-    enum step st = cpu_linear(c, seg, off, bytes, acc, lin);
+    enum step st;
     /* SDM 3, "Alignment Check Exception (#AC)": 80-bit reals count as 8; wider vectors are not
      * checked. */
     unsigned natural = bytes == 10 ? 8 : bytes;
 
+    /* In 64-bit code alignment goes before a non-canonical address: #GP even where that is #SS. */
+    if (in_long64(c)) {
+        uint64_t base = seg == SEG_FS || seg == SEG_GS ? c->seg[seg].base : 0;
+
+        if ((base + off) & (s->d.align - 1u))
+            return raise_gp(c, 0);
+    }
+    st = cpu_linear(c, seg, off, bytes, acc, lin);
     if (st != STEP_NEXT)
         return st;
     if (lin->v & (s->d.align - 1u))

@@ -30,14 +30,12 @@ const struct op *leave_step(struct ivcpu *v, const struct op *op, enum step st)
     return leave_here(v, op);
 }
 
+/* A task switch may fault in the new task: what the core left in cpu.rip stands. */
 const struct op *leave_jump(struct ivcpu *v, const struct op *op, enum step st)
 {
-    if (st == STEP_NEXT) {
-        v->leave = LEAVE_NEXT;
-        uncount(v, op, 1);
-        return NULL;
-    }
-    return leave_step(v, op, st);
+    v->leave = st == STEP_NEXT ? LEAVE_NEXT : st == STEP_FAULT ? LEAVE_FAULT : LEAVE_EXIT;
+    uncount(v, op, st == STEP_NEXT);
+    return NULL;
 }
 
 const struct op *leave_raise(struct ivcpu *v, const struct op *op, enum vector vec)
@@ -108,7 +106,8 @@ bool get_src(struct ivcpu *v, const struct op *op, uint64_t *out)
         *out = get_reg(v, op->src, op->bytes);
         return true;
     }
-    if (!(op->prefix & OP_MEM)) {
+    /* Memory, unless that is the destination. */
+    if (!(op->prefix & OP_MEM) || (op->dst == NOT_A_REG && (op->prefix & OP_SRC_IMM))) {
         *out = op->imm;
         return true;
     }

@@ -39,6 +39,13 @@ HANDLER(native)
     NEXT_OR_LEAVE(v, op, st);
 }
 
+/* There was no room for a stub: step() makes some and decodes the instruction again. */
+HANDLER(native_full)
+{
+    v->leave = LEAVE_STEP;
+    return leave_here(v, op);
+}
+
 /* ---- ports ---- */
 
 uint64_t io_read(struct ivcpu *v, uint16_t port, unsigned bytes)
@@ -194,7 +201,7 @@ HANDLER(rdpid)
 /* No performance counters are offered: every index is invalid (SDM 2, RDPMC). */
 HANDLER(rdpmc)
 {
-    if (log_first(CPU(v)->seen, 0x0f33ull << 32 | (uint32_t)CPU(v)->gpr[RCX]))
+    if (log_first(CPU(v)->seen, 0x0f33ull << 32))
         log_warn("guest: RDPMC of counter %#x raises #GP: no performance counters are offered",
                  (uint32_t)CPU(v)->gpr[RCX]);
     return leave_gp0(v, op);
@@ -677,6 +684,7 @@ HANDLER(vmcall)
     return leave_step(v, op, STEP_NEXT);
 }
 
+const op_fn op_native_full = native_full;
 const op_fn op_native = native, op_in = in, op_out = out, op_hlt = hlt, op_cli = cli, op_sti = sti,
             op_clac = clac;
 const op_fn op_stac = stac, op_cpuid = cpuid, op_rdtsc = rdtsc, op_rdtscp = rdtscp,

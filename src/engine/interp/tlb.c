@@ -64,16 +64,19 @@ static void flush_nonglobal(struct ivcpu *v)
     v->jump_gen++;
 }
 
-/* Entries are 4 KB; those cut from larger pages may lie anywhere in [large_lo, large_hi), so there
- * all goes. */
+/* Entries are 4 KB; those cut from a larger page all go with it. */
 static void flush_page(struct ivcpu *v, uint64_t lin)
 {
-    if (lin >= v->large_lo && lin < v->large_hi) {
-        tlb_flush_all(v);
-        return;
+    for (unsigned w = 0; w < NR_VIEWS; w++) {
+        struct tlb *t = &v->views[w];
+
+        tlbe_clear(&t->e[tlb_index(lin)]);
+        if (lin < v->large_lo || lin >= v->large_hi)
+            continue;
+        for (unsigned i = 0; i < TLB_ENTRIES; i++)
+            if (t->note[i].shift > PAGE_SHIFT && (t->note[i].lin ^ lin) >> t->note[i].shift == 0)
+                tlbe_clear(&t->e[i]);
     }
-    for (unsigned w = 0; w < NR_VIEWS; w++)
-        tlbe_clear(&v->views[w].e[tlb_index(lin)]);
     v->jump_gen++;
 }
 
@@ -111,6 +114,8 @@ static void fill(struct ivcpu *v, struct tlb *t, const struct walk *w, const str
         tlbe_clear(e);
     note->page = s->at.v >> PAGE_SHIFT;
     note->global = w->global;
+    note->lin = tag;
+    note->shift = (uint8_t)w->shift;
     e->add = (uintptr_t)s->hva - w->at.v;
     if (w->acc & ACC_EXEC) {
         e->tag_x = tag;

@@ -203,6 +203,7 @@ void lib_main(void)
 {
     serial_init();
     desc_init();
+    pic_mask_all(); /* firmware may have left a timer running */
     main();
     guest_end();
 }

@@ -1,0 +1,258 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The VM's clock on the host's: agreement, pausing; the timer thread: order, re-arming, cancelling.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <stdatomic.h>
+#include <unistd.h>
+
+#include "bus/bus.h"
+
+#define MS 1000000ull
+
+struct env {
+    struct lock machine;
+    struct clock *clock;
+    unsigned nr;
+    char order[64];
+};
+
+static struct env *env_open(struct env *e)
+{
+    *e = (struct env){ .nr = 0 };
+    lock_init(&e->machine, LOCK_MACHINE);
+    e->clock = clock_create(&e->machine);
+    return e;
+}
+
+static void env_close(struct env *e)
+{
+    clock_destroy(e->clock);
+    lock_destroy(&e->machine);
+}
+
+/* A timer that notes its name. */
+struct named {
+    struct timer t;
+    struct env *e;
+    char name;
+    uint64_t again_ns, fired_at_ns;
+    unsigned nr_left;
+};
+
+static void named_fn(void *arg)
+{
+    struct named *n = arg;
+
+    BUG_ON(!lock_held(&n->e->machine));
+    n->fired_at_ns = clock_now_ns(n->e->clock);
+    n->e->order[n->e->nr++ % sizeof(n->e->order)] = n->name;
+    if (n->nr_left && n->nr_left--)
+        timer_arm(&n->t, n->fired_at_ns + n->again_ns);
+}
+
+static void named_init(struct named *n, struct env *e, char name)
+{
+    *n = (struct named){ .e = e, .name = name };
+    timer_init(&n->t, e->clock, named_fn, n);
+}
+
+/* Until that many have fired, at most 10 s. */
+static void wait_for(struct env *e, unsigned nr)
+{
+    for (unsigned i = 0, got; i < 10000; i++) {
+        lock_take(&e->machine);
+        got = e->nr;
+        lock_drop(&e->machine);
+        if (got >= nr)
+            return;
+        (void)usleep(1000);
+    }
+    fail();
+}
+
+static void test_tsc_and_ns_are_one_clock(void **state)
+{
+    struct env e;
+    uint64_t tsc, ns, last = 0;
+
+    (void)state;
+    env_open(&e);
+    for (int i = 0; i < 1000; i++) {
+        uint64_t before = clock_tsc(e.clock), now = clock_now_ns(e.clock),
+                 after = clock_tsc(e.clock);
+
+        assert_in_range(now, clock_tsc_to_ns(e.clock, before), clock_tsc_to_ns(e.clock, after));
+        assert_true(now >= last);
+        last = now;
+    }
+    tsc = clock_tsc_khz(e.clock) * 86400000; /* a day, in ticks */
+    ns = clock_tsc_to_ns(e.clock, tsc);
+    assert_in_range(ns, 86400000 * MS - 1, 86400000 * MS);
+    assert_true(clock_tsc_to_ns(e.clock, UINT64_MAX) > 0);
+    env_close(&e);
+}
+
+static void test_clock_starts_near_zero_and_goes_as_the_hosts(void **state)
+{
+    struct env e;
+    uint64_t vm, host;
+
+    (void)state;
+    env_open(&e);
+    assert_true(clock_now_ns(e.clock) < 5000 * MS);
+    vm = clock_now_ns(e.clock);
+    host = host_mono_ns();
+    (void)usleep(30000);
+    vm = clock_now_ns(e.clock) - vm;
+    host = host_mono_ns() - host;
+    assert_in_range(vm, host - host / 50, host + host / 50);
+    env_close(&e);
+}
+
+static void test_pause_stops_and_resume_continues_without_a_jump(void **state)
+{
+    struct env e;
+    uint64_t ns, tsc;
+
+    (void)state;
+    env_open(&e);
+    clock_pause(e.clock);
+    ns = clock_now_ns(e.clock);
+    tsc = clock_tsc(e.clock);
+    (void)usleep(50000);
+    clock_pause(e.clock); /* again: no effect */
+    assert_int_equal(clock_now_ns(e.clock), ns);
+    assert_int_equal(clock_tsc(e.clock), tsc);
+    clock_resume(e.clock);
+    assert_in_range(clock_now_ns(e.clock), ns, ns + 40 * MS);
+    assert_true(clock_tsc(e.clock) >= tsc);
+    env_close(&e);
+}
+
+static void test_timers_fire_in_order_of_deadline_not_before(void **state)
+{
+    struct env e;
+    struct named n[8];
+    uint64_t base;
+
+    (void)state;
+    env_open(&e);
+    base = clock_now_ns(e.clock) + 20 * MS;
+    for (unsigned i = 0; i < 8; i++) {
+        named_init(&n[i], &e, (char)('a' + i));
+        timer_arm(&n[i].t, UINT64_MAX - 1 - i);
+    }
+    for (unsigned i = 0; i < 8; i++) /* in the order 0 5 2 7 4 1 6 3 */
+        timer_arm(&n[i * 5 % 8].t, base + (i * 5 % 8) * MS / 10);
+    wait_for(&e, 8);
+    assert_memory_equal(e.order, "abcdefgh", 8);
+    for (unsigned i = 0; i < 8; i++) {
+        assert_true(n[i].fired_at_ns >= base + i * MS / 10);
+        assert_int_equal(n[i].t.deadline_ns, UINT64_MAX);
+    }
+    env_close(&e);
+}
+
+static void test_timer_in_the_past_fires_at_once_and_may_rearm_itself(void **state)
+{
+    struct env e;
+    struct named n;
+
+    (void)state;
+    env_open(&e);
+    named_init(&n, &e, 'x');
+    n.nr_left = 4;
+    n.again_ns = MS;
+    timer_arm(&n.t, 0);
+    wait_for(&e, 5);
+    env_close(&e);
+    assert_int_equal(e.nr, 5);
+}
+
+static void test_cancelled_under_the_machine_lock_never_fires(void **state)
+{
+    struct env e;
+    struct named n;
+
+    (void)state;
+    env_open(&e);
+    named_init(&n, &e, 'x');
+    for (int i = 0; i < 200; i++) {
+        lock_take(&e.machine);
+        e.nr = 0;
+        timer_arm(&n.t, 0); /* due now: the thread is on its way */
+        lock_drop(&e.machine);
+        lock_take(&e.machine);
+        timer_cancel(&n.t);
+        e.nr = 0;
+        lock_drop(&e.machine);
+        (void)usleep(10);
+        lock_take(&e.machine);
+        assert_int_equal(e.nr, 0);
+        lock_drop(&e.machine);
+    }
+    env_close(&e);
+}
+
+static void test_moved_timer_fires_once_at_its_new_time(void **state)
+{
+    struct env e;
+    struct named n;
+    uint64_t at;
+
+    (void)state;
+    env_open(&e);
+    named_init(&n, &e, 'x');
+    timer_arm(&n.t, clock_now_ns(e.clock) + 3600000 * MS);
+    at = clock_now_ns(e.clock) + 2 * MS;
+    timer_arm(&n.t, at);
+    wait_for(&e, 1);
+    assert_true(n.fired_at_ns >= at);
+    (void)usleep(2000);
+    env_close(&e);
+    assert_int_equal(e.nr, 1);
+}
+
+static void test_timers_wait_while_paused(void **state)
+{
+    struct env e;
+    struct named n;
+    uint64_t at;
+
+    (void)state;
+    env_open(&e);
+    named_init(&n, &e, 'x');
+    clock_pause(e.clock);
+    at = clock_now_ns(e.clock) + MS;
+    timer_arm(&n.t, at);
+    (void)usleep(20000);
+    lock_take(&e.machine);
+    assert_int_equal(e.nr, 0);
+    lock_drop(&e.machine);
+    clock_resume(e.clock);
+    wait_for(&e, 1);
+    assert_true(n.fired_at_ns >= at);
+    env_close(&e);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_tsc_and_ns_are_one_clock),
+        cmocka_unit_test(test_clock_starts_near_zero_and_goes_as_the_hosts),
+        cmocka_unit_test(test_pause_stops_and_resume_continues_without_a_jump),
+        cmocka_unit_test(test_timers_fire_in_order_of_deadline_not_before),
+        cmocka_unit_test(test_timer_in_the_past_fires_at_once_and_may_rearm_itself),
+        cmocka_unit_test(test_cancelled_under_the_machine_lock_never_fires),
+        cmocka_unit_test(test_moved_timer_fires_once_at_its_new_time),
+        cmocka_unit_test(test_timers_wait_while_paused),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

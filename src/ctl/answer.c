@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the requests on the control socket do. A request is a row in answer_requests[]. */
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "ctl/ctl.h"
+
+static json_t *answer_stat(struct vm *vm)
+{
+    char *text = vm_stats_json(vm);
+    json_t *j = text ? json_loads(text, 0, NULL) : NULL;
+
+    free(text);
+    return j;
+}
+
+static json_t *answer_stop(struct vm *vm)
+{
+    vm_stop(vm, STOP_USER, 0);
+    return json_object();
+}
+
+static json_t *answer_version(struct vm *vm)
+{
+    (void)vm;
+    return json_pack("{s:s}", "version", DOPPEL_VERSION);
+}
+
+static const struct {
+    const char *name;
+    json_t *(*answer)(struct vm *vm); /* NULL: out of memory */
+} answer_requests[] = {
+    { "stat", answer_stat },
+    { "stop", answer_stop },
+    { "version", answer_version },
+};
+
+static char *answer_text(json_t *top)
+{
+    char *text = top ? json_dumps(top, JSON_COMPACT) : NULL;
+
+    json_decref(top);
+    return text;
+}
+
+static char *answer_error(const char *fmt, const char *what)
+{
+    json_t *error = json_sprintf(fmt, what);
+
+    /* What was asked for may not be printable at all. */
+    if (!error)
+        error = json_string("unknown request");
+    return answer_text(json_pack("{s:b, s:o}", "ok", 0, "error", error));
+}
+
+char *ctl_answer(struct vm *vm, const char *line, size_t bytes)
+{
+    json_error_t why;
+    json_t *request = json_loadb(line, bytes, JSON_REJECT_DUPLICATES, &why);
+    const char *what = json_string_value(json_object_get(request, "do"));
+    char *answer = NULL;
+
+    if (!request)
+        return answer_error("not JSON: %s", why.text);
+    if (!what)
+        answer = answer_error("%s", "a request is an object with a string \"do\"");
+    for (unsigned i = 0; i < ARRAY_SIZE(answer_requests) && !answer; i++) {
+        json_t *result;
+
+        if (strcmp(what, answer_requests[i].name) != 0)
+            continue;
+        result = answer_requests[i].answer(vm);
+        answer = result ? answer_text(json_pack("{s:b, s:o}", "ok", 1, "result", result))
+                        : answer_error("%s", "out of memory");
+    }
+    if (!answer)
+        answer = answer_error("unknown request '%s'", what);
+    json_decref(request);
+    return answer;
+}

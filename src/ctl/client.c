@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Asking a running VM through its control socket, and finding out which VMs there are. */
+#include <dirent.h>
+#include <errno.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "ctl/ctl.h"
+#include "ctl/sock.h"
+#include "lib/log.h"
+
+#define ANSWER_LIMIT_S 10
+
+static bool client_path(char *path, size_t bytes, const char *dir, const char *name)
+{
+    int n = snprintf(path, bytes, "%s/%s.sock", dir, name);
+
+    return n > 0 && (size_t)n < bytes;
+}
+
+/* Reads one line of JSON. */
+static json_t *client_read(int fd)
+{
+    FILE *f = fdopen(fd, "r");
+    json_t *j;
+
+    if (!f) {
+        (void)close(fd);
+        return NULL;
+    }
+    j = json_loadf(f, JSON_DISABLE_EOF_CHECK, NULL);
+    (void)fclose(f);
+    return j;
+}
+
+static char *client_result(const char *name, json_t *answer)
+{
+    json_t *result = json_object_get(answer, "result");
+    const char *error = json_string_value(json_object_get(answer, "error"));
+
+    if (json_is_true(json_object_get(answer, "ok")) && result)
+        return json_dumps(result, JSON_INDENT(2));
+    log_error("VM '%s': %s", name, error ? error : "no answer from its control socket");
+    return NULL;
+}
+
+char *ctl_request(const char *name, const char *what)
+{
+    struct timeval limit = { .tv_sec = ANSWER_LIMIT_S };
+    char dir[96], path[160], line[64];
+    json_t *answer;
+    char *text;
+    int fd;
+
+    fd = ctl_dir(dir, sizeof(dir), false) && client_path(path, sizeof(path), dir, name)
+             ? sock_connect_unix(path)
+             : -ENOENT;
+    if (fd == -ENOENT || fd == -ECONNREFUSED) {
+        log_error("no VM named '%s' is running", name);
+        return NULL;
+    }
+    if (fd < 0) {
+        log_error("cannot reach VM '%s' at '%s': %s", name, path, strerror(-fd));
+        return NULL;
+    }
+    (void)setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
+    (void)snprintf(line, sizeof(line), "{\"do\": \"%s\"}\n", what);
+    /* A failure shows as an answer that does not come. */
+    (void)!sock_send(fd, line, strlen(line));
+    answer = client_read(fd);
+    text = client_result(name, answer);
+    json_decref(answer);
+    return text;
+}
+
+/* The VM's name if this is the socket of one that lives. */
+static bool client_alive(const char *dir, const char *file, char *name, size_t bytes)
+{
+    size_t len = strlen(file);
+    char path[400];
+    int fd;
+
+    if (len < 6 || len - 5 >= bytes || strcmp(file + len - 5, ".sock") != 0)
+        return false;
+    (void)snprintf(name, bytes, "%.*s", (int)(len - 5), file);
+    if (!client_path(path, sizeof(path), dir, name))
+        return false;
+    fd = sock_connect_unix(path);
+    if (fd < 0)
+        return false;
+    (void)close(fd);
+    return true;
+}
+
+unsigned ctl_list(void (*fn)(void *arg, const char *name), void *arg)
+{
+    char dir[96], name[CTL_NAME_MAX + 1];
+    struct dirent *e;
+    unsigned nr = 0;
+    DIR *d;
+
+    if (!ctl_dir(dir, sizeof(dir), false))
+        return 0;
+    d = opendir(dir);
+    while (d && (e = readdir(d))) {
+        if (!client_alive(dir, e->d_name, name, sizeof(name)))
+            continue;
+        fn(arg, name);
+        nr++;
+    }
+    if (d)
+        (void)closedir(d);
+    return nr;
+}

@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Watching and steering a running VM from outside: the control socket and its client, statistics as
+ * text, where trace lines go, and the gdb stub.
+ */
+#ifndef CTL_CTL_H
+#define CTL_CTL_H
+
+#include "lib/trace.h"
+#include "vm/vm.h"
+
+/* ---- control socket (server.c), one per VM: DIR/NAME.sock ---- */
+struct ctl;
+
+#define CTL_NAME_MAX 48
+/* A name of a VM: letters, digits, '.', '_', '-', not beginning with '.' or '-'. */
+bool ctl_name_ok(const char *name);
+/* The directory of this user's sockets; made if `make`. False and a message if there is none. */
+bool ctl_dir(char *dir, size_t bytes, bool make);
+
+/*
+ * Takes the name: -EEXIST and a message if a VM of that name lives; what a dead one left behind is
+ * removed. Nobody is served before ctl_serve().
+ */
+int ctl_open(const char *name, struct ctl **out) MUST_CHECK;
+int ctl_serve(struct ctl *c, struct vm *vm) MUST_CHECK;
+/* Ends the server and removes the socket. NULL is fine. */
+void ctl_close(struct ctl *c);
+
+/*
+ * One request line, without its newline, as the server takes it; the answer line is malloc'ed. The
+ * protocol is JSON: {"do": "stat"} gives {"ok": true, "result": ...} or {"ok": false, "error": ...}.
+ */
+char *ctl_answer(struct vm *vm, const char *line, size_t bytes);
+
+/* ---- client (client.c) ---- */
+/* Sends {"do": what} to the VM and returns the "result" as JSON text, malloc'ed; NULL after a message. */
+char *ctl_request(const char *name, const char *what);
+/* Names of the VMs that live, one call of fn each. Returns how many. */
+unsigned ctl_list(void (*fn)(void *arg, const char *name), void *arg);
+
+/* ---- statistics as text (stat_text.c); malloc'ed ---- */
+/* From vm_stats_json(): what `doppel stat` and the monitors show. */
+char *ctl_stat_text(const char *stats_json);
+/* A few lines: name, engine, state, memory. */
+char *ctl_info_text(const char *stats_json);
+
+/* ---- trace output (trace_out.c) ---- */
+struct trace_out;
+/* "pio,irq" or "all"; false: *bad points to the first word that is no category. */
+bool trace_parse(const char *text, uint32_t *mask, const char **bad);
+/* path NULL: standard error. NULL after a message. */
+struct trace_out *trace_out_open(uint32_t mask, const char *path);
+const struct trace *trace_out_trace(const struct trace_out *o);
+void trace_out_close(struct trace_out *o);
+
+/* ---- gdb stub (gdb.c) ---- */
+struct gdb;
+struct gdb_config {
+    uint16_t port;          /* on 127.0.0.1, or ... */
+    const char *unix_path;  /* ... when not NULL */
+    bool wait;              /* the VM stands still until gdb lets it go */
+};
+/* Between vm_create() and vm_start(). */
+int gdb_open(struct vm *vm, const struct gdb_config *cfg, struct gdb **out) MUST_CHECK;
+/* Tells gdb that the VM has ended with that exit status. NULL is fine. */
+void gdb_close(struct gdb *g, int status);
+
+#endif

@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The I/O APIC: see ioapic.c. All functions want the machine lock held. */
+#ifndef DEV_IOAPIC_H
+#define DEV_IOAPIC_H
+
+#include "bus/bus.h"
+#include "cpu/apic.h"
+
+#define IOAPIC_PINS 24
+
+struct ioapic_config {
+    struct bus *bus;
+    gpa_t at;
+    uint8_t id; /* APIC ID as firmware left it; the same as in the MADT */
+    void (*send)(void *ctx, const struct apic_msg *msg);
+    void *ctx;
+};
+
+struct ioapic {
+    struct device dev;
+    struct ioapic_config cfg;
+    uint32_t index; /* IOREGSEL */
+    uint32_t id;
+    uint64_t redir[IOAPIC_PINS];
+    uint32_t pins; /* bit n: pin n is asserted */
+};
+
+int ioapic_init(struct ioapic *io, const struct ioapic_config *cfg) MUST_CHECK;
+void ioapic_fini(struct ioapic *io);
+/* A pin's wire; level 1: asserted, whatever voltage that is. Pins above 23 do not exist: nothing
+ * happens. */
+void ioapic_set_pin(struct ioapic *io, unsigned pin, int level);
+/* A local APIC's EOI of a level-triggered vector. */
+void ioapic_eoi(struct ioapic *io, uint8_t vector);
+
+#endif

@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The machine's interrupt wiring: from a device's line or message to the 8259s, the I/O APIC and
+ * the local APICs.
+ *
+ * As on a PC with ACPI: ISA IRQ n is wired to 8259 input n and to I/O APIC pin n, but IRQ 0, whose
+ * pin is 2 (the MADT's interrupt source override says so). GSIs from 16 on have only a pin.
+ */
+#include "lib/trace.h"
+#include "vm/priv.h"
+
+#define NR_ISA_IRQS     16
+#define PIT_IOAPIC_PIN  2
+#define NOBODY          UINT32_MAX
+
+/* SDM 3, "Message Address Register Format" and "Message Data Register Format" */
+#define MSI_ADDR_BASE    0xfee00000u
+#define MSI_ADDR_MASK    0xfff00000u
+#define MSI_ADDR_HINT    BIT(3) /* to one of the addressed only */
+#define MSI_ADDR_LOGICAL BIT(2)
+#define MSI_DATA_ASSERT  BIT(14)
+#define MSI_DATA_LEVEL   BIT(15)
+
+static void irq_set_gsi(void *ctx, unsigned gsi, int level)
+{
+    struct vm *vm = ctx;
+
+    trace(vm->cfg.trace, IRQ, "gsi %u %s", gsi, level ? "up" : "down");
+    if (gsi < NR_ISA_IRQS)
+        pc_set_pic(vm->pc, gsi, level);
+    pc_set_ioapic(vm->pc, gsi == 0 ? PIT_IOAPIC_PIN : gsi, level);
+}
+
+static void irq_send_lowest(struct vm *vm, const struct apic_msg *msg, uint32_t sender)
+{
+    struct cpu *best = NULL;
+
+    for (unsigned i = 0; i < vm->nr_vcpus; i++) {
+        struct cpu *c = &vm->vcpus[i].v->cpu;
+
+        if (c->id == sender || !apic_matches(c, msg))
+            continue;
+        if (!best || apic_priority(c) < apic_priority(best))
+            best = c;
+    }
+    if (best)
+        apic_accept(best, msg);
+}
+
+void irq_send(struct vm *vm, const struct apic_msg *msg, uint32_t sender)
+{
+    trace(vm->cfg.trace, IRQ, "message to %s %#x: mode %u vector %#x%s",
+          msg->to_all || msg->not_self ? "all, not"
+          : msg->logical               ? "logical"
+                                       : "physical",
+          msg->dest, msg->mode, msg->vector, msg->level ? " level" : "");
+    if (msg->mode == APIC_LOWEST) {
+        irq_send_lowest(vm, msg, sender);
+        return;
+    }
+    for (unsigned i = 0; i < vm->nr_vcpus; i++) {
+        struct cpu *c = &vm->vcpus[i].v->cpu;
+
+        if (c->id != sender && apic_matches(c, msg))
+            apic_accept(c, msg);
+    }
+}
+
+static void irq_send_msi(void *ctx, uint64_t addr, uint32_t data)
+{
+    struct vm *vm = ctx;
+    struct apic_msg msg = {
+        .dest = bits(addr, 19, 12),
+        .vector = (uint8_t)data,
+        .mode = (enum apic_delivery)bits(data, 10, 8),
+        .logical = addr & MSI_ADDR_LOGICAL,
+        .level = data & MSI_DATA_LEVEL,
+    };
+
+    if ((addr >> 32) || (addr & MSI_ADDR_MASK) != MSI_ADDR_BASE) {
+        if (log_first(bus_seen(vm->bus), addr))
+            log_warn("guest: a message interrupt to %#llx, which is no local APIC's address, "
+                     "is dropped",
+                     (unsigned long long)addr);
+        return;
+    }
+    /* With a level-triggered message only the asserting half interrupts. */
+    if (msg.level && !(data & MSI_DATA_ASSERT))
+        return;
+    if (msg.mode == APIC_FIXED && msg.logical && (addr & MSI_ADDR_HINT))
+        msg.mode = APIC_LOWEST;
+    irq_send(vm, &msg, NOBODY);
+}
+
+void irq_wire(struct vm *vm)
+{
+    bus_set_gsi_sink(vm->bus, irq_set_gsi, vm);
+    bus_set_msi_sink(vm->bus, irq_send_msi, vm);
+}

@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the files of vm/ share and nobody else sees. */
+#ifndef VM_PRIV_H
+#define VM_PRIV_H
+
+#include "vm/vm.h"
+
+struct pc;
+
+/* A vCPU and its thread. */
+struct vm_vcpu {
+    struct vm *vm;
+    struct vcpu *v;
+    struct thread thread;
+    struct timer apic_timer;
+    /* Not in run(), and not going there before it has taken vm->lock. Guarded by vm->lock. */
+    bool parked;
+};
+
+struct vm {
+    struct vm_config cfg;
+    char name[64];
+    struct cpu_model model;
+    struct mmu *mmu;
+    struct bus *bus;
+    struct pc *pc;
+    struct engine_config ecfg; /* the engine keeps it by reference */
+    struct engine_vm *evm;
+    struct boot_map map;
+    struct vm_vcpu *vcpus; /* constant once the VM was created */
+    unsigned nr_vcpus;
+
+    /*
+     * What was asked of the machine: 0, or enum stop_reason << 32 | status. Not under the lock: it
+     * is posted by device code, which holds the machine lock.
+     */
+    _Atomic uint64_t stop;
+    _Atomic uint32_t nr_posted; /* futex: counts posts, wakes the supervisor */
+
+    struct lock lock;    /* LOCK_VM: guards what follows */
+    struct cond changed; /* any of it */
+    unsigned nr_pauses;
+    bool started;
+    bool quit; /* threads of vCPUs end */
+    bool ended;
+    enum stop_reason why; /* once ended */
+    int status;
+    uint64_t started_ns, ended_ns; /* host_mono_ns() */
+    void (*debug_hook)(void *arg, struct vcpu *v);
+    void *debug_arg;
+    unsigned nr_in_hook; /* threads that are in the hook just now */
+
+    struct thread supervisor;
+    uint64_t timeout_at_ns; /* host_mono_ns(); UINT64_MAX: never */
+};
+
+/* ---- run.c: threads ---- */
+int run_start(struct vm *vm) MUST_CHECK;
+void run_join(struct vm *vm);
+/* Waits until no vCPU is in run(). Caller holds vm->lock and has seen to it that they stop. */
+void run_wait_parked(struct vm *vm);
+/* Makes vCPUs leave run(); any thread, no locks. */
+void run_kick(struct vm *vm);
+
+/* ---- vm.c ---- */
+/* The machine as after power-on, the kernel loaded again. All vCPUs parked. 0 or -errno. */
+int vm_reset(struct vm *vm) MUST_CHECK;
+
+/* ---- platform.c: what the engine and the core ask of the machine ---- */
+extern const struct platform_ops vm_platform_ops;
+extern const struct platform_time_ops vm_platform_time_ops;
+
+/* ---- irq.c: who hears an interrupt ---- */
+void irq_wire(struct vm *vm);
+/* A message to all APICs it addresses, but for the sender's own (UINT32_MAX: nobody's). */
+void irq_send(struct vm *vm, const struct apic_msg *msg, uint32_t sender);
+
+/* ---- pc.c: the devices ---- */
+struct pc *pc_create(struct vm *vm);
+void pc_destroy(struct pc *pc);
+void pc_reset(struct vm *vm);
+/* The wires from the interrupt router; machine lock held. */
+void pc_set_pic(struct pc *pc, unsigned irq, int level);
+void pc_set_ioapic(struct pc *pc, unsigned pin, int level);
+void pc_ioapic_eoi(struct pc *pc, uint8_t vector);
+bool pc_pic_pending(struct pc *pc); /* no lock */
+uint8_t pc_pic_ack(struct pc *pc);
+void pc_ferr(struct pc *pc);
+
+#endif

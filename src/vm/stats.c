@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What a VM has done, as JSON: for `doppel stat`, --stats and the monitor. Counters belong to the
+ * vCPUs' threads; here they are read while they change, each by itself.
+ */
+#include <jansson.h>
+#include <stdlib.h>
+
+#include "vm/priv.h"
+
+static const char *const stats_states[] = {
+    [VM_CREATED] = "created",
+    [VM_RUNNING] = "running",
+    [VM_PAUSED] = "paused",
+    [VM_STOPPED] = "stopped",
+};
+
+static const char *const stats_reasons[] = {
+    [STOP_NONE] = "none",        [STOP_POWEROFF] = "power off", [STOP_RESET] = "reset",
+    [STOP_TRIPLE] = "triple fault", [STOP_EXIT] = "debug exit", [STOP_TIMEOUT] = "timeout",
+    [STOP_USER] = "user",        [STOP_ERROR] = "error",
+};
+
+const char *vm_state_text(enum vm_state s)
+{
+    return stats_states[s];
+}
+
+const char *vm_stop_text(enum stop_reason why)
+{
+    return stats_reasons[why];
+}
+
+static uint64_t stats_peek(const uint64_t *counter)
+{
+    return __atomic_load_n(counter, __ATOMIC_RELAXED);
+}
+
+static json_t *stats_exits(const struct vcpu *v)
+{
+    json_t *exits = json_object();
+
+    for (unsigned i = 0; i < NR_EXITS; i++) {
+        uint64_t nr = stats_peek(&v->nr_exits[i]), ns = stats_peek(&v->exit_ns[i]);
+
+        if (nr)
+            (void)json_object_set_new(exits, exit_key((enum exit_reason)i),
+                                      json_pack("{s:s, s:I, s:I, s:I}", "text",
+                                                exit_text((enum exit_reason)i), "count",
+                                                (json_int_t)nr, "total_ns", (json_int_t)ns,
+                                                "mean_ns", (json_int_t)(ns / nr)));
+    }
+    return exits;
+}
+
+static json_t *stats_vcpus(struct vm *vm)
+{
+    json_t *vcpus = json_array();
+
+    for (unsigned i = 0; i < vm->nr_vcpus; i++) {
+        const struct vcpu *v = vm->vcpus[i].v;
+
+        (void)json_array_append_new(vcpus, json_pack("{s:i, s:I, s:o}", "id", (int)i,
+                                                     "instructions",
+                                                     (json_int_t)stats_peek(&v->nr_insns), "exits",
+                                                     stats_exits(v)));
+    }
+    return vcpus;
+}
+
+char *vm_stats_json(struct vm *vm)
+{
+    enum vm_state state = vm_state(vm);
+    uint64_t now = state == VM_STOPPED ? vm->ended_ns : host_mono_ns();
+    double seconds = state == VM_CREATED ? 0 : (double)(now - vm->started_ns) / 1e9;
+    json_t *top;
+    char *text;
+
+    /* Written before the state became VM_STOPPED, constant since. */
+    top = json_pack("{s:s, s:s, s:s, s:s, s:s, s:i, s:f, s:f, s:I, s:b}", "name", vm->name,
+                    "engine", vm->cfg.engine->name, "cpu", vm->model.name, "state",
+                    vm_state_text(state), "reason",
+                    vm_stop_text(state == VM_STOPPED ? vm->why : STOP_NONE), "status",
+                    state == VM_STOPPED ? vm_exit_status(vm->why, vm->status) : 0, "seconds",
+                    seconds, "guest_seconds",
+                    (double)clock_now_ns(bus_clock(vm->bus)) / 1e9, "memory_bytes",
+                    (json_int_t)vm->cfg.boot.ram_bytes, "timed", vm->cfg.time_exits);
+    if (!top)
+        return NULL;
+    (void)json_object_set_new(top, "vcpus", stats_vcpus(vm));
+    text = json_dumps(top, JSON_COMPACT);
+    json_decref(top);
+    return text;
+}

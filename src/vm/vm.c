@@ -1,0 +1,390 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The life of a VM: made, started, paused, stopped, reset, destroyed. What its threads do is in
+ * run.c, what it is made of in pc.c.
+ */
+#include "vm/vm.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "lib/trace.h"
+#include "vm/priv.h"
+
+#define HIGH_RAM_AT GIB(4)
+
+/* ---- making one; each step may fail with a message, vm_destroy() undoes what there is ---- */
+
+static int vm_add_ram(struct vm *vm)
+{
+    uint64_t ram = vm->cfg.boot.ram_bytes, low = MIN(ram, PC_LOW_RAM_MAX);
+    struct slot_desc slots[] = {
+        { .name = "ram-low", .base = GPA(0), .bytes = low },
+        { .name = "ram-high", .base = GPA(HIGH_RAM_AT), .bytes = ram - low },
+    };
+    struct slot *slot;
+
+    if (!ram || ram % PAGE_BYTES) {
+        log_error("%s: memory of %llu bytes is not a positive multiple of 4096", vm->name,
+                  (unsigned long long)ram);
+        return -EINVAL;
+    }
+    vm->mmu = mmu_create();
+    if (!vm->mmu)
+        return -ENOMEM;
+    for (unsigned i = 0; i < ARRAY_SIZE(slots) && slots[i].bytes; i++) {
+        int err = mmu_slot_add(vm->mmu, &slots[i], &slot);
+
+        if (err) {
+            log_error("%s: cannot get %llu MiB of memory for the guest: %s", vm->name,
+                      (unsigned long long)(slots[i].bytes >> 20), strerror(-err));
+            return err;
+        }
+    }
+    return 0;
+}
+
+static int vm_add_engine(struct vm *vm)
+{
+    char why[256];
+    int err;
+
+    vm->ecfg = (struct engine_config){
+        .mmu = vm->mmu,
+        .model = &vm->model,
+        .ops = &vm_platform_ops,
+        .time_ops = &vm_platform_time_ops,
+        .ctx = vm,
+        .seen = bus_seen(vm->bus),
+        .trace = vm->cfg.trace,
+        .time_exits = vm->cfg.time_exits,
+    };
+    if (!cpu_model_init(&vm->model, vm->cfg.cpu_model, why, sizeof(why))) {
+        log_error("%s: CPU model '%s': %s", vm->name,
+                  vm->cfg.cpu_model ? vm->cfg.cpu_model : "host", why);
+        return -EINVAL;
+    }
+    vm->model.nr_cpus = vm->cfg.boot.nr_cpus;
+    vm->model.tsc_khz = clock_tsc_khz(bus_clock(vm->bus));
+    err = vm->cfg.engine->vm_create(&vm->ecfg, &vm->evm);
+    if (err)
+        log_error("%s: engine %s cannot make a VM: %s", vm->name, vm->cfg.engine->name,
+                  strerror(-err));
+    return err;
+}
+
+static void vm_apic_timer_expired(void *arg)
+{
+    struct vm_vcpu *p = arg;
+
+    trace(p->vm->cfg.trace, TIMER, "vcpu%u apic timer expired", p->v->cpu.id);
+    cpu_post(&p->v->cpu, REQ_TIMER);
+}
+
+static int vm_add_vcpus(struct vm *vm)
+{
+    unsigned nr = vm->cfg.boot.nr_cpus;
+
+    vm->vcpus = calloc(nr, sizeof(*vm->vcpus));
+    if (!vm->vcpus) {
+        log_error("%s: out of memory for %u vCPUs", vm->name, nr);
+        return -ENOMEM;
+    }
+    for (unsigned i = 0; i < nr; i++) {
+        struct vm_vcpu *p = &vm->vcpus[i];
+        int err;
+
+        p->vm = vm;
+        p->parked = true;
+        /* Before the vCPU: its reset cancels the timer. */
+        timer_init(&p->apic_timer, bus_clock(vm->bus), vm_apic_timer_expired, p);
+        err = vm->cfg.engine->vcpu_create(vm->evm, i, &p->v);
+        if (err) {
+            log_error("%s: engine %s cannot make vCPU %u: %s", vm->name, vm->cfg.engine->name, i,
+                      strerror(-err));
+            return err;
+        }
+        vm->nr_vcpus++;
+    }
+    return 0;
+}
+
+/* What firmware would have done: tables and kernel in memory, the first vCPU at the kernel. */
+static int vm_boot(struct vm *vm)
+{
+    struct cpu *bsp = &vm->vcpus[0].v->cpu;
+    int err;
+
+    boot_map_init(&vm->map, vm->cfg.boot.ram_bytes);
+    err = boot_tables(vm->mmu, &vm->cfg.boot, &vm->map);
+    if (!err)
+        err = boot_load(vm->mmu, &vm->cfg.boot, &vm->map, bsp);
+    if (!err)
+        vm->cfg.engine->state_changed(vm->vcpus[0].v);
+    return err;
+}
+
+static void vm_stop_sink(void *ctx, enum stop_reason why, int status)
+{
+    vm_stop(ctx, why, status);
+}
+
+static int vm_build(struct vm *vm)
+{
+    int err;
+
+    vm->bus = bus_create();
+    if (!vm->bus)
+        return -ENOMEM;
+    clock_pause(bus_clock(vm->bus)); /* until the VM starts */
+    bus_set_stop_sink(vm->bus, vm_stop_sink, vm);
+    err = vm_add_ram(vm);
+    if (err)
+        return err;
+    irq_wire(vm);
+    if (!pc_create(vm))
+        return -EIO;
+    err = vm_add_engine(vm);
+    if (!err)
+        err = vm_add_vcpus(vm);
+    if (!err)
+        err = vm_boot(vm);
+    return err;
+}
+
+struct vm *vm_create(const struct vm_config *cfg)
+{
+    struct vm *vm = calloc(1, sizeof(*vm));
+
+    if (!vm) {
+        log_error("out of memory for a VM");
+        return NULL;
+    }
+    vm->cfg = *cfg;
+    if (!vm->cfg.boot.nr_cpus)
+        vm->cfg.boot.nr_cpus = 1;
+    if (cfg->name)
+        (void)snprintf(vm->name, sizeof(vm->name), "%s", cfg->name);
+    else
+        (void)snprintf(vm->name, sizeof(vm->name), "vm-%d", (int)getpid());
+    vm->cfg.name = vm->cfg.boot.vm_name = vm->name;
+    lock_init(&vm->lock, LOCK_VM);
+    cond_init(&vm->changed);
+    if (vm_build(vm) < 0) {
+        vm_destroy(vm);
+        return NULL;
+    }
+    return vm;
+}
+
+void vm_destroy(struct vm *vm)
+{
+    if (!vm)
+        return;
+    if (vm->started) {
+        vm_stop(vm, STOP_USER, 0);
+        run_join(vm);
+    }
+    /* Before the vCPUs: the clock's thread may be in one of the APIC timers. */
+    if (vm->bus)
+        clock_pause(bus_clock(vm->bus));
+    for (unsigned i = 0; i < vm->nr_vcpus; i++) {
+        lock_take(bus_lock(vm->bus));
+        timer_cancel(&vm->vcpus[i].apic_timer);
+        lock_drop(bus_lock(vm->bus));
+    }
+    pc_destroy(vm->pc);
+    for (unsigned i = 0; i < vm->nr_vcpus; i++)
+        vm->cfg.engine->vcpu_destroy(vm->vcpus[i].v);
+    if (vm->evm)
+        vm->cfg.engine->vm_destroy(vm->evm);
+    free(vm->vcpus);
+    bus_destroy(vm->bus);
+    mmu_destroy(vm->mmu);
+    cond_destroy(&vm->changed);
+    lock_destroy(&vm->lock);
+    free(vm);
+}
+
+/*
+ * RAM keeps what it has, as in a PC's warm reset: a guest's pstore log survives. The loaders clear
+ * what has to be clear.
+ */
+int vm_reset(struct vm *vm)
+{
+    pc_reset(vm);
+    for (unsigned i = 0; i < vm->nr_vcpus; i++) {
+        struct vcpu *v = vm->vcpus[i].v;
+
+        timer_cancel(&vm->vcpus[i].apic_timer);
+        cpu_reset(&v->cpu, RESET_POWER_ON);
+        vm->cfg.engine->state_changed(v);
+    }
+    return vm_boot(vm);
+}
+
+/* ---- running ---- */
+
+int vm_start(struct vm *vm)
+{
+    int err;
+
+    lock_take(&vm->lock);
+    BUG_ON(vm->started);
+    vm->started = true;
+    vm->started_ns = host_mono_ns();
+    vm->timeout_at_ns = UINT64_MAX;
+    if (vm->cfg.timeout_ns && vm->cfg.timeout_ns < UINT64_MAX - vm->started_ns)
+        vm->timeout_at_ns = vm->started_ns + vm->cfg.timeout_ns;
+    if (!vm->nr_pauses)
+        clock_resume(bus_clock(vm->bus));
+    lock_drop(&vm->lock);
+    trace(vm->cfg.trace, VM, "start");
+    err = run_start(vm);
+    if (err) {
+        log_error("%s: cannot start the VM's threads: %s", vm->name, strerror(-err));
+        vm_stop(vm, STOP_ERROR, 0);
+    }
+    return err;
+}
+
+enum stop_reason vm_wait(struct vm *vm, int *status)
+{
+    enum stop_reason why;
+
+    lock_take(&vm->lock);
+    while (!vm->ended)
+        cond_wait(&vm->changed, &vm->lock);
+    why = vm->why;
+    if (status)
+        *status = vm->status;
+    lock_drop(&vm->lock);
+    return why;
+}
+
+void vm_pause(struct vm *vm)
+{
+    lock_take(&vm->lock);
+    vm->nr_pauses++;
+    run_kick(vm);
+    run_wait_parked(vm);
+    if (vm->nr_pauses == 1)
+        trace(vm->cfg.trace, VM, "paused");
+    clock_pause(bus_clock(vm->bus));
+    /* A timer's callback that was running ends; no other begins. */
+    lock_take(bus_lock(vm->bus));
+    lock_drop(bus_lock(vm->bus));
+    lock_drop(&vm->lock);
+}
+
+void vm_resume(struct vm *vm)
+{
+    lock_take(&vm->lock);
+    BUG_ON(!vm->nr_pauses);
+    if (--vm->nr_pauses == 0) {
+        if (vm->started && !vm->ended)
+            clock_resume(bus_clock(vm->bus));
+        trace(vm->cfg.trace, VM, "resumed");
+        cond_wake_all(&vm->changed);
+    }
+    lock_drop(&vm->lock);
+}
+
+/* May `why` take the place of what was posted before? The user's and the host's ends go before a
+ * guest's reset; otherwise the first one counts. */
+static bool vm_stop_outranks(enum stop_reason why, enum stop_reason old)
+{
+    if (old == STOP_NONE)
+        return true;
+    return old == STOP_RESET && (why == STOP_USER || why == STOP_TIMEOUT || why == STOP_ERROR);
+}
+
+void vm_stop(struct vm *vm, enum stop_reason why, int status)
+{
+    uint64_t old = atomic_load_explicit(&vm->stop, memory_order_relaxed);
+    uint64_t want = (uint64_t)why << 32 | (uint32_t)status;
+
+    do {
+        if (!vm_stop_outranks(why, (enum stop_reason)(old >> 32)))
+            return;
+    } while (!atomic_compare_exchange_weak(&vm->stop, &old, want));
+    /* The gate is closed; now make everybody come to it. Release: pairs with the acquire in
+     * run_supervise(). */
+    (void)atomic_fetch_add_explicit(&vm->nr_posted, 1, memory_order_release);
+    host_futex_wake(&vm->nr_posted);
+    run_kick(vm);
+}
+
+enum vm_state vm_state(struct vm *vm)
+{
+    enum vm_state s;
+
+    lock_take(&vm->lock);
+    if (vm->ended)
+        s = VM_STOPPED;
+    else if (!vm->started)
+        s = VM_CREATED;
+    else
+        s = vm->nr_pauses ? VM_PAUSED : VM_RUNNING;
+    lock_drop(&vm->lock);
+    return s;
+}
+
+/* ---- asking ---- */
+
+const struct vm_config *vm_cfg(const struct vm *vm)
+{
+    return &vm->cfg;
+}
+
+struct bus *vm_bus(struct vm *vm)
+{
+    return vm->bus;
+}
+
+struct mmu *vm_mmu(struct vm *vm)
+{
+    return vm->mmu;
+}
+
+unsigned vm_nr_vcpus(const struct vm *vm)
+{
+    return vm->nr_vcpus;
+}
+
+struct vcpu *vm_vcpu(struct vm *vm, unsigned idx)
+{
+    return idx < vm->nr_vcpus ? vm->vcpus[idx].v : NULL;
+}
+
+void vm_set_debug_hook(struct vm *vm, void (*hook)(void *arg, struct vcpu *v), void *arg)
+{
+    lock_take(&vm->lock);
+    vm->debug_hook = hook;
+    vm->debug_arg = arg;
+    while (vm->nr_in_hook)
+        cond_wait(&vm->changed, &vm->lock);
+    lock_drop(&vm->lock);
+}
+
+int vm_exit_status(enum stop_reason why, int status)
+{
+    switch (why) {
+    case STOP_POWEROFF:
+    case STOP_RESET:
+    case STOP_USER:
+        return 0;
+    case STOP_TRIPLE:
+        return 3;
+    case STOP_EXIT:
+        return status & 0xff;
+    case STOP_TIMEOUT:
+        return 124;
+    default:
+        return 1;
+    }
+}
