@@ -17,9 +17,8 @@
 
 #include "lib/log.h"
 
-#define WRITE_BYTES    4096 /* at once: what a pipe that polls writable takes without blocking */
-#define DRAIN_LIMIT_MS 3000 /* closing waits that long for a reader that takes nothing */
-#define TTY_RETRY_MS   500
+#define WRITE_BYTES  4096 /* at once: what a pipe that polls writable takes without blocking */
+#define TTY_RETRY_MS 500
 
 struct chan {
     struct chr chr;
@@ -197,18 +196,19 @@ static void chan_flush(struct chan *ch)
     lock_drop(&ch->lock);
 }
 
-/* At the end: what the guest wrote last must not be lost if anybody reads it. */
+/* What the guest wrote last must not be lost if anybody reads it. After the thread's end. */
 static void chan_drain(struct chan *ch)
 {
     struct pollfd p = { .fd = ch->cfg.out_fd, .events = POLLOUT };
 
     while (ch->nr_out && !ch->out_failed) {
-        int n = poll(&p, 1, DRAIN_LIMIT_MS);
+        int n = poll(&p, 1, ch->cfg.drain_ms);
 
         if (n < 0 && errno == EINTR)
             continue;
         if (n <= 0) {
             ch->nr_dropped += ch->nr_out;
+            ch->nr_out = 0;
             break;
         }
         chan_flush(ch);
@@ -216,6 +216,7 @@ static void chan_drain(struct chan *ch)
     if (ch->nr_dropped && !ch->out_failed)
         log_warn("%s: %llu bytes of output were dropped", ch->cfg.name,
                  (unsigned long long)ch->nr_dropped);
+    ch->nr_dropped = 0;
 }
 
 /* Returns false at the end. */
@@ -270,7 +271,8 @@ static void chan_free(struct chan *ch)
     free(ch);
 }
 
-static void chan_close(struct chr *c)
+/* The thread ends; what comes later is written by chan_close(). */
+static void chan_flush_all(struct chr *c)
 {
     struct chan *ch = container_of(c, struct chan, chr);
 
@@ -280,12 +282,18 @@ static void chan_close(struct chr *c)
     chan_wake(ch);
     thread_join(&ch->thread);
     chan_drain(ch);
-    chan_free(ch);
+}
+
+static void chan_close(struct chr *c)
+{
+    chan_flush_all(c);
+    chan_free(container_of(c, struct chan, chr));
 }
 
 static const struct chr_ops chan_ops = {
     .write = chan_write,
     .accept = chan_accept,
+    .flush = chan_flush_all,
     .close = chan_close,
 };
 

@@ -68,6 +68,7 @@ static void null_close(struct chr *c)
 static const struct chr_ops null_ops = {
     .write = null_write,
     .accept = null_accept,
+    .flush = null_accept,
     .close = null_close,
 };
 
@@ -131,6 +132,7 @@ struct chr *chr_open_file(const char *path)
         .name = f->name,
         .in_fd = -1,
         .out_fd = f->fd,
+        .drain_ms = 3000,
         .slow = "it cannot be written as fast as the guest writes",
         .closed = fdchr_closed,
         .arg = f,
@@ -172,6 +174,7 @@ struct chr *chr_open_pty(void)
         .name = f->name,
         .in_fd = f->fd,
         .out_fd = f->fd,
+        .drain_ms = 100, /* what nobody reads now goes with the terminal */
         .slow = "nobody reads it",
         .closed = fdchr_closed,
         .arg = f,

@@ -119,6 +119,9 @@ static int vm_boot(struct vm *vm)
     struct cpu *bsp = &vm->vcpus[0].v->cpu;
     int err;
 
+    /* What firmware would have left: write-back memory below the hole for devices. */
+    for (unsigned i = 0; i < vm->nr_vcpus; i++)
+        cpu_firmware_mtrrs(&vm->vcpus[i].v->cpu, GPA(PC_LOW_RAM_MAX));
     boot_map_init(&vm->map, vm->cfg.boot.ram_bytes);
     err = boot_tables(vm->mmu, &vm->cfg.boot, &vm->map);
     if (!err)

@@ -5,7 +5,7 @@ BOOT_ENGINES := interp
 BOOT_VMLINUX := build/guest/vmlinux
 
 $(BOOT_VMLINUX): build/guest/kernel/vmlinuz tools/extract-vmlinux
-	$(Q)tools/extract-vmlinux $< >$@
+	$(Q)tools/extract-vmlinux $< $@
 
 define boot_engine
 TESTS += $(O)/tests/boot/$(1)

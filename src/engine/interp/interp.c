@@ -13,6 +13,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "lib/trace.h"
+
 /* ---- running ---- */
 
 static void enter_page(struct ivcpu *v, uint64_t rip, uint64_t lin)
@@ -49,6 +51,11 @@ static bool serve(struct ivcpu *v, enum run_result *res)
     }
     if (req)
         v->vc.nr_exits[EXIT_REQUEST]++;
+    /* A debugger's step goes to the next instruction, not into an interrupt's handler. */
+    if (v->vc.dbg.step && c->activity == CPU_RUNNING && !c->pending_dbg) {
+        c->shadow_sti = c->shadow_movss = false;
+        return true;
+    }
     if (cpu_take_events(c) != STEP_NEXT || c->activity == CPU_SHUTDOWN) {
         v->vc.nr_exits[EXIT_TRIPLE]++;
         *res = RUN_SHUTDOWN;
@@ -75,6 +82,9 @@ static bool deliver(struct ivcpu *v, enum run_result *res)
     struct cpu *c = CPU(v);
 
     v->vc.nr_exits[EXIT_EXCEPTION]++;
+    trace(v->vm->evm.cfg.trace, EXC, "vcpu%u exception %u error %#x address %#llx at %#x:%#llx",
+          c->id, c->exc.vector, c->exc.err, (unsigned long long)c->exc.addr, c->seg[SEG_CS].sel,
+          (unsigned long long)c->rip);
     if (cpu_deliver(c) == STEP_NEXT && c->activity != CPU_SHUTDOWN)
         return !v->vc.dbg.step || debug_stop(v, GVA(c->rip), res);
     v->vc.nr_exits[EXIT_TRIPLE]++;
@@ -184,13 +194,25 @@ static bool step(struct ivcpu *v, enum run_result *res)
     return true;
 }
 
+/* Blocks do not leave their page, so only code in a page with a breakpoint has to be looked at one
+ * by one. */
+static bool code_bp_near(const struct ivcpu *v)
+{
+    uint64_t page = linear_rip(&v->vc.cpu) & PAGE_MASK;
+
+    for (unsigned i = 0; i < v->vc.dbg.nr_bps; i++)
+        if (v->vc.dbg.bps[i].acc == ACC_EXEC && (v->vc.dbg.bps[i].at.v & PAGE_MASK) == page)
+            return true;
+    return (v->vc.cpu.dr7 & 0xff) && cpu_bp_in_page(&v->vc.cpu, GVA(page), true);
+}
+
 /* Has the next instruction to run alone? */
 static bool must_step(const struct ivcpu *v)
 {
     const struct cpu *c = &v->vc.cpu;
 
     return v->wait_step || (c->rflags & (RFLAGS_TF | RFLAGS_RF)) || c->shadow_sti ||
-           c->shadow_movss || v->code_bps || v->vc.dbg.step;
+           c->shadow_movss || v->vc.dbg.step || (unlikely(v->code_bps) && code_bp_near(v));
 }
 
 static struct block *next_block(struct ivcpu *v)
@@ -215,6 +237,7 @@ static bool run_block(struct ivcpu *v, enum run_result *res)
     struct cpu *c = CPU(v);
     struct block **link = v->link, *b;
 
+    v->dbg_resume = false; /* we have left the breakpoint */
     b = next_block(v);
     if (unlikely(!b)) {
         v->link = NULL;

@@ -188,6 +188,10 @@ void delay_us(uint32_t us);
 bool wait_for(const volatile unsigned *word, unsigned want, unsigned ms);
 /* Ticks (less than 2^32 ms of them) to microseconds. */
 uint32_t tsc_to_us(uint64_t ticks);
+/* What takes a known time, in microseconds, is tried a few times: the host may disturb it, but not always. */
+typedef uint32_t measure_fn(void);
+bool expect_time(const struct where *at, measure_fn *measure, uint32_t want_us, unsigned percent, const char *what);
+#define EXPECT_TIME(measure, want_us, percent, what) expect_time(HERE, (measure), (want_us), (percent), (what))
 
 /* ---- PIC and local APIC ---- */
 void pic_init(unsigned first_vec); /* all masked */

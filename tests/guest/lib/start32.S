@@ -12,6 +12,7 @@
 start:
     cli
     cld
+    fninit
     mov $stack_top, %esp
     mov %eax, boot_magic
     mov %ebx, boot_info

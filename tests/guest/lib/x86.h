@@ -208,6 +208,10 @@ static inline struct cpuid cpuid(uint32_t leaf, uint32_t sub)
     asm volatile("cpuid" : "=a"(r.a), "=b"(r.b), "=c"(r.c), "=d"(r.d) : "a"(leaf), "c"(sub));
     return r;
 }
+static inline bool is_amd(void)
+{
+    return cpuid(0, 0).b == 0x68747541; /* "Auth" */
+}
 static inline bool has_pcid(void)
 {
     return cpuid(1, 0).c >> 17 & 1;

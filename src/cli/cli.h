@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The doppel command: one file per subcommand, and what they share. */
+#ifndef CLI_CLI_H
+#define CLI_CLI_H
+
+#include "ctl/ctl.h"
+#include "vm/vm.h"
+
+#define EXIT_VMM_ERROR 1
+#define EXIT_USAGE     2
+
+/* ---- subcommands: argv[0] is the subcommand's name; return the exit status ---- */
+struct command {
+    const char *name;
+    const char *about;
+    int (*run)(int argc, char **argv);
+};
+extern const struct command *const cli_commands; /* ends with a NULL name */
+
+int cmd_run(int argc, char **argv);
+int cmd_stat(int argc, char **argv);
+int cmd_stop(int argc, char **argv);
+int cmd_engines(int argc, char **argv);
+int cmd_version(int argc, char **argv);
+int cmd_help(int argc, char **argv);
+/* Runs the subcommand that argv[1] names. */
+int cli_main(int argc, char **argv);
+
+/* ---- options.c: long options, "--name value" and "--name=value" ---- */
+struct opt {
+    const char *name; /* without dashes */
+    char letter;      /* "-v"; 0: none */
+    const char *arg;  /* what --help calls the value; NULL: takes none */
+    const char *help; /* lines separated by \n */
+    /* Stores the value. False after a message. */
+    bool (*set)(void *into, const char *val);
+};
+/*
+ * Parses argv[1..]. Other arguments are moved to the front of argv + 1 in their order; returns how
+ * many, or -1 after a message, or -2 if --help was given (an option of every command).
+ */
+int options_parse(const struct opt *opts, unsigned nr, void *into, int argc, char **argv);
+#define OPTIONS_BAD  (-1)
+#define OPTIONS_HELP (-2)
+void options_help(const struct opt *opts, unsigned nr);
+/* The candidate most like the word, for "did you mean"; NULL if none is. */
+const char *options_closest(const char *word, const char *(*candidate)(const void *ctx, unsigned i),
+                            const void *ctx);
+
+/* ---- values.c: strict readers; nothing behind the number but the suffix ---- */
+bool value_uint(const char *text, uint64_t min, uint64_t max, uint64_t *val);
+/* Bytes, or with K, M, G or T (also KiB, KB..., powers of 1024). */
+bool value_size(const char *text, uint64_t *bytes);
+/* Seconds with decimals, more than 0. */
+bool value_seconds(const char *text, uint64_t *ns);
+
+/* ---- run_options.c ---- */
+enum chan_kind { CHAN_NONE, CHAN_STDIO, CHAN_FILE, CHAN_PTY };
+
+struct run_options {
+    const char *engine, *kernel, *initrd, *append, *cpu, *name;
+    uint64_t memory_bytes;
+    enum chan_kind serial, debugcon;
+    const char *serial_file, *debugcon_file;
+    bool debug_exit, no_reboot, quiet, verbose;
+    uint64_t timeout_ns;
+    const char *stats_file, *trace_file;
+    uint32_t trace_mask;
+    bool gdb;
+    struct gdb_config gdb_cfg;
+    char *gdb_text; /* malloc'ed; gdb_cfg points into it */
+};
+/* 0, or an exit status after a message (or after --help: *help). */
+int run_options_parse(struct run_options *o, int argc, char **argv, bool *help);
+void run_options_help(void);
+/* The engine of that name, or for "auto" the first that this host can run; NULL after a message. */
+const struct engine_ops *run_options_engine(const struct run_options *o);
+
+/* ---- monitor.c: Ctrl-A c on the console ---- */
+struct monitor;
+struct monitor *monitor_create(void);
+void monitor_destroy(struct monitor *m);
+/* The channel to show it on, and the VM it is about; each may come late (NULL until then). */
+void monitor_set_chr(struct monitor *m, struct chr *c);
+void monitor_set_vm(struct monitor *m, struct vm *vm);
+/* The key behind Ctrl-A; the channel's escape callback. */
+void monitor_escape(void *monitor, int key);
+
+/* ---- signals.c: SIGINT, SIGTERM and SIGHUP end the VM cleanly; a second one at once ---- */
+struct signals;
+/* Blocks them; before any thread is started. */
+void signals_block(void);
+struct signals *signals_watch(struct vm *vm);
+void signals_unwatch(struct signals *s);
+
+#endif

@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Which subcommands there are, and those that are a line or two. A command is one row. */
+#include <stdio.h>
+#include <string.h>
+
+#include "cli/cli.h"
+#include "lib/log.h"
+
+static const struct command table[] = {
+    { "run", "run a virtual machine", cmd_run },
+    { "stat", "where a running VM's time goes", cmd_stat },
+    { "stop", "end a running VM", cmd_stop },
+    { "engines", "which engines this host can run", cmd_engines },
+    { "version", "print the version", cmd_version },
+    { "help", "this, or `doppel help COMMAND`", cmd_help },
+    { NULL, NULL, NULL },
+};
+const struct command *const cli_commands = table;
+
+static const struct command *command_find(const char *name)
+{
+    for (const struct command *c = table; c->name; c++)
+        if (!strcmp(c->name, name))
+            return c;
+    return NULL;
+}
+
+static const char *command_name(const void *ctx, unsigned i)
+{
+    (void)ctx;
+    return table[i].name;
+}
+
+int cmd_version(int argc, char **argv)
+{
+    (void)argc, (void)argv;
+    return printf("doppel %s\n", DOPPEL_VERSION) < 0 || fflush(stdout) ? EXIT_VMM_ERROR : 0;
+}
+
+static void print_overview(FILE *f)
+{
+    (void)fprintf(f,
+                  "doppel runs virtual machines, with or without hardware virtualization.\n"
+                  "\n"
+                  "  doppel run --kernel vmlinuz --initrd initramfs.cpio --append console=ttyS0\n"
+                  "      boots a Linux kernel with its console on this terminal; Ctrl-A x ends it\n"
+                  "  doppel run --kernel vmlinuz --name web --memory 2G --serial file=web.log\n"
+                  "  doppel stat web\n"
+                  "      shows what the VM named \"web\" spends its time on\n"
+                  "\n"
+                  "Commands:\n");
+    for (const struct command *c = table; c->name; c++)
+        (void)fprintf(f, "  %-10s %s\n", c->name, c->about);
+    (void)fprintf(f, "\n`doppel COMMAND --help` tells a command's options; doppel(1) tells all.\n");
+}
+
+static int command_unknown(const char *name)
+{
+    const char *like = options_closest(name, command_name, NULL);
+
+    if (like)
+        log_error("unknown command '%s'; did you mean '%s'?", name, like);
+    else
+        log_error("unknown command '%s'; `doppel help` lists them", name);
+    return EXIT_USAGE;
+}
+
+int cmd_help(int argc, char **argv)
+{
+    const struct command *c;
+    char *help[] = { NULL, (char[]){ "--help" }, NULL };
+
+    if (argc < 2 || argv[1][0] == '-') {
+        print_overview(stdout);
+        return 0;
+    }
+    c = command_find(argv[1]);
+    if (!c)
+        return command_unknown(argv[1]);
+    if (c->run == cmd_help || c->run == cmd_version) {
+        print_overview(stdout);
+        return 0;
+    }
+    help[0] = argv[1];
+    return c->run(2, help);
+}
+
+int cli_main(int argc, char **argv)
+{
+    const struct command *c;
+
+    if (argc < 2) {
+        print_overview(stderr);
+        return EXIT_USAGE;
+    }
+    if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h"))
+        return cmd_help(argc - 1, argv + 1);
+    if (!strcmp(argv[1], "--version") || !strcmp(argv[1], "-V"))
+        return cmd_version(argc - 1, argv + 1);
+    c = command_find(argv[1]);
+    return c ? c->run(argc - 1, argv + 1) : command_unknown(argv[1]);
+}

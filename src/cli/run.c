@@ -1,0 +1,247 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * `doppel run`: opens what the options name, makes the VM, waits for its end, closes all in reverse
+ * order, and says by the exit status how it ended.
+ */
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cli/cli.h"
+#include "lib/log.h"
+
+/* All that one run has open. Zeroed members are not open. */
+struct session {
+    struct run_options o;
+    const struct engine_ops *engine;
+    char name[CTL_NAME_MAX + 1];
+    struct trace_out *trace;
+    struct monitor *monitor;
+    struct chr *stdio; /* shared by whoever is on standard output */
+    struct chr *serial, *debugcon;
+    struct ctl *ctl;
+    struct vm *vm;
+    struct gdb *gdb;
+    struct signals *signals;
+};
+
+/* ---- opening ---- */
+
+/* NULL after a message. One channel serves all that want stdio: the terminal is there once. */
+static struct chr *session_chan(struct session *s, enum chan_kind kind, const char *file)
+{
+    switch (kind) {
+    case CHAN_FILE:
+        return chr_open_file(file);
+    case CHAN_PTY:
+        return chr_open_pty();
+    case CHAN_STDIO:
+        if (!s->stdio)
+            s->stdio = chr_open_stdio(monitor_escape, s->monitor);
+        return s->stdio;
+    case CHAN_NONE:
+        break;
+    }
+    return chr_open_null();
+}
+
+static bool session_open_chans(struct session *s)
+{
+    s->monitor = monitor_create();
+    if (!s->monitor)
+        return false;
+    s->serial = session_chan(s, s->o.serial, s->o.serial_file);
+    if (!s->serial)
+        return false;
+    if (s->o.debugcon != CHAN_NONE) {
+        s->debugcon = session_chan(s, s->o.debugcon, s->o.debugcon_file);
+        if (!s->debugcon)
+            return false;
+    }
+    if (s->stdio)
+        monitor_set_chr(s->monitor, s->stdio);
+    return true;
+}
+
+static bool session_open_ctl(struct session *s)
+{
+    int err;
+
+    if (s->o.name)
+        (void)snprintf(s->name, sizeof(s->name), "%s", s->o.name);
+    else
+        (void)snprintf(s->name, sizeof(s->name), "vm-%d", (int)getpid());
+    err = ctl_open(s->name, &s->ctl);
+    if (err == -EEXIST)
+        return false;
+    if (err)
+        log_warn("'%s' runs without a control socket: `doppel stat` will not find it", s->name);
+    return true;
+}
+
+static bool session_make_vm(struct session *s)
+{
+    const struct run_options *o = &s->o;
+    struct vm_config cfg = {
+        .name = s->name,
+        .engine = s->engine,
+        .cpu_model = o->cpu,
+        .boot = { .kernel = o->kernel,
+                  .initrd = o->initrd,
+                  .append = o->append,
+                  .ram_bytes = o->memory_bytes,
+                  .nr_cpus = 1 },
+        .serial = s->serial,
+        .debugcon = s->debugcon,
+        .debug_exit = o->debug_exit,
+        .no_reboot = o->no_reboot,
+        .timeout_ns = o->timeout_ns,
+        .time_exits = true,
+        .trace = trace_out_trace(s->trace),
+    };
+
+    s->vm = vm_create(&cfg);
+    return s->vm;
+}
+
+static bool session_open(struct session *s)
+{
+    if (s->o.trace_mask) {
+        s->trace = trace_out_open(s->o.trace_mask, s->o.trace_file);
+        if (!s->trace)
+            return false;
+    }
+    if (!session_open_ctl(s) || !session_open_chans(s) || !session_make_vm(s))
+        return false;
+    s->signals = signals_watch(s->vm);
+    if (!s->signals || (s->ctl && ctl_serve(s->ctl, s->vm) < 0))
+        return false;
+    if (s->o.gdb && gdb_open(s->vm, &s->o.gdb_cfg, &s->gdb) < 0)
+        return false;
+    monitor_set_vm(s->monitor, s->vm);
+    return true;
+}
+
+/* ---- closing ---- */
+
+/* To a new file that then takes the old one's place: a reader never sees half of it. */
+static bool session_write_stats(struct session *s)
+{
+    char *text = vm_stats_json(s->vm), tmp[4096];
+    bool ok = false;
+    FILE *f;
+    int n = snprintf(tmp, sizeof(tmp), "%s.%d.tmp", s->o.stats_file, (int)getpid());
+
+    f = text && n > 0 && (size_t)n < sizeof(tmp) ? fopen(tmp, "we") : NULL;
+    if (f) {
+        ok = fprintf(f, "%s\n", text) > 0;
+        ok = fclose(f) == 0 && ok;
+        ok = ok && rename(tmp, s->o.stats_file) == 0;
+        if (!ok) {
+            int err = errno;
+
+            (void)unlink(tmp);
+            errno = err;
+        }
+    }
+    if (!ok)
+        log_error("cannot write statistics to '%s': %s", s->o.stats_file, strerror(errno));
+    free(text);
+    return ok;
+}
+
+/* Returns false if the console's output was lost. */
+static bool session_close_chans(struct session *s)
+{
+    bool lost;
+
+    if (s->debugcon != s->stdio)
+        chr_close(s->debugcon);
+    if (s->serial != s->stdio)
+        chr_close(s->serial);
+    /* Only known once all is written. */
+    chr_flush(s->stdio);
+    lost = chr_lost_output(s->stdio);
+    chr_close(s->stdio);
+    return !lost;
+}
+
+/* Everything that is open, in reverse order. */
+static bool session_close(struct session *s, int status)
+{
+    bool ok;
+
+    gdb_close(s->gdb, status);
+    ctl_close(s->ctl);
+    signals_unwatch(s->signals);
+    /* Ends the console's thread: it may be in the monitor, and that in the VM. */
+    chr_flush(s->stdio);
+    if (s->monitor)
+        monitor_set_vm(s->monitor, NULL);
+    vm_destroy(s->vm);
+    ok = session_close_chans(s);
+    monitor_destroy(s->monitor);
+    trace_out_close(s->trace);
+    free(s->o.gdb_text);
+    return ok;
+}
+
+/* ---- running ---- */
+
+/* What the exit status alone would not explain. */
+static void session_explain(const struct session *s, enum stop_reason why)
+{
+    const struct cpu *c = &vm_vcpu(s->vm, 0)->cpu;
+
+    if (why == STOP_TRIPLE)
+        log_error("%s: triple fault near RIP %#llx (CS %#x, CR3 %#llx): the guest's processor shut "
+                  "down",
+                  s->name, (unsigned long long)c->rip, c->seg[SEG_CS].sel,
+                  (unsigned long long)c->cr3);
+    else if (why == STOP_TIMEOUT)
+        log_error("%s: ended after %.1f s (--timeout)", s->name, (double)s->o.timeout_ns / 1e9);
+    else if (why != STOP_EXIT)
+        log_debug("%s: ended: %s", s->name, vm_stop_text(why));
+}
+
+static int session_run(struct session *s)
+{
+    enum stop_reason why;
+    int exit_code, status;
+
+    if (vm_start(s->vm) < 0)
+        return EXIT_VMM_ERROR;
+    why = vm_wait(s->vm, &exit_code);
+    status = vm_exit_status(why, exit_code);
+    session_explain(s, why);
+    if (s->o.stats_file && !session_write_stats(s) && !status)
+        status = EXIT_VMM_ERROR;
+    return status;
+}
+
+int cmd_run(int argc, char **argv)
+{
+    struct session s = { 0 };
+    int status;
+    bool help;
+
+    status = run_options_parse(&s.o, argc, argv, &help);
+    if (status || help)
+        return status;
+    if (s.o.quiet)
+        log_set_level(LOG_ERROR);
+    else if (s.o.verbose)
+        log_set_level(LOG_DEBUG);
+    s.engine = run_options_engine(&s.o);
+    if (!s.engine)
+        return !strcmp(s.o.engine, "auto") ? EXIT_VMM_ERROR : EXIT_USAGE;
+    (void)signal(SIGPIPE, SIG_IGN); /* a closed pipe is an error of write() */
+    signals_block();
+    status = session_open(&s) ? session_run(&s) : EXIT_VMM_ERROR;
+    if (!session_close(&s, status) && !status)
+        status = EXIT_VMM_ERROR;
+    return status;
+}

@@ -1,0 +1,435 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The options of `doppel run`: a table, a function per value, and what is checked once all are
+ * known. A refusal names the value, what would be right, and ends with status 2.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/sysinfo.h>
+
+#include "cli/cli.h"
+#include "lib/log.h"
+
+#define MEMORY_DEFAULT MIB(512)
+#define MEMORY_MIN     MIB(1)
+#define CPUS_MAX       255
+
+/* ---- plain values ---- */
+
+#define SET_STRING(member)                                \
+    static bool set_##member(void *into, const char *val) \
+    {                                                     \
+        ((struct run_options *)into)->member = val;       \
+        return true;                                      \
+    }
+SET_STRING(engine)
+SET_STRING(append)
+
+#define SET_FLAG(member)                                  \
+    static bool set_##member(void *into, const char *val) \
+    {                                                     \
+        (void)val;                                        \
+        ((struct run_options *)into)->member = true;      \
+        return true;                                      \
+    }
+SET_FLAG(no_reboot)
+SET_FLAG(quiet)
+SET_FLAG(verbose)
+
+static bool set_path(const char *opt, const char **to, const char *val)
+{
+    if (!*val) {
+        log_error("--%s needs the name of a file, not ''", opt);
+        return false;
+    }
+    *to = val;
+    return true;
+}
+
+static bool set_kernel(void *into, const char *val)
+{
+    return set_path("kernel", &((struct run_options *)into)->kernel, val);
+}
+
+static bool set_initrd(void *into, const char *val)
+{
+    return set_path("initrd", &((struct run_options *)into)->initrd, val);
+}
+
+static bool set_stats(void *into, const char *val)
+{
+    return set_path("stats", &((struct run_options *)into)->stats_file, val);
+}
+
+static bool set_trace_file(void *into, const char *val)
+{
+    return set_path("trace-file", &((struct run_options *)into)->trace_file, val);
+}
+
+static bool set_name(void *into, const char *val)
+{
+    if (!ctl_name_ok(val)) {
+        log_error("--name '%s': a name has 1 to %d letters, digits, '.', '_' or '-', and does not "
+                  "begin with '.' or '-'",
+                  val, CTL_NAME_MAX);
+        return false;
+    }
+    ((struct run_options *)into)->name = val;
+    return true;
+}
+
+static bool set_cpu(void *into, const char *val)
+{
+    struct cpu_model model;
+    char why[256];
+
+    if (!cpu_model_init(&model, val, why, sizeof(why))) {
+        log_error("--cpu '%s': %s", val, why);
+        return false;
+    }
+    ((struct run_options *)into)->cpu = val;
+    return true;
+}
+
+static bool set_timeout(void *into, const char *val)
+{
+    if (!value_seconds(val, &((struct run_options *)into)->timeout_ns)) {
+        log_error("--timeout '%s' is not a number of seconds above 0, such as 30 or 0.5", val);
+        return false;
+    }
+    return true;
+}
+
+/* ---- memory and CPUs ---- */
+
+/* All the host has, in use or not: more can never be backed. */
+static uint64_t host_memory_bytes(void)
+{
+    struct sysinfo si;
+
+    if (sysinfo(&si) < 0)
+        return UINT64_MAX;
+    return ((uint64_t)si.totalram + si.totalswap) * si.mem_unit;
+}
+
+static bool set_memory(void *into, const char *val)
+{
+    uint64_t bytes, host = host_memory_bytes();
+
+    if (!value_size(val, &bytes)) {
+        log_error("--memory '%s' is not a size: a whole number with K, M or G, such as 512M", val);
+        return false;
+    }
+    if (bytes < MEMORY_MIN) {
+        log_error("--memory %s is %llu bytes; a machine has at least 1M%s", val,
+                  (unsigned long long)bytes,
+                  strpbrk(val, "KkMmGgTt") ? "" : " (a number without suffix means bytes)");
+        return false;
+    }
+    if (bytes % PAGE_BYTES) {
+        log_error("--memory %s is not a multiple of 4K", val);
+        return false;
+    }
+    if (bytes > host) {
+        log_error("--memory %s is more than this host's memory and swap together (%lluM)", val,
+                  (unsigned long long)(host >> 20));
+        return false;
+    }
+    ((struct run_options *)into)->memory_bytes = bytes;
+    return true;
+}
+
+static bool set_cpus(void *into, const char *val)
+{
+    uint64_t nr;
+
+    (void)into;
+    if (!value_uint(val, 1, CPUS_MAX, &nr)) {
+        log_error("--cpus '%s' is not a number from 1 to %d", val, CPUS_MAX);
+        return false;
+    }
+    if (nr > 1) {
+        log_error("--cpus %s: several vCPUs: not in this version", val);
+        return false;
+    }
+    return true;
+}
+
+/* ---- channels ---- */
+
+static bool set_chan(const char *opt, const char *val, enum chan_kind *kind, const char **file)
+{
+    if (!strcmp(val, "stdio")) {
+        *kind = CHAN_STDIO;
+        return true;
+    }
+    if (!strcmp(val, "none")) {
+        *kind = CHAN_NONE;
+        return true;
+    }
+    if (!strncmp(val, "file=", 5) && val[5]) {
+        *kind = CHAN_FILE;
+        *file = val + 5;
+        return true;
+    }
+    if (!strcmp(val, "pty") && !strcmp(opt, "serial")) {
+        *kind = CHAN_PTY;
+        return true;
+    }
+    log_error("--%s '%s' is unknown; it can be stdio, file=NAME%s or none", opt, val,
+              !strcmp(opt, "serial") ? ", pty" : "");
+    return false;
+}
+
+static bool set_serial(void *into, const char *val)
+{
+    struct run_options *o = into;
+
+    return set_chan("serial", val, &o->serial, &o->serial_file);
+}
+
+static bool set_debugcon(void *into, const char *val)
+{
+    struct run_options *o = into;
+
+    return set_chan("debugcon", val, &o->debugcon, &o->debugcon_file);
+}
+
+/* ---- devices ---- */
+
+static bool set_device(void *into, const char *val)
+{
+    if (!strcmp(val, "debug-exit")) {
+        ((struct run_options *)into)->debug_exit = true;
+        return true;
+    }
+    log_error("--device '%s' is unknown; there is debug-exit", val);
+    return false;
+}
+
+/* path=F[,readonly]; a file's name may have commas but for the last part. */
+static bool set_disk(void *into, const char *val)
+{
+    (void)into;
+    if (strncmp(val, "path=", 5) != 0 || !val[5] || val[5] == ',') {
+        log_error("--disk '%s' is not path=FILE or path=FILE,readonly", val);
+        return false;
+    }
+    log_error("--disk %s: disks: not in this version; an --initrd holds files", val);
+    return false;
+}
+
+static bool set_net(void *into, const char *val)
+{
+    (void)into;
+    if (!strcmp(val, "none"))
+        return true;
+    if (strcmp(val, "user") != 0 && (strncmp(val, "tap=", 4) != 0 || !val[4])) {
+        log_error("--net '%s' is unknown; it can be user, tap=NAME or none", val);
+        return false;
+    }
+    log_error("--net %s: network cards: not in this version; --net none is the default", val);
+    return false;
+}
+
+/* ---- watching ---- */
+
+static bool set_trace(void *into, const char *val)
+{
+    struct run_options *o = into;
+    char names[256] = "";
+    const char *bad;
+
+    if (trace_parse(val, &o->trace_mask, &bad))
+        return true;
+    for (unsigned i = 0; i < NR_TRACE_CATS; i++) {
+        size_t nr = strlen(names);
+
+        (void)snprintf(names + nr, sizeof(names) - nr, "%s, ", trace_name((enum trace_cat)i));
+    }
+    log_error("--trace '%.*s' is no category; there are %sall", (int)strcspn(bad, ","), bad, names);
+    return false;
+}
+
+/* PORT[,wait] or unix:PATH[,wait] */
+static bool set_gdb(void *into, const char *val)
+{
+    static const char wait[] = ",wait";
+    struct run_options *o = into;
+    size_t len = strlen(val), wait_len = sizeof(wait) - 1;
+    uint64_t port;
+
+    free(o->gdb_text);
+    o->gdb_text = strdup(val);
+    if (!o->gdb_text) {
+        log_error("out of memory");
+        return false;
+    }
+    o->gdb = true;
+    o->gdb_cfg = (struct gdb_config){ 0 };
+    if (len > wait_len && !strcmp(o->gdb_text + len - wait_len, wait)) {
+        o->gdb_cfg.wait = true;
+        o->gdb_text[len - wait_len] = 0;
+    }
+    if (!strncmp(o->gdb_text, "unix:", 5) && o->gdb_text[5]) {
+        o->gdb_cfg.unix_path = o->gdb_text + 5;
+        return true;
+    }
+    if (value_uint(o->gdb_text, 1, UINT16_MAX, &port)) {
+        o->gdb_cfg.port = (uint16_t)port;
+        return true;
+    }
+    log_error("--gdb '%s' is neither a port (1 to 65535) nor unix:PATH; both may end with ,wait",
+              val);
+    return false;
+}
+
+/* ---- the table ---- */
+
+static const struct opt run_opts[] = {
+    { "kernel", 0, "FILE", "bzImage, vmlinux (ELF with PVH note) or multiboot image; required",
+      set_kernel },
+    { "initrd", 0, "FILE", "initial RAM disk; with multiboot a module", set_initrd },
+    { "append", 0, "TEXT", "kernel command line", set_append },
+    { "memory", 0, "SIZE", "RAM, such as 512M (default) or 2G", set_memory },
+    { "cpus", 0, "N", "vCPUs; 1 in this version", set_cpus },
+    { "cpu", 0, "MODEL", "host (default), x86-64-v2 or x86-64-v3", set_cpu },
+    { "engine", 0, "NAME",
+      "interp, bt, kvm or auto (default: the fastest that works here);\n"
+      "`doppel engines` tells which do",
+      set_engine },
+    { "disk", 0, "path=FILE", "[,readonly]; not in this version", set_disk },
+    { "net", 0, "user|tap=NAME|none", "network card; only none in this version", set_net },
+    { "serial", 0, "WHERE", "first serial port: stdio (default), file=FILE, pty or none",
+      set_serial },
+    { "debugcon", 0, "WHERE", "debug console at port E9h: stdio, file=FILE or none (default)",
+      set_debugcon },
+    { "device", 0, "debug-exit", "a write of V to port F4h ends the run with status (V << 1) | 1",
+      set_device },
+    { "timeout", 0, "SECONDS", "end the run after that time, with status 124", set_timeout },
+    { "no-reboot", 0, NULL, "a guest's reset ends the run, with status 0", set_no_reboot },
+    { "name", 0, "NAME", "for `doppel stat NAME`; default vm-PID", set_name },
+    { "stats", 0, "FILE", "write statistics there at the end, as JSON", set_stats },
+    { "gdb", 0, "PORT|unix:PATH",
+      "[,wait] let gdb attach; with ,wait the VM stands at its first\n"
+      "instruction until gdb lets it go",
+      set_gdb },
+    { "trace", 0, "CAT[,CAT]", "print what happens; `--trace help` lists categories", set_trace },
+    { "trace-file", 0, "FILE", "to that file instead of standard error", set_trace_file },
+    { "quiet", 'q', NULL, "only errors", set_quiet },
+    { "verbose", 'v', NULL, "also what is only of interest when something is wrong", set_verbose },
+};
+
+void run_options_help(void)
+{
+    (void)printf(
+        "Usage: doppel run --kernel FILE [OPTION]...\n"
+        "\n"
+        "  doppel run --kernel vmlinuz --initrd initramfs.cpio --append console=ttyS0\n"
+        "      a Linux kernel with its console on this terminal\n"
+        "  doppel run --kernel test.elf --device debug-exit --timeout 60\n"
+        "      a small test kernel, whose verdict is the exit status\n"
+        "  doppel run --kernel vmlinux --append 'console=ttyS0 nokaslr' --gdb 1234,wait\n"
+        "      then: gdb vmlinux -ex 'target remote :1234'\n"
+        "  doppel run --kernel vmlinuz --serial file=log --trace pio,irq --trace-file trace\n"
+        "\n"
+        "Options (--name VALUE or --name=VALUE; given twice, the last counts):\n");
+    options_help(run_opts, ARRAY_SIZE(run_opts));
+    (void)printf(
+        "\n"
+        "On a terminal the guest gets every key but Ctrl-A: Ctrl-A x ends the VM, Ctrl-A c opens\n"
+        "the monitor, Ctrl-A a sends Ctrl-A, Ctrl-A h tells this.\n"
+        "\n"
+        "Exit status: 0 the guest powered off (or reset, with --no-reboot) or the user ended it;\n"
+        "1 error of doppel or of a file it needs, or console output was lost; 2 wrong usage;\n"
+        "3 triple fault; 124 timeout; with debug-exit (V << 1) | 1.\n");
+}
+
+static int trace_help(void)
+{
+    for (unsigned i = 0; i < NR_TRACE_CATS; i++)
+        (void)printf("  %-10s %s\n", trace_name((enum trace_cat)i), trace_text((enum trace_cat)i));
+    (void)printf("  %-10s all of them\n", "all");
+    return 0;
+}
+
+int run_options_parse(struct run_options *o, int argc, char **argv, bool *help)
+{
+    int nr;
+
+    *help = false;
+    *o = (struct run_options){
+        .engine = "auto", .cpu = "host", .memory_bytes = MEMORY_DEFAULT, .serial = CHAN_STDIO
+    };
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "--trace=help") != 0 &&
+            (strcmp(argv[i], "--trace") != 0 || i + 1 >= argc || strcmp(argv[i + 1], "help") != 0))
+            continue;
+        *help = true;
+        return trace_help();
+    }
+    nr = options_parse(run_opts, ARRAY_SIZE(run_opts), o, argc, argv);
+    if (nr == OPTIONS_HELP) {
+        *help = true;
+        run_options_help();
+        return 0;
+    }
+    if (nr == OPTIONS_BAD)
+        return EXIT_USAGE;
+    if (nr > 0) {
+        log_error("run: unexpected argument '%s'; every value belongs to an option", argv[1]);
+        return EXIT_USAGE;
+    }
+    if (!o->kernel) {
+        log_error("run: --kernel FILE is missing; `doppel run --help` shows examples");
+        return EXIT_USAGE;
+    }
+    if (o->trace_file && !o->trace_mask) {
+        log_error("--trace-file '%s' without --trace: nothing would be in it", o->trace_file);
+        return EXIT_USAGE;
+    }
+    return 0;
+}
+
+/* ---- the engine ---- */
+
+static const struct engine_ops *engine_auto(void)
+{
+    for (unsigned i = 0; engines[i]; i++) {
+        char why[256] = "";
+
+        if (engines[i]->probe(why, sizeof(why)) == 0)
+            return engines[i];
+        log_debug("engine %s: %s", engines[i]->name, why);
+    }
+    log_error("no engine can run on this host; `doppel engines` tells why");
+    return NULL;
+}
+
+const struct engine_ops *run_options_engine(const struct run_options *o)
+{
+    static const char *const later[] = { "bt", "kvm" };
+    const struct engine_ops *e;
+    char why[256] = "";
+
+    if (!strcmp(o->engine, "auto"))
+        return engine_auto();
+    e = engine_find(o->engine);
+    for (unsigned i = 0; i < ARRAY_SIZE(later) && !e; i++) {
+        if (strcmp(o->engine, later[i]) != 0)
+            continue;
+        log_error("--engine %s: engine %s: not in this version; there is interp", o->engine,
+                  o->engine);
+        return NULL;
+    }
+    if (!e) {
+        log_error("--engine '%s' is unknown; it can be interp, bt, kvm or auto", o->engine);
+        return NULL;
+    }
+    if (e->probe(why, sizeof(why)) != 0) {
+        log_error("--engine %s cannot run on this host: %s", o->engine, why);
+        return NULL;
+    }
+    return e;
+}

@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Reading numbers from the command line, strictly. */
+#include <ctype.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "cli/cli.h"
+
+#define SECONDS_MAX 1e9 /* thirty years; in ns it fits 64 bits */
+
+/* Decimal digits; *end is behind them. False if there are none or too many. */
+static bool take_uint(const char *text, const char **end, uint64_t *val)
+{
+    const char *p = text;
+
+    *val = 0;
+    for (; isdigit((unsigned char)*p); p++)
+        if (__builtin_mul_overflow(*val, 10u, val) ||
+            __builtin_add_overflow(*val, (uint64_t)(*p - '0'), val))
+            return false;
+    *end = p;
+    return p != text;
+}
+
+bool value_uint(const char *text, uint64_t min, uint64_t max, uint64_t *val)
+{
+    const char *end;
+
+    return take_uint(text, &end, val) && !*end && *val >= min && *val <= max;
+}
+
+bool value_size(const char *text, uint64_t *bytes)
+{
+    static const char suffixes[] = "KMGT";
+    const char *end, *s;
+    uint64_t val;
+    unsigned shift;
+
+    if (!take_uint(text, &end, &val))
+        return false;
+    *bytes = val;
+    if (!*end)
+        return true;
+    s = strchr(suffixes, toupper((unsigned char)*end));
+    if (!s || (end[1] && strcasecmp(end + 1, "B") != 0 && strcasecmp(end + 1, "iB") != 0))
+        return false;
+    shift = 10 * (unsigned)(s - suffixes + 1);
+    *bytes = val << shift;
+    return *bytes >> shift == val;
+}
+
+bool value_seconds(const char *text, uint64_t *ns)
+{
+    char *end;
+    double s;
+
+    /* strtod() takes more than we want: signs, spaces, "inf", hexadecimal. */
+    if (text[strspn(text, "0123456789.")] || !isdigit((unsigned char)text[0]))
+        return false;
+    s = strtod(text, &end);
+    if (*end || !(s > 0) || s > SECONDS_MAX)
+        return false;
+    *ns = (uint64_t)(s * 1e9);
+    return *ns > 0;
+}
