@@ -20,3 +20,9 @@ run:
 	@tools/run-guest $(O)/doppel $(GUEST_KERNEL) $(GUEST_INITRAMFS)
 
 guest: $(GUEST_KERNEL) $(GUEST_INITRAMFS)
+
+# The command and its manual page.
+.PHONY: install
+install: all
+	install -D -m 755 $(O)/doppel $(DESTDIR)$(PREFIX)/bin/doppel
+	install -D -m 644 docs/doppel.1 $(DESTDIR)$(PREFIX)/share/man/man1/doppel.1

@@ -19,7 +19,7 @@ struct chr_ops {
     void (*accept)(struct chr *c); /* the device has room again */
     /* The last of it: ends input, waits until all is written or the reader takes nothing. */
     void (*flush)(struct chr *c);
-    void (*close)(struct chr *c);  /* flush, restore, free */
+    void (*close)(struct chr *c); /* flush, restore, free */
 };
 
 struct chr {
@@ -32,8 +32,8 @@ struct chr {
     const char *pty_name;
 };
 
-/* A device connects once; lock is the machine lock. With NULLs the device goes away: no rx runs after
- * the return. No locks of rank CHANNEL or above may be held. */
+/* A device connects once; lock is the machine lock. With NULLs the device goes away: no rx runs
+ * after the return. No locks of rank CHANNEL or above may be held. */
 void chr_connect(struct chr *c, struct lock *lock, size_t (*rx)(void *arg, const uint8_t *, size_t),
                  void *arg);
 static inline void chr_write(struct chr *c, const uint8_t *buf, size_t bytes)
@@ -75,8 +75,9 @@ const char *chr_pty_name(const struct chr *c); /* NULL: not a pty */
  * file ends input only.
  */
 struct chr *chr_open_stdio(void (*escape)(void *arg, int key), void *arg);
-/* From now on what is typed goes to take(), not to the device; NULL: back to the device. The escape key
- * works all the same. Only for the channel of chr_open_stdio(), only from escape() or take(). */
+/* From now on what is typed goes to take(), not to the device; NULL: back to the device. The escape
+ * key works all the same. Only for the channel of chr_open_stdio(), only from escape() or take().
+ */
 void chr_stdio_divert(struct chr *c, void (*take)(void *arg, const uint8_t *buf, size_t bytes),
                       void *arg);
 /* Async-signal-safe: put the terminal back as it was. Called by fatal-signal handlers. */

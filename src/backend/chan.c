@@ -17,9 +17,8 @@
 
 #include "lib/log.h"
 
-#define WRITE_BYTES    4096 /* at once: what a pipe that polls writable takes without blocking */
-#define DRAIN_LIMIT_MS 3000 /* closing waits that long for a reader that takes nothing */
-#define TTY_RETRY_MS   500
+#define WRITE_BYTES  4096 /* at once: what a pipe that polls writable takes without blocking */
+#define TTY_RETRY_MS 500
 
 struct chan {
     struct chr chr;
@@ -203,7 +202,7 @@ static void chan_drain(struct chan *ch)
     struct pollfd p = { .fd = ch->cfg.out_fd, .events = POLLOUT };
 
     while (ch->nr_out && !ch->out_failed) {
-        int n = poll(&p, 1, DRAIN_LIMIT_MS);
+        int n = poll(&p, 1, ch->cfg.drain_ms);
 
         if (n < 0 && errno == EINTR)
             continue;

@@ -13,10 +13,11 @@
 
 /* What kind of channel it is. Constant; arg is handed to its functions. */
 struct chan_config {
-    const char *name; /* for messages and the thread: "serial console" */
+    const char *name;  /* for messages and the thread: "serial console" */
     int in_fd, out_fd; /* -1: none. May be the same one. Closed by `closed`. */
     bool in_is_tty;    /* go on reading when the guest does not: the escape key must get through */
     bool out_counts;   /* losing output is an error, not only a warning: see chr_lost_output() */
+    int drain_ms;      /* closing waits that long for a reader that takes nothing */
     const char *slow;  /* what to say of a reader that is too slow */
     /* Looks at input before the device does and may take bytes out; returns how many are left. */
     size_t (*filter)(void *arg, uint8_t *buf, size_t bytes);

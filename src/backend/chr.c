@@ -132,6 +132,7 @@ struct chr *chr_open_file(const char *path)
         .name = f->name,
         .in_fd = -1,
         .out_fd = f->fd,
+        .drain_ms = 3000,
         .slow = "it cannot be written as fast as the guest writes",
         .closed = fdchr_closed,
         .arg = f,
@@ -173,6 +174,7 @@ struct chr *chr_open_pty(void)
         .name = f->name,
         .in_fd = f->fd,
         .out_fd = f->fd,
+        .drain_ms = 100, /* what nobody reads now goes with the terminal */
         .slow = "nobody reads it",
         .closed = fdchr_closed,
         .arg = f,

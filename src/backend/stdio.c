@@ -125,6 +125,7 @@ struct chr *chr_open_stdio(void (*escape)(void *arg, int key), void *arg)
         .out_fd = s->out_fd,
         .in_is_tty = tty,
         .out_counts = true,
+        .drain_ms = 3000,
         .slow = "it is read too slowly",
         /* What a script pipes in may contain any byte. */
         .filter = tty ? stdio_filter : NULL,

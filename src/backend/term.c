@@ -15,9 +15,9 @@
 #include <unistd.h>
 
 /* All that end a process by default; SIGPIPE is never raised in our threads. */
-static const int term_fatal[] = { SIGSEGV, SIGBUS, SIGILL,  SIGFPE,  SIGABRT, SIGSYS,  SIGTRAP,
-                                  SIGQUIT, SIGTERM, SIGINT, SIGHUP,  SIGXCPU, SIGXFSZ, SIGALRM,
-                                  SIGUSR1, SIGUSR2 };
+static const int term_fatal[] = { SIGSEGV, SIGBUS,  SIGILL,  SIGFPE, SIGABRT, SIGSYS,
+                                  SIGTRAP, SIGQUIT, SIGTERM, SIGINT, SIGHUP,  SIGXCPU,
+                                  SIGXFSZ, SIGALRM, SIGUSR1, SIGUSR2 };
 #define NR_FATAL ARRAY_SIZE(term_fatal)
 
 static struct {

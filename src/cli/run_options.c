@@ -301,12 +301,12 @@ static const struct opt run_opts[] = {
       set_engine },
     { "disk", 0, "path=FILE", "[,readonly]; not in this version", set_disk },
     { "net", 0, "user|tap=NAME|none", "network card; only none in this version", set_net },
-    { "serial", 0, "WHERE",
-      "first serial port: stdio (default), file=FILE, pty or none", set_serial },
+    { "serial", 0, "WHERE", "first serial port: stdio (default), file=FILE, pty or none",
+      set_serial },
     { "debugcon", 0, "WHERE", "debug console at port E9h: stdio, file=FILE or none (default)",
       set_debugcon },
-    { "device", 0, "debug-exit",
-      "a write of V to port F4h ends the run with status (V << 1) | 1", set_device },
+    { "device", 0, "debug-exit", "a write of V to port F4h ends the run with status (V << 1) | 1",
+      set_device },
     { "timeout", 0, "SECONDS", "end the run after that time, with status 124", set_timeout },
     { "no-reboot", 0, NULL, "a guest's reset ends the run, with status 0", set_no_reboot },
     { "name", 0, "NAME", "for `doppel stat NAME`; default vm-PID", set_name },
@@ -318,8 +318,7 @@ static const struct opt run_opts[] = {
     { "trace", 0, "CAT[,CAT]", "print what happens; `--trace help` lists categories", set_trace },
     { "trace-file", 0, "FILE", "to that file instead of standard error", set_trace_file },
     { "quiet", 'q', NULL, "only errors", set_quiet },
-    { "verbose", 'v', NULL, "also what is only of interest when something is wrong",
-      set_verbose },
+    { "verbose", 'v', NULL, "also what is only of interest when something is wrong", set_verbose },
 };
 
 void run_options_help(void)
@@ -350,8 +349,7 @@ void run_options_help(void)
 static int trace_help(void)
 {
     for (unsigned i = 0; i < NR_TRACE_CATS; i++)
-        (void)printf("  %-10s %s\n", trace_name((enum trace_cat)i),
-                     trace_text((enum trace_cat)i));
+        (void)printf("  %-10s %s\n", trace_name((enum trace_cat)i), trace_text((enum trace_cat)i));
     (void)printf("  %-10s all of them\n", "all");
     return 0;
 }
@@ -361,10 +359,9 @@ int run_options_parse(struct run_options *o, int argc, char **argv, bool *help)
     int nr;
 
     *help = false;
-    *o = (struct run_options){ .engine = "auto",
-                               .cpu = "host",
-                               .memory_bytes = MEMORY_DEFAULT,
-                               .serial = CHAN_STDIO };
+    *o = (struct run_options){
+        .engine = "auto", .cpu = "host", .memory_bytes = MEMORY_DEFAULT, .serial = CHAN_STDIO
+    };
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--trace=help") != 0 &&
             (strcmp(argv[i], "--trace") != 0 || i + 1 >= argc || strcmp(argv[i + 1], "help") != 0))

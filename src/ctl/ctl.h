@@ -29,12 +29,14 @@ void ctl_close(struct ctl *c);
 
 /*
  * One request line, without its newline, as the server takes it; the answer line is malloc'ed. The
- * protocol is JSON: {"do": "stat"} gives {"ok": true, "result": ...} or {"ok": false, "error": ...}.
+ * protocol is JSON: {"do": "stat"} gives {"ok": true, "result": ...} or {"ok": false, "error":
+ * ...}.
  */
 char *ctl_answer(struct vm *vm, const char *line, size_t bytes);
 
 /* ---- client (client.c) ---- */
-/* Sends {"do": what} to the VM and returns the "result" as JSON text, malloc'ed; NULL after a message. */
+/* Sends {"do": what} to the VM and returns the "result" as JSON text, malloc'ed; NULL after a
+ * message. */
 char *ctl_request(const char *name, const char *what);
 /* Names of the VMs that live, one call of fn each. Returns how many. */
 unsigned ctl_list(void (*fn)(void *arg, const char *name), void *arg);
@@ -57,9 +59,9 @@ void trace_out_close(struct trace_out *o);
 /* ---- gdb stub (gdb.c) ---- */
 struct gdb;
 struct gdb_config {
-    uint16_t port;          /* on 127.0.0.1, or ... */
-    const char *unix_path;  /* ... when not NULL */
-    bool wait;              /* the VM stands still until gdb lets it go */
+    uint16_t port;         /* on 127.0.0.1, or ... */
+    const char *unix_path; /* ... when not NULL */
+    bool wait;             /* the VM stands still until gdb lets it go */
 };
 /* Between vm_create() and vm_start(). */
 int gdb_open(struct vm *vm, const struct gdb_config *cfg, struct gdb **out) MUST_CHECK;

@@ -112,9 +112,9 @@ static const struct gdb_bp *gdb_find_bp(const struct gdb *g, const struct gdb_hi
 /* "T05thread:1;watch:ffff...;" */
 static void gdb_tell_stop(struct gdb *g, unsigned signal, unsigned cpu, const struct gdb_hit *hit)
 {
-    static const char *const watch[NR_BP_TYPES] = { [BP_WRITE] = "watch",
-                                                    [BP_READ] = "rwatch",
-                                                    [BP_ACCESS] = "awatch" };
+    static const char *const watch[NR_BP_TYPES] = {
+        [BP_WRITE] = "watch", [BP_READ] = "rwatch", [BP_ACCESS] = "awatch"
+    };
     const struct gdb_bp *bp = hit ? gdb_find_bp(g, hit) : NULL;
     char text[96], more[48] = "";
 

@@ -306,11 +306,12 @@ static bool cmd_signal(struct gdb *g, const char *p, const char *end)
     return go_on(g, p, step);
 }
 
-/* vCont;action[:thread]...: for each vCPU the first action that names it, or names all. */
+/* vCont;action[:thread]...: for each vCPU the first action that names it, or names all. A vCPU that
+ * none names goes on: all stand still or none does. */
 static bool cmd_vcont(struct gdb *g, const char *p)
 {
     unsigned nr = vm_nr_vcpus(g->vm);
-    bool given[NR_ACTIONS] = { false }, step[NR_ACTIONS] = { false };
+    bool given[NR_ACTIONS] = { false }, step[NR_ACTIONS] = { false }, any = false;
 
     while (gdb_take_char(&p, ';')) {
         char action = *p ? *p++ : 0;
@@ -326,11 +327,11 @@ static bool cmd_vcont(struct gdb *g, const char *p)
         for (unsigned i = 0; i < MIN(nr, NR_ACTIONS); i++) {
             if (given[i] || (cpu != nr && cpu != i))
                 continue;
-            given[i] = true;
+            given[i] = any = true;
             step[i] = action == 's' || action == 'S';
         }
     }
-    if (*p) {
+    if (*p || !any) {
         gdb_error(g, EINVAL);
         return true;
     }
@@ -423,13 +424,17 @@ static const struct {
     char letter;
     bool (*run)(struct gdb *g, const char *p, const char *end);
 } commands[] = {
-    { '?', cmd_why },       { 'C', cmd_signal },       { 'D', cmd_detach },
-    { 'G', cmd_write_regs }, { 'H', cmd_thread },      { 'M', cmd_write_mem },
-    { 'P', cmd_write_reg }, { 'Q', cmd_set },          { 'S', cmd_signal },
-    { 'T', cmd_alive },     { 'X', cmd_write_binary }, { 'Z', cmd_insert_bp },
-    { 'c', cmd_continue },  { 'g', cmd_read_regs },    { 'k', cmd_kill },
-    { 'm', cmd_read_mem },  { 'p', cmd_read_reg },     { 'q', cmd_query },
-    { 's', cmd_step },      { 'v', cmd_v },            { 'z', cmd_remove_bp },
+    { '?', cmd_why },          { 'C', cmd_signal },
+    { 'D', cmd_detach },       { 'G', cmd_write_regs },
+    { 'H', cmd_thread },       { 'M', cmd_write_mem },
+    { 'P', cmd_write_reg },    { 'Q', cmd_set },
+    { 'S', cmd_signal },       { 'T', cmd_alive },
+    { 'X', cmd_write_binary }, { 'Z', cmd_insert_bp },
+    { 'c', cmd_continue },     { 'g', cmd_read_regs },
+    { 'k', cmd_kill },         { 'm', cmd_read_mem },
+    { 'p', cmd_read_reg },     { 'q', cmd_query },
+    { 's', cmd_step },         { 'v', cmd_v },
+    { 'z', cmd_remove_bp },
 };
 
 bool gdb_command(struct gdb *g, const char *p, const char *end)

@@ -41,14 +41,38 @@ struct reg {
     uint32_t arg;
 };
 
-#define GPR(n, r)  { n, "int64", NULL, CORE, KIND_GPR, 8, r }
-#define PTR(n, r)  { n, "data_ptr", NULL, CORE, KIND_GPR, 8, r }
-#define SEG(n, s)  { n, "int32", NULL, CORE, KIND_SEG, 4, s }
-#define ST(i)      { "st" #i, "i387_ext", NULL, CORE, KIND_ST, 10, i }
-#define FPU(n, r)  { n, "int", "float", CORE, KIND_FPU, 4, r }
-#define XMM(i)     { "xmm" #i, "vec128", NULL, SSE, KIND_XMM, 16, i }
-#define YMMH(i)    { "ymm" #i "h", "uint128", NULL, AVX, KIND_YMMH, 16, i }
-#define SYS(n, k, field) { n, "uint64", "system", SYSTEM, k, 8, offsetof(struct cpu, field) }
+#define GPR(n, r)                              \
+    {                                          \
+        n, "int64", NULL, CORE, KIND_GPR, 8, r \
+    }
+#define PTR(n, r)                                 \
+    {                                             \
+        n, "data_ptr", NULL, CORE, KIND_GPR, 8, r \
+    }
+#define SEG(n, s)                              \
+    {                                          \
+        n, "int32", NULL, CORE, KIND_SEG, 4, s \
+    }
+#define ST(i)                                           \
+    {                                                   \
+        "st" #i, "i387_ext", NULL, CORE, KIND_ST, 10, i \
+    }
+#define FPU(n, r)                               \
+    {                                           \
+        n, "int", "float", CORE, KIND_FPU, 4, r \
+    }
+#define XMM(i)                                         \
+    {                                                  \
+        "xmm" #i, "vec128", NULL, SSE, KIND_XMM, 16, i \
+    }
+#define YMMH(i)                                              \
+    {                                                        \
+        "ymm" #i "h", "uint128", NULL, AVX, KIND_YMMH, 16, i \
+    }
+#define SYS(n, k, field)                                                 \
+    {                                                                    \
+        n, "uint64", "system", SYSTEM, k, 8, offsetof(struct cpu, field) \
+    }
 
 /* Order is gdb's: it knows the first 57 by number. Features must not be mixed. */
 static const struct reg regs[] = {
@@ -368,9 +392,12 @@ static const struct {
     [CORE] = { "org.gnu.gdb.i386.core",
                "<flags id=\"i386_eflags\" size=\"4\">"
                "<field name=\"CF\" start=\"0\" end=\"0\"/><field name=\"\" start=\"1\" end=\"1\"/>"
-               "<field name=\"PF\" start=\"2\" end=\"2\"/><field name=\"AF\" start=\"4\" end=\"4\"/>"
-               "<field name=\"ZF\" start=\"6\" end=\"6\"/><field name=\"SF\" start=\"7\" end=\"7\"/>"
-               "<field name=\"TF\" start=\"8\" end=\"8\"/><field name=\"IF\" start=\"9\" end=\"9\"/>"
+               "<field name=\"PF\" start=\"2\" end=\"2\"/><field name=\"AF\" start=\"4\" "
+               "end=\"4\"/>"
+               "<field name=\"ZF\" start=\"6\" end=\"6\"/><field name=\"SF\" start=\"7\" "
+               "end=\"7\"/>"
+               "<field name=\"TF\" start=\"8\" end=\"8\"/><field name=\"IF\" start=\"9\" "
+               "end=\"9\"/>"
                "<field name=\"DF\" start=\"10\" end=\"10\"/>"
                "<field name=\"OF\" start=\"11\" end=\"11\"/>"
                "<field name=\"IOPL\" start=\"12\" end=\"13\"/>"
@@ -397,7 +424,8 @@ static const struct {
               "<field name=\"IE\" start=\"0\" end=\"0\"/><field name=\"DE\" start=\"1\" end=\"1\"/>"
               "<field name=\"ZE\" start=\"2\" end=\"2\"/><field name=\"OE\" start=\"3\" end=\"3\"/>"
               "<field name=\"UE\" start=\"4\" end=\"4\"/><field name=\"PE\" start=\"5\" end=\"5\"/>"
-              "<field name=\"DAZ\" start=\"6\" end=\"6\"/><field name=\"IM\" start=\"7\" end=\"7\"/>"
+              "<field name=\"DAZ\" start=\"6\" end=\"6\"/><field name=\"IM\" start=\"7\" "
+              "end=\"7\"/>"
               "<field name=\"DM\" start=\"8\" end=\"8\"/><field name=\"ZM\" start=\"9\" end=\"9\"/>"
               "<field name=\"OM\" start=\"10\" end=\"10\"/>"
               "<field name=\"UM\" start=\"11\" end=\"11\"/>"

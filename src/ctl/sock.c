@@ -10,8 +10,8 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#define BACKLOG        8
-#define SEND_LIMIT_S   1
+#define BACKLOG      8
+#define SEND_LIMIT_S 1
 
 static int sock_fail(int fd)
 {

@@ -101,7 +101,7 @@ static char *stat_render(const char *stats_json, bool all)
         json_array_foreach(json_object_get(top, "vcpus"), i, v)
         {
             if (all)
-                stat_vcpu(f, v, stat_number(top, "seconds"));
+                stat_vcpu(f, v, stat_number(top, "guest_seconds")); /* pauses do not count */
         }
         (void)fclose(f);
     }

@@ -29,8 +29,7 @@ static inline bool trace_on(const struct trace *t, enum trace_cat cat)
     return unlikely(t && t->mask >> cat & 1);
 }
 
-void trace_emit(const struct trace *t, enum trace_cat cat, const char *fmt, ...)
-    PRINTF_LIKE(3, 4);
+void trace_emit(const struct trace *t, enum trace_cat cat, const char *fmt, ...) PRINTF_LIKE(3, 4);
 
 /* trace(t, PIO, "out %#x", port): arguments are evaluated only when it is on. */
 #define trace(t, id, ...)                           \

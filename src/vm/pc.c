@@ -208,7 +208,8 @@ static int pc_add_com1(struct pc *pc, struct bus *bus)
 
 static void pc_del_com1(struct pc *pc)
 {
-    chr_connect(pc->vm->cfg.serial, NULL, NULL, NULL); /* its thread may be about to call the UART */
+    chr_connect(pc->vm->cfg.serial, NULL, NULL,
+                NULL); /* its thread may be about to call the UART */
     uart_fini(&pc->com1);
 }
 

@@ -16,9 +16,9 @@ static const char *const stats_states[] = {
 };
 
 static const char *const stats_reasons[] = {
-    [STOP_NONE] = "none",        [STOP_POWEROFF] = "power off", [STOP_RESET] = "reset",
-    [STOP_TRIPLE] = "triple fault", [STOP_EXIT] = "debug exit", [STOP_TIMEOUT] = "timeout",
-    [STOP_USER] = "user",        [STOP_ERROR] = "error",
+    [STOP_NONE] = "none",           [STOP_POWEROFF] = "power off", [STOP_RESET] = "reset",
+    [STOP_TRIPLE] = "triple fault", [STOP_EXIT] = "debug exit",    [STOP_TIMEOUT] = "timeout",
+    [STOP_USER] = "user",           [STOP_ERROR] = "error",
 };
 
 const char *vm_state_text(enum vm_state s)
@@ -60,10 +60,9 @@ static json_t *stats_vcpus(struct vm *vm)
     for (unsigned i = 0; i < vm->nr_vcpus; i++) {
         const struct vcpu *v = vm->vcpus[i].v;
 
-        (void)json_array_append_new(vcpus, json_pack("{s:i, s:I, s:o}", "id", (int)i,
-                                                     "instructions",
-                                                     (json_int_t)stats_peek(&v->nr_insns), "exits",
-                                                     stats_exits(v)));
+        (void)json_array_append_new(
+            vcpus, json_pack("{s:i, s:I, s:o}", "id", (int)i, "instructions",
+                             (json_int_t)stats_peek(&v->nr_insns), "exits", stats_exits(v)));
     }
     return vcpus;
 }
@@ -77,14 +76,13 @@ char *vm_stats_json(struct vm *vm)
     char *text;
 
     /* Written before the state became VM_STOPPED, constant since. */
-    top = json_pack("{s:s, s:s, s:s, s:s, s:s, s:i, s:f, s:f, s:I, s:b}", "name", vm->name,
-                    "engine", vm->cfg.engine->name, "cpu", vm->model.name, "state",
-                    vm_state_text(state), "reason",
-                    vm_stop_text(state == VM_STOPPED ? vm->why : STOP_NONE), "status",
-                    state == VM_STOPPED ? vm_exit_status(vm->why, vm->status) : 0, "seconds",
-                    seconds, "guest_seconds",
-                    (double)clock_now_ns(bus_clock(vm->bus)) / 1e9, "memory_bytes",
-                    (json_int_t)vm->cfg.boot.ram_bytes, "timed", vm->cfg.time_exits);
+    top =
+        json_pack("{s:s, s:s, s:s, s:s, s:s, s:i, s:f, s:f, s:I, s:b}", "name", vm->name, "engine",
+                  vm->cfg.engine->name, "cpu", vm->model.name, "state", vm_state_text(state),
+                  "reason", vm_stop_text(state == VM_STOPPED ? vm->why : STOP_NONE), "status",
+                  state == VM_STOPPED ? vm_exit_status(vm->why, vm->status) : 0, "seconds", seconds,
+                  "guest_seconds", (double)clock_now_ns(bus_clock(vm->bus)) / 1e9, "memory_bytes",
+                  (json_int_t)vm->cfg.boot.ram_bytes, "timed", vm->cfg.time_exits);
     if (!top)
         return NULL;
     (void)json_object_set_new(top, "vcpus", stats_vcpus(vm));

@@ -65,7 +65,7 @@ void vm_set_debug_hook(struct vm *vm, void (*hook)(void *arg, struct vcpu *v), v
 /* The process's exit status for a stop, as documented in doppel(1): 0, 1, 3, 124, debug-exit's. */
 int vm_exit_status(enum stop_reason why, int status);
 
-const char *vm_state_text(enum vm_state s);        /* "running" */
+const char *vm_state_text(enum vm_state s);     /* "running" */
 const char *vm_stop_text(enum stop_reason why); /* "power off" */
 
 /* Exit counts and times and instruction counts of all vCPUs as JSON text (one object); malloc'ed,

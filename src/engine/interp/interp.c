@@ -13,6 +13,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "lib/trace.h"
+
 /* ---- running ---- */
 
 static void enter_page(struct ivcpu *v, uint64_t rip, uint64_t lin)
@@ -80,6 +82,9 @@ static bool deliver(struct ivcpu *v, enum run_result *res)
     struct cpu *c = CPU(v);
 
     v->vc.nr_exits[EXIT_EXCEPTION]++;
+    trace(v->vm->evm.cfg.trace, EXC, "vcpu%u exception %u error %#x address %#llx at %#x:%#llx",
+          c->id, c->exc.vector, c->exc.err, (unsigned long long)c->exc.addr, c->seg[SEG_CS].sel,
+          (unsigned long long)c->rip);
     if (cpu_deliver(c) == STEP_NEXT && c->activity != CPU_SHUTDOWN)
         return !v->vc.dbg.step || debug_stop(v, GVA(c->rip), res);
     v->vc.nr_exits[EXIT_TRIPLE]++;

@@ -7,6 +7,8 @@
  */
 #include "engine/interp/handlers.h"
 
+#include "lib/trace.h"
+
 #define HANDLER(name) static const struct op *name(struct ivcpu *v, const struct op *op)
 /* SDM 2: "#GP(0) If the current privilege level is not 0." */
 #define NEED_CPL0(v, op)                \
@@ -151,6 +153,8 @@ HANDLER(cpuid)
     struct cpuid_regs r;
 
     cpu_cpuid(c, (uint32_t)c->gpr[RAX], (uint32_t)c->gpr[RCX], &r);
+    trace(v->vm->evm.cfg.trace, CPUID, "vcpu%u leaf %#x.%#x -> %08x %08x %08x %08x", c->id,
+          (uint32_t)c->gpr[RAX], (uint32_t)c->gpr[RCX], r.eax, r.ebx, r.ecx, r.edx);
     c->gpr[RAX] = r.eax;
     c->gpr[RBX] = r.ebx;
     c->gpr[RCX] = r.ecx;
@@ -216,6 +220,11 @@ HANDLER(rdmsr)
     sync_rip(v, op);
     st = cpu_rdmsr(c, (uint32_t)c->gpr[RCX], &x);
     if (st == STEP_NEXT)
+        trace(v->vm->evm.cfg.trace, MSR, "vcpu%u rdmsr %#x -> %#llx", c->id, (uint32_t)c->gpr[RCX],
+              (unsigned long long)x);
+    else
+        trace(v->vm->evm.cfg.trace, MSR, "vcpu%u rdmsr %#x faults", c->id, (uint32_t)c->gpr[RCX]);
+    if (st == STEP_NEXT)
         set_edx_eax(c, x);
     vcpu_exit_end(&v->vc, EXIT_MSR, t);
     return leave_step(v, op, st);
@@ -229,6 +238,8 @@ HANDLER(wrmsr)
 
     sync_rip(v, op);
     st = cpu_wrmsr(c, (uint32_t)c->gpr[RCX], edx_eax(c));
+    trace(v->vm->evm.cfg.trace, MSR, "vcpu%u wrmsr %#x <- %#llx%s", c->id, (uint32_t)c->gpr[RCX],
+          (unsigned long long)edx_eax(c), st == STEP_FAULT ? " faults" : "");
     vcpu_exit_end(&v->vc, EXIT_MSR, t);
     return leave_step(v, op, st);
 }

@@ -81,7 +81,8 @@ static uint64_t measure_tsc(void)
     return (uint32_t)start / ms;
 }
 
-/* The host may take the CPU away in a measurement, which makes it longer: the shortest of some is the best. */
+/* The host may take the CPU away in a measurement, which makes it longer: the shortest of some is
+ * the best. */
 uint64_t tsc_per_ms(void)
 {
     static uint64_t ticks;
@@ -97,7 +98,8 @@ uint64_t tsc_per_ms(void)
     return ticks;
 }
 
-bool expect_time(const struct where *at, measure_fn *measure, uint32_t want_us, unsigned percent, const char *what)
+bool expect_time(const struct where *at, measure_fn *measure, uint32_t want_us, unsigned percent,
+                 const char *what)
 {
     uint32_t us = 0;
 

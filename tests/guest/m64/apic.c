@@ -1,22 +1,23 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Local APIC: identity, interrupts to oneself, priorities, errors, destinations, the timer in its three modes, x2APIC.
- * SDM 3, "Advanced Programmable Interrupt Controller (APIC)".
+ * Local APIC: identity, interrupts to oneself, priorities, errors, destinations, the timer in its
+ * three modes, x2APIC. SDM 3, "Advanced Programmable Interrupt Controller (APIC)".
  */
 #include "guest.h"
 
-#define ICR_LOGICAL (1u << 11)
-#define ICR_SELF (1u << 18)
-#define ICR_ALL (2u << 18)
-#define ICR_OTHERS (3u << 18)
-#define ICR_LOWEST (1u << 8)
-#define LVT_MASKED (1u << 16)
-#define LVT_PERIODIC (1u << 17)
-#define LVT_DEADLINE (2u << 17)
-#define ESR_ILLEGAL_VECTOR (3u << 5) /* sent or received; of one to itself the manual allows both */
-#define BASE_X2 (1u << 10)
-#define BASE_ENABLE (1u << 11)
-#define X2(reg) (MSR_X2APIC + ((reg) >> 4))
+#define ICR_LOGICAL        (1u << 11)
+#define ICR_SELF           (1u << 18)
+#define ICR_ALL            (2u << 18)
+#define ICR_OTHERS         (3u << 18)
+#define ICR_LOWEST         (1u << 8)
+#define LVT_MASKED         (1u << 16)
+#define LVT_PERIODIC       (1u << 17)
+#define LVT_DEADLINE       (2u << 17)
+#define ESR_ILLEGAL_VECTOR (3u << 5) /* sent or received; of one to itself the manual allows both \
+                                      */
+#define BASE_X2            (1u << 10)
+#define BASE_ENABLE        (1u << 11)
+#define X2(reg)            (MSR_X2APIC + ((reg) >> 4))
 
 static volatile unsigned nr;
 static uint8_t order[16];
@@ -91,7 +92,8 @@ static void priorities(void)
     send_self(0x51);
     window();
     EXPECT_EQ(nr, 4, "four at once");
-    EXPECT(order[0] == 0x61 && order[1] == 0x51 && order[2] == 0x45 && order[3] == 0x41, "highest vector first");
+    EXPECT(order[0] == 0x61 && order[1] == 0x51 && order[2] == 0x45 && order[3] == 0x41,
+           "highest vector first");
     nr = 0;
     apic_write(APIC_TPR, 0x50);
     EXPECT_EQ(apic_read(APIC_PPR), 0x50, "PPR follows TPR");
@@ -341,7 +343,8 @@ static void software_disable(void)
     apic_write(APIC_LVT_TIMER, 0x51);
     apic_write(APIC_SVR, 0xff);
     tcg_deviates("leaves them");
-    EXPECT_EQ(apic_read(APIC_LVT_TIMER) & LVT_MASKED, LVT_MASKED, "software disable masks the LVTs");
+    EXPECT_EQ(apic_read(APIC_LVT_TIMER) & LVT_MASKED, LVT_MASKED,
+              "software disable masks the LVTs");
     apic_write(APIC_LVT_TIMER, 0x51);
     tcg_deviates("lets it be unmasked");
     EXPECT_EQ(apic_read(APIC_LVT_TIMER) & LVT_MASKED, LVT_MASKED, "for good");
@@ -407,12 +410,14 @@ static void x2apic(void)
         t = try(read_msr, cases[i].msr, 0);
         EXPECT_TRAP(&t, cases[i].read ? VEC_NONE : VEC_GP, 0, "x2APIC: read of %s", cases[i].what);
         t = try(write_msr, cases[i].msr, cases[i].val);
-        EXPECT_TRAP(&t, cases[i].write ? VEC_NONE : VEC_GP, 0, "x2APIC: write of %s", cases[i].what);
+        EXPECT_TRAP(&t, cases[i].write ? VEC_NONE : VEC_GP, 0, "x2APIC: write of %s",
+                    cases[i].what);
     }
     window();
     nr = 0;
     EXPECT_EQ(rdmsr(X2(APIC_ID)), cpuid(0xb, 0).d, "x2APIC ID is CPUID's");
-    EXPECT_EQ(rdmsr(X2(APIC_LDR)), 1u << (rdmsr(X2(APIC_ID)) & 15) | (rdmsr(X2(APIC_ID)) >> 4) << 16,
+    EXPECT_EQ(rdmsr(X2(APIC_LDR)),
+              1u << (rdmsr(X2(APIC_ID)) & 15) | (rdmsr(X2(APIC_ID)) >> 4) << 16,
               "LDR follows from it");
     wrmsr(0x83f, 0x51);
     window();

@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * PIT, RTC, HPET and ACPI PM timer: their modes and registers, and that all of them agree with the TSC about how long a while is.
+ * PIT, RTC, HPET and ACPI PM timer: their modes and registers, and that all of them agree with the
+ * TSC about how long a while is.
  */
 #include "guest.h"
 
-#define PIT_HZ 1193182u
-#define HPET_AT 0xfed00000ul
+#define PIT_HZ        1193182u
+#define HPET_AT       0xfed00000ul
 #define PM_TIMER_PORT 0x608
-#define PM_TIMER_HZ 3579545u
-#define RED_MASKED (1u << 16)
+#define PM_TIMER_HZ   3579545u
+#define RED_MASKED    (1u << 16)
 
 static volatile unsigned nr;
 
@@ -76,7 +77,8 @@ static uint32_t pit_ms(void)
     uint64_t start = rdtsc();
 
     delay_us(1000);
-    return (uint32_t)((uint64_t)((a - pit_latch(2)) & 0xffff) * 1000000 / PIT_HZ * 1000 / tsc_to_us(rdtsc() - start));
+    return (uint32_t)((uint64_t)((a - pit_latch(2)) & 0xffff) * 1000000 / PIT_HZ * 1000 /
+                      tsc_to_us(rdtsc() - start));
 }
 
 static uint32_t square_edges(void)
@@ -147,7 +149,8 @@ static void pit_channel_2(void)
     delay_us(50);
     a = pit_latch(2);
     tcg_deviates("has no BCD");
-    EXPECT((a & 15) <= 9 && (a >> 4 & 15) <= 9 && (a >> 8 & 15) <= 9 && a <= 0x1000, "PIT: BCD counts in decimal");
+    EXPECT((a & 15) <= 9 && (a >> 4 & 15) <= 9 && (a >> 8 & 15) <= 9 && a <= 0x1000,
+           "PIT: BCD counts in decimal");
 
     pit_load(2, 2, 0x4000);
     outb(0x43, 0xc8); /* read-back: count and status of channel 2 */
@@ -249,8 +252,10 @@ static void rtc_time(void)
 
     EXPECT_EQ(b & 0x06, 0x02, "RTC: 24 hours, BCD");
     EXPECT_EQ(cmos_read(0x0d) & 0x80, 0x80, "RTC: valid");
-    EXPECT(from_bcd(read_settled(4)) < 24 && from_bcd(read_settled(2)) < 60, "RTC: hours and minutes");
-    EXPECT(from_bcd(read_settled(7)) - 1 < 31 && from_bcd(read_settled(8)) - 1 < 12, "RTC: day and month");
+    EXPECT(from_bcd(read_settled(4)) < 24 && from_bcd(read_settled(2)) < 60,
+           "RTC: hours and minutes");
+    EXPECT(from_bcd(read_settled(7)) - 1 < 31 && from_bcd(read_settled(8)) - 1 < 12,
+           "RTC: day and month");
     EXPECT_EQ(read_settled(0x32), 0x20, "RTC: century");
 
     EXPECT_TIME(rtc_second, 1000000, 3, "RTC: a second is a second");
@@ -380,7 +385,9 @@ static uint32_t hpet_periods(void)
     uint64_t start;
 
     settle();
-    hpet_write(0x100, 0x14c); /* periodic; the next write sets the comparator, the one after it the period */
+    hpet_write(
+        0x100,
+        0x14c); /* periodic; the next write sets the comparator, the one after it the period */
     hpet_write(0x108, hpet_read(0xf0) + 5 * hpet_ms);
     hpet_write(0x108, 5 * hpet_ms);
     start = rdtsc();
