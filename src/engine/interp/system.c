@@ -220,8 +220,8 @@ HANDLER(rdmsr)
     sync_rip(v, op);
     st = cpu_rdmsr(c, (uint32_t)c->gpr[RCX], &x);
     if (st == STEP_NEXT)
-        trace(v->vm->evm.cfg.trace, MSR, "vcpu%u rdmsr %#x -> %#llx", c->id,
-              (uint32_t)c->gpr[RCX], (unsigned long long)x);
+        trace(v->vm->evm.cfg.trace, MSR, "vcpu%u rdmsr %#x -> %#llx", c->id, (uint32_t)c->gpr[RCX],
+              (unsigned long long)x);
     else
         trace(v->vm->evm.cfg.trace, MSR, "vcpu%u rdmsr %#x faults", c->id, (uint32_t)c->gpr[RCX]);
     if (st == STEP_NEXT)
