@@ -64,12 +64,17 @@ static void term_make_raw(void)
  */
 static void term_on_fatal(int sig, siginfo_t *info, void *uctx)
 {
+    bool again = false;
+
     (void)uctx;
     term_restore();
-    for (unsigned i = 0; i < NR_FATAL; i++)
-        if (term_fatal[i] == sig)
-            (void)sigaction(sig, &term_state.old_fatal[i], NULL);
-    if (info->si_code <= 0) /* sent by a process, ourselves included */
+    for (unsigned i = 0; i < NR_FATAL; i++) {
+        if (term_fatal[i] != sig)
+            continue;
+        (void)sigaction(sig, &term_state.old_fatal[i], NULL);
+        again = i < NR_FAULTS && info->si_code > 0; /* not just sent by kill() */
+    }
+    if (!again)
         (void)raise(sig);
 }
 
