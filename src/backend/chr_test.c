@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Channels: bytes come through, a device that has no room gets them later, failures are survived.
  */
-
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -4,9 +4,12 @@
 
 #include <setjmp.h>
 #include <stdarg.h>
-#include <stdlib.h>
+#include <stddef.h>
+#include <stdint.h>
 
 #include <cmocka.h>
+
+#include <stdlib.h>
 
 static uint8_t mem[0x110000];
 

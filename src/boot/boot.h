@@ -2,7 +2,8 @@
 /*
  * Kernel loaders and the tables firmware would have left: E820, ACPI, SMBIOS, MP table.
  *
- * Image files are hostile: every offset and length is checked, and a refusal names the file, the field and the value.
+ * Image files are hostile: every offset and length is checked, and a refusal names the file, the
+ * field and the value.
  */
 #ifndef BOOT_BOOT_H
 #define BOOT_BOOT_H
@@ -11,35 +12,37 @@
 #include "mmu/mmu.h"
 
 /* Where things are in guest-physical memory. Kept below 1 MB where old kernels look for them. */
-#define BOOT_GDT_AT 0x500ull
-#define BOOT_START_INFO_AT 0x6000ull  /* PVH hvm_start_info, modules, memmap; multiboot info */
-#define BOOT_ZERO_PAGE_AT 0x7000ull   /* struct boot_params */
-#define BOOT_STACK_AT 0x8ff0ull
-#define BOOT_PML4_AT 0x9000ull        /* and the following: identity map of the first 4 GB */
-#define BOOT_CMDLINE_AT 0x20000ull
-#define BOOT_CMDLINE_MAX 0x10000u
-#define BOOT_EBDA_AT 0x9fc00ull       /* RSDP pointer area, MP floating pointer */
-#define BOOT_BIOS_AT 0xe0000ull       /* ROM area: RSDP, ACPI tables, SMBIOS (RAM, reserved in E820) */
-#define BOOT_BIOS_BYTES 0x20000u
-#define BOOT_KERNEL_AT 0x100000ull
+#define BOOT_GDT_AT        0x500ull
+#define BOOT_START_INFO_AT 0x6000ull /* PVH hvm_start_info, modules, memmap; multiboot info */
+#define BOOT_ZERO_PAGE_AT  0x7000ull /* struct boot_params */
+#define BOOT_STACK_AT      0x8ff0ull
+#define BOOT_PML4_AT       0x9000ull /* and the following: identity map of the first 4 GB */
+#define BOOT_CMDLINE_AT    0x20000ull
+#define BOOT_CMDLINE_MAX   0x10000u
+#define BOOT_EBDA_AT       0x9fc00ull /* RSDP pointer area, MP floating pointer */
+#define BOOT_BIOS_AT       0xe0000ull /* ROM area: RSDP, ACPI tables, SMBIOS (RAM, reserved in E820) */
+#define BOOT_BIOS_BYTES    0x20000u
+#define BOOT_KERNEL_AT     0x100000ull
 
 /* The PC's memory holes. RAM is [0, low) and [4 GB, 4 GB + high). */
-#define PC_LOW_RAM_MAX 0xc0000000ull
-#define PC_ECAM_AT 0xe0000000ull   /* 256 buses would be 256 MB; doppel has one bus segment of 256 */
-#define PC_ECAM_BYTES 0x10000000ull
-#define PC_PCI_MMIO_AT 0xc0000000ull /* 32-bit BARs */
+#define PC_LOW_RAM_MAX    0xc0000000ull
+#define PC_ECAM_AT        0xe0000000ull /* 256 buses would be 256 MB; doppel has one bus segment of 256 \
+                                         */
+#define PC_ECAM_BYTES     0x10000000ull
+#define PC_PCI_MMIO_AT    0xc0000000ull /* 32-bit BARs */
 #define PC_PCI_MMIO_BYTES 0x20000000ull
-#define PC_PCI_MMIO64_AT 0x800000000ull /* 64-bit BARs, above RAM when RAM is larger */
-#define PC_IOAPIC_AT 0xfec00000ull
-#define PC_HPET_AT 0xfed00000ull
-#define PC_LAPIC_AT 0xfee00000ull
-#define PC_ACPI_PM_PORT 0x600u     /* PM1a event (4), control (2) at +4, PM timer (4) at +8, GPE0 at +0x10 */
-#define PC_SCI_GSI 9u
-#define PC_S5_SLP_TYP 5u /* SLP_TYP that means "off" in PM1a control */
-#define PC_IOAPIC_ID 0u
+#define PC_PCI_MMIO64_AT  0x800000000ull /* 64-bit BARs, above RAM when RAM is larger */
+#define PC_IOAPIC_AT      0xfec00000ull
+#define PC_HPET_AT        0xfed00000ull
+#define PC_LAPIC_AT       0xfee00000ull
+#define PC_ACPI_PM_PORT \
+    0x600u /* PM1a event (4), control (2) at +4, PM timer (4) at +8, GPE0 at +0x10 */
+#define PC_SCI_GSI      9u
+#define PC_S5_SLP_TYP   5u /* SLP_TYP that means "off" in PM1a control */
+#define PC_IOAPIC_ID    0u
 #define PC_PCI_INTX_GSI 16u /* four lines; pin p (0: INTA#) of device d is (d + p) % 4 of them */
-#define PC_RESET_PORT 0xcf9u
-#define PC_FW_CFG_PORT 0x510u
+#define PC_RESET_PORT   0xcf9u
+#define PC_FW_CFG_PORT  0x510u
 
 enum e820_type { E820_RAM = 1, E820_RESERVED = 2, E820_ACPI = 3, E820_NVS = 4 };
 struct e820_entry {
@@ -63,12 +66,15 @@ struct boot_map {
 
 /* The memory map of a machine with that much RAM (RAM, EBDA, BIOS area, ECAM, APICs reserved). */
 void boot_map_init(struct boot_map *map, uint64_t ram_bytes);
-/* Writes ACPI (RSDP, XSDT, FADT, FACS, MADT, HPET, MCFG, DSDT), SMBIOS 3 and the MP table; fills map->rsdp etc. 0 or -errno. */
+/* Writes ACPI (RSDP, XSDT, FADT, FACS, MADT, HPET, MCFG, DSDT), SMBIOS 3 and the MP table; fills
+ * map->rsdp etc. 0 or -errno. */
 int boot_tables(struct mmu *m, const struct boot_config *cfg, struct boot_map *map) MUST_CHECK;
 /*
- * Recognises the image (bzImage, ELF64 with a PVH note, multiboot1 ELF32 or flat), loads it, its initrd and its boot
- * information, and sets the vCPU's registers for its entry. 0, or -errno after a message.
+ * Recognises the image (bzImage, ELF64 with a PVH note, multiboot1 ELF32 or flat), loads it, its
+ * initrd and its boot information, and sets the vCPU's registers for its entry. 0, or -errno after
+ * a message.
  */
-int boot_load(struct mmu *m, const struct boot_config *cfg, const struct boot_map *map, struct cpu *c) MUST_CHECK;
+int boot_load(struct mmu *m, const struct boot_config *cfg, const struct boot_map *map,
+              struct cpu *c) MUST_CHECK;
 
 #endif

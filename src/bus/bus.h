@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What a device may know of its machine: port and MMIO claims, interrupt lines, messages, the clock, timers, its
- * state table, and requests to stop or reset the VM.
+ * What a device may know of its machine: port and MMIO claims, interrupt lines, messages, the
+ * clock, timers, its state table, and requests to stop or reset the VM.
  *
- * Locking: the machine lock (bus->lock) is held whenever device code runs: vCPU threads take it in bus_pio/bus_mmio,
- * the timer thread around callbacks, backends' threads before they touch a device. Device code never blocks.
+ * Locking: the machine lock (bus->lock) is held whenever device code runs: vCPU threads take it in
+ * bus_pio/bus_mmio, the timer thread around callbacks, backends' threads before they touch a
+ * device. Device code never blocks.
  */
 #ifndef BUS_BUS_H
 #define BUS_BUS_H
@@ -25,17 +26,18 @@ struct state_field {
     enum field_type type;
     unsigned since; /* version that brought it */
 };
-#define FIELD(strct, member, t, since_)                                                                                \
-    {                                                                                                                  \
-        .name = #member, .off_bytes = offsetof(strct, member), .bytes = sizeof(((strct *)0)->member), .type = (t),     \
-        .since = (since_)                                                                                              \
+#define FIELD(strct, member, t, since_)                                       \
+    {                                                                         \
+        .name = #member, .off_bytes = offsetof(strct, member),                \
+        .bytes = sizeof(((strct *)0)->member), .type = (t), .since = (since_) \
     }
 
 /*
- * The constant part of a device. Port handlers see off_bytes = port - base of the claim + the claim's off_bytes, so a
- * device with several claims tells them apart by offset. bytes is 1, 2 or 4 (MMIO: and 8); wider accesses than
- * max_bytes are split by the bus in ascending order. Handlers are optional: without one reads give all ones.
- * state describes the struct that embeds struct device; `dev` need not be its first member: offsets are from state_base.
+ * The constant part of a device. Port handlers see off_bytes = port - base of the claim + the
+ * claim's off_bytes, so a device with several claims tells them apart by offset. bytes is 1, 2 or 4
+ * (MMIO: and 8); wider accesses than max_bytes are split by the bus in ascending order. Handlers
+ * are optional: without one reads give all ones. state describes the struct that embeds struct
+ * device; `dev` need not be its first member: offsets are from state_base.
  */
 struct device_type {
     const char *name;
@@ -44,7 +46,7 @@ struct device_type {
     unsigned max_bytes; /* ports; 0 means 1 */
     uint64_t (*mmio_read)(struct device *dev, uint64_t off_bytes, unsigned bytes);
     void (*mmio_write)(struct device *dev, uint64_t off_bytes, unsigned bytes, uint64_t val);
-    unsigned mmio_max_bytes; /* 0 means 4 */
+    unsigned mmio_max_bytes;           /* 0 means 4 */
     void (*reset)(struct device *dev); /* machine reset; optional */
     /* After state was loaded: re-arm timers, re-raise lines; optional. */
     void (*loaded)(struct device *dev);
@@ -69,22 +71,30 @@ void bus_add(struct bus *b, struct device *dev);
 /* Devices in order of creation; NULL behind the last. */
 struct device *bus_device_next(struct bus *b, struct device *prev);
 
-/* -EBUSY, with a message naming both devices, if any of it is taken. off_bytes is what the handler sees for `base`. */
-int bus_claim_ports(struct bus *b, uint16_t base, unsigned nr, struct device *dev, uint32_t off_bytes) MUST_CHECK;
+/* -EBUSY, with a message naming both devices, if any of it is taken. off_bytes is what the handler
+ * sees for `base`. */
+int bus_claim_ports(struct bus *b, uint16_t base, unsigned nr, struct device *dev,
+                    uint32_t off_bytes) MUST_CHECK;
 /*
- * A register of `bytes` bytes at one port whose other bytes are other ports: it gets the accesses that begin at `port`, as
- * wide as they are, and nothing else. For CF8h, whose second byte is the reset control register CF9h. Released with nr = 1.
+ * A register of `bytes` bytes at one port whose other bytes are other ports: it gets the accesses
+ * that begin at `port`, as wide as they are, and nothing else. For CF8h, whose second byte is the
+ * reset control register CF9h. Released with nr = 1.
  */
-int bus_claim_wide_port(struct bus *b, uint16_t port, unsigned bytes, struct device *dev, uint32_t off_bytes) MUST_CHECK;
-/* Would a claim succeed? For claims a guest asks for (PCI BARs), whose failure must not reach the log each time. */
+int bus_claim_wide_port(struct bus *b, uint16_t port, unsigned bytes, struct device *dev,
+                        uint32_t off_bytes) MUST_CHECK;
+/* Would a claim succeed? For claims a guest asks for (PCI BARs), whose failure must not reach the
+ * log each time. */
 bool bus_ports_free(struct bus *b, uint16_t base, unsigned nr);
 bool bus_mmio_free(struct bus *b, gpa_t base, uint64_t bytes);
-/* Releasing what one does not hold does nothing, so that a device's fini may follow an init that failed (b may be NULL). */
+/* Releasing what one does not hold does nothing, so that a device's fini may follow an init that
+ * failed (b may be NULL). */
 void bus_release_ports(struct bus *b, uint16_t base, unsigned nr, struct device *dev);
-int bus_claim_mmio(struct bus *b, gpa_t base, uint64_t bytes, struct device *dev, uint64_t off_bytes) MUST_CHECK;
+int bus_claim_mmio(struct bus *b, gpa_t base, uint64_t bytes, struct device *dev,
+                   uint64_t off_bytes) MUST_CHECK;
 void bus_release_mmio(struct bus *b, gpa_t base, struct device *dev);
 
-/* An access by a vCPU (or DMA): takes the machine lock. Unclaimed: reads all ones, writes nowhere; reported once each. */
+/* An access by a vCPU (or DMA): takes the machine lock. Unclaimed: reads all ones, writes nowhere;
+ * reported once each. */
 uint64_t bus_port_read(struct bus *b, uint16_t port, unsigned bytes);
 void bus_port_write(struct bus *b, uint16_t port, unsigned bytes, uint64_t val);
 uint64_t bus_mmio_read(struct bus *b, gpa_t at, unsigned bytes);
@@ -107,12 +117,14 @@ static inline void irq_pulse(const struct irq_line *l)
     irq_set(l, 0);
 }
 /*
- * ISA IRQs 0..15 and PCI/GSI pins: the machine sets the sink (PIC and I/O APIC both hear it); devices ask for a line by GSI
- * number (ISA IRQ n is GSI n, but for the PIT's IRQ 0, which the machine also wires to I/O APIC pin 2).
+ * ISA IRQs 0..15 and PCI/GSI pins: the machine sets the sink (PIC and I/O APIC both hear it);
+ * devices ask for a line by GSI number (ISA IRQ n is GSI n, but for the PIT's IRQ 0, which the
+ * machine also wires to I/O APIC pin 2).
  */
 void bus_set_gsi_sink(struct bus *b, void (*set)(void *ctx, unsigned gsi, int level), void *ctx);
 struct irq_line bus_gsi(struct bus *b, unsigned gsi);
-/* Lines that several devices share (PCI INTx) are counted: up while any user holds it up. One user per handle. */
+/* Lines that several devices share (PCI INTx) are counted: up while any user holds it up. One user
+ * per handle. */
 struct irq_shared {
     struct irq_line out;
     unsigned nr_up;
@@ -124,7 +136,8 @@ struct irq_user {
 void irq_user_set(struct irq_user *u, int level); /* machine lock held */
 
 /* ---- messages (MSI): a write of data to address as a device would ---- */
-void bus_set_msi_sink(struct bus *b, void (*send)(void *ctx, uint64_t addr, uint32_t data), void *ctx);
+void bus_set_msi_sink(struct bus *b, void (*send)(void *ctx, uint64_t addr, uint32_t data),
+                      void *ctx);
 void bus_msi(struct bus *b, uint64_t addr, uint32_t data);
 
 /* ---- time: one clock per VM; ns since the VM's start, stands still while the VM is paused ---- */
@@ -132,14 +145,16 @@ struct clock *clock_create(struct lock *machine_lock);
 void clock_destroy(struct clock *c);
 struct clock *bus_clock(struct bus *b);
 uint64_t clock_now_ns(const struct clock *c); /* any thread */
-uint64_t clock_tsc(const struct clock *c);    /* the guest's invariant TSC: same clock, clock_tsc_khz() ticks per ms */
+uint64_t clock_tsc(const struct clock *
+                       c); /* the guest's invariant TSC: same clock, clock_tsc_khz() ticks per ms */
 uint64_t clock_tsc_khz(const struct clock *c);
 uint64_t clock_tsc_to_ns(const struct clock *c, uint64_t tsc);
 uint64_t clock_real_ns(const struct clock *c); /* host's UTC time, for the RTC */
 void clock_pause(struct clock *c);
 void clock_resume(struct clock *c);
 
-/* A one-shot timer. fn runs in the clock's thread with the machine lock held; it may re-arm. Zero-initialise, then timer_init. */
+/* A one-shot timer. fn runs in the clock's thread with the machine lock held; it may re-arm.
+ * Zero-initialise, then timer_init. */
 struct timer {
     void (*fn)(void *arg);
     void *arg;
@@ -149,7 +164,8 @@ struct timer {
 };
 void timer_init(struct timer *t, struct clock *c, void (*fn)(void *arg), void *arg);
 void timer_arm(struct timer *t, uint64_t deadline_ns); /* any thread; moves it when armed */
-/* Any thread. With the machine lock held fn is not running and will not run; without it fn may be running just now. */
+/* Any thread. With the machine lock held fn is not running and will not run; without it fn may be
+ * running just now. */
 void timer_cancel(struct timer *t);
 
 /* ---- requests to the machine; any thread. They post; the VM acts when it can. ---- */
@@ -164,8 +180,10 @@ enum stop_reason {
     STOP_ERROR, /* the VMM itself */
 };
 void bus_post_stop(struct bus *b, enum stop_reason why, int status);
-void bus_set_stop_sink(struct bus *b, void (*stop)(void *ctx, enum stop_reason why, int status), void *ctx);
-/* A20 gate (port 92h, i8042): recorded and readable; doppel keeps A20 on and says so once if a guest turns it off. */
+void bus_set_stop_sink(struct bus *b, void (*stop)(void *ctx, enum stop_reason why, int status),
+                       void *ctx);
+/* A20 gate (port 92h, i8042): recorded and readable; doppel keeps A20 on and says so once if a
+ * guest turns it off. */
 void bus_set_a20(struct bus *b, bool on);
 bool bus_a20(const struct bus *b);
 

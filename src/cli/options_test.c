@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The option parser: forms of an option, other arguments, and what is refused. */
-
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Numbers of the command line: what is taken, and what is refused. */
-
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -200,7 +200,7 @@ struct cpu {
         mtrr_fixed[11];
     uint64_t mcg_status;
 
-    struct xsave_area fpu; /* xstate_bv here is not kept: see cpu_xinuse() */
+    struct xsave_area fpu;   /* xstate_bv here is not kept: see cpu_xinuse() */
     uint16_t fpu_cs, fpu_ds; /* FCS and FDS; fpu.fip and fpu.fdp are the 64-bit offsets alone */
 
     enum cpu_activity activity;

@@ -11,10 +11,13 @@
 
 #include <setjmp.h>
 #include <stdarg.h>
-#include <stdio.h>
-#include <string.h>
+#include <stddef.h>
+#include <stdint.h>
 
 #include <cmocka.h>
+
+#include <stdio.h>
+#include <string.h>
 
 #define FAKE __attribute__((weak))
 
@@ -26,13 +29,14 @@
 #define TSS_B_AT  0x5000u
 #define TSS_C_AT  0x6000u
 #define LDT_AT    0x7000u
-#define STACK0    0x10000u /* stack pointers of ring 0 as the program is interrupted, and in the TSS \
-                            */
-#define TSS_SP0   0x20000u
-#define TSS_SP1   0x28000u
-#define TSS_IST   0x30007u /* unaligned on purpose */
-#define STACK3    0x90000u
-#define NO_PAGE   UINT64_MAX
+#define STACK0                                                                         \
+    0x10000u /* stack pointers of ring 0 as the program is interrupted, and in the TSS \
+              */
+#define TSS_SP0 0x20000u
+#define TSS_SP1 0x28000u
+#define TSS_IST 0x30007u /* unaligned on purpose */
+#define STACK3  0x90000u
+#define NO_PAGE UINT64_MAX
 
 /* The GDT: selectors with RPL 0. */
 enum {

@@ -4,9 +4,12 @@
 
 #include <setjmp.h>
 #include <stdarg.h>
-#include <string.h>
+#include <stddef.h>
+#include <stdint.h>
 
 #include <cmocka.h>
+
+#include <string.h>
 
 #define FAKE __attribute__((weak))
 #define MASK 7ull

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The control socket: names, stale sockets, and requests that make no sense. */
-
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* gdb's packets: frames there and back, damaged ones, hostile ones. */
-
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -9,16 +9,18 @@
  * Time is that of the VM's clock: pulse n of the 1193182 Hz input falls at n / 1193182 s exactly,
  * so nothing drifts.
  *
- * When the host is late, rises of OUT0 that were missed are delivered as one, and later ones come
- * when they are due: a guest never sees a burst of ticks. So do rises that follow each other within
- * PIT_MIN_IRQ_NS. Guests that count ticks for a clock lose time then, as they do on a PC with
- * interrupts off; those with a TSC or HPET do not.
+ * When the host is late, the rises of a periodic OUT0 that were missed are kept, up to
+ * PIT_BACKLOG_MAX, and delivered one every PIT_CATCH_UP_NS: a guest that counts ticks against the
+ * TSC (Linux does to see if its timer works) finds them, and none gets a burst. More are lost, as
+ * on a PC with interrupts off. Rises closer than PIT_MIN_IRQ_NS are delivered as one.
  */
 #include "dev/pit.h"
 
-#define PIT_HZ         1193182u
-#define NS_PER_S       1000000000u
-#define PIT_MIN_IRQ_NS 10000u
+#define PIT_HZ          1193182u
+#define NS_PER_S        1000000000u
+#define PIT_MIN_IRQ_NS  10000u
+#define PIT_CATCH_UP_NS 300000u
+#define PIT_BACKLOG_MAX 16u
 
 #define PIT_PORT    0x40
 #define PIT_PORT_61 0x61
@@ -69,6 +71,8 @@ static void pit_arm(struct pit *p, uint64_t now_ns)
     at_ns = next == UINT64_MAX ? UINT64_MAX : pit_tick_to_ns(next);
     if (at_ns != UINT64_MAX)
         at_ns = MAX(at_ns, p->irq_ns + PIT_MIN_IRQ_NS);
+    if (p->backlog)
+        at_ns = MIN(at_ns, p->irq_ns + PIT_CATCH_UP_NS);
     if (at_ns == p->armed_ns)
         return;
     p->armed_ns = at_ns;
@@ -78,6 +82,28 @@ static void pit_arm(struct pit *p, uint64_t now_ns)
         timer_arm(&p->timer, at_ns);
 }
 
+/* How many rises between seen_at and now, beside the one that is delivered now, were missed. */
+static unsigned pit_missed(const struct pit *p, uint64_t now)
+{
+    const struct pit_counter *c = &p->counter[0];
+    uint64_t rises;
+
+    if ((c->mode & 2) == 0 || !c->running || now < c->start ||
+        pit_tick_to_ns(c->count) < 2 * PIT_CATCH_UP_NS)
+        return 0;
+    rises = (now - c->start) / c->count;
+    if (p->seen_at > c->start)
+        rises -= (p->seen_at - c->start) / c->count;
+    return rises ? (unsigned)MIN(rises - 1, PIT_BACKLOG_MAX) : 0;
+}
+
+static void pit_edge(struct pit *p, uint64_t now_ns)
+{
+    pit_set_irq(p, false); /* the fall before the rise, if nobody looked in between */
+    pit_set_irq(p, true);
+    p->irq_ns = now_ns;
+}
+
 /* Brings IRQ 0 up to date: called before and after every access, and when the timer says so. */
 static void pit_update(struct pit *p, uint64_t now_ns)
 {
@@ -85,9 +111,11 @@ static void pit_update(struct pit *p, uint64_t now_ns)
     uint64_t now = pit_ns_to_tick(now_ns);
 
     if (pit_counter_rose(c, p->seen_at, now)) {
-        pit_set_irq(p, false); /* the fall before the rise, if nobody looked in between */
-        pit_set_irq(p, true);
-        p->irq_ns = now_ns;
+        p->backlog = (uint8_t)MIN(p->backlog + pit_missed(p, now), PIT_BACKLOG_MAX);
+        pit_edge(p, now_ns);
+    } else if (p->backlog && now_ns >= p->irq_ns + PIT_CATCH_UP_NS) {
+        p->backlog--;
+        pit_edge(p, now_ns);
     }
     p->seen_at = now;
     pit_set_irq(p, pit_counter_out(c, now));
@@ -108,6 +136,7 @@ void pit_detach_irq(struct pit *p, bool detached)
 
     pit_update(p, now_ns);
     p->detached = detached;
+    p->backlog = 0;
     pit_update(p, now_ns);
 }
 
@@ -170,6 +199,7 @@ static void pit_write(struct device *dev, uint32_t off_bytes, unsigned bytes, ui
         p->port61 = val & PORT61_WRITABLE;
         pit_counter_gate(&p->counter[2], val & PORT61_GATE2, now);
     } else if (off_bytes == PIT_AT_CONTROL) {
+        p->backlog = val >> 6 == 0 && val & 0x30 ? 0 : p->backlog;
         pit_write_control(p, (uint8_t)val, now);
     } else {
         pit_counter_write(&p->counter[off_bytes], (uint8_t)val, now);
@@ -208,6 +238,7 @@ static void pit_loaded(struct device *dev)
     p->irq_up = false;
     irq_set(&p->irq, 0);
     p->irq_ns = 0;
+    p->backlog = 0;
     p->armed_ns = UINT64_MAX;
     timer_cancel(&p->timer);
     pit_update(p, clock_now_ns(bus_clock(dev->bus)));
@@ -231,6 +262,7 @@ static const struct state_field pit_state[] = {
     FIELD(struct pit, port61, U8, 1),
     FIELD(struct pit, detached, BOOL, 1),
     FIELD(struct pit, seen_at, U64, 1),
+    FIELD(struct pit, backlog, U8, 1),
 };
 
 static const struct device_type pit_type = {

@@ -92,7 +92,7 @@ struct engine_config {
     void *ctx; /* for both ops tables */
     struct log_seen *seen;
     const struct trace *trace; /* NULL: none */
-    bool time_exits; /* measure exit_ns (costs two clock reads an exit) */
+    bool time_exits;           /* measure exit_ns (costs two clock reads an exit) */
 };
 
 /* Common head of every engine's per-VM structure. */

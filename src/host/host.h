@@ -71,7 +71,8 @@ void cond_wait(struct cond *c, struct lock *l);
 bool cond_wait_until(struct cond *c, struct lock *l, uint64_t mono_ns);
 void cond_wake_all(struct cond *c);
 
-/* ---- threads: named; all signals blocked but those an instruction of the thread itself raises (SIGSEGV, SIGFPE, ...) ---- */
+/* ---- threads: named; all signals blocked but those an instruction of the thread itself raises
+ * (SIGSEGV, SIGFPE, ...) ---- */
 struct thread {
     pthread_t t;
     bool started;

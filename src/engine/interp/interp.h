@@ -164,7 +164,7 @@ struct ivcpu {
     uint64_t lin;                     /* result of a slow address computation */
     enum leave leave;
     bool stepping;           /* the instruction runs alone */
-    bool again;                 /* a repeated string instruction was left before its end */
+    bool again;              /* a repeated string instruction was left before its end */
     bool wait_step;          /* the next instruction has to run alone */
     uint32_t key;            /* current block key */
     uint64_t jump_gen;       /* jump cache entries of older generations are dead */

@@ -7,12 +7,16 @@
 #include "engine/interp/native_fake.h"
 
 #include <setjmp.h>
-#include <signal.h>
 #include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <signal.h>
 #include <stdio.h>
 #include <sys/mman.h>
 
-#include <cmocka.h>
 #include <ucontext.h>
 
 /* What the direct execution starts from and ends with; read and written by the assembly below. */

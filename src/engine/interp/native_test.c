@@ -4,10 +4,13 @@
 #include "engine/interp/native_fake.h"
 
 #include <setjmp.h>
-#include <signal.h>
 #include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
 
 #include <cmocka.h>
+
+#include <signal.h>
 
 static struct fake *setup(void **state)
 {

@@ -63,7 +63,8 @@ static const struct op *string_again(struct ivcpu *v, const struct op *op)
     c->rip = ip_mask(c, op_rip(v, op));
     v->leave = LEAVE_NEXT;
     v->again = true;
-    /* What is pushed by an event between repetitions has RF set (SDM 3, "Instruction-Breakpoint Exception Condition"). */
+    /* What is pushed by an event between repetitions has RF set (SDM 3, "Instruction-Breakpoint
+     * Exception Condition"). */
     if (v->code_bps)
         c->rflags |= RFLAGS_RF;
     return NULL;

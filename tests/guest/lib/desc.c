@@ -12,8 +12,14 @@ uint64_t gdt[NR_GDT] = {
 #else
     0x00cf9b000000ffff,
 #endif
-    0x00cf93000000ffff, 0x00cffb000000ffff, 0x00cff3000000ffff, 0x00affb000000ffff,
-    0x00cff3000000ffff, 0x00cf9b000000ffff, 0x00009b000000ffff, 0x000093000000ffff,
+    0x00cf93000000ffff,
+    0x00cffb000000ffff,
+    0x00cff3000000ffff,
+    0x00affb000000ffff,
+    0x00cff3000000ffff,
+    0x00cf9b000000ffff,
+    0x00009b000000ffff,
+    0x000093000000ffff,
 };
 struct table_ptr gdt_ptr = { sizeof(gdt) - 1, (word_t)gdt };
 struct idt_entry idt[256];
@@ -23,13 +29,14 @@ static uint8_t trap_stack[16384] __attribute__((aligned(16)));
 uint64_t descriptor(uint32_t base, uint32_t limit, unsigned access)
 {
     return (limit & 0xffff) | (uint64_t)(base & 0xffffff) << 16 | (uint64_t)(access & 0xff) << 40 |
-           (uint64_t)(limit >> 16 & 0xf) << 48 | (uint64_t)(access >> 12 & 0xf) << 52 | (uint64_t)(base >> 24) << 56;
+           (uint64_t)(limit >> 16 & 0xf) << 48 | (uint64_t)(access >> 12 & 0xf) << 52 |
+           (uint64_t)(base >> 24) << 56;
 }
 
 uint64_t gate(unsigned sel, uint32_t offset, unsigned access, unsigned nr_params)
 {
-    return (offset & 0xffff) | (uint64_t)sel << 16 | (uint64_t)nr_params << 32 | (uint64_t)access << 40 |
-           (uint64_t)(offset >> 16) << 48;
+    return (offset & 0xffff) | (uint64_t)sel << 16 | (uint64_t)nr_params << 32 |
+           (uint64_t)access << 40 | (uint64_t)(offset >> 16) << 48;
 }
 
 word_t trap_stub(unsigned vec)

@@ -4,11 +4,12 @@
 
 #include <stdarg.h>
 
-#define COM1 0x3f8
+#define COM1            0x3f8
 #define DEBUG_EXIT_PORT 0xf4
-#define EXIT_BAD 0x10 /* status 21h */
+#define EXIT_BAD        0x10 /* status 21h */
 
-uint32_t boot_magic = 1, boot_info = 1; /* in .data: start.S writes them before .bss can be trusted */
+uint32_t boot_magic = 1,
+         boot_info = 1; /* in .data: start.S writes them before .bss can be trusted */
 static unsigned nr_checks, nr_failed;
 static const char *tcg_reason;
 
@@ -65,7 +66,9 @@ static void vprint(const char *fmt, va_list ap)
             for (const char *s = va_arg(ap, const char *); *s; s++)
                 put(*s);
         } else if (*fmt == 'd' || *fmt == 'u' || *fmt == 'x') {
-            uint64_t v = nr_l == 2 ? va_arg(ap, uint64_t) : nr_l ? va_arg(ap, unsigned long) : va_arg(ap, unsigned);
+            uint64_t v = nr_l == 2 ? va_arg(ap, uint64_t)
+                         : nr_l    ? va_arg(ap, unsigned long)
+                                   : va_arg(ap, unsigned);
 
             if (*fmt == 'd' && (int32_t)v < 0) {
                 put('-');
@@ -111,12 +114,12 @@ static void check_line(bool ok, const char *fmt, va_list ap)
     print("\n");
 }
 
-#define CHECK_LINE(ok, fmt)                                                                        \
-    do {                                                                                           \
-        va_list ap;                                                                                \
-        va_start(ap, fmt);                                                                         \
-        check_line(ok, fmt, ap);                                                                   \
-        va_end(ap);                                                                                \
+#define CHECK_LINE(ok, fmt)      \
+    do {                         \
+        va_list ap;              \
+        va_start(ap, fmt);       \
+        check_line(ok, fmt, ap); \
+        va_end(ap);              \
     } while (0)
 
 bool expect(const struct where *at, bool ok, const char *fmt, ...)
@@ -131,30 +134,34 @@ bool expect_eq(const struct where *at, uint64_t got, uint64_t want, const char *
 {
     CHECK_LINE(got == want, fmt);
     if (got != want)
-        print("# %s:%d got %llx, want %llx\n", at->file, at->line, (unsigned long long)got, (unsigned long long)want);
+        print("# %s:%d got %llx, want %llx\n", at->file, at->line, (unsigned long long)got,
+              (unsigned long long)want);
     return got == want;
 }
 
-bool expect_near(const struct where *at, uint64_t got, uint64_t want, unsigned percent, const char *fmt, ...)
+bool expect_near(const struct where *at, uint64_t got, uint64_t want, unsigned percent,
+                 const char *fmt, ...)
 {
     uint64_t off = got > want ? got - want : want - got;
     bool ok = off * 100 <= want * percent;
 
     CHECK_LINE(ok, fmt);
     if (!ok)
-        print("# %s:%d got %u, want %u within %u percent\n", at->file, at->line, (unsigned)got, (unsigned)want, percent);
+        print("# %s:%d got %u, want %u within %u percent\n", at->file, at->line, (unsigned)got,
+              (unsigned)want, percent);
     return ok;
 }
 
-bool expect_trap(const struct where *at, const struct trap *t, word_t vec, word_t err, const char *fmt, ...)
+bool expect_trap(const struct where *at, const struct trap *t, word_t vec, word_t err,
+                 const char *fmt, ...)
 {
     bool ok = t->vec == vec && (vec == VEC_NONE || t->err == err);
 
     CHECK_LINE(ok, fmt);
     if (!ok)
-        print("# %s:%d got vector %u error %lx (cr2 %lx, at %lx), want vector %u error %lx\n", at->file, at->line,
-              (unsigned)t->vec, (unsigned long)t->err, (unsigned long)t->cr2, (unsigned long)t->f.ip, (unsigned)vec,
-              (unsigned long)err);
+        print("# %s:%d got vector %u error %lx (cr2 %lx, at %lx), want vector %u error %lx\n",
+              at->file, at->line, (unsigned)t->vec, (unsigned long)t->err, (unsigned long)t->cr2,
+              (unsigned long)t->f.ip, (unsigned)vec, (unsigned long)err);
     return ok;
 }
 

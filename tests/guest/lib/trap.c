@@ -2,9 +2,10 @@
 /* Exceptions and interrupts: to a handler, or back to the try() they happened in, or the end. */
 #include "guest.h"
 
-bool catch(guest_fn *fn, word_t a, word_t b, word_t *result);
+bool catch (guest_fn *fn, word_t a, word_t b, word_t *result);
 void catch_unwind(void) __attribute__((noreturn));
-void enter_user(guest_fn *fn, word_t a, word_t b, word_t flags, word_t stack) __attribute__((noreturn));
+void enter_user(guest_fn *fn, word_t a, word_t b, word_t flags, word_t stack)
+    __attribute__((noreturn));
 void trap_dispatch(struct frame *f);
 extern word_t catch_sp;
 
@@ -30,8 +31,9 @@ void trap_dispatch(struct frame *f)
     caught.cr2 = read_cr2();
     if (catch_sp)
         catch_unwind();
-    print("# unexpected vector %u, error %x, cr2 %lx, at %lx:%lx, flags %lx\n", (unsigned)f->vec, (unsigned)f->err,
-          (unsigned long)caught.cr2, (unsigned long)f->cs, (unsigned long)f->ip, (unsigned long)f->flags);
+    print("# unexpected vector %u, error %x, cr2 %lx, at %lx:%lx, flags %lx\n", (unsigned)f->vec,
+          (unsigned)f->err, (unsigned long)caught.cr2, (unsigned long)f->cs, (unsigned long)f->ip,
+          (unsigned long)f->flags);
     expect(HERE, false, "no unexpected exception");
     guest_end();
 }
@@ -40,7 +42,7 @@ struct trap try(guest_fn *fn, word_t a, word_t b)
 {
     word_t result = 0;
 
-    if (catch(fn, a, b, &result))
+    if (catch (fn, a, b, &result))
         return caught;
     return (struct trap){ .vec = VEC_NONE, .f = { .ax = result } };
 }
@@ -67,7 +69,8 @@ static word_t run_user(word_t call, word_t unused)
     const struct user_call *c = (const struct user_call *)call;
 
     (void)unused;
-    enter_user((guest_fn *)as_user((void *)c->fn), c->a, c->b, user_flags, (word_t)as_user(user_stack + sizeof(user_stack)));
+    enter_user((guest_fn *)as_user((void *)c->fn), c->a, c->b, user_flags,
+               (word_t)as_user(user_stack + sizeof(user_stack)));
 }
 
 struct trap try_user(guest_fn *fn, word_t a, word_t b)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The processor as C sees it: one wrapper per instruction, bits by their names in the manual. For guests of both widths.
+ * The processor as C sees it: one wrapper per instruction, bits by their names in the manual. For
+ * guests of both widths.
  */
 #ifndef GUEST_X86_H
 #define GUEST_X86_H
@@ -31,85 +32,85 @@ enum vector {
     VEC_XM = 19,
 };
 
-#define FLAG_CF (1u << 0)
-#define FLAG_ZF (1u << 6)
-#define FLAG_TF (1u << 8)
-#define FLAG_IF (1u << 9)
-#define FLAG_DF (1u << 10)
+#define FLAG_CF    (1u << 0)
+#define FLAG_ZF    (1u << 6)
+#define FLAG_TF    (1u << 8)
+#define FLAG_IF    (1u << 9)
+#define FLAG_DF    (1u << 10)
 #define FLAG_IOPL3 (3u << 12)
-#define FLAG_NT (1u << 14)
-#define FLAG_RF (1u << 16)
-#define FLAG_VM (1u << 17)
-#define FLAG_AC (1u << 18)
-#define FLAG_VIF (1u << 19)
-#define FLAG_VIP (1u << 20)
-#define FLAG_ID (1u << 21)
+#define FLAG_NT    (1u << 14)
+#define FLAG_RF    (1u << 16)
+#define FLAG_VM    (1u << 17)
+#define FLAG_AC    (1u << 18)
+#define FLAG_VIF   (1u << 19)
+#define FLAG_VIP   (1u << 20)
+#define FLAG_ID    (1u << 21)
 
-#define CR0_PE (1u << 0)
-#define CR0_MP (1u << 1)
-#define CR0_EM (1u << 2)
-#define CR0_TS (1u << 3)
-#define CR0_NE (1u << 5)
-#define CR0_WP (1u << 16)
-#define CR0_AM (1u << 18)
-#define CR0_NW (1u << 29)
-#define CR0_CD (1u << 30)
-#define CR0_PG (1u << 31)
-#define CR4_VME (1u << 0)
-#define CR4_PVI (1u << 1)
-#define CR4_TSD (1u << 2)
-#define CR4_DE (1u << 3)
-#define CR4_PSE (1u << 4)
-#define CR4_PAE (1u << 5)
-#define CR4_PGE (1u << 7)
-#define CR4_OSFXSR (1u << 9)
+#define CR0_PE         (1u << 0)
+#define CR0_MP         (1u << 1)
+#define CR0_EM         (1u << 2)
+#define CR0_TS         (1u << 3)
+#define CR0_NE         (1u << 5)
+#define CR0_WP         (1u << 16)
+#define CR0_AM         (1u << 18)
+#define CR0_NW         (1u << 29)
+#define CR0_CD         (1u << 30)
+#define CR0_PG         (1u << 31)
+#define CR4_VME        (1u << 0)
+#define CR4_PVI        (1u << 1)
+#define CR4_TSD        (1u << 2)
+#define CR4_DE         (1u << 3)
+#define CR4_PSE        (1u << 4)
+#define CR4_PAE        (1u << 5)
+#define CR4_PGE        (1u << 7)
+#define CR4_OSFXSR     (1u << 9)
 #define CR4_OSXMMEXCPT (1u << 10)
-#define CR4_UMIP (1u << 11)
-#define CR4_LA57 (1u << 12)
-#define CR4_FSGSBASE (1u << 16)
-#define CR4_PCIDE (1u << 17)
-#define CR4_OSXSAVE (1u << 18)
-#define CR4_SMEP (1u << 20)
-#define CR4_SMAP (1u << 21)
+#define CR4_UMIP       (1u << 11)
+#define CR4_LA57       (1u << 12)
+#define CR4_FSGSBASE   (1u << 16)
+#define CR4_PCIDE      (1u << 17)
+#define CR4_OSXSAVE    (1u << 18)
+#define CR4_SMEP       (1u << 20)
+#define CR4_SMAP       (1u << 21)
 
-#define PF_P 1u
-#define PF_W 2u
-#define PF_U 4u
+#define PF_P    1u
+#define PF_W    2u
+#define PF_U    4u
 #define PF_RSVD 8u
-#define PF_I 16u
+#define PF_I    16u
 
-#define PTE_P 1ull
-#define PTE_W 2ull
-#define PTE_U 4ull
+#define PTE_P   1ull
+#define PTE_W   2ull
+#define PTE_U   4ull
 #define PTE_PWT 8ull
 #define PTE_PCD 0x10ull
-#define PTE_A 0x20ull
-#define PTE_D 0x40ull
-#define PTE_PS 0x80ull
-#define PTE_G 0x100ull
-#define PTE_NX (1ull << 63)
+#define PTE_A   0x20ull
+#define PTE_D   0x40ull
+#define PTE_PS  0x80ull
+#define PTE_G   0x100ull
+#define PTE_NX  (1ull << 63)
 
-#define MSR_TSC 0x10u
-#define MSR_APIC_BASE 0x1bu
-#define MSR_SYSENTER_CS 0x174u
-#define MSR_SYSENTER_ESP 0x175u
-#define MSR_SYSENTER_EIP 0x176u
-#define MSR_PAT 0x277u
-#define MSR_TSC_DEADLINE 0x6e0u
-#define MSR_X2APIC 0x800u
-#define MSR_EFER 0xc0000080u
-#define MSR_STAR 0xc0000081u
-#define MSR_LSTAR 0xc0000082u
-#define MSR_CSTAR 0xc0000083u
-#define MSR_SFMASK 0xc0000084u
-#define MSR_FS_BASE 0xc0000100u
-#define MSR_GS_BASE 0xc0000101u
+#define MSR_TSC            0x10u
+#define MSR_APIC_BASE      0x1bu
+#define MSR_SYSENTER_CS    0x174u
+#define MSR_SYSENTER_ESP   0x175u
+#define MSR_SYSENTER_EIP   0x176u
+#define MSR_PAT            0x277u
+#define MSR_TSC_DEADLINE   0x6e0u
+#define MSR_X2APIC         0x800u
+#define MSR_EFER           0xc0000080u
+#define MSR_STAR           0xc0000081u
+#define MSR_LSTAR          0xc0000082u
+#define MSR_CSTAR          0xc0000083u
+#define MSR_SFMASK         0xc0000084u
+#define MSR_FS_BASE        0xc0000100u
+#define MSR_GS_BASE        0xc0000101u
 #define MSR_KERNEL_GS_BASE 0xc0000102u
-#define MSR_TSC_AUX 0xc0000103u
-#define EFER_SCE (1u << 0)
-#define EFER_LME (1u << 8)
-#define EFER_LMA (1u << 10)
-#define EFER_NXE (1u << 11)
+#define MSR_TSC_AUX        0xc0000103u
+#define EFER_SCE           (1u << 0)
+#define EFER_LME           (1u << 8)
+#define EFER_LMA           (1u << 10)
+#define EFER_NXE           (1u << 11)
 
 static inline void outb(uint16_t port, uint8_t v)
 {
@@ -145,32 +146,32 @@ static inline uint32_t inl(uint16_t port)
     return v;
 }
 
-#define CR_ACCESS(n)                                                                               \
-    static inline word_t read_cr##n(void)                                                          \
-    {                                                                                              \
-        word_t v;                                                                                  \
-        asm volatile("mov %%cr" #n ", %0" : "=r"(v) : : "memory");                                 \
-        return v;                                                                                  \
-    }                                                                                              \
-    static inline void write_cr##n(word_t v)                                                       \
-    {                                                                                              \
-        asm volatile("mov %0, %%cr" #n : : "r"(v) : "memory");                                     \
+#define CR_ACCESS(n)                                               \
+    static inline word_t read_cr##n(void)                          \
+    {                                                              \
+        word_t v;                                                  \
+        asm volatile("mov %%cr" #n ", %0" : "=r"(v) : : "memory"); \
+        return v;                                                  \
+    }                                                              \
+    static inline void write_cr##n(word_t v)                       \
+    {                                                              \
+        asm volatile("mov %0, %%cr" #n : : "r"(v) : "memory");     \
     }
 CR_ACCESS(0)
 CR_ACCESS(2)
 CR_ACCESS(3)
 CR_ACCESS(4)
 
-#define DR_ACCESS(n)                                                                               \
-    static inline word_t read_dr##n(void)                                                          \
-    {                                                                                              \
-        word_t v;                                                                                  \
-        asm volatile("mov %%dr" #n ", %0" : "=r"(v) : : "memory");                                 \
-        return v;                                                                                  \
-    }                                                                                              \
-    static inline void write_dr##n(word_t v)                                                       \
-    {                                                                                              \
-        asm volatile("mov %0, %%dr" #n : : "r"(v) : "memory");                                     \
+#define DR_ACCESS(n)                                               \
+    static inline word_t read_dr##n(void)                          \
+    {                                                              \
+        word_t v;                                                  \
+        asm volatile("mov %%dr" #n ", %0" : "=r"(v) : : "memory"); \
+        return v;                                                  \
+    }                                                              \
+    static inline void write_dr##n(word_t v)                       \
+    {                                                              \
+        asm volatile("mov %0, %%dr" #n : : "r"(v) : "memory");     \
     }
 DR_ACCESS(0)
 DR_ACCESS(1)

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * How a machine ends. The word on the command line says which way; tests/guest/run knows the exit status that belongs to it.
- * The power-off is found as an operating system finds it: RSDP, FADT, the DSDT's \_S5.
+ * How a machine ends. The word on the command line says which way; tests/guest/run knows the exit
+ * status that belongs to it. The power-off is found as an operating system finds it: RSDP, FADT,
+ * the DSDT's \_S5.
  */
 #include "guest.h"
 
 #define CMOS_SCRATCH 0x5a
-#define MAGIC 0xa7
+#define MAGIC        0xa7
 
 static bool sum_is_zero(const uint8_t *p, uint32_t bytes)
 {
@@ -74,9 +75,11 @@ static void power_off(void)
     int type = -1;
 
     EXPECT(find_rsdp() != NULL, "RSDP");
-    if (EXPECT(fadt != NULL, "FADT") && EXPECT(sum_is_zero(fadt, get32(fadt + 4)), "its checksum")) {
+    if (EXPECT(fadt != NULL, "FADT") &&
+        EXPECT(sum_is_zero(fadt, get32(fadt + 4)), "its checksum")) {
         dsdt = (const uint8_t *)get32(fadt + 40);
-        EXPECT(!memcmp(dsdt, "DSDT", 4) && sum_is_zero(dsdt, get32(dsdt + 4)), "DSDT and its checksum");
+        EXPECT(!memcmp(dsdt, "DSDT", 4) && sum_is_zero(dsdt, get32(dsdt + 4)),
+               "DSDT and its checksum");
         type = sleep_type(dsdt);
     }
     EXPECT(type >= 0, "_S5");

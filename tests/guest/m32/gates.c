@@ -1,20 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Far calls, call gates, returns and interrupt gates, within a ring and across rings.
- * SDM 3, "Protection": "Call Gates", "Stack Switching", "Returning from a Called Procedure"; "Exception- and Interrupt-Handler
- * Procedures"; SDM 2, CALL, RET, IRET, INT n.
+ * SDM 3, "Protection": "Call Gates", "Stack Switching", "Returning from a Called Procedure";
+ * "Exception- and Interrupt-Handler Procedures"; SDM 2, CALL, RET, IRET, INT n.
  */
 #include "guest.h"
 
-#define S(n) (SEL_FREE + 8 * (n))
-#define GATE S(0)       /* the gate under test */
-#define CODE S(1)       /* a code segment under test */
-#define SEL_CODE1 S(2)  /* ring 1 */
-#define SEL_DATA1 S(3)
+#define S(n)        (SEL_FREE + 8 * (n))
+#define GATE        S(0) /* the gate under test */
+#define CODE        S(1) /* a code segment under test */
+#define SEL_CODE1   S(2) /* ring 1 */
+#define SEL_DATA1   S(3)
 #define CALL_GATE32 0x8cu
 #define CALL_GATE16 0x84u
-#define FLAT_CODE (ACC_CODE | DESC_D | DESC_G)
-#define FLAT_DATA (ACC_DATA | DESC_D | DESC_G)
+#define FLAT_CODE   (ACC_CODE | DESC_D | DESC_G)
+#define FLAT_DATA   (ACC_DATA | DESC_D | DESC_G)
 
 /* What a gate's target saw. */
 struct seen {
@@ -22,7 +22,8 @@ struct seen {
 } seen;
 static uint8_t stack1[4096] __attribute__((aligned(16)));
 
-/* Targets note their state in `seen` and return, dropping 0 or 2 parameters. DS is flat for all rings or loaded here. */
+/* Targets note their state in `seen` and return, dropping 0 or 2 parameters. DS is flat for all
+ * rings or loaded here. */
 asm(".macro NOTE\n"
     "push %ds\n push %eax\n push %ecx\n"
     "mov %ss, %eax\n mov %eax, %ds\n" /* flat, and good for this ring */
@@ -48,7 +49,9 @@ static word_t call_gate(word_t a, word_t b)
 
     (void)a, (void)b;
     asm volatile("mov %%esp, %%ebx\n\tlcall %1, $0\n\tsub %%esp, %%ebx\n\tmov %%ebx, %0"
-                 : "=r"(diff) : "i"(GATE) : "ebx", "memory");
+                 : "=r"(diff)
+                 : "i"(GATE)
+                 : "ebx", "memory");
     return diff;
 }
 
@@ -57,8 +60,11 @@ static word_t call_gate_params(word_t a, word_t b)
     word_t diff;
 
     (void)a, (void)b;
-    asm volatile("mov %%esp, %%ebx\n\tpush $0x2222\n\tpush $0x1111\n\tlcall %1, $0\n\tsub %%esp, %%ebx\n\tmov %%ebx, %0"
-                 : "=r"(diff) : "i"(GATE) : "ebx", "memory");
+    asm volatile("mov %%esp, %%ebx\n\tpush $0x2222\n\tpush $0x1111\n\tlcall %1, $0\n\tsub %%esp, "
+                 "%%ebx\n\tmov %%ebx, %0"
+                 : "=r"(diff)
+                 : "i"(GATE)
+                 : "ebx", "memory");
     return diff;
 }
 
@@ -67,8 +73,11 @@ static word_t call_gate_params16(word_t a, word_t b)
     word_t diff;
 
     (void)a, (void)b;
-    asm volatile("mov %%esp, %%ebx\n\tpushw $0x2222\n\tpushw $0x1111\n\tlcall %1, $0\n\tsub %%esp, %%ebx\n\tmov %%ebx, %0"
-                 : "=r"(diff) : "i"(GATE) : "ebx", "memory");
+    asm volatile("mov %%esp, %%ebx\n\tpushw $0x2222\n\tpushw $0x1111\n\tlcall %1, $0\n\tsub %%esp, "
+                 "%%ebx\n\tmov %%ebx, %0"
+                 : "=r"(diff)
+                 : "i"(GATE)
+                 : "ebx", "memory");
     return diff;
 }
 
@@ -89,8 +98,11 @@ static word_t far_jump(word_t sel, word_t off)
 {
     struct far_ptr p = { off, (uint16_t)sel };
 
-    asm volatile("push %%ebx\n\tmov %%esp, %%ebx\n\tpush %%cs\n\tpush $1f\n\tljmp *(%0)\n1:\tmov %%ebx, %%esp\n\tpop %%ebx"
-                 : : "a"(&p), "m"(p) : "memory");
+    asm volatile("push %%ebx\n\tmov %%esp, %%ebx\n\tpush %%cs\n\tpush $1f\n\tljmp *(%0)\n1:\tmov "
+                 "%%ebx, %%esp\n\tpop %%ebx"
+                 :
+                 : "a"(&p), "m"(p)
+                 : "memory");
     return 0;
 }
 
@@ -126,7 +138,8 @@ static void call_gates(void)
     EXPECT_EQ(seen.stack[2], 0x1111, "they are where they were pushed");
 
     GDT(GATE) = gate(SEL_KCODE, (uint32_t)target_params16, CALL_GATE16 | ACC_DPL(3), 2);
-    /* 16 bits of offset are all such a gate has; returns take 16 bits of EIP too: the guest is above 64 KB, so only the way in is seen. */
+    /* 16 bits of offset are all such a gate has; returns take 16 bits of EIP too: the guest is
+     * above 64 KB, so only the way in is seen. */
     GDT(CODE) = descriptor((uint32_t)target_params16 & 0xffff0000, 0xfffff, FLAT_CODE);
     GDT(GATE) = gate(CODE, (uint32_t)target_params16 & 0xffff, CALL_GATE16 | ACC_DPL(3), 2);
     t = try_user(call_gate_params16, 0, 0);
@@ -151,13 +164,14 @@ static void gate_refusals(void)
         { "gate not present", gate(SEL_KCODE, at, 0x0c | ACC_DPL(3), 0), 0, true, VEC_NP, GATE },
         { "null target", gate(0, at, CALL_GATE32, 0), 0, false, VEC_GP, 0 },
         { "target is data", gate(SEL_KDATA, at, CALL_GATE32, 0), 0, false, VEC_GP, SEL_KDATA },
-        { "target not present", gate(CODE, at, CALL_GATE32, 0), descriptor(0, 0xfffff, 0x1a | DESC_D | DESC_G), false, VEC_NP,
-          CODE },
-        { "target of DPL 3 from ring 0", gate(SEL_UCODE32, at, CALL_GATE32, 0), 0, false, VEC_GP, SEL_UCODE32 },
+        { "target not present", gate(CODE, at, CALL_GATE32, 0),
+          descriptor(0, 0xfffff, 0x1a | DESC_D | DESC_G), false, VEC_NP, CODE },
+        { "target of DPL 3 from ring 0", gate(SEL_UCODE32, at, CALL_GATE32, 0), 0, false, VEC_GP,
+          SEL_UCODE32 },
         { "target beyond the GDT", gate(0xfff8, at, CALL_GATE32, 0), 0, false, VEC_GP, 0xfff8 },
         { "an interrupt gate", gate(SEL_KCODE, at, GATE_INT, 0), 0, false, VEC_GP, GATE },
-        { "target beyond its segment's limit", gate(CODE, at, CALL_GATE32, 0), descriptor(0, 0xff, ACC_CODE | DESC_D), false,
-          VEC_GP, 0 },
+        { "target beyond its segment's limit", gate(CODE, at, CALL_GATE32, 0),
+          descriptor(0, 0xff, ACC_CODE | DESC_D), false, VEC_GP, 0 },
     };
 
     for (unsigned i = 0; i < ARRAY_SIZE(refusals); i++) {
@@ -219,7 +233,8 @@ static void direct_transfers(void)
     EXPECT_TRAP(&t, VEC_GP, CODE, "far call from ring 0 to conforming code of DPL 3");
 }
 
-/* IRET or far RET to the given CS and SS from ring 0, with DS, ES flat and FS, GS as set by the caller. */
+/* IRET or far RET to the given CS and SS from ring 0, with DS, ES flat and FS, GS as set by the
+ * caller. */
 struct way_out {
     uint32_t cs, ss, ds, fs;
     bool far_ret;
@@ -233,10 +248,15 @@ static word_t leave(word_t at, word_t b)
     (void)b;
     asm volatile("mov %0, %%fs\n\tmov %1, %%gs" : : "r"(w->fs), "r"(w->ds));
     if (w->far_ret)
-        asm volatile("push %0\n\tpush %1\n\tpush %2\n\tpush $outer\n\tlret" : : "r"(w->ss), "r"(sp), "r"(w->cs) : "memory");
+        asm volatile("push %0\n\tpush %1\n\tpush %2\n\tpush $outer\n\tlret"
+                     :
+                     : "r"(w->ss), "r"(sp), "r"(w->cs)
+                     : "memory");
     else
         asm volatile("push %0\n\tpush %1\n\tpush $2\n\tpush %2\n\tpush $outer\n\tiret"
-                     : : "r"(w->ss), "r"(sp), "r"(w->cs) : "memory");
+                     :
+                     : "r"(w->ss), "r"(sp), "r"(w->cs)
+                     : "memory");
     return 0;
 }
 asm("outer: mov %gs, %eax\n mov %fs, %ecx\n mov %cs, %edx\n int $0x80\n");
@@ -342,7 +362,8 @@ static void interrupt_gates(void)
     idt[0x81].lo = gate(SEL_KCODE, at, GATE_TRAP, 0);
     t = try(int_with_if, 0, 0);
     EXPECT_EQ(seen.flags & (FLAG_IF | FLAG_NT), FLAG_IF, "a trap gate clears NT only");
-    EXPECT_EQ(seen.stack[2] & (FLAG_IF | FLAG_NT), FLAG_IF | FLAG_NT, "the flags on the stack are those before");
+    EXPECT_EQ(seen.stack[2] & (FLAG_IF | FLAG_NT), FLAG_IF | FLAG_NT,
+              "the flags on the stack are those before");
     idt[0x81].lo = gate(SEL_KCODE, at, 0x0e | ACC_DPL(3), 0);
     t = try(int_81, 0, 0);
     EXPECT_TRAP(&t, VEC_NP, 0x81 * 8 + 2, "a gate not present");

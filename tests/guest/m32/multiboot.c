@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the multiboot loader hands over: registers and segments, memory sizes and map, the command line, a module.
- * Multiboot Specification 0.6.96, "Machine state", "Boot information format". The runner gives the arguments and the module.
+ * What the multiboot loader hands over: registers and segments, memory sizes and map, the command
+ * line, a module. Multiboot Specification 0.6.96, "Machine state", "Boot information format". The
+ * runner gives the arguments and the module.
  */
 #include "guest.h"
 
@@ -49,7 +50,8 @@ static void module(void)
     to = (const char *)((const uint32_t *)info_at(6))[1];
     EXPECT_EQ((word_t)from & 4095, 0, "the module begins on a page");
     EXPECT_EQ(to - from, 16 * 300, "its size");
-    EXPECT(!memcmp(from, "module contents\n", 16) && !memcmp(to - 16, "module contents\n", 16), "its contents");
+    EXPECT(!memcmp(from, "module contents\n", 16) && !memcmp(to - 16, "module contents\n", 16),
+           "its contents");
 }
 
 int main(void)

@@ -1,19 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Excursions from protected mode: to 16-bit protected mode, to real mode and to "unreal" mode (real mode with segment limits kept
- * from protected mode), with exceptions and interrupts through the interrupt vector table. SDM 3, "Switching Modes",
- * "8086 Emulation", "Real-Address Mode".
+ * Excursions from protected mode: to 16-bit protected mode, to real mode and to "unreal" mode (real
+ * mode with segment limits kept from protected mode), with exceptions and interrupts through the
+ * interrupt vector table. SDM 3, "Switching Modes", "8086 Emulation", "Real-Address Mode".
  */
 #include "guest.h"
 
 #define RESULTS 0x4000u /* where 16-bit routines leave what they saw: words */
-#define SKIP 0x4100u    /* word: how far the handler moves the return address */
-#define S(n) (SEL_FREE + 8 * (n))
+#define SKIP    0x4100u /* word: how far the handler moves the return address */
+#define S(n)    (SEL_FREE + 8 * (n))
 
 /*
- * call_real(routine): leaves protected mode, calls the 16-bit routine at 0:routine with DS=ES=SS=0, comes back.
- * call_pm16(routine): the same without leaving protected mode, in 16-bit segments of base 0.
- * Every address inside is that of the copy at LOW_AT.
+ * call_real(routine): leaves protected mode, calls the 16-bit routine at 0:routine with DS=ES=SS=0,
+ * comes back. call_pm16(routine): the same without leaving protected mode, in 16-bit segments of
+ * base 0. Every address inside is that of the copy at LOW_AT.
  */
 asm("  .set L, 0x1000\n"
     "low_code:\n"
@@ -33,7 +33,8 @@ asm("  .set L, 0x1000\n"
     " mov %cr0, %eax\n or $1, %al\n mov %eax, %cr0\n"
     " ljmpl $0x08, $(L + 1f - low_code)\n"
     "  .code32\n"
-    "1: mov $0x10, %eax\n mov %eax, %ds\n mov %eax, %es\n mov %eax, %ss\n mov %eax, %fs\n mov %eax, %gs\n"
+    "1: mov $0x10, %eax\n mov %eax, %ds\n mov %eax, %es\n mov %eax, %ss\n mov %eax, %fs\n mov "
+    "%eax, %gs\n"
     " mov L + save_sp - low_code, %esp\n popa\n ret\n"
 
     "low_call_pm16:\n"
@@ -53,9 +54,11 @@ asm("  .set L, 0x1000\n"
     "real_idt: .word 0x3ff\n .long 0\n"
 
     "  .code16\n"
-    /* The handler notes the three words of the frame, SP and flags, and returns SKIP bytes further. */
+    /* The handler notes the three words of the frame, SP and flags, and returns SKIP bytes further.
+     */
     "handler: push %bp\n mov %sp, %bp\n push %ax\n"
-    " mov 2(%bp), %ax\n mov %ax, 0x4000+2\n mov 4(%bp), %ax\n mov %ax, 0x4000+4\n mov 6(%bp), %ax\n mov %ax, 0x4000+6\n"
+    " mov 2(%bp), %ax\n mov %ax, 0x4000+2\n mov 4(%bp), %ax\n mov %ax, 0x4000+4\n mov 6(%bp), "
+    "%ax\n mov %ax, 0x4000+6\n"
     " mov %bp, 0x4000+8\n pushf\n pop %ax\n mov %ax, 0x4000+10\n"
     " incw 0x4000\n mov 0x4100, %ax\n add %ax, 2(%bp)\n pop %ax\n pop %bp\n iret\n"
     "h_timer: push %ax\n incw 0x4000\n mov $0x20, %al\n out %al, $0x20\n pop %ax\n iret\n"
@@ -72,7 +75,8 @@ asm("  .set L, 0x1000\n"
     "r_unreal: mov $0x100000, %esi\n addr32 mov (%esi), %eax\n mov %eax, 0x4000\n"
     " mov $0x480, %ax\n mov %ax, %ds\n addr32 mov 0x100000-0x4800(%esi), %eax\n"
     " xor %cx, %cx\n mov %cx, %ds\n mov %eax, 0x4000+4\n ret\n"
-    "r_bound: movw $10, 0x4800\n movw $20, 0x4802\n mov $5, %ax\n bound %ax, 0x4800\n nop\n nop\n ret\n"
+    "r_bound: movw $10, 0x4800\n movw $20, 0x4802\n mov $5, %ax\n bound %ax, 0x4800\n nop\n nop\n "
+    "ret\n"
     "r_lldt: lldt %ax\n nop\n ret\n"
     "r_rep: mov $0x12344, %ecx\n mov $0xfffe, %si\n mov $0x4800, %di\n mov $4, %cx\n"
     " push %ds\n mov $0x300, %ax\n mov %ax, %ds\n rep movsb\n pop %ds\n"
@@ -81,20 +85,23 @@ asm("  .set L, 0x1000\n"
     " mov %sp, 0x4000+4\n pushal\n mov %sp, 0x4000+6\n popal\n ret\n"
     "r_far: lcall $0x100, $(1f - low_code)\n mov $0x55, %al\n mov %al, 0x4000+2\n ret\n"
     "1: mov %cs, %ax\n mov %ax, 0x4000\n lret\n"
-    "r_stack: mov %sp, %bp\n xor %sp, %sp\n mov $0x700, %ax\n mov %ax, %ss\n push %ax\n mov %sp, 0x4000\n"
+    "r_stack: mov %sp, %bp\n xor %sp, %sp\n mov $0x700, %ax\n mov %ax, %ss\n push %ax\n mov %sp, "
+    "0x4000\n"
     " xor %ax, %ax\n mov %ax, %ss\n mov %bp, %sp\n ret\n"
     "r_hlt: sti\n hlt\n cli\n ret\n"
     "r_movcr0: mov %cr0, %eax\n or $0x80000000, %eax\n mov %eax, %cr0\n nop\n ret\n"
 
-    "p_state: mov %sp, 0x4000\n mov %esp, %eax\n shr $16, %eax\n mov %ax, 0x4000+2\n smsw %ax\n mov %ax, 0x4000+4\n"
+    "p_state: mov %sp, 0x4000\n mov %esp, %eax\n shr $16, %eax\n mov %ax, 0x4000+2\n smsw %ax\n "
+    "mov %ax, 0x4000+4\n"
     " mov %cs, %ax\n mov %ax, 0x4000+6\n pushw $1\n mov %sp, 0x4000+8\n pop %ax\n ret\n"
     "p_int: mov %sp, 0x4000+12\n int $0x83\n mov %sp, 0x4000+14\n ret\n"
     "low_end:\n"
     "  .code32\n");
-extern const uint8_t low_code[], low_end[], low_call_real[], low_call_pm16[], handler[], h_timer[], r_smsw[], r_segment[],
-    r_int42[], r_ud[], r_div[], r_limit[], r_limit32[], r_unreal[], r_bound[], r_lldt[], r_rep[], r_size[], r_far[], r_stack[],
-    r_hlt[], r_movcr0[], p_state[], p_int[];
-#define LOW(label) (LOW_AT + (uint32_t)((label) - low_code))
+extern const uint8_t low_code[], low_end[], low_call_real[], low_call_pm16[], handler[], h_timer[],
+    r_smsw[], r_segment[], r_int42[], r_ud[], r_div[], r_limit[], r_limit32[], r_unreal[],
+    r_bound[], r_lldt[], r_rep[], r_size[], r_far[], r_stack[], r_hlt[], r_movcr0[], p_state[],
+    p_int[];
+#define LOW(label) (LOW_AT + (uint32_t)((label)-low_code))
 
 static volatile uint16_t *const results = (uint16_t *)RESULTS;
 
@@ -208,9 +215,11 @@ static void unreal(void)
     volatile uint32_t *high = (uint32_t *)0x200000;
 
     *high = 0x600df00d;
-    /* DS keeps the hidden limit of 4 GB that it brought from protected mode; a load in real mode changes its base only. */
+    /* DS keeps the hidden limit of 4 GB that it brought from protected mode; a load in real mode
+     * changes its base only. */
     call_low(low_call_real, r_unreal, SEL_KDATA);
-    EXPECT_EQ(results[0] | (uint32_t)results[1] << 16, *(uint32_t *)0x100000, "unreal mode reaches 1 MB");
+    EXPECT_EQ(results[0] | (uint32_t)results[1] << 16, *(uint32_t *)0x100000,
+              "unreal mode reaches 1 MB");
     EXPECT_EQ(results[2] | (uint32_t)results[3] << 16, *high, "and 2 MB after DS was loaded");
     ivt_set(VEC_GP, handler);
     real(r_limit32, 3);

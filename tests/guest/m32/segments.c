@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Data segments in protected mode: limits, types, privilege, presence, null selectors, LDT; what LAR, LSL, VERR and VERW tell.
- * SDM 3, "Protection": "Limit Checking", "Type Checking", "Privilege Level Checking When Accessing Data Segments".
+ * Data segments in protected mode: limits, types, privilege, presence, null selectors, LDT; what
+ * LAR, LSL, VERR and VERW tell. SDM 3, "Protection": "Limit Checking", "Type Checking", "Privilege
+ * Level Checking When Accessing Data Segments".
  */
 #include "guest.h"
 
-#define S(n) (SEL_FREE + 8 * (n))
+#define S(n)      (SEL_FREE + 8 * (n))
 #define NO_LIMITS "has no segment limits"
 static uint8_t window[0x20000] PAGE_ALIGNED;
 static uint64_t ldt[4];
@@ -20,16 +21,19 @@ static word_t load_fs(word_t sel, word_t b)
 static word_t load_ss(word_t sel, word_t b)
 {
     (void)b;
-    asm volatile("mov %%ss, %%ecx\n\tmov %w0, %%ss\n\tmov %%cx, %%ss" : : "r"(sel) : "ecx", "memory");
+    asm volatile("mov %%ss, %%ecx\n\tmov %w0, %%ss\n\tmov %%cx, %%ss"
+                 :
+                 : "r"(sel)
+                 : "ecx", "memory");
     return 0;
 }
 
-#define FS_ACCESS(name, insn)                                                                      \
-    static word_t name(word_t sel, word_t off)                                                     \
-    {                                                                                              \
-        word_t v = 0;                                                                              \
-        asm volatile("mov %w1, %%fs\n\t" insn : "+a"(v) : "r"(sel), "r"(off) : "memory");          \
-        return v;                                                                                  \
+#define FS_ACCESS(name, insn)                                                             \
+    static word_t name(word_t sel, word_t off)                                            \
+    {                                                                                     \
+        word_t v = 0;                                                                     \
+        asm volatile("mov %w1, %%fs\n\t" insn : "+a"(v) : "r"(sel), "r"(off) : "memory"); \
+        return v;                                                                         \
     }
 FS_ACCESS(fs_read8, "mov %%fs:(%2), %%al")
 FS_ACCESS(fs_read16, "mov %%fs:(%2), %%ax")
@@ -119,12 +123,16 @@ static void check_loads(void)
         { "read-only data", descriptor(0, 0xfffff, 0x90 | DESC_D), load_fs, 0, false, VEC_NONE },
         { "readable code", descriptor(0, 0xfffff, 0x9a | DESC_D), load_fs, 0, false, VEC_NONE },
         { "execute-only code", descriptor(0, 0xfffff, 0x98 | DESC_D), load_fs, 0, false, VEC_GP },
-        { "conforming execute-only code", descriptor(0, 0xfffff, 0x9c | DESC_D), load_fs, 0, false, VEC_GP },
-        { "conforming readable code, RPL 3", descriptor(0, 0xfffff, 0x9e | DESC_D), load_fs, 3, false, VEC_NONE },
+        { "conforming execute-only code", descriptor(0, 0xfffff, 0x9c | DESC_D), load_fs, 0, false,
+          VEC_GP },
+        { "conforming readable code, RPL 3", descriptor(0, 0xfffff, 0x9e | DESC_D), load_fs, 3,
+          false, VEC_NONE },
         { "data not present", descriptor(0, 0xfffff, 0x12 | DESC_D), load_fs, 0, false, VEC_NP },
         { "data of DPL 0, RPL 3", descriptor(0, 0xfffff, DATA32), load_fs, 3, false, VEC_GP },
-        { "data of DPL 3, RPL 3", descriptor(0, 0xfffff, DATA32 | ACC_DPL(3)), load_fs, 3, false, VEC_NONE },
-        { "data of DPL 0 not present, RPL 3", descriptor(0, 0xfffff, 0x12 | DESC_D), load_fs, 3, false, VEC_GP },
+        { "data of DPL 3, RPL 3", descriptor(0, 0xfffff, DATA32 | ACC_DPL(3)), load_fs, 3, false,
+          VEC_NONE },
+        { "data of DPL 0 not present, RPL 3", descriptor(0, 0xfffff, 0x12 | DESC_D), load_fs, 3,
+          false, VEC_GP },
         { "an LDT", descriptor(0, 0xfffff, 0x82), load_fs, 0, false, VEC_GP },
         { "a TSS", descriptor(0, 0xfffff, 0x89), load_fs, 0, false, VEC_GP },
         { "a call gate", gate(SEL_KCODE, 0, 0x8c, 0), load_fs, 0, false, VEC_GP },
@@ -134,11 +142,14 @@ static void check_loads(void)
         { "SS: code", descriptor(0, 0xfffff, 0x9a | DESC_D), load_ss, 0, false, VEC_GP },
         { "SS: not present", descriptor(0, 0xfffff, 0x12 | DESC_D), load_ss, 0, false, VEC_SS },
         { "SS: RPL 3 at CPL 0", descriptor(0, 0xfffff, DATA32), load_ss, 3, false, VEC_GP },
-        { "SS: DPL 3 at CPL 0", descriptor(0, 0xfffff, DATA32 | ACC_DPL(3)), load_ss, 0, false, VEC_GP },
+        { "SS: DPL 3 at CPL 0", descriptor(0, 0xfffff, DATA32 | ACC_DPL(3)), load_ss, 0, false,
+          VEC_GP },
         { "CPL 3: data of DPL 0", descriptor(0, 0xfffff, DATA32), load_fs, 3, true, VEC_GP },
         { "CPL 3: data of DPL 0, RPL 0", descriptor(0, 0xfffff, DATA32), load_fs, 0, true, VEC_GP },
-        { "CPL 3: data of DPL 3, RPL 0", descriptor(0, 0xfffff, DATA32 | ACC_DPL(3)), load_fs, 0, true, VEC_NONE },
-        { "CPL 3: conforming code of DPL 0", descriptor(0, 0xfffff, 0x9e | DESC_D), load_fs, 3, true, VEC_NONE },
+        { "CPL 3: data of DPL 3, RPL 0", descriptor(0, 0xfffff, DATA32 | ACC_DPL(3)), load_fs, 0,
+          true, VEC_NONE },
+        { "CPL 3: conforming code of DPL 0", descriptor(0, 0xfffff, 0x9e | DESC_D), load_fs, 3,
+          true, VEC_NONE },
         { "CPL 3: SS of DPL 0", descriptor(0, 0xfffff, DATA32), load_ss, 3, true, VEC_GP },
     };
 
@@ -253,14 +264,14 @@ static void check_tables(void)
 }
 
 /* Results of the four instructions that look and do not touch: bit 31 is ZF. */
-#define LOOK(name, insn)                                                                           \
-    static word_t name(word_t sel, word_t b)                                                       \
-    {                                                                                              \
-        word_t v = 0x5555;                                                                         \
-        uint8_t zf;                                                                                \
-        (void)b;                                                                                   \
-        asm volatile(insn "\n\tsetz %1" : "+a"(v), "=q"(zf) : "r"(sel) : "cc");                    \
-        return zf ? v | 1u << 31 : v;                                                              \
+#define LOOK(name, insn)                                                        \
+    static word_t name(word_t sel, word_t b)                                    \
+    {                                                                           \
+        word_t v = 0x5555;                                                      \
+        uint8_t zf;                                                             \
+        (void)b;                                                                \
+        asm volatile(insn "\n\tsetz %1" : "+a"(v), "=q"(zf) : "r"(sel) : "cc"); \
+        return zf ? v | 1u << 31 : v;                                           \
     }
 LOOK(lar, "lar %2, %0")
 LOOK(lsl, "lsl %2, %0")
@@ -279,7 +290,8 @@ static void check_looks(void)
 {
     const struct look_case looks[] = {
         { "data", descriptor(0x12345678, 0x6789a, DATA32), 0, true, true, true, true },
-        { "data, page granularity", descriptor(0, 0x6789a, DATA32 | DESC_G), 0, true, true, true, true },
+        { "data, page granularity", descriptor(0, 0x6789a, DATA32 | DESC_G), 0, true, true, true,
+          true },
         { "read-only data", descriptor(0, 0xff, 0x90), 0, true, true, true, false },
         { "data not present", descriptor(0, 0xff, 0x12), 0, true, true, true, true },
         { "data of DPL 0, RPL 3", descriptor(0, 0xff, 0x92), 3, false, false, false, false },
@@ -311,8 +323,9 @@ static void check_looks(void)
             limit = limit << 12 | 0xfff;
         GDT(S(4)) = c->desc;
         /* Bits 16 to 19 of LAR's result are undefined. */
-        EXPECT_EQ(lar(sel, 0) & ~0xf0000u, c->lar ? ZF_SET | ((uint32_t)(c->desc >> 32) & 0xf0ff00) : 0x5555,
-                  "LAR: %s", c->what);
+        EXPECT_EQ(lar(sel, 0) & ~0xf0000u,
+                  c->lar ? ZF_SET | ((uint32_t)(c->desc >> 32) & 0xf0ff00) : 0x5555, "LAR: %s",
+                  c->what);
         EXPECT_EQ(lsl(sel, 0), c->lsl ? ZF_SET | limit : 0x5555, "LSL: %s", c->what);
         EXPECT_EQ(verr(sel, 0) & ZF_SET, c->verr ? ZF_SET : 0, "VERR: %s", c->what);
         EXPECT_EQ(verw(sel, 0) & ZF_SET, c->verw ? ZF_SET : 0, "VERW: %s", c->what);
@@ -352,9 +365,12 @@ static word_t sp_after_push(word_t a, word_t sel)
 {
     word_t sp;
 
-    asm volatile("mov %%esp, %%ebx\n\tmov %w2, %%ss\n\tmov %1, %%esp\n\tpush %%eax\n\tmov %%esp, %%ecx\n\t"
-                 "mov %w3, %%ss\n\tmov %%ebx, %%esp"
-                 : "=&c"(sp) : "r"(a), "r"(sel), "r"(SEL_KDATA) : "ebx", "memory");
+    asm volatile(
+        "mov %%esp, %%ebx\n\tmov %w2, %%ss\n\tmov %1, %%esp\n\tpush %%eax\n\tmov %%esp, %%ecx\n\t"
+        "mov %w3, %%ss\n\tmov %%ebx, %%esp"
+        : "=&c"(sp)
+        : "r"(a), "r"(sel), "r"(SEL_KDATA)
+        : "ebx", "memory");
     return sp;
 }
 
@@ -363,18 +379,25 @@ static void check_16_bit(void)
     uint32_t v;
 
     GDT(S(6)) = descriptor((uint32_t)window, 0xffff, ACC_DATA);
-    EXPECT_EQ(sp_after_push(0xabcd0000, S(6)), 0xabcdfffc, "a 16-bit stack wraps SP and leaves the upper half");
+    EXPECT_EQ(sp_after_push(0xabcd0000, S(6)), 0xabcdfffc,
+              "a 16-bit stack wraps SP and leaves the upper half");
     GDT(S(6)) = descriptor((uint32_t)window, 0xfffff, DATA32);
     EXPECT_EQ(sp_after_push(0x10000, S(6)), 0xfffc, "a 32-bit stack uses ESP");
     memset(window, 0, sizeof(window));
     window[0x12] = 0x77;
     load_fs(S(6), 0);
-    asm volatile("mov $0xffff, %%ebx\n\tmov $0x13, %%esi\n\tmovzbl %%fs:(%%bx,%%si), %0" : "=r"(v) : : "ebx", "esi");
+    asm volatile("mov $0xffff, %%ebx\n\tmov $0x13, %%esi\n\tmovzbl %%fs:(%%bx,%%si), %0"
+                 : "=r"(v)
+                 :
+                 : "ebx", "esi");
     EXPECT_EQ(v, 0x77, "16-bit addresses wrap at 64 KB");
     v = 0xdead0000 | SEL_UDATA;
     asm volatile("mov %0, %%fs\n\tmov %%fs, %0" : "+r"(v));
     EXPECT_EQ(v, SEL_UDATA, "MOV r32 from a segment register clears the upper half");
-    asm volatile("mov $0x13, %%ecx\n\tmov $0x30, %%edx\n\tarpl %%cx, %%dx\n\tmov %%edx, %0" : "=r"(v) : : "ecx", "edx", "cc");
+    asm volatile("mov $0x13, %%ecx\n\tmov $0x30, %%edx\n\tarpl %%cx, %%dx\n\tmov %%edx, %0"
+                 : "=r"(v)
+                 :
+                 : "ecx", "edx", "cc");
     EXPECT_EQ(v, 0x33, "ARPL raises the RPL");
 }
 

@@ -1,22 +1,24 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Hardware task switches: by JMP, CALL, IRET, task gates, interrupts and exceptions, to 32-bit and 16-bit tasks, and their
- * refusals. SDM 3, "Task Management": "Task Switching", "Task Linking", "16-Bit Task-State Segment".
+ * Hardware task switches: by JMP, CALL, IRET, task gates, interrupts and exceptions, to 32-bit and
+ * 16-bit tasks, and their refusals. SDM 3, "Task Management": "Task Switching", "Task Linking",
+ * "16-Bit Task-State Segment".
  */
 #include "guest.h"
 
-#define S(n) (SEL_FREE + 8 * (n))
-#define TASK S(0)   /* the other task's TSS */
-#define GATE S(1)   /* a task gate to it */
-#define TASK16 S(2)
-#define CODE_AT S(3) /* code segment whose base is the code, for a 16-bit IP */
-#define TSS32 0x89u
-#define TSS16 0x81u
+#define S(n)      (SEL_FREE + 8 * (n))
+#define TASK      S(0) /* the other task's TSS */
+#define GATE      S(1) /* a task gate to it */
+#define TASK16    S(2)
+#define CODE_AT   S(3) /* code segment whose base is the code, for a 16-bit IP */
+#define TSS32     0x89u
+#define TSS16     0x81u
 #define TSS_BYTES 104u
 
 static struct tss task;
 static struct {
-    uint16_t link, sp0, ss0, sp1, ss1, sp2, ss2, ip, flags, ax, cx, dx, bx, sp, bp, si, di, es, cs, ss, ds, ldt;
+    uint16_t link, sp0, ss0, sp1, ss1, sp2, ss2, ip, flags, ax, cx, dx, bx, sp, bp, si, di, es, cs,
+        ss, ds, ldt;
 } task16;
 static uint8_t task_stack[4096] __attribute__((aligned(16)));
 
@@ -26,12 +28,13 @@ struct task_seen {
 } task_seen;
 
 /*
- * The task: notes what it sees, adds one to EBX, goes back as `task_back` says, and starts anew at the next switch.
- * A task that was entered with an error code drops it before IRET.
+ * The task: notes what it sees, adds one to EBX, goes back as `task_back` says, and starts anew at
+ * the next switch. A task that was entered with an error code drops it before IRET.
  */
 word_t task_drop;
 asm("task_note:\n"
-    " mov %eax, task_seen+16\n mov %ebx, task_seen+20\n mov %ebp, task_seen+24\n mov %esp, task_seen+28\n"
+    " mov %eax, task_seen+16\n mov %ebx, task_seen+20\n mov %ebp, task_seen+24\n mov %esp, "
+    "task_seen+28\n"
     " pushf\n pop task_seen+8\n"
     " xor %eax, %eax\n str %ax\n mov %eax, task_seen+4\n"
     " mov %cr0, %eax\n mov %eax, task_seen+12\n"
@@ -41,7 +44,8 @@ asm("task_note:\n"
     " add task_drop, %esp\n"
     " iret\n jmp task_note\n"
     "task_jump:\n incl task_seen\n incl %ebx\n ljmp $0x50, $0\n jmp task_jump\n"
-    "task16_note:\n incl task_seen\n xor %eax, %eax\n str %ax\n mov %eax, task_seen+4\n mov %esp, task_seen+28\n"
+    "task16_note:\n incl task_seen\n xor %eax, %eax\n str %ax\n mov %eax, task_seen+4\n mov %esp, "
+    "task_seen+28\n"
     " mov %ebx, task_seen+20\n iret\n jmp task16_note\n");
 extern uint8_t task_note[], task_jump[], task16_note[];
 
@@ -80,13 +84,21 @@ static word_t go(word_t sel, word_t is_call)
 
     /* Values that must survive, in every register that the switch saves. */
     if (is_call)
-        asm volatile("push %%ebp\n\tmov $0x1234, %%esi\n\tmov $0x5678, %%ebp\n\tlcall *(%1)\n\tcmp $0x1234, %%esi\n\t"
-                     "sete %%al\n\tcmp $0x5678, %%ebp\n\tsete %%cl\n\tand %%cl, %%al\n\tmovzbl %%al, %0\n\tpop %%ebp"
-                     : "=a"(ok) : "d"(&p), "m"(p) : "ecx", "esi", "memory", "cc");
+        asm volatile("push %%ebp\n\tmov $0x1234, %%esi\n\tmov $0x5678, %%ebp\n\tlcall *(%1)\n\tcmp "
+                     "$0x1234, %%esi\n\t"
+                     "sete %%al\n\tcmp $0x5678, %%ebp\n\tsete %%cl\n\tand %%cl, %%al\n\tmovzbl "
+                     "%%al, %0\n\tpop %%ebp"
+                     : "=a"(ok)
+                     : "d"(&p), "m"(p)
+                     : "ecx", "esi", "memory", "cc");
     else
-        asm volatile("push %%ebp\n\tmov $0x1234, %%esi\n\tmov $0x5678, %%ebp\n\tljmp *(%1)\n\tcmp $0x1234, %%esi\n\t"
-                     "sete %%al\n\tcmp $0x5678, %%ebp\n\tsete %%cl\n\tand %%cl, %%al\n\tmovzbl %%al, %0\n\tpop %%ebp"
-                     : "=a"(ok) : "d"(&p), "m"(p) : "ecx", "esi", "memory", "cc");
+        asm volatile("push %%ebp\n\tmov $0x1234, %%esi\n\tmov $0x5678, %%ebp\n\tljmp *(%1)\n\tcmp "
+                     "$0x1234, %%esi\n\t"
+                     "sete %%al\n\tcmp $0x5678, %%ebp\n\tsete %%cl\n\tand %%cl, %%al\n\tmovzbl "
+                     "%%al, %0\n\tpop %%ebp"
+                     : "=a"(ok)
+                     : "d"(&p), "m"(p)
+                     : "ecx", "esi", "memory", "cc");
     return ok;
 }
 
@@ -130,7 +142,8 @@ static void by_call(void)
     EXPECT_EQ(task_seen.fs, SEL_UDATA | 3, "FS too");
     EXPECT_EQ(task.link, SEL_TSS, "the link is the caller's selector");
     EXPECT_EQ(task.ebx, 0xb0b0b0b1, "IRET saves EBX");
-    EXPECT_EQ(task.eip, (uint32_t)task_note + (uint32_t)(task_jump - task_note) - 2, "and EIP behind it");
+    EXPECT_EQ(task.eip, (uint32_t)task_note + (uint32_t)(task_jump - task_note) - 2,
+              "and EIP behind it");
     EXPECT_EQ(task.eflags & FLAG_NT, 0, "and flags without NT");
     EXPECT(!is_busy(TASK), "the task is not busy any more");
     EXPECT(is_busy(SEL_TSS), "we are");
@@ -139,7 +152,8 @@ static void by_call(void)
     t = try(go, TASK, true);
     EXPECT_EQ(task_seen.nr, 2, "the next CALL goes on behind the IRET");
     EXPECT_EQ(task_seen.bx, 0xb0b0b0b1, "with the state left there");
-    EXPECT_EQ(tss.esp0 != 0 && tss.ss0 == SEL_KDATA, 1, "the static fields of our TSS are untouched");
+    EXPECT_EQ(tss.esp0 != 0 && tss.ss0 == SEL_KDATA, 1,
+              "the static fields of our TSS are untouched");
 }
 
 static void by_jump(void)
@@ -187,7 +201,8 @@ static void by_gate(void)
     EXPECT_EQ(task_seen.nr, 2, "the task ran");
 }
 
-/* The handler of #GP as a task: it finds the error code on its own stack, repairs the cause, and the instruction is tried again. */
+/* The handler of #GP as a task: it finds the error code on its own stack, repairs the cause, and
+ * the instruction is tried again. */
 asm("repair_task:\n"
     " mov (%esp), %eax\n mov %eax, task_seen+32\n pop %eax\n incl task_seen\n"
     " mov $0x0000ffff, %eax\n mov %eax, gdt+0x60+0x20\n" /* S(4): flat data of DPL 3 */
@@ -255,7 +270,8 @@ static void refusals(void)
     t = try(go, TASK, true);
     back_to_our_tss();
     EXPECT_TRAP(&t, VEC_NP, S(5), "DS in the new TSS not present");
-    /* Faults of its CS, SS and LDT leave no stack to handle them on but another task's, and are not tried. */
+    /* Faults of its CS, SS and LDT leave no stack to handle them on but another task's, and are not
+     * tried. */
 }
 
 static word_t iret_nested(word_t a, word_t b)

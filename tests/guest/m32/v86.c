@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Virtual-8086 mode: entry and exit, what IOPL and the I/O map allow, what is undefined there; with the virtual-mode extensions
- * the virtual interrupt flag and INT n by the redirection map; PVI. SDM 3, "8086 Emulation".
+ * Virtual-8086 mode: entry and exit, what IOPL and the I/O map allow, what is undefined there; with
+ * the virtual-mode extensions the virtual interrupt flag and INT n by the redirection map; PVI. SDM
+ * 3, "8086 Emulation".
  */
 #include "guest.h"
 
 /* Real-mode style addresses: segment V_CODE is LOW_AT. */
-#define V_CODE (LOW_AT >> 4)
+#define V_CODE  (LOW_AT >> 4)
 #define V_STACK 0x300u
-#define V_DATA 0x400u
-#define V_SP 0x800u
+#define V_DATA  0x400u
+#define V_SP    0x800u
 
 asm("  .code16\n"
     "low_code:\n"
@@ -46,16 +47,20 @@ asm("  .code16\n"
     "v_ivt:     mov $0x4242, %si\n pushf\n pop %di\n mov %sp, %bp\n iretw\n"
     "low_code_end:\n"
     "  .code32\n");
-extern const uint8_t low_code[], low_code_end[], v_move[], v_push[], v_cli[], v_sti[], v_sti_cli[], v_pushf[], v_pushfl[],
-    v_popf[], v_popf0[], v_iret[], v_int42[], v_int80[], v_int3[], v_into[], v_in[], v_inw[], v_far[], v_wrap[], v_lar[],
-    v_str[], v_lldt[], v_arpl[], v_movcr[], v_lmsw[], v_smsw[], v_clts[], v_seg[], v_ivt[];
+extern const uint8_t low_code[], low_code_end[], v_move[], v_push[], v_cli[], v_sti[], v_sti_cli[],
+    v_pushf[], v_pushfl[], v_popf[], v_popf0[], v_iret[], v_int42[], v_int80[], v_int3[], v_into[],
+    v_in[], v_inw[], v_far[], v_wrap[], v_lar[], v_str[], v_lldt[], v_arpl[], v_movcr[], v_lmsw[],
+    v_smsw[], v_clts[], v_seg[], v_ivt[];
 
 static word_t enter_v86(word_t ip, word_t flags)
 {
     asm volatile("push %4\n\tpush %4\n\tpush %3\n\tpush %3\n\t" /* GS, FS, DS, ES */
                  "push %5\n\tpush %6\n\tpush %1\n\tpush %2\n\tpush %0\n\t"
                  "mov $0x5a5a5a5a, %%eax\n\tmov %%eax, %%ebx\n\tmov %%eax, %%ecx\n\tiret"
-                 : : "a"(ip), "b"(flags | FLAG_VM | 2), "i"(V_CODE), "i"(V_DATA), "i"(0), "i"(V_STACK), "i"(V_SP) : "memory");
+                 :
+                 : "a"(ip), "b"(flags | FLAG_VM | 2), "i"(V_CODE), "i"(V_DATA), "i"(0),
+                   "i"(V_STACK), "i"(V_SP)
+                 : "memory");
     return 0;
 }
 
@@ -65,16 +70,17 @@ static struct trap v86(const uint8_t *code, word_t flags)
     return try(enter_v86, (word_t)(code - low_code), flags);
 }
 
-/* Was it the end of the snippet? All snippets end with HLT, and are told apart from other #GPs by the byte at CS:IP. */
+/* Was it the end of the snippet? All snippets end with HLT, and are told apart from other #GPs by
+ * the byte at CS:IP. */
 static bool finished(const struct trap *t)
 {
     return t->vec == VEC_GP && t->err == 0 && read8((void *)((t->f.cs << 4) + t->f.ip)) == 0xf4;
 }
-#define EXPECT_DONE(t, ...)                                                                        \
-    do {                                                                                           \
-        if (!EXPECT(finished(t), __VA_ARGS__))                                                     \
-            print("# vector %u error %x at %x:%x\n", (unsigned)(t)->vec, (unsigned)(t)->err,       \
-                  (unsigned)(t)->f.cs, (unsigned)(t)->f.ip);                                       \
+#define EXPECT_DONE(t, ...)                                                                  \
+    do {                                                                                     \
+        if (!EXPECT(finished(t), __VA_ARGS__))                                               \
+            print("# vector %u error %x at %x:%x\n", (unsigned)(t)->vec, (unsigned)(t)->err, \
+                  (unsigned)(t)->f.cs, (unsigned)(t)->f.ip);                                 \
     } while (0)
 
 static void basics(void)
@@ -114,20 +120,22 @@ static void iopl(void)
     static const struct {
         const char *what;
         const uint8_t *code;
-    } sensitive[] = { { "CLI", v_cli }, { "STI", v_sti_cli }, { "PUSHF", v_pushf }, { "POPF", v_popf0 }, { "IRET", v_iret },
-                      { "PUSHFD", v_pushfl } };
+    } sensitive[] = { { "CLI", v_cli },    { "STI", v_sti_cli }, { "PUSHF", v_pushf },
+                      { "POPF", v_popf0 }, { "IRET", v_iret },   { "PUSHFD", v_pushfl } };
     struct trap t;
 
     for (unsigned i = 0; i < ARRAY_SIZE(sensitive); i++) {
         t = v86(sensitive[i].code, 0);
-        EXPECT(t.vec == VEC_GP && t.err == 0 && !finished(&t), "%s with IOPL 0: #GP(0)", sensitive[i].what);
+        EXPECT(t.vec == VEC_GP && t.err == 0 && !finished(&t), "%s with IOPL 0: #GP(0)",
+               sensitive[i].what);
         t = v86(sensitive[i].code, FLAG_IOPL3);
         EXPECT_DONE(&t, "%s with IOPL 3", sensitive[i].what);
     }
     t = v86(v_pushfl, FLAG_IOPL3);
     EXPECT_EQ(t.f.ax & (FLAG_VM | FLAG_RF), 0, "PUSHFD shows neither VM nor RF");
     t = v86(v_popf, FLAG_IOPL3);
-    EXPECT_EQ(t.f.flags & (FLAG_IOPL3 | FLAG_VM), FLAG_IOPL3 | FLAG_VM, "POPF changes neither IOPL nor VM");
+    EXPECT_EQ(t.f.flags & (FLAG_IOPL3 | FLAG_VM), FLAG_IOPL3 | FLAG_VM,
+              "POPF changes neither IOPL nor VM");
     EXPECT_EQ(t.f.flags & 0xdd5, 0xdd5 & 0x3fd7, "but the others");
     t = v86(v_iret, FLAG_IOPL3);
     EXPECT_EQ(t.f.flags & 0xff, 0x93, "IRET loads flags");
@@ -156,8 +164,9 @@ static void io_map(void)
 {
     struct trap t = v86(v_in, FLAG_IOPL3);
 
-    EXPECT(t.vec == VEC_GP && !finished(&t), "IN of a port whose bit is set: #GP(0), whatever IOPL is");
-    tss.bitmap[0x61 / 8] &= (uint8_t)~(1u << (0x61 & 7));
+    EXPECT(t.vec == VEC_GP && !finished(&t),
+           "IN of a port whose bit is set: #GP(0), whatever IOPL is");
+    tss.bitmap[0x61 / 8] &= (uint8_t) ~(1u << (0x61 & 7));
     t = v86(v_in, 0);
     EXPECT_DONE(&t, "IN of a port whose bit is clear");
     t = v86(v_inw, 0);
@@ -171,14 +180,16 @@ static void undefined(void)
         const char *what;
         const uint8_t *code;
         unsigned vec;
-    } insns[] = { { "LAR", v_lar, VEC_UD },     { "STR", v_str, VEC_UD },   { "LLDT", v_lldt, VEC_UD }, { "ARPL", v_arpl, VEC_UD },
-                  { "MOV CR0", v_movcr, VEC_GP }, { "LMSW", v_lmsw, VEC_GP }, { "CLTS", v_clts, VEC_GP } };
+    } insns[] = { { "LAR", v_lar, VEC_UD },       { "STR", v_str, VEC_UD },
+                  { "LLDT", v_lldt, VEC_UD },     { "ARPL", v_arpl, VEC_UD },
+                  { "MOV CR0", v_movcr, VEC_GP }, { "LMSW", v_lmsw, VEC_GP },
+                  { "CLTS", v_clts, VEC_GP } };
 
     for (unsigned i = 0; i < ARRAY_SIZE(insns); i++) {
         struct trap t = v86(insns[i].code, FLAG_IOPL3);
 
-        EXPECT(t.vec == insns[i].vec && t.f.ip == (word_t)(insns[i].code - low_code), "%s: vector %u", insns[i].what,
-               insns[i].vec);
+        EXPECT(t.vec == insns[i].vec && t.f.ip == (word_t)(insns[i].code - low_code),
+               "%s: vector %u", insns[i].what, insns[i].vec);
     }
 }
 
@@ -200,7 +211,8 @@ static void vme(void)
     EXPECT(t.vec == VEC_GP && !finished(&t), "VME: STI with VIP: #GP(0)");
     t = v86(v_pushf, FLAG_VIF);
     EXPECT_DONE(&t, "VME: PUSHF with IOPL 0");
-    EXPECT_EQ(t.f.ax & (FLAG_IF | FLAG_IOPL3), FLAG_IF | FLAG_IOPL3, "VME: shows VIF as IF, and IOPL 3");
+    EXPECT_EQ(t.f.ax & (FLAG_IF | FLAG_IOPL3), FLAG_IF | FLAG_IOPL3,
+              "VME: shows VIF as IF, and IOPL 3");
     t = v86(v_popf0, FLAG_VIF | FLAG_IF);
     EXPECT_DONE(&t, "VME: POPF with IOPL 0");
     EXPECT_EQ(t.f.flags & (FLAG_VIF | FLAG_IF), FLAG_IF, "VME: loads VIF, not IF");
@@ -214,7 +226,7 @@ static void vme(void)
 
     t = v86(v_int42, 0);
     EXPECT(t.vec == VEC_GP && t.err == 0 && !finished(&t), "VME: INT n, bit set, IOPL 0: #GP(0)");
-    tss.intmap[0x42 / 8] &= (uint8_t)~(1u << (0x42 & 7));
+    tss.intmap[0x42 / 8] &= (uint8_t) ~(1u << (0x42 & 7));
     *ivt = V_CODE << 16 | (uint32_t)(v_ivt - low_code);
     t = v86(v_int42, FLAG_VIF);
     EXPECT_DONE(&t, "VME: INT n, bit clear: through the interrupt vector table");
@@ -223,8 +235,8 @@ static void vme(void)
     EXPECT_EQ(t.f.di & FLAG_IF, 0, "VME: with VIF clear in the handler");
     EXPECT_EQ(t.f.bp & 0xffff, V_SP - 6, "VME: three words on the stack");
     EXPECT_EQ(t.f.flags & FLAG_VIF, FLAG_VIF, "VME: and set after");
-    EXPECT_EQ(*(uint16_t *)((V_STACK << 4) + V_SP - 2) & (FLAG_IF | FLAG_IOPL3), FLAG_IF | FLAG_IOPL3,
-              "VME: pushed flags show VIF as IF, and IOPL 3");
+    EXPECT_EQ(*(uint16_t *)((V_STACK << 4) + V_SP - 2) & (FLAG_IF | FLAG_IOPL3),
+              FLAG_IF | FLAG_IOPL3, "VME: pushed flags show VIF as IF, and IOPL 3");
     t = v86(v_int42, FLAG_IOPL3 | FLAG_IF);
     EXPECT_DONE(&t, "VME: with IOPL 3 too");
     EXPECT_EQ(t.f.di & FLAG_IF, 0, "VME: then IF is cleared");

@@ -1,17 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Debug exceptions: single step, instruction, data and I/O breakpoints, general detect, ICEBP and INT3; DR6 and DR7 themselves.
- * SDM 3, "Debug, Branch Profile, TSC": "Debug Registers", "Debug Exceptions".
+ * Debug exceptions: single step, instruction, data and I/O breakpoints, general detect, ICEBP and
+ * INT3; DR6 and DR7 themselves. SDM 3, "Debug, Branch Profile, TSC": "Debug Registers", "Debug
+ * Exceptions".
  */
 #include "guest.h"
 
-#define DR6_B(n) (1u << (n))
-#define DR6_BD (1u << 13)
-#define DR6_BS (1u << 14)
-#define DR6_BITS (0xf | DR6_BD | DR6_BS | 1u << 15)
-#define DR7_G(n) (2u << (n) * 2)
-#define DR7_GD (1u << 13)
-#define DR7_RW(n, rw, len) ((uint64_t)((len) << 2 | (rw)) << (16 + (n) * 4))
+#define DR6_B(n)           (1u << (n))
+#define DR6_BD             (1u << 13)
+#define DR6_BS             (1u << 14)
+#define DR6_BITS           (0xf | DR6_BD | DR6_BS | 1u << 15)
+#define DR7_G(n)           (2u << (n)*2)
+#define DR7_GD             (1u << 13)
+#define DR7_RW(n, rw, len) ((uint64_t)((len) << 2 | (rw)) << (16 + (n)*4))
 enum { RW_EXEC, RW_WRITE, RW_IO, RW_ACCESS };
 enum { LEN_1, LEN_2, LEN_8, LEN_4 };
 
@@ -44,17 +45,21 @@ static void start(void)
     write_dr6(0);
 }
 
-/* Runs code with TF: set by POPF, taken away by POPF. The step behind the first POPF is the first instruction of the code. */
-#define STEP_ON "pushf\n\torl $0x100, (%%rsp)\n\tpopf\n\t"
+/* Runs code with TF: set by POPF, taken away by POPF. The step behind the first POPF is the first
+ * instruction of the code. */
+#define STEP_ON  "pushf\n\torl $0x100, (%%rsp)\n\tpopf\n\t"
 #define STEP_OFF "pushf\n\tandl $0xfffffeff, (%%rsp)\n\tpopf\n\t"
-#define NR_OFF 3 /* traps that STEP_OFF's own instructions take */
+#define NR_OFF   3 /* traps that STEP_OFF's own instructions take */
 
 static void single_step(void)
 {
     word_t at, flags;
 
     start();
-    asm volatile("lea 1f(%%rip), %0\n\t" STEP_ON "1: nop\n\tnop\n\txchg %%ax, %%ax\n\t" STEP_OFF : "=r"(at) : : "memory", "cc");
+    asm volatile("lea 1f(%%rip), %0\n\t" STEP_ON "1: nop\n\tnop\n\txchg %%ax, %%ax\n\t" STEP_OFF
+                 : "=r"(at)
+                 :
+                 : "memory", "cc");
     EXPECT_EQ(nr_hits, 3 + NR_OFF, "one trap after each instruction, none after POPF itself");
     EXPECT_EQ(hits[0].ip, at + 1, "behind the first");
     EXPECT_EQ(hits[1].ip, at + 2, "behind the second");
@@ -67,16 +72,22 @@ static void single_step(void)
     EXPECT_EQ(flags & FLAG_TF, FLAG_TF, "PUSHF shows TF");
 
     start();
-    asm volatile("mov $3, %%ecx\n\tlea 1f(%%rip), %0\n\tmov %1, %%rsi\n\tmov %1, %%rdi\n\t" STEP_ON "1: rep movsb\n\t" STEP_OFF
-                 : "=&r"(at) : "r"(data) : "rcx", "rsi", "rdi", "memory", "cc");
+    asm volatile("mov $3, %%ecx\n\tlea 1f(%%rip), %0\n\tmov %1, %%rsi\n\tmov %1, %%rdi\n\t" STEP_ON
+                 "1: rep movsb\n\t" STEP_OFF
+                 : "=&r"(at)
+                 : "r"(data)
+                 : "rcx", "rsi", "rdi", "memory", "cc");
     EXPECT_EQ(nr_hits, 3 + NR_OFF, "REP MOVSB traps after each iteration");
     EXPECT_EQ(hits[0].ip, at, "at the instruction");
     EXPECT_EQ(hits[0].cx, 2, "with RCX counted down");
     EXPECT_EQ(hits[2].ip, at + 2, "the last one behind it");
 
     start();
-    asm volatile("lea 1f(%%rip), %0\n\tmov %%ss, %%ecx\n\t" STEP_ON "mov %%ecx, %%ss\n\tnop\n1:\t" STEP_OFF
-                 : "=&r"(at) : : "rcx", "memory", "cc");
+    asm volatile("lea 1f(%%rip), %0\n\tmov %%ss, %%ecx\n\t" STEP_ON
+                 "mov %%ecx, %%ss\n\tnop\n1:\t" STEP_OFF
+                 : "=&r"(at)
+                 :
+                 : "rcx", "memory", "cc");
     EXPECT_EQ(nr_hits, 1 + NR_OFF, "no trap between MOV SS and the next instruction");
     EXPECT_EQ(hits[0].ip, at, "but behind that");
 }
@@ -98,8 +109,12 @@ static void step_into_handlers(void)
 
     start();
     trap_handle(VEC_BP, note_bp);
-    asm volatile("lea 1f(%%rip), %0\n\t" STEP_ON "int3\n\tnop\n1:\t" STEP_OFF : "=&r"(at) : : "memory", "cc");
-    EXPECT_EQ(nr_hits, 1 + NR_OFF, "INT3 under single step: its handler is not stepped, IRET is not followed by a trap");
+    asm volatile("lea 1f(%%rip), %0\n\t" STEP_ON "int3\n\tnop\n1:\t" STEP_OFF
+                 : "=&r"(at)
+                 :
+                 : "memory", "cc");
+    EXPECT_EQ(nr_hits, 1 + NR_OFF,
+              "INT3 under single step: its handler is not stepped, IRET is not followed by a trap");
     EXPECT_EQ(hits[0].ip, at, "the next trap is behind the instruction after INT3");
     EXPECT_EQ(bp_flags & FLAG_TF, FLAG_TF, "INT3's frame has TF");
     trap_handle(VEC_BP, nothing);
@@ -132,24 +147,33 @@ static void exec_breakpoint(void)
     start();
     trap_handle(VEC_DB, note_resume);
     asm volatile("lea 1f(%%rip), %0\n\tmov %0, %%dr0\n\tmov %1, %%dr7\n1:\tnop\n\tnop"
-                 : "=&r"(at) : "r"((word_t)DR7_G(0)) : "memory");
+                 : "=&r"(at)
+                 : "r"((word_t)DR7_G(0))
+                 : "memory");
     write_dr7(0);
     EXPECT_EQ(nr_hits, 1, "an instruction breakpoint hits once");
     EXPECT_EQ(hits[0].ip, at, "before the instruction");
     EXPECT_EQ(hits[0].dr6, DR6_B(0), "DR6.B0");
-    EXPECT_EQ(hits[0].flags & FLAG_RF, 0, "RF is not in this fault's frame: the handler has to set it");
+    EXPECT_EQ(hits[0].flags & FLAG_RF, 0,
+              "RF is not in this fault's frame: the handler has to set it");
 
     start();
-    asm volatile("lea 1f(%%rip), %0\n\tmov %0, %%dr3\n\tmov %1, %%dr7\n\tmov $3, %%ecx\n1:\tdec %%ecx\n\tjnz 1b"
-                 : "=&r"(at) : "r"((word_t)DR7_G(3)) : "rcx", "memory", "cc");
+    asm volatile("lea 1f(%%rip), %0\n\tmov %0, %%dr3\n\tmov %1, %%dr7\n\tmov $3, %%ecx\n1:\tdec "
+                 "%%ecx\n\tjnz 1b"
+                 : "=&r"(at)
+                 : "r"((word_t)DR7_G(3))
+                 : "rcx", "memory", "cc");
     write_dr7(0);
     EXPECT_EQ(nr_hits, 3, "in a loop, each time: RF lasts one instruction");
     EXPECT_EQ(hits[2].dr6, DR6_B(3), "DR6.B3");
 
     start();
-    asm volatile("lea 1f(%%rip), %0\n\tmov %0, %%dr1\n\tmov %1, %%dr7\n\tmov $3, %%ecx\n\tmov %2, %%rsi\n\tmov %2, %%rdi\n"
+    asm volatile("lea 1f(%%rip), %0\n\tmov %0, %%dr1\n\tmov %1, %%dr7\n\tmov $3, %%ecx\n\tmov %2, "
+                 "%%rsi\n\tmov %2, %%rdi\n"
                  "1:\trep movsb"
-                 : "=&r"(at) : "r"((word_t)DR7_G(1)), "r"(data) : "rcx", "rsi", "rdi", "memory", "cc");
+                 : "=&r"(at)
+                 : "r"((word_t)DR7_G(1)), "r"(data)
+                 : "rcx", "rsi", "rdi", "memory", "cc");
     write_dr7(0);
     tcg_deviates("breaks at each iteration");
     EXPECT_EQ(nr_hits, 1, "on a string instruction once, not per iteration");
@@ -191,17 +215,30 @@ static void data_breakpoints(void)
         write_dr2((word_t)data + c->off);
         write_dr7(DR7_G(2) | DR7_RW(2, c->rw, c->len));
         if (!c->write)
-            asm volatile("lea 1f(%%rip), %0\n\tmov (%1), %%eax\n1:" : "=&r"(behind) : "r"(at) : "rax", "memory");
+            asm volatile("lea 1f(%%rip), %0\n\tmov (%1), %%eax\n1:"
+                         : "=&r"(behind)
+                         : "r"(at)
+                         : "rax", "memory");
         else if (c->bytes == 1)
-            asm volatile("lea 1f(%%rip), %0\n\tmovb $1, (%1)\n1:" : "=&r"(behind) : "r"(at) : "memory");
+            asm volatile("lea 1f(%%rip), %0\n\tmovb $1, (%1)\n1:"
+                         : "=&r"(behind)
+                         : "r"(at)
+                         : "memory");
         else if (c->bytes == 4)
-            asm volatile("lea 1f(%%rip), %0\n\tmovl $1, (%1)\n1:" : "=&r"(behind) : "r"(at) : "memory");
+            asm volatile("lea 1f(%%rip), %0\n\tmovl $1, (%1)\n1:"
+                         : "=&r"(behind)
+                         : "r"(at)
+                         : "memory");
         else
-            asm volatile("lea 1f(%%rip), %0\n\tmovq $1, (%1)\n1:" : "=&r"(behind) : "r"(at) : "memory");
+            asm volatile("lea 1f(%%rip), %0\n\tmovq $1, (%1)\n1:"
+                         : "=&r"(behind)
+                         : "r"(at)
+                         : "memory");
         write_dr7(0);
         if (c->len == LEN_4 && c->off & 3)
             tcg_deviates("takes the address as it is");
-        if (EXPECT_EQ(nr_hits, c->hit, "%s: %s", c->what, c->hit ? "hits" : "does not hit") && c->hit) {
+        if (EXPECT_EQ(nr_hits, c->hit, "%s: %s", c->what, c->hit ? "hits" : "does not hit") &&
+            c->hit) {
             EXPECT_EQ(hits[0].ip, behind, "behind the instruction");
             EXPECT_EQ(hits[0].dr6, DR6_B(2), "DR6.B2");
         }
@@ -225,7 +262,10 @@ static void combinations(void)
     *(volatile uint32_t *)data = SEL_KDATA;
     write_dr0((word_t)data);
     write_dr7(DR7_G(0) | DR7_RW(0, RW_ACCESS, LEN_2));
-    asm volatile("lea 1f(%%rip), %0\n\tmov (%1), %%ss\n\tnop\n1:" : "=&r"(at) : "r"(data) : "memory");
+    asm volatile("lea 1f(%%rip), %0\n\tmov (%1), %%ss\n\tnop\n1:"
+                 : "=&r"(at)
+                 : "r"(data)
+                 : "memory");
     write_dr7(0);
     EXPECT_EQ(nr_hits, 1, "a data breakpoint on MOV SS's operand hits");
     tcg_deviates("does not hold it back");

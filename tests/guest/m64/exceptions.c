@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Delivery in long mode: frames and alignment, IST, double fault, NMI and its blocking, the shadows of STI and MOV SS, alignment
- * check, EFLAGS.RF. SDM 3, "Interrupt and Exception Handling", "Exception and Interrupt Handling in 64-bit Mode".
+ * Delivery in long mode: frames and alignment, IST, double fault, NMI and its blocking, the shadows
+ * of STI and MOV SS, alignment check, EFLAGS.RF. SDM 3, "Interrupt and Exception Handling",
+ * "Exception and Interrupt Handling in 64-bit Mode".
  */
 #include "guest.h"
 
-#define ICR_NMI 0x400u
+#define ICR_NMI  0x400u
 #define ICR_SELF 0x40000u
 static uint8_t ist_stack[8192] __attribute__((aligned(16)));
 
@@ -31,7 +32,10 @@ static word_t idivide(word_t a, word_t b)
 static word_t with_stack(word_t sp, word_t b)
 {
     (void)b;
-    asm volatile("mov %%rsp, %%rbx\n\tmov %0, %%rsp\n\tud2\n\tmov %%rbx, %%rsp" : : "r"(sp) : "rbx", "memory");
+    asm volatile("mov %%rsp, %%rbx\n\tmov %0, %%rsp\n\tud2\n\tmov %%rbx, %%rsp"
+                 :
+                 : "r"(sp)
+                 : "rbx", "memory");
     return 0;
 }
 
@@ -145,7 +149,8 @@ static word_t irq_ip;
 
 static void send_nmi(void)
 {
-    apic_write(APIC_ICR2, apic_read(APIC_ID)); /* the shorthand "self" is for fixed interrupts only */
+    apic_write(APIC_ICR2,
+               apic_read(APIC_ID)); /* the shorthand "self" is for fixed interrupts only */
     apic_write(APIC_ICR, ICR_NMI);
     /* Own NMIs are taken at the next boundary or soon after. */
     for (unsigned i = 0; i < 1000; i++)
@@ -207,8 +212,11 @@ static void shadows(void)
         pause();
     asm volatile("sti\n\tcli" : : : "memory");
     EXPECT_EQ(nr_irqs, 0, "STI, CLI lets nothing in");
-    asm volatile("lea 1f(%%rip), %0\n\tmov %%ss, %%ecx\n\tpushf\n\torl $0x200, (%%rsp)\n\tpopf\n1:\tnop\n\tcli"
-                 : "=&r"(at) : : "rcx", "memory", "cc");
+    asm volatile("lea 1f(%%rip), %0\n\tmov %%ss, %%ecx\n\tpushf\n\torl $0x200, "
+                 "(%%rsp)\n\tpopf\n1:\tnop\n\tcli"
+                 : "=&r"(at)
+                 :
+                 : "rcx", "memory", "cc");
     EXPECT_EQ(nr_irqs, 1, "POPF that sets IF");
     EXPECT_EQ(irq_ip, at, "has no shadow");
 
@@ -216,10 +224,14 @@ static void shadows(void)
     apic_write(APIC_ICR, SELF_IPI(0x90));
     for (unsigned i = 0; i < 1000; i++)
         pause();
-    asm volatile("lea 1f(%%rip), %0\n\tmov %%ss, %%ecx\n\tsti\n\tmov %%ecx, %%ss\n\tnop\n1:\tnop\n\tcli"
-                 : "=&r"(at) : : "rcx", "memory");
+    asm volatile(
+        "lea 1f(%%rip), %0\n\tmov %%ss, %%ecx\n\tsti\n\tmov %%ecx, %%ss\n\tnop\n1:\tnop\n\tcli"
+        : "=&r"(at)
+        :
+        : "rcx", "memory");
     EXPECT_EQ(nr_irqs, 1, "STI followed by MOV SS");
-    EXPECT(irq_ip == at || irq_ip == at - 1, "the interrupt comes after MOV SS or the instruction behind it");
+    EXPECT(irq_ip == at || irq_ip == at - 1,
+           "the interrupt comes after MOV SS or the instruction behind it");
 
     nr_irqs = 0;
     apic_write(APIC_ICR, SELF_IPI(0x90));
@@ -268,13 +280,15 @@ static word_t undefined_64(word_t which, word_t b)
     else if (which == 5)
         asm volatile(".byte 0xea, 0, 0, 0, 0, 0, 0"); /* ljmp, direct */
     else
-        asm volatile(".byte 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x90");
+        asm volatile(".byte 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, "
+                     "0x66, 0x66, 0x66, 0x66, 0x90");
     return 0;
 }
 
 static void undefined(void)
 {
-    static const char *const names[] = { "PUSH ES", "AAA", "INTO", "PUSHA", "LOCK MOV", "far JMP with an immediate" };
+    static const char *const names[] = { "PUSH ES", "AAA",      "INTO",
+                                         "PUSHA",   "LOCK MOV", "far JMP with an immediate" };
     struct trap t;
 
     for (unsigned i = 0; i < ARRAY_SIZE(names); i++) {

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Page faults of 4-level paging: the error code of every kind of refusal, reserved bits at every level, accessed and dirty bits,
- * large pages. SDM 3, "Access Rights", "Page-Fault Exceptions", "Accessed and Dirty Flags".
+ * Page faults of 4-level paging: the error code of every kind of refusal, reserved bits at every
+ * level, accessed and dirty bits, large pages. SDM 3, "Access Rights", "Page-Fault Exceptions",
+ * "Accessed and Dirty Flags".
  */
 #include "guest.h"
 
@@ -38,14 +39,14 @@ struct pf_case {
     uint64_t pde_less; /* flags taken from the entry above, or its NX added */
     enum access acc;
     bool user, wp_off;
-    uint32_t cr4;      /* CR4_SMEP, CR4_SMAP */
-    uint32_t flags;    /* FLAG_AC */
-    int err;           /* -1: no fault */
+    uint32_t cr4;   /* CR4_SMEP, CR4_SMAP */
+    uint32_t flags; /* FLAG_AC */
+    int err;        /* -1: no fault */
 };
 
 #define RWU (PTE_P | PTE_W | PTE_U)
-#define RW (PTE_P | PTE_W)
-#define RU (PTE_P | PTE_U)
+#define RW  (PTE_P | PTE_W)
+#define RU  (PTE_P | PTE_U)
 static const struct pf_case cases[] = {
     { .what = "supervisor reads absent", .pte = 0, .acc = READ, .err = 0 },
     { .what = "supervisor writes absent", .pte = 0, .acc = WRITE, .err = PF_W },
@@ -54,41 +55,144 @@ static const struct pf_case cases[] = {
     { .what = "user writes absent", .pte = 0, .acc = WRITE, .user = true, .err = PF_U | PF_W },
     { .what = "user fetches absent", .pte = 0, .acc = FETCH, .user = true, .err = PF_U | PF_I },
     { .what = "user reads supervisor's", .pte = RW, .acc = READ, .user = true, .err = PF_U | PF_P },
-    { .what = "user writes supervisor's", .pte = RW, .acc = WRITE, .user = true, .err = PF_U | PF_P | PF_W },
-    { .what = "user fetches supervisor's", .pte = RW, .acc = FETCH, .user = true, .err = PF_U | PF_P | PF_I },
+    { .what = "user writes supervisor's",
+      .pte = RW,
+      .acc = WRITE,
+      .user = true,
+      .err = PF_U | PF_P | PF_W },
+    { .what = "user fetches supervisor's",
+      .pte = RW,
+      .acc = FETCH,
+      .user = true,
+      .err = PF_U | PF_P | PF_I },
     { .what = "user reads its own", .pte = RWU, .acc = READ, .user = true, .err = -1 },
     { .what = "user writes its own", .pte = RWU, .acc = WRITE, .user = true, .err = -1 },
     { .what = "user fetches its own", .pte = RWU, .acc = FETCH, .user = true, .err = -1 },
-    { .what = "user writes read-only", .pte = RU, .acc = WRITE, .user = true, .err = PF_U | PF_P | PF_W },
-    { .what = "user writes read-only, WP off", .pte = RU, .acc = WRITE, .user = true, .wp_off = true, .err = PF_U | PF_P | PF_W },
-    { .what = "user fetches no-execute", .pte = RWU | PTE_NX, .acc = FETCH, .user = true, .err = PF_U | PF_P | PF_I },
+    { .what = "user writes read-only",
+      .pte = RU,
+      .acc = WRITE,
+      .user = true,
+      .err = PF_U | PF_P | PF_W },
+    { .what = "user writes read-only, WP off",
+      .pte = RU,
+      .acc = WRITE,
+      .user = true,
+      .wp_off = true,
+      .err = PF_U | PF_P | PF_W },
+    { .what = "user fetches no-execute",
+      .pte = RWU | PTE_NX,
+      .acc = FETCH,
+      .user = true,
+      .err = PF_U | PF_P | PF_I },
     { .what = "user reads no-execute", .pte = RWU | PTE_NX, .acc = READ, .user = true, .err = -1 },
     { .what = "supervisor writes read-only", .pte = PTE_P, .acc = WRITE, .err = PF_P | PF_W },
-    { .what = "supervisor writes read-only, WP off", .pte = PTE_P, .acc = WRITE, .wp_off = true, .err = -1 },
-    { .what = "supervisor writes user's read-only", .pte = RU, .acc = WRITE, .err = PF_P | PF_W },
-    { .what = "supervisor fetches no-execute", .pte = RW | PTE_NX, .acc = FETCH, .err = PF_P | PF_I },
-    { .what = "supervisor fetches user's", .pte = RWU, .acc = FETCH, .err = -1 },
-    { .what = "supervisor fetches user's, SMEP", .pte = RWU, .acc = FETCH, .cr4 = CR4_SMEP, .err = PF_P | PF_I },
-    { .what = "supervisor reads user's, SMEP", .pte = RWU, .acc = READ, .cr4 = CR4_SMEP, .err = -1 },
-    { .what = "supervisor fetches its own, SMEP", .pte = RW, .acc = FETCH, .cr4 = CR4_SMEP, .err = -1 },
-    { .what = "user fetches its own, SMEP", .pte = RWU, .acc = FETCH, .user = true, .cr4 = CR4_SMEP, .err = -1 },
-    { .what = "supervisor reads user's, SMAP", .pte = RWU, .acc = READ, .cr4 = CR4_SMAP, .err = PF_P },
-    { .what = "supervisor writes user's, SMAP", .pte = RWU, .acc = WRITE, .cr4 = CR4_SMAP, .err = PF_P | PF_W },
-    { .what = "supervisor reads user's, SMAP, AC", .pte = RWU, .acc = READ, .cr4 = CR4_SMAP, .flags = FLAG_AC, .err = -1 },
-    { .what = "supervisor writes user's, SMAP, AC", .pte = RWU, .acc = WRITE, .cr4 = CR4_SMAP, .flags = FLAG_AC, .err = -1 },
-    { .what = "supervisor writes user's read-only, SMAP, AC, WP off", .pte = RU, .acc = WRITE, .cr4 = CR4_SMAP,
-      .flags = FLAG_AC, .wp_off = true, .err = -1 },
-    { .what = "supervisor reads its own, SMAP", .pte = RW, .acc = READ, .cr4 = CR4_SMAP, .err = -1 },
-    { .what = "supervisor reads absent, SMAP", .pte = 0, .acc = READ, .cr4 = CR4_SMAP, .err = 0 },
-    { .what = "user reads its own, SMAP", .pte = RWU, .acc = READ, .user = true, .cr4 = CR4_SMAP, .err = -1 },
-    { .what = "user reads below a supervisor entry", .pte = RWU, .pde_less = PTE_U, .acc = READ, .user = true, .err = PF_U | PF_P },
-    { .what = "supervisor reads below a supervisor entry, SMAP", .pte = RWU, .pde_less = PTE_U, .acc = READ, .cr4 = CR4_SMAP,
+    { .what = "supervisor writes read-only, WP off",
+      .pte = PTE_P,
+      .acc = WRITE,
+      .wp_off = true,
       .err = -1 },
-    { .what = "user writes below a read-only entry", .pte = RWU, .pde_less = PTE_W, .acc = WRITE, .user = true,
+    { .what = "supervisor writes user's read-only", .pte = RU, .acc = WRITE, .err = PF_P | PF_W },
+    { .what = "supervisor fetches no-execute",
+      .pte = RW | PTE_NX,
+      .acc = FETCH,
+      .err = PF_P | PF_I },
+    { .what = "supervisor fetches user's", .pte = RWU, .acc = FETCH, .err = -1 },
+    { .what = "supervisor fetches user's, SMEP",
+      .pte = RWU,
+      .acc = FETCH,
+      .cr4 = CR4_SMEP,
+      .err = PF_P | PF_I },
+    { .what = "supervisor reads user's, SMEP",
+      .pte = RWU,
+      .acc = READ,
+      .cr4 = CR4_SMEP,
+      .err = -1 },
+    { .what = "supervisor fetches its own, SMEP",
+      .pte = RW,
+      .acc = FETCH,
+      .cr4 = CR4_SMEP,
+      .err = -1 },
+    { .what = "user fetches its own, SMEP",
+      .pte = RWU,
+      .acc = FETCH,
+      .user = true,
+      .cr4 = CR4_SMEP,
+      .err = -1 },
+    { .what = "supervisor reads user's, SMAP",
+      .pte = RWU,
+      .acc = READ,
+      .cr4 = CR4_SMAP,
+      .err = PF_P },
+    { .what = "supervisor writes user's, SMAP",
+      .pte = RWU,
+      .acc = WRITE,
+      .cr4 = CR4_SMAP,
+      .err = PF_P | PF_W },
+    { .what = "supervisor reads user's, SMAP, AC",
+      .pte = RWU,
+      .acc = READ,
+      .cr4 = CR4_SMAP,
+      .flags = FLAG_AC,
+      .err = -1 },
+    { .what = "supervisor writes user's, SMAP, AC",
+      .pte = RWU,
+      .acc = WRITE,
+      .cr4 = CR4_SMAP,
+      .flags = FLAG_AC,
+      .err = -1 },
+    { .what = "supervisor writes user's read-only, SMAP, AC, WP off",
+      .pte = RU,
+      .acc = WRITE,
+      .cr4 = CR4_SMAP,
+      .flags = FLAG_AC,
+      .wp_off = true,
+      .err = -1 },
+    { .what = "supervisor reads its own, SMAP",
+      .pte = RW,
+      .acc = READ,
+      .cr4 = CR4_SMAP,
+      .err = -1 },
+    { .what = "supervisor reads absent, SMAP", .pte = 0, .acc = READ, .cr4 = CR4_SMAP, .err = 0 },
+    { .what = "user reads its own, SMAP",
+      .pte = RWU,
+      .acc = READ,
+      .user = true,
+      .cr4 = CR4_SMAP,
+      .err = -1 },
+    { .what = "user reads below a supervisor entry",
+      .pte = RWU,
+      .pde_less = PTE_U,
+      .acc = READ,
+      .user = true,
+      .err = PF_U | PF_P },
+    { .what = "supervisor reads below a supervisor entry, SMAP",
+      .pte = RWU,
+      .pde_less = PTE_U,
+      .acc = READ,
+      .cr4 = CR4_SMAP,
+      .err = -1 },
+    { .what = "user writes below a read-only entry",
+      .pte = RWU,
+      .pde_less = PTE_W,
+      .acc = WRITE,
+      .user = true,
       .err = PF_U | PF_P | PF_W },
-    { .what = "supervisor writes below a read-only entry", .pte = RW, .pde_less = PTE_W, .acc = WRITE, .err = PF_P | PF_W },
-    { .what = "user reads below an absent entry", .pte = RWU, .pde_less = PTE_P, .acc = READ, .user = true, .err = PF_U },
-    { .what = "supervisor fetches below a no-execute entry", .pte = RW, .pde_less = PTE_NX, .acc = FETCH, .err = PF_P | PF_I },
+    { .what = "supervisor writes below a read-only entry",
+      .pte = RW,
+      .pde_less = PTE_W,
+      .acc = WRITE,
+      .err = PF_P | PF_W },
+    { .what = "user reads below an absent entry",
+      .pte = RWU,
+      .pde_less = PTE_P,
+      .acc = READ,
+      .user = true,
+      .err = PF_U },
+    { .what = "supervisor fetches below a no-execute entry",
+      .pte = RW,
+      .pde_less = PTE_NX,
+      .acc = FETCH,
+      .err = PF_P | PF_I },
 };
 
 static void run_case(const struct pf_case *c)
@@ -146,7 +250,10 @@ static word_t cmpxchg_fails(word_t a, word_t b)
 
 static word_t push_at(word_t sp, word_t b)
 {
-    asm volatile("mov %%rsp, %%rcx\n\tmov %0, %%rsp\n\tpush %1\n\tmov %%rcx, %%rsp" : : "r"(sp), "r"(b) : "rcx", "memory");
+    asm volatile("mov %%rsp, %%rcx\n\tmov %0, %%rsp\n\tpush %1\n\tmov %%rcx, %%rsp"
+                 :
+                 : "r"(sp), "r"(b)
+                 : "rcx", "memory");
     return 0;
 }
 
@@ -272,9 +379,11 @@ static void accessed_dirty(void)
 
     page_set(TEST_VA + (2 << 20), 2, RWU | PTE_PS);
     try(do_read, TEST_VA + (2 << 20) + LOW_AT, 0);
-    EXPECT_EQ(*page_entry(TEST_VA + (2 << 20), 2) & (PTE_A | PTE_D), PTE_A, "a read of a 2 MB page sets A");
+    EXPECT_EQ(*page_entry(TEST_VA + (2 << 20), 2) & (PTE_A | PTE_D), PTE_A,
+              "a read of a 2 MB page sets A");
     try(do_write, TEST_VA + (2 << 20) + LOW_AT, 0);
-    EXPECT_EQ(*page_entry(TEST_VA + (2 << 20), 2) & (PTE_A | PTE_D), PTE_A | PTE_D, "a write to a 2 MB page sets D");
+    EXPECT_EQ(*page_entry(TEST_VA + (2 << 20), 2) & (PTE_A | PTE_D), PTE_A | PTE_D,
+              "a write to a 2 MB page sets D");
 }
 
 static void large_pages(void)
@@ -285,10 +394,12 @@ static void large_pages(void)
     page_set(TEST_VA + (2 << 20), 2, RWU | PTE_PS);
     EXPECT_EQ(read32((void *)(TEST_VA + (2 << 20) + LOW_AT)), 0x12345678, "2 MB page shows memory");
     page_set(TEST_VA + (4 << 20), 2, RWU | PTE_PS | 1 << 12);
-    EXPECT_EQ(read32((void *)(TEST_VA + (4 << 20) + LOW_AT)), 0x12345678, "bit 12 of a 2 MB page is PAT, not address");
+    EXPECT_EQ(read32((void *)(TEST_VA + (4 << 20) + LOW_AT)), 0x12345678,
+              "bit 12 of a 2 MB page is PAT, not address");
     if (has_1g_pages()) {
         page_set(TEST_VA + (1 << 30), 3, RWU | PTE_PS);
-        EXPECT_EQ(read32((void *)(TEST_VA + (1 << 30) + LOW_AT)), 0x12345678, "1 GB page shows memory");
+        EXPECT_EQ(read32((void *)(TEST_VA + (1 << 30) + LOW_AT)), 0x12345678,
+                  "1 GB page shows memory");
     } else {
         skip("not in this CPU model", "1 GB pages");
     }
@@ -299,7 +410,10 @@ static word_t read_noncanonical_stack(word_t a, word_t b)
     word_t v;
 
     (void)b;
-    asm volatile("xchg %%rbp, %1\n\tmov (%%rbp), %0\n\txchg %%rbp, %1" : "=&r"(v), "+r"(a) : : "memory");
+    asm volatile("xchg %%rbp, %1\n\tmov (%%rbp), %0\n\txchg %%rbp, %1"
+                 : "=&r"(v), "+r"(a)
+                 :
+                 : "memory");
     return v;
 }
 

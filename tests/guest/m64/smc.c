@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Self-modifying code: an instruction written just before it runs, in the same block, on another page, across pages, through an
- * alias, by string instructions, by exchanged mappings, by user code. Same-processor stores to code need no serializing on what
- * this guest runs on when a branch lies between; SDM 3, "Handling Self- and Cross-Modifying Code".
+ * Self-modifying code: an instruction written just before it runs, in the same block, on another
+ * page, across pages, through an alias, by string instructions, by exchanged mappings, by user
+ * code. Same-processor stores to code need no serializing on what this guest runs on when a branch
+ * lies between; SDM 3, "Handling Self- and Cross-Modifying Code".
  */
 #include "guest.h"
 
@@ -52,7 +53,7 @@ static void same_block(void)
     static const uint8_t piece[] = {
         0x40, 0x88, 0x3d, 0x03, 0, 0, 0, /* mov %dil, 3(%rip): the immediate below */
         0xeb, 0x00,                      /* jmp to the next */
-        0xb8, 0, 0, 0, 0,                /* mov $imm, %eax */
+        0xb8, 0,    0,    0,    0,       /* mov $imm, %eax */
         0xc3,
     };
     bool good = true;
@@ -76,12 +77,13 @@ static void own_loop(void)
 
     /* mov $n, %cl; test %cl, %cl; jz out; decb the immediate; inc %eax; jmp back; out: ret */
     *p++ = 0x31, *p++ = 0xc0;
-    *p++ = 0xb1, *p++ = 100;                                        /* 2: mov $100, %cl; immediate at 3 */
-    *p++ = 0x84, *p++ = 0xc9;                                       /* 4 */
-    *p++ = 0x74, *p++ = 0x0a;                                       /* 6: jz 18 */
-    *p++ = 0xfe, *p++ = 0x0d, *p++ = 0xf5, *p++ = 0xff, *p++ = 0xff, *p++ = 0xff; /* 8: decb -11(%rip) = 3 */
-    *p++ = 0xff, *p++ = 0xc0;                                       /* 14: inc %eax */
-    *p++ = 0xeb, *p++ = 0xf0;                                       /* 16: jmp 2 */
+    *p++ = 0xb1, *p++ = 100;  /* 2: mov $100, %cl; immediate at 3 */
+    *p++ = 0x84, *p++ = 0xc9; /* 4 */
+    *p++ = 0x74, *p++ = 0x0a; /* 6: jz 18 */
+    *p++ = 0xfe, *p++ = 0x0d, *p++ = 0xf5, *p++ = 0xff, *p++ = 0xff,
+    *p++ = 0xff;              /* 8: decb -11(%rip) = 3 */
+    *p++ = 0xff, *p++ = 0xc0; /* 14: inc %eax */
+    *p++ = 0xeb, *p++ = 0xf0; /* 16: jmp 2 */
     *p++ = 0xc3;
     EXPECT_EQ(run(code), 100, "a loop that changes its own immediate");
 }
@@ -173,13 +175,22 @@ static void by_strings(void)
         EXPECT_EQ(run(code), 77, "XCHG");
         asm volatile("lock addl $1, 1(%0)" : : "r"(code) : "memory", "cc");
         EXPECT_EQ(run(code), 78, "LOCK ADD");
-        asm volatile("fildl 1(%0)\n\tfistpl 17(%0)\n\tfldz\n\tfistpl 1(%0)" : : "r"(code) : "memory");
+        asm volatile("fildl 1(%0)\n\tfistpl 17(%0)\n\tfldz\n\tfistpl 1(%0)"
+                     :
+                     : "r"(code)
+                     : "memory");
         EXPECT_EQ(run(code), 0, "FISTP");
-        asm volatile("movl $99, %%eax\n\tmovd %%eax, %%xmm0\n\tmovd %%xmm0, 1(%0)" : : "r"(code) : "rax", "memory");
+        asm volatile("movl $99, %%eax\n\tmovd %%eax, %%xmm0\n\tmovd %%xmm0, 1(%0)"
+                     :
+                     : "r"(code)
+                     : "rax", "memory");
         EXPECT_EQ(run(code), 99, "MOVD");
-        asm volatile("push 1(%0)\n\tlea 9(%0), %%rcx\n\txchg %%rsp, %%rcx\n\tmov $0xc300000042, %%rax\n\tpush %%rax\n\t"
+        asm volatile("push 1(%0)\n\tlea 9(%0), %%rcx\n\txchg %%rsp, %%rcx\n\tmov $0xc300000042, "
+                     "%%rax\n\tpush %%rax\n\t"
                      "xchg %%rsp, %%rcx\n\tpop %%rcx"
-                     : : "r"(code) : "rax", "rcx", "memory");
+                     :
+                     : "r"(code)
+                     : "rax", "rcx", "memory");
         EXPECT_EQ(run(code), 0x42, "PUSH");
     }
 }

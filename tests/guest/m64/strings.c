@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * String instructions: a fault in the middle leaves registers and memory as after the last whole iteration, in both directions,
- * for every width; overlapping copies; REPE/REPNE ends; INS and OUTS; interrupts in between. SDM 1, "String Instructions";
- * SDM 2, REP/REPE/REPZ/REPNE/REPNZ.
+ * String instructions: a fault in the middle leaves registers and memory as after the last whole
+ * iteration, in both directions, for every width; overlapping copies; REPE/REPNE ends; INS and
+ * OUTS; interrupts in between. SDM 1, "String Instructions"; SDM 2, REP/REPE/REPZ/REPNE/REPNZ.
  */
 #include "guest.h"
 
@@ -23,12 +23,15 @@ struct string_args {
     word_t si, di, cx;
 };
 
-#define REP_FN(name, insn)                                                                         \
-    static word_t name(word_t at, word_t ax)                                                       \
-    {                                                                                              \
-        struct string_args *s = (struct string_args *)at;                                          \
-        asm volatile(insn "\n\tcld" : "+S"(s->si), "+D"(s->di), "+c"(s->cx), "+a"(ax) : : "memory", "cc"); \
-        return ax;                                                                                 \
+#define REP_FN(name, insn)                                             \
+    static word_t name(word_t at, word_t ax)                           \
+    {                                                                  \
+        struct string_args *s = (struct string_args *)at;              \
+        asm volatile(insn "\n\tcld"                                    \
+                     : "+S"(s->si), "+D"(s->di), "+c"(s->cx), "+a"(ax) \
+                     :                                                 \
+                     : "memory", "cc");                                \
+        return ax;                                                     \
     }
 REP_FN(movsb, "rep movsb")
 REP_FN(movsw, "rep movsw")
@@ -46,8 +49,8 @@ REP_FN(movsb32, "addr32 rep movsb")
 struct mid_case {
     const char *what;
     guest_fn *fn;
-    bool src2, dst2;  /* is the second page there? */
-    int si, di;       /* offsets */
+    bool src2, dst2; /* is the second page there? */
+    int si, di;      /* offsets */
     unsigned cx, done, bytes;
     int step;
     bool down, write;
@@ -59,9 +62,11 @@ static void faults_in_the_middle(void)
         { "MOVSB, destination absent", movsb, true, false, 0, 4090, 20, 6, 1, 1, false, true },
         { "MOVSB, source absent", movsb, false, true, 4090, 0, 20, 6, 1, 1, false, false },
         { "MOVSW, destination absent", movsw, true, false, 0, 4090, 20, 3, 2, 2, false, true },
-        { "MOVSD, an element across the border", movsl, true, false, 0, 4090, 20, 1, 4, 4, false, true },
+        { "MOVSD, an element across the border", movsl, true, false, 0, 4090, 20, 1, 4, 4, false,
+          true },
         { "MOVSQ, destination absent", movsq, true, false, 0, 4080, 20, 2, 8, 8, false, true },
-        { "MOVSQ, source across the border", movsq, false, true, 4084, 0, 20, 1, 8, 8, false, false },
+        { "MOVSQ, source across the border", movsq, false, true, 4084, 0, 20, 1, 8, 8, false,
+          false },
         { "MOVSB, down", movsb_down, true, false, 100, 4100, 3, 0, 1, -1, true, true },
         { "STOSB", stosb, true, false, 0, 4000, 1000, 96, 1, 1, false, true },
         { "STOSQ", stosq, true, false, 0, 4000, 1000, 12, 8, 8, false, true },
@@ -85,8 +90,9 @@ static void faults_in_the_middle(void)
         if (c->fn != lodsq)
             EXPECT_EQ(t.f.di, DST + c->di + (word_t)((int)c->done * c->step), "%s: RDI", c->what);
         if (c->fn != lodsq && c->done)
-            EXPECT(dst[c->di + c->done * c->bytes - 1] == 0x5a && (c->di + c->done * c->bytes >= PAGE_BYTES ||
-                                                                    dst[c->di + c->done * c->bytes] == 0x11),
+            EXPECT(dst[c->di + c->done * c->bytes - 1] == 0x5a &&
+                       (c->di + c->done * c->bytes >= PAGE_BYTES ||
+                        dst[c->di + c->done * c->bytes] == 0x11),
                    "%s: memory is as far as the registers say", c->what);
     }
 }
@@ -137,7 +143,8 @@ static void copies(void)
         src[i] = (uint8_t)i;
     a = (struct string_args){ (word_t)src, (word_t)src + 4, 4 };
     movsq((word_t)&a, 0);
-    EXPECT(src[4] == 0 && src[8] == 4 && src[12] == 4 && src[16] == 12 && src[20] == 12, "overlapping within an element, MOVSQ");
+    EXPECT(src[4] == 0 && src[8] == 4 && src[12] == 4 && src[16] == 12 && src[20] == 12,
+           "overlapping within an element, MOVSQ");
     for (unsigned i = 0; i < 100; i++)
         src[i] = (uint8_t)i;
     a = (struct string_args){ (word_t)src + 49, (word_t)src + 59, 50 };
@@ -238,7 +245,9 @@ static void interrupts(void)
     apic_write(APIC_LVT_TIMER, 0x20051);
     apic_write(APIC_TIMER_INIT, 100000);
     asm volatile("lea 1f(%%rip), %3\n\tmov %3, %4\n\tsti\n1:\trep movsb\n\tcli"
-                 : "+S"(from), "+D"(to), "+c"(n), "=&r"(scratch), "=m"(rep_at) : : "memory");
+                 : "+S"(from), "+D"(to), "+c"(n), "=&r"(scratch), "=m"(rep_at)
+                 :
+                 : "memory");
     apic_write(APIC_LVT_TIMER, 0x10000);
     EXPECT_EQ(n, 0, "a copy of 16 MB under timer interrupts ends");
     EXPECT_EQ(*(uint8_t *)(0x4000000 + (16 << 20) - 1), 0x99, "with all its bytes");

@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * PIT, RTC, HPET and ACPI PM timer: their modes and registers, and that all of them agree with the TSC about how long a while is.
+ * PIT, RTC, HPET and ACPI PM timer: their modes and registers, and that all of them agree with the
+ * TSC about how long a while is.
  */
 #include "guest.h"
 
-#define PIT_HZ 1193182u
-#define HPET_AT 0xfed00000ul
+#define PIT_HZ        1193182u
+#define HPET_AT       0xfed00000ul
 #define PM_TIMER_PORT 0x608
-#define PM_TIMER_HZ 3579545u
-#define RED_MASKED (1u << 16)
+#define PM_TIMER_HZ   3579545u
+#define RED_MASKED    (1u << 16)
 
 static volatile unsigned nr;
 
@@ -69,10 +70,34 @@ static bool out2(void)
     return inb(0x61) >> 5 & 1;
 }
 
+/* Microseconds that channel 2 counts in what the TSC calls one millisecond. */
+static uint32_t pit_ms(void)
+{
+    unsigned a = pit_latch(2);
+    uint64_t start = rdtsc();
+
+    delay_us(1000);
+    return (uint32_t)((uint64_t)((a - pit_latch(2)) & 0xffff) * 1000000 / PIT_HZ * 1000 /
+                      tsc_to_us(rdtsc() - start));
+}
+
+static uint32_t square_edges(void)
+{
+    bool was = out2();
+    uint32_t edges = 0;
+
+    for (uint64_t start = rdtsc(); rdtsc() - start < 20 * tsc_per_ms();) {
+        if (out2() != was) {
+            was = !was;
+            edges++;
+        }
+    }
+    return edges;
+}
+
 static void pit_channel_2(void)
 {
-    unsigned a, b, edges = 0;
-    bool was;
+    unsigned a, b;
 
     gate2(false);
     pit_load(2, 0, 0x8000);
@@ -84,7 +109,9 @@ static void pit_channel_2(void)
     delay_us(1000);
     b = pit_latch(2);
     EXPECT(a < 0x8000 && b < a, "PIT: it counts down with the gate up");
-    EXPECT_NEAR((uint64_t)(a - b) * 1000, 1193 * 1000, 25, "PIT: 1193 a millisecond");
+    pit_load(2, 2, 0xffff);
+    EXPECT_TIME(pit_ms, 1000, 5, "PIT: 1193 counts a millisecond");
+    pit_load(2, 0, 0x8000);
     gate2(false);
     a = pit_latch(2);
     delay_us(2000);
@@ -97,15 +124,8 @@ static void pit_channel_2(void)
     EXPECT(pit_status(2) & 0x80, "PIT: status shows the output, which stays");
 
     pit_load(2, 3, 1193); /* 1 kHz square wave */
-    was = out2();
-    for (uint64_t start = rdtsc(); rdtsc() - start < 20 * tsc_per_ms();) {
-        if (out2() != was) {
-            was = !was;
-            edges++;
-        }
-    }
     tcg_deviates("reads port 61h too coarsely");
-    EXPECT(edges >= 36 && edges <= 44, "PIT: mode 3 at 1 kHz has about 40 edges in 20 ms");
+    EXPECT_TIME(square_edges, 40, 10, "PIT: mode 3 at 1 kHz has about 40 edges in 20 ms");
 
     gate2(false);
     pit_load(2, 1, 0x1000);
@@ -129,7 +149,8 @@ static void pit_channel_2(void)
     delay_us(50);
     a = pit_latch(2);
     tcg_deviates("has no BCD");
-    EXPECT((a & 15) <= 9 && (a >> 4 & 15) <= 9 && (a >> 8 & 15) <= 9 && a <= 0x1000, "PIT: BCD counts in decimal");
+    EXPECT((a & 15) <= 9 && (a >> 4 & 15) <= 9 && (a >> 8 & 15) <= 9 && a <= 0x1000,
+           "PIT: BCD counts in decimal");
 
     pit_load(2, 2, 0x4000);
     outb(0x43, 0xc8); /* read-back: count and status of channel 2 */
@@ -147,16 +168,21 @@ static void pit_channel_2(void)
     gate2(false);
 }
 
-static void pit_channel_0(void)
+static uint32_t pit_200_hz(void)
 {
     uint64_t start;
 
-    redirect(2, 0x61);
     settle();
     pit_load(0, 2, PIT_HZ / 200);
     start = rdtsc();
     wait_for(&nr, 20, 1000);
-    EXPECT_NEAR(tsc_to_us(rdtsc() - start), 100000, 15, "PIT: 20 interrupts at 200 Hz take 100 ms");
+    return tsc_to_us(rdtsc() - start);
+}
+
+static void pit_channel_0(void)
+{
+    redirect(2, 0x61);
+    EXPECT_TIME(pit_200_hz, 100000, 10, "PIT: 20 interrupts at 200 Hz take 100 ms");
     pit_load(0, 0, 1193);
     wait_for(&nr, 1000, 5);
     nr = 0;
@@ -204,28 +230,35 @@ static uint8_t read_settled(uint8_t reg)
     return cmos_read(reg);
 }
 
+static uint32_t rtc_second(void)
+{
+    uint8_t sec = read_settled(0), sec2;
+    uint64_t start;
+
+    while ((sec2 = read_settled(0)) == sec)
+        pause();
+    start = rdtsc();
+    while (read_settled(0) == sec2)
+        pause();
+    return tsc_to_us(rdtsc() - start);
+}
+
 static void rtc_time(void)
 {
     uint8_t b = cmos_read(0x0b);
-    uint8_t sec, sec2;
+    uint8_t sec;
     uint64_t start;
     bool uip = false;
 
     EXPECT_EQ(b & 0x06, 0x02, "RTC: 24 hours, BCD");
     EXPECT_EQ(cmos_read(0x0d) & 0x80, 0x80, "RTC: valid");
-    EXPECT(from_bcd(read_settled(4)) < 24 && from_bcd(read_settled(2)) < 60, "RTC: hours and minutes");
-    EXPECT(from_bcd(read_settled(7)) - 1 < 31 && from_bcd(read_settled(8)) - 1 < 12, "RTC: day and month");
+    EXPECT(from_bcd(read_settled(4)) < 24 && from_bcd(read_settled(2)) < 60,
+           "RTC: hours and minutes");
+    EXPECT(from_bcd(read_settled(7)) - 1 < 31 && from_bcd(read_settled(8)) - 1 < 12,
+           "RTC: day and month");
     EXPECT_EQ(read_settled(0x32), 0x20, "RTC: century");
 
-    sec = read_settled(0);
-    while ((sec2 = read_settled(0)) == sec)
-        pause();
-    start = rdtsc();
-    while (read_settled(0) == sec2) {
-        uip = uip || cmos_read(0x0a) & 0x80;
-        pause();
-    }
-    EXPECT_NEAR(tsc_to_us(rdtsc() - start), 1000000, 3, "RTC: a second is a second");
+    EXPECT_TIME(rtc_second, 1000000, 3, "RTC: a second is a second");
 
     /* Update in progress comes before each update. */
     start = rdtsc();
@@ -259,21 +292,31 @@ static void rtc_handler(struct frame *f)
     apic_write(APIC_EOI, 0);
 }
 
-static void rtc_interrupts(void)
+static uint32_t rtc_periods(void)
 {
     uint8_t b = cmos_read(0x0b) & 0x0f;
     uint64_t start;
 
-    trap_handle(0x62, rtc_handler);
-    redirect(8, 0x62);
     cmos_write(0x0a, 0x26); /* 1024 Hz */
     (void)cmos_read(0x0c);
     settle();
     cmos_write(0x0b, b | 0x40);
     start = rdtsc();
     wait_for(&nr_rtc, 102, 1000);
+    start = rdtsc() - start;
+    cmos_write(0x0b, b);
+    (void)cmos_read(0x0c);
+    return tsc_to_us(start);
+}
+
+static void rtc_interrupts(void)
+{
+    uint8_t b = cmos_read(0x0b) & 0x0f;
+
+    trap_handle(0x62, rtc_handler);
+    redirect(8, 0x62);
     tcg_deviates("is late");
-    EXPECT_NEAR(tsc_to_us(rdtsc() - start), 100000, 10, "RTC: 102 periodic interrupts take 100 ms");
+    EXPECT_TIME(rtc_periods, 100000, 10, "RTC: 102 periodic interrupts take 100 ms");
     EXPECT_EQ(rtc_flags & 0xc0, 0xc0, "RTC: PF and IRQF");
     cmos_write(0x0b, b);
     (void)cmos_read(0x0c);
@@ -312,11 +355,51 @@ static void hpet_write(unsigned reg, uint32_t v)
     write32((void *)(HPET_AT + reg), v);
 }
 
-static void hpet(void)
+static uint32_t hpet_ms; /* ticks a millisecond */
+
+static uint32_t hpet_20_ms(void)
 {
-    uint32_t period = hpet_read(4), caps = hpet_read(0), a, b, ticks_ms = (uint32_t)(1000000000000ull / period);
+    uint32_t from = hpet_read(0xf0);
+    uint64_t start = rdtsc();
+
+    while (rdtsc() - start < 20 * tsc_per_ms())
+        pause();
+    return (uint32_t)((uint64_t)(hpet_read(0xf0) - from) * 1000 / hpet_ms);
+}
+
+/* Timer 0 in 32-bit mode, by the legacy route. */
+static uint32_t hpet_one_shot(void)
+{
     uint64_t start;
 
+    hpet_write(0x100, 0x104);
+    settle();
+    start = rdtsc();
+    hpet_write(0x108, hpet_read(0xf0) + 10 * hpet_ms);
+    wait_for(&nr, 1, 200);
+    return tsc_to_us(rdtsc() - start);
+}
+
+static uint32_t hpet_periods(void)
+{
+    uint64_t start;
+
+    settle();
+    hpet_write(
+        0x100,
+        0x14c); /* periodic; the next write sets the comparator, the one after it the period */
+    hpet_write(0x108, hpet_read(0xf0) + 5 * hpet_ms);
+    hpet_write(0x108, 5 * hpet_ms);
+    start = rdtsc();
+    wait_for(&nr, 10, 500);
+    return tsc_to_us(rdtsc() - start);
+}
+
+static void hpet(void)
+{
+    uint32_t period = hpet_read(4), caps = hpet_read(0), a;
+
+    hpet_ms = (uint32_t)(1000000000000ull / period);
     EXPECT(period > 1000000 && period <= 100000000, "HPET: period of at most 100 ns");
     EXPECT((caps >> 8 & 31) >= 2, "HPET: three timers or more");
     EXPECT(caps & 1u << 13, "HPET: 64-bit counter");
@@ -327,28 +410,11 @@ static void hpet(void)
     hpet_write(0xf0, 0);
     hpet_write(0xf4, 0);
     hpet_write(0x10, 1);
-    a = hpet_read(0xf0);
-    start = rdtsc();
-    delay_us(20000);
-    b = hpet_read(0xf0);
-    EXPECT_NEAR((uint64_t)(b - a) * 1000 / ticks_ms, tsc_to_us(rdtsc() - start), 3, "HPET: agrees with the TSC");
-
-    /* Timer 0, one-shot, at the I/O APIC pin of the legacy route. */
+    EXPECT_TIME(hpet_20_ms, 20000, 2, "HPET: agrees with the TSC");
     hpet_write(0x10, 3);
-    hpet_write(0x100, 0x104); /* 32 bits, interrupt enabled */
     redirect(2, 0x61);
-    settle();
-    start = rdtsc();
-    hpet_write(0x108, hpet_read(0xf0) + 10 * ticks_ms);
-    wait_for(&nr, 1, 200);
-    EXPECT_NEAR(tsc_to_us(rdtsc() - start), 10000, 20, "HPET: one-shot after 10 ms");
-    nr = 0;
-    hpet_write(0x100, 0x14c); /* periodic, the next write sets the comparator, the one after it the period */
-    hpet_write(0x108, hpet_read(0xf0) + 5 * ticks_ms);
-    hpet_write(0x108, 5 * ticks_ms);
-    start = rdtsc();
-    wait_for(&nr, 10, 500);
-    EXPECT_NEAR(tsc_to_us(rdtsc() - start), 50000, 15, "HPET: ten periods of 5 ms");
+    EXPECT_TIME(hpet_one_shot, 10000, 20, "HPET: one-shot after 10 ms");
+    EXPECT_TIME(hpet_periods, 50000, 15, "HPET: ten periods of 5 ms");
     hpet_write(0x100, 0);
     redirect(2, RED_MASKED);
 
@@ -365,7 +431,7 @@ static void hpet(void)
             redirect(pin, 0x61);
             settle();
             hpet_write(0x140, pin << 9 | 0x104);
-            hpet_write(0x148, hpet_read(0xf0) + ticks_ms);
+            hpet_write(0x148, hpet_read(0xf0) + hpet_ms);
             wait_for(&nr, 1, 100);
             EXPECT_EQ(nr, 1, "HPET: timer 2 at a pin of the I/O APIC");
             redirect(pin, RED_MASKED);
@@ -377,13 +443,47 @@ static void hpet(void)
     hpet_write(0x10, 1);
 }
 
-/* ---- all of them ---- */
+/* ---- all of them: how long is 30 ms of the TSC by the others, in microseconds ---- */
+static uint32_t pm_while(void)
+{
+    uint32_t from = inl(PM_TIMER_PORT);
+    uint64_t start = rdtsc();
+
+    while (rdtsc() - start < 30 * tsc_per_ms())
+        pause();
+    return (uint32_t)((uint64_t)((inl(PM_TIMER_PORT) - from) & 0xffffff) * 1000000 / PM_TIMER_HZ);
+}
+
+static uint32_t pit_while(void)
+{
+    unsigned from = pit_latch(2);
+    uint64_t start = rdtsc();
+
+    while (rdtsc() - start < 30 * tsc_per_ms())
+        pause();
+    return (uint32_t)((uint64_t)((from - pit_latch(2) + 0xffff) % 0xffff) * 1000000 / PIT_HZ);
+}
+
+static uint32_t apic_ticks_10_ms(void)
+{
+    uint32_t from = apic_read(APIC_TIMER_NOW);
+    uint64_t start = rdtsc();
+
+    while (rdtsc() - start < 10 * tsc_per_ms())
+        pause();
+    return from - apic_read(APIC_TIMER_NOW);
+}
+
+/* Twice as long is twice as much, as the rate is not known: 20 ms in percent of 10 ms. */
+static uint32_t apic_ratio(void)
+{
+    uint32_t once = apic_ticks_10_ms();
+
+    return (apic_ticks_10_ms() + apic_ticks_10_ms()) * 100 / once;
+}
+
 static void agreement(void)
 {
-    const uint64_t while_ticks = 50 * tsc_per_ms();
-    uint32_t hpet_ms = (uint32_t)(1000000000000ull / hpet_read(4));
-    uint32_t hpet_a, hpet_b, pm_a, pm_b, apic_a, apic_b, us;
-    unsigned pit_a, pit_b;
     uint64_t start;
 
     gate2(true);
@@ -391,30 +491,9 @@ static void agreement(void)
     apic_write(APIC_TIMER_DIV, 0xb);
     apic_write(APIC_LVT_TIMER, 0x10061);
     apic_write(APIC_TIMER_INIT, 0xffffffff);
-    delay_us(1000);
-    pit_a = pit_latch(2);
-    apic_a = apic_read(APIC_TIMER_NOW);
-    pm_a = inl(PM_TIMER_PORT);
-    hpet_a = hpet_read(0xf0);
-    start = rdtsc();
-    while (rdtsc() - start < while_ticks)
-        pause();
-    hpet_b = hpet_read(0xf0);
-    us = tsc_to_us(rdtsc() - start);
-    pm_b = inl(PM_TIMER_PORT);
-    apic_b = apic_read(APIC_TIMER_NOW);
-    pit_b = pit_latch(2);
-    EXPECT_NEAR((uint64_t)((pm_b - pm_a) & 0xffffff) * 1000000 / PM_TIMER_HZ, us, 2, "PM timer and TSC");
-    EXPECT_NEAR((uint64_t)(hpet_b - hpet_a) * 1000 / hpet_ms, us, 2, "HPET and TSC");
-    EXPECT_NEAR((uint64_t)((pit_a - pit_b) % 0xffff) * 1000000 / PIT_HZ, us, 3, "PIT and TSC");
-    EXPECT(apic_a > apic_b, "APIC timer counts");
-    {
-        /* Its rate is not known: twice as long is twice as much. */
-        uint32_t in_50 = apic_a - apic_b, from = apic_read(APIC_TIMER_NOW);
-
-        delay_us(100000);
-        EXPECT_NEAR(from - apic_read(APIC_TIMER_NOW), (uint64_t)in_50 * 100000 / us, 3, "APIC timer and TSC");
-    }
+    EXPECT_TIME(pm_while, 30000, 2, "PM timer and TSC");
+    EXPECT_TIME(pit_while, 30000, 2, "PIT and TSC");
+    EXPECT_TIME(apic_ratio, 200, 3, "APIC timer and TSC");
     start = rdtsc();
     for (unsigned i = 0; i < 1000; i++) {
         uint64_t now = rdtsc();

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * When a changed mapping must be seen: INVLPG, MOV CR3, MOV CR4, global pages, PCID and INVPCID. What a TLB may still remember is
- * never checked. SDM 3, "Caching Translation Information".
+ * When a changed mapping must be seen: INVLPG, MOV CR3, MOV CR4, global pages, PCID and INVPCID.
+ * What a TLB may still remember is never checked. SDM 3, "Caching Translation Information".
  */
 #include "guest.h"
 
 static uint8_t page_a[PAGE_BYTES] PAGE_ALIGNED, page_b[PAGE_BYTES] PAGE_ALIGNED;
 static uint64_t other_pml4[512] PAGE_ALIGNED;
-#define VA ((volatile uint8_t *)TEST_VA)
+#define VA      ((volatile uint8_t *)TEST_VA)
 #define ENTRY_A ((word_t)page_a | PTE_P | PTE_W)
 #define ENTRY_B ((word_t)page_b | PTE_P | PTE_W)
 
@@ -51,7 +51,8 @@ static word_t invlpg_fn(word_t a, word_t b)
     return 0;
 }
 
-/* Points the test address at page_a, uses it, and points the entry at page_b without telling the CPU. */
+/* Points the test address at page_a, uses it, and points the entry at page_b without telling the
+ * CPU. */
 static void remap(uint64_t flags)
 {
     uint64_t *e = page_entry(TEST_VA, 1);
