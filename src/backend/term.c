@@ -14,9 +14,11 @@
 #include <termios.h>
 #include <unistd.h>
 
-/* All that end a process by default; SIGPIPE is never raised in our threads. */
-static const int term_fatal[] = { SIGSEGV, SIGBUS,  SIGILL,  SIGFPE, SIGABRT, SIGSYS,
-                                  SIGTRAP, SIGQUIT, SIGTERM, SIGINT, SIGHUP,  SIGXCPU,
+/* All that end a process by default; SIGPIPE is never raised in our threads. The first ones are
+ * raised by an instruction: whoever handles them has no way to go on but to end. */
+#define NR_FAULTS 6
+static const int term_fatal[] = { SIGSEGV, SIGBUS,  SIGILL,  SIGFPE, SIGSYS, SIGTRAP,
+                                  SIGABRT, SIGQUIT, SIGTERM, SIGINT, SIGHUP, SIGXCPU,
                                   SIGXFSZ, SIGALRM, SIGUSR1, SIGUSR2 };
 #define NR_FATAL ARRAY_SIZE(term_fatal)
 
@@ -56,12 +58,24 @@ static void term_make_raw(void)
     errno = err;
 }
 
-/* SIGNAL_SAFE. The default action follows when the handler returns: the signal is blocked in it. */
-static void term_on_fatal(int sig)
+/*
+ * SIGNAL_SAFE. What would have happened without us follows when the handler returns: a fault
+ * happens again, anything else is raised again (it is blocked until then).
+ */
+static void term_on_fatal(int sig, siginfo_t *info, void *uctx)
 {
+    bool again = false;
+
+    (void)uctx;
     term_restore();
-    (void)signal(sig, SIG_DFL);
-    (void)raise(sig);
+    for (unsigned i = 0; i < NR_FATAL; i++) {
+        if (term_fatal[i] != sig)
+            continue;
+        (void)sigaction(sig, &term_state.old_fatal[i], NULL);
+        again = i < NR_FAULTS && info->si_code > 0; /* not just sent by kill() */
+    }
+    if (!again)
+        (void)raise(sig);
 }
 
 /* SIGNAL_SAFE */
@@ -90,17 +104,26 @@ static void term_on_tstp(int sig)
     errno = err;
 }
 
+/* Other handlers and an inherited "ignore" (nohup) stay, but for handlers of faults (a
+ * sanitizer's): they come after ours. */
+static bool term_takes(unsigned idx)
+{
+    const struct sigaction *old = &term_state.old_fatal[idx];
+
+    if (old->sa_flags & SA_SIGINFO)
+        return idx < NR_FAULTS;
+    return old->sa_handler == SIG_DFL || (idx < NR_FAULTS && old->sa_handler != SIG_IGN);
+}
+
 static void term_catch(void)
 {
-    struct sigaction fatal = { .sa_handler = term_on_fatal, .sa_flags = SA_ONSTACK };
+    struct sigaction fatal = { .sa_sigaction = term_on_fatal, .sa_flags = SA_SIGINFO | SA_ONSTACK };
     struct sigaction cont = { .sa_handler = term_on_cont, .sa_flags = SA_RESTART };
     struct sigaction tstp = { .sa_handler = term_on_tstp, .sa_flags = SA_RESTART };
 
     for (unsigned i = 0; i < NR_FATAL; i++) {
         (void)sigaction(term_fatal[i], NULL, &term_state.old_fatal[i]);
-        /* Somebody else's handler and an inherited "ignore" (nohup) stay. */
-        if (!(term_state.old_fatal[i].sa_flags & SA_SIGINFO) &&
-            term_state.old_fatal[i].sa_handler == SIG_DFL)
+        if (term_takes(i))
             (void)sigaction(term_fatal[i], &fatal, NULL);
     }
     (void)sigaction(SIGCONT, &cont, &term_state.old_cont);

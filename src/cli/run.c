@@ -229,15 +229,19 @@ int cmd_run(int argc, char **argv)
     bool help;
 
     status = run_options_parse(&s.o, argc, argv, &help);
-    if (status || help)
+    if (status || help) {
+        free(s.o.gdb_text);
         return status;
+    }
     if (s.o.quiet)
         log_set_level(LOG_ERROR);
     else if (s.o.verbose)
         log_set_level(LOG_DEBUG);
     s.engine = run_options_engine(&s.o);
-    if (!s.engine)
+    if (!s.engine) {
+        free(s.o.gdb_text);
         return !strcmp(s.o.engine, "auto") ? EXIT_VMM_ERROR : EXIT_USAGE;
+    }
     (void)signal(SIGPIPE, SIG_IGN); /* a closed pipe is an error of write() */
     signals_block();
     status = session_open(&s) ? session_run(&s) : EXIT_VMM_ERROR;

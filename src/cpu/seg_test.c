@@ -200,8 +200,6 @@ static void test_lldt_ltr(void **state)
         { "LTR by the LDT", cpu_ltr, PM0, 0x0c, VEC_GP, 0x0c },
         { "LTR absent", cpu_ltr, PM0, S_TSS_NP, VEC_NP, S_TSS_NP },
         { "LTR 16-bit in IA-32e mode", cpu_ltr, LONG0, S_TSS_C, VEC_GP, S_TSS_C },
-        /* its upper half is S_BAD_LONG, whose type is not zero */
-        { "LLDT, type in the upper half", cpu_lldt, LONG0, S_LDT_NP, VEC_GP, S_LDT_NP },
         { "LTR, upper half beyond", cpu_ltr, LONG0, S_TSS_NP, VEC_GP, S_TSS_NP },
     };
     struct cpu *c;
@@ -224,6 +222,8 @@ static void test_lldt_ltr(void **state)
     assert_true(c->ldtr.base == 0xffff800000000000 + LDT_AT);
     put(GDT_AT + S_LDT + 8, 0x00800000, 8);
     check_fault(c, cpu_lldt(c, S_LDT), VEC_GP, S_LDT, "base not canonical");
+    put(GDT_AT + S_LDT + 8, 1ull << 40, 8);
+    check_fault(c, cpu_lldt(c, S_LDT), VEC_GP, S_LDT, "a type in the upper half");
 }
 
 static void test_lar_lsl_verify(void **state)

@@ -79,6 +79,7 @@ struct thread {
 };
 int thread_start(struct thread *t, const char *name, void *(*fn)(void *), void *arg) MUST_CHECK;
 void thread_join(struct thread *t);
+int host_pid(void); /* of the process, for names */
 
 /* ---- sleeping on a word (futex) ---- */
 /* Sleeps while *word == val, at most until mono_ns (UINT64_MAX: no limit). Spurious returns happen.

@@ -50,6 +50,11 @@ void thread_join(struct thread *t)
     t->started = false;
 }
 
+int host_pid(void)
+{
+    return (int)getpid();
+}
+
 void host_futex_wait(_Atomic uint32_t *word, uint32_t val, uint64_t mono_ns)
 {
     struct timespec ts = { .tv_sec = (time_t)(mono_ns / NS_PER_S),

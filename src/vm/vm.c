@@ -10,7 +10,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "lib/trace.h"
 #include "vm/priv.h"
@@ -173,7 +172,7 @@ struct vm *vm_create(const struct vm_config *cfg)
     if (cfg->name)
         (void)snprintf(vm->name, sizeof(vm->name), "%s", cfg->name);
     else
-        (void)snprintf(vm->name, sizeof(vm->name), "vm-%d", (int)getpid());
+        (void)snprintf(vm->name, sizeof(vm->name), "vm-%d", host_pid());
     vm->cfg.name = vm->cfg.boot.vm_name = vm->name;
     lock_init(&vm->lock, LOCK_VM);
     cond_init(&vm->changed);

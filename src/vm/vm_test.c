@@ -209,6 +209,25 @@ static void test_pause_stops_vcpus_and_the_clock(void **state)
     vm_destroy(vm);
 }
 
+static void test_pause_returns_only_when_all_stand(void **state)
+{
+    struct vm *vm = MAKE(code_spin);
+
+    (void)state;
+    assert_int_equal(vm_start(vm), 0);
+    for (unsigned i = 0; i < 300; i++) {
+        uint64_t nr;
+
+        wait_for_insns(vm, insns(vm));
+        vm_pause(vm);
+        nr = insns(vm);
+        (void)usleep(50);
+        assert_int_equal(insns(vm), nr);
+        vm_resume(vm);
+    }
+    vm_destroy(vm);
+}
+
 static void test_pause_before_start_holds_the_first_instruction(void **state)
 {
     struct vm *vm = MAKE(code_spin);
@@ -313,6 +332,7 @@ int main(void)
         cmocka_unit_test(test_reset_ends_when_told_so),
         cmocka_unit_test(test_timeout_ends_running_and_halted),
         cmocka_unit_test(test_pause_stops_vcpus_and_the_clock),
+        cmocka_unit_test(test_pause_returns_only_when_all_stand),
         cmocka_unit_test(test_pause_before_start_holds_the_first_instruction),
         cmocka_unit_test(test_stop_ends_a_paused_and_a_halted_vm),
         cmocka_unit_test(test_several_vms_in_one_process),
