@@ -283,7 +283,7 @@ typedef uint8_t una8 __attribute__((may_alias));
  * does.
  */
 #ifdef DOPPEL_SAN
-#define GOTO(v, o) return (o)
+#define GOTO(v, o) return ((void)(v), (o))
 #else
 #define GOTO(v, o) return (o)->fn((v), (o))
 #endif
