@@ -91,6 +91,13 @@ static void pit_one_shot(void)
     outb(0x40, 0);
 }
 
+/* Waits until the chip at that port has these requests: the host may be late with a timer. */
+static void wait_pending(uint16_t port, unsigned irrs)
+{
+    for (unsigned i = 0; i < 1000 && (pic_read(port, OCW3_IRR) & irrs) != irrs; i++)
+        delay_us(100);
+}
+
 static void pic_masks(void)
 {
     uint8_t irr;
@@ -117,7 +124,8 @@ static void pic_priorities(void)
     uart_raise();
     pit_one_shot();
     rtc_periodic(true);
-    delay_us(3000);
+    wait_pending(0xa0, 0x01);
+    wait_pending(0x20, 0x11);
     outb(0x21, 0xff & ~(1u << 0 | 1u << 2 | 1u << 4));
     outb(0xa1, 0xff & ~1u);
     /* One window for all three; the RTC is silenced by its interrupt. */
@@ -147,7 +155,7 @@ static void pic_in_service(void)
     window();
     nr_then = nr;
     pit_one_shot();
-    delay_us(1000);
+    wait_pending(0x20, 0x01);
     window();
     nr_then = nr_then << 8 | nr;
     isr[0] = pic_read(0x20, OCW3_ISR);
@@ -175,7 +183,7 @@ static void pic_modes(void)
     outb(0x20, 0xc0 | 0); /* set priority: IRQ 0 lowest */
     uart_raise();
     pit_one_shot();
-    delay_us(1000);
+    wait_pending(0x20, 0x01);
     outb(0x21, 0xff & ~(1u << 0 | 1u << 4));
     window();
     EXPECT(nr == 2 && order[0] == 4 && order[1] == 0, "PIC: with IRQ 0 lowest, 4 comes first");
