@@ -25,9 +25,10 @@
 #define BOOT_KERNEL_AT     0x100000ull
 
 /* The PC's memory holes. RAM is [0, low) and [4 GB, 4 GB + high). */
-#define PC_LOW_RAM_MAX    0xc0000000ull
-#define PC_ECAM_AT        0xe0000000ull /* 256 buses would be 256 MB; doppel has one bus segment of 256 \
-                                         */
+#define PC_LOW_RAM_MAX 0xc0000000ull
+#define PC_ECAM_AT                                                                \
+    0xe0000000ull /* 256 buses would be 256 MB; doppel has one bus segment of 256 \
+                   */
 #define PC_ECAM_BYTES     0x10000000ull
 #define PC_PCI_MMIO_AT    0xc0000000ull /* 32-bit BARs */
 #define PC_PCI_MMIO_BYTES 0x20000000ull

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * 32-bit paging with 4 KB and 4 MB pages, and PAE paging with its four PDPTEs; switching them on and off.
- * SDM 3, "32-Bit Paging", "PAE Paging".
+ * 32-bit paging with 4 KB and 4 MB pages, and PAE paging with its four PDPTEs; switching them on
+ * and off. SDM 3, "32-Bit Paging", "PAE Paging".
  */
 #include "guest.h"
 
 #define VA 0x40000000u /* the test's 4 MB (or 2 MB) */
 static uint32_t dir[1024] PAGE_ALIGNED, table[1024] PAGE_ALIGNED;
-static uint64_t pdpt[4] __attribute__((aligned(32))), pae_dirs[4][512] PAGE_ALIGNED, pae_table[512] PAGE_ALIGNED;
+static uint64_t pdpt[4] __attribute__((aligned(32))), pae_dirs[4][512] PAGE_ALIGNED,
+    pae_table[512] PAGE_ALIGNED;
 static uint8_t page[2 * PAGE_BYTES] PAGE_ALIGNED;
 
 static word_t do_read(word_t a, word_t b)
@@ -86,7 +87,8 @@ static void run_cases(const char *format, void (*set)(uint32_t pde, uint32_t pte
         t = (c->user ? try_user : try)(c->write ? do_write : do_read, VA, 0x77);
         paging_off();
         if (c->err < 0) {
-            EXPECT_TRAP(&t, c->user ? VEC_USER_END : VEC_NONE, 0, "%s: %s: no fault", format, c->what);
+            EXPECT_TRAP(&t, c->user ? VEC_USER_END : VEC_NONE, 0, "%s: %s: no fault", format,
+                        c->what);
         } else {
             EXPECT_TRAP(&t, VEC_PF, (word_t)c->err, "%s: %s: #PF", format, c->what);
             EXPECT_EQ(t.cr2, VA, "%s: %s: CR2", format, c->what);
@@ -123,7 +125,8 @@ static void paging_32(void)
     dir[(VA >> 22) + 1] = 0x87;
     flush_tlb();
     *(volatile uint32_t *)LOW_AT = 0xfeedbeef;
-    EXPECT_EQ(read32((void *)(VA + (4 << 20) + LOW_AT)), 0xfeedbeef, "32-bit: a 4 MB page shows memory");
+    EXPECT_EQ(read32((void *)(VA + (4 << 20) + LOW_AT)), 0xfeedbeef,
+              "32-bit: a 4 MB page shows memory");
     dir[(VA >> 22) + 1] = 0x87 | 1u << 21;
     flush_tlb();
     t = try(do_read, VA + (4 << 20), 0);
@@ -137,7 +140,8 @@ static void paging_32(void)
         table[i] = i << 12 | 7;
     dir[0] = (uint32_t)table | 0x80 | 7;
     paging_on();
-    EXPECT_EQ(*(volatile uint32_t *)LOW_AT, 0xfeedbeef, "32-bit: without PSE bit 7 of a PDE is ignored");
+    EXPECT_EQ(*(volatile uint32_t *)LOW_AT, 0xfeedbeef,
+              "32-bit: without PSE bit 7 of a PDE is ignored");
     paging_off();
 }
 

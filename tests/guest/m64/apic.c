@@ -5,19 +5,20 @@
  */
 #include "guest.h"
 
-#define ICR_LOGICAL        (1u << 11)
-#define ICR_SELF           (1u << 18)
-#define ICR_ALL            (2u << 18)
-#define ICR_OTHERS         (3u << 18)
-#define ICR_LOWEST         (1u << 8)
-#define LVT_MASKED         (1u << 16)
-#define LVT_PERIODIC       (1u << 17)
-#define LVT_DEADLINE       (2u << 17)
-#define ESR_ILLEGAL_VECTOR (3u << 5) /* sent or received; of one to itself the manual allows both \
-                                      */
-#define BASE_X2            (1u << 10)
-#define BASE_ENABLE        (1u << 11)
-#define X2(reg)            (MSR_X2APIC + ((reg) >> 4))
+#define ICR_LOGICAL  (1u << 11)
+#define ICR_SELF     (1u << 18)
+#define ICR_ALL      (2u << 18)
+#define ICR_OTHERS   (3u << 18)
+#define ICR_LOWEST   (1u << 8)
+#define LVT_MASKED   (1u << 16)
+#define LVT_PERIODIC (1u << 17)
+#define LVT_DEADLINE (2u << 17)
+#define ESR_ILLEGAL_VECTOR                                                 \
+    (3u << 5) /* sent or received; of one to itself the manual allows both \
+               */
+#define BASE_X2     (1u << 10)
+#define BASE_ENABLE (1u << 11)
+#define X2(reg)     (MSR_X2APIC + ((reg) >> 4))
 
 static volatile unsigned nr;
 static uint8_t order[16];

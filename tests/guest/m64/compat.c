@@ -1,30 +1,35 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Compatibility mode and the way in and out of long mode: 32-bit and 16-bit code under long mode's rules, far transfers between
- * the two, INT n and call gates from there, segment bases and limits; then out of long mode and back into it.
- * SDM 3, "IA-32e Mode Operation"; SDM 1, "Compatibility Mode Software Operation".
+ * Compatibility mode and the way in and out of long mode: 32-bit and 16-bit code under long mode's
+ * rules, far transfers between the two, INT n and call gates from there, segment bases and limits;
+ * then out of long mode and back into it. SDM 3, "IA-32e Mode Operation"; SDM 1, "Compatibility
+ * Mode Software Operation".
  */
 #include "guest.h"
 
-#define S(n) (SEL_FREE + 8 * (n))
+#define S(n)        (SEL_FREE + 8 * (n))
 #define CALL_GATE64 S(6) /* two slots */
 
-/* 32-bit pieces are called with RDI = argument by to_32() and leave their result in EAX. They are reached below 4 GB. */
+/* 32-bit pieces are called with RDI = argument by to_32() and leave their result in EAX. They are
+ * reached below 4 GB. */
 asm("  .code32\n"
     "c_add: lea 1(%edi), %eax\n lret\n"
-    "c_inc: .byte 0x40, 0x40\n lret\n"                   /* two INCs here, a REX prefix in 64-bit mode */
-    "c_wide: mov $-1, %eax\n mov %esp, %ecx\n push %eax\n mov %esp, %eax\n sub %eax, %ecx\n add $4, %esp\n mov %ecx, %eax\n lret\n"
+    "c_inc: .byte 0x40, 0x40\n lret\n" /* two INCs here, a REX prefix in 64-bit mode */
+    "c_wide: mov $-1, %eax\n mov %esp, %ecx\n push %eax\n mov %esp, %eax\n sub %eax, %ecx\n add "
+    "$4, %esp\n mov %ecx, %eax\n lret\n"
     "c_fs: mov %edi, %fs\n mov %fs:4, %eax\n lret\n"
     "c_limit: mov %edi, %fs\n mov %fs:0x1000, %eax\n lret\n"
     "c_int: int $0x85\n mov %cs, %eax\n lret\n"
     "c_aaa: mov $0x0a, %eax\n aaa\n lret\n"
-    "c_rex: xor %eax, %eax\n .byte 0x48\n lret\n"        /* DEC EAX */
+    "c_rex: xor %eax, %eax\n .byte 0x48\n lret\n" /* DEC EAX */
     "c_gate: lcall $0x90, $0\n lret\n"
     "c_high: mov $0xfffffffc, %ecx\n mov 8(%ecx), %eax\n lret\n" /* wraps at 4 GB */
     "  .code64\n"
     /* Called through the gate from 32-bit code: notes RSP and CS, returns to 32 bits. */
-    "g_64: mov %rsp, gate_sp(%rip)\n mov %cs, %eax\n mov %eax, gate_cs(%rip)\n mov 8(%rsp), %rax\n mov %rax, gate_ret_cs(%rip)\n lretq\n");
-extern uint8_t c_add[], c_inc[], c_wide[], c_fs[], c_limit[], c_int[], c_aaa[], c_rex[], c_gate[], c_high[], g_64[];
+    "g_64: mov %rsp, gate_sp(%rip)\n mov %cs, %eax\n mov %eax, gate_cs(%rip)\n mov 8(%rsp), %rax\n "
+    "mov %rax, gate_ret_cs(%rip)\n lretq\n");
+extern uint8_t c_add[], c_inc[], c_wide[], c_fs[], c_limit[], c_int[], c_aaa[], c_rex[], c_gate[],
+    c_high[], g_64[];
 uint64_t gate_sp, gate_ret_cs;
 uint32_t gate_cs;
 
@@ -33,7 +38,8 @@ struct far_ptr {
     uint16_t sel;
 } __attribute__((packed));
 
-/* Far call to 32-bit code. The caller's stack is below 4 GB. The return address is 32-bit, and so is the far return. */
+/* Far call to 32-bit code. The caller's stack is below 4 GB. The return address is 32-bit, and so
+ * is the far return. */
 static word_t to_32(word_t code, word_t arg)
 {
     struct far_ptr p = { (uint32_t)code, SEL_KCODE32 };
@@ -99,8 +105,11 @@ static word_t far_jump(word_t sel, word_t off)
 
 static word_t iret_to(word_t sel, word_t ss)
 {
-    asm volatile("mov %%rsp, %%rcx\n\tpush %1\n\tpush %%rcx\n\tpush $2\n\tpush %0\n\tlea 1f(%%rip), %%rax\n\tpush %%rax\n\tiretq\n1:"
-                 : : "r"(sel), "r"(ss) : "rax", "rcx", "memory", "cc");
+    asm volatile("mov %%rsp, %%rcx\n\tpush %1\n\tpush %%rcx\n\tpush $2\n\tpush %0\n\tlea "
+                 "1f(%%rip), %%rax\n\tpush %%rax\n\tiretq\n1:"
+                 :
+                 : "r"(sel), "r"(ss)
+                 : "rax", "rcx", "memory", "cc");
     return 1;
 }
 
@@ -162,7 +171,8 @@ asm("  .code32\n"
     " rdmsr\n mov %eax, out_efer+8\n"
     " mov $1, %eax\n pop %ebx\n lret\n"
     "  .code64\n"
-    "  .bss\n .balign 8\n .globl out_efer, out_cr4\n out_efer: .skip 12\n out_cr4: .skip 4\n .text\n");
+    "  .bss\n .balign 8\n .globl out_efer, out_cr4\n out_efer: .skip 12\n out_cr4: .skip 4\n "
+    ".text\n");
 extern uint8_t leave_long[];
 extern uint32_t out_efer[3], out_cr4;
 
@@ -186,7 +196,8 @@ static void there_and_back(void)
     EXPECT_EQ(out_efer[0] & (EFER_LME | EFER_LMA), EFER_LME, "clearing CR0.PG clears LMA, not LME");
     EXPECT_EQ(out_efer[1] & EFER_LME, 0, "LME can be cleared then");
     EXPECT_EQ(out_cr4 & CR4_PAE, 0, "and PAE");
-    EXPECT_EQ(out_efer[2] & (EFER_LME | EFER_LMA), EFER_LME | EFER_LMA, "setting CR0.PG sets LMA again");
+    EXPECT_EQ(out_efer[2] & (EFER_LME | EFER_LMA), EFER_LME | EFER_LMA,
+              "setting CR0.PG sets LMA again");
 }
 
 int main(void)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * CPUID is consistent with itself and with what the CPU does; MSRs: those that exist, and #GP for the others.
+ * CPUID is consistent with itself and with what the CPU does; MSRs: those that exist, and #GP for
+ * the others.
  */
 #include "guest.h"
 
@@ -95,10 +96,11 @@ static void features(void)
 {
     static uint64_t word = 0x0123456789abcdef;
     static const struct feature table[] = {
-        { "RDRAND", 1, 2, 30, run_rdrand }, { "MOVBE", 1, 2, 22, run_movbe }, { "BMI2", 7, 1, 8, run_bmi2 },
-        { "ADX", 7, 1, 19, run_adx },       { "AES", 1, 2, 25, run_aes },     { "SHA", 7, 1, 29, run_sha },
-        { "CLFLUSH", 1, 3, 19, run_clflush }, { "RDPID", 7, 2, 22, run_rdpid }, { "MONITOR", 1, 2, 3, run_monitor },
-        { "VMX", 1, 2, 5, run_vmxon },
+        { "RDRAND", 1, 2, 30, run_rdrand },   { "MOVBE", 1, 2, 22, run_movbe },
+        { "BMI2", 7, 1, 8, run_bmi2 },        { "ADX", 7, 1, 19, run_adx },
+        { "AES", 1, 2, 25, run_aes },         { "SHA", 7, 1, 29, run_sha },
+        { "CLFLUSH", 1, 3, 19, run_clflush }, { "RDPID", 7, 2, 22, run_rdpid },
+        { "MONITOR", 1, 2, 3, run_monitor },  { "VMX", 1, 2, 5, run_vmxon },
     };
 
     for (unsigned i = 0; i < ARRAY_SIZE(table); i++) {
@@ -112,7 +114,8 @@ static void features(void)
             continue;
         }
         t = try(f->fn, (word_t)&word, 1);
-        EXPECT_TRAP(&t, regs[f->reg] >> f->bit & 1 ? VEC_NONE : VEC_UD, 0, "%s runs if CPUID has it and is #UD if not", f->name);
+        EXPECT_TRAP(&t, regs[f->reg] >> f->bit & 1 ? VEC_NONE : VEC_UD, 0,
+                    "%s runs if CPUID has it and is #UD if not", f->name);
     }
 }
 
@@ -125,10 +128,12 @@ static void leaves(void)
     EXPECT(ext.a >= 0x80000008, "extended leaves up to 80000008h or more");
     EXPECT(one.c >> 31, "hypervisor bit");
     EXPECT(cpuid(0x40000000, 0).a >= 0x40000000, "hypervisor leaves");
-    EXPECT((cpuid(0x80000001, 0).d & (1u << 29 | 1u << 20 | 1u << 11)) == (1u << 29 | 1u << 20 | 1u << 11),
+    EXPECT((cpuid(0x80000001, 0).d & (1u << 29 | 1u << 20 | 1u << 11)) ==
+               (1u << 29 | 1u << 20 | 1u << 11),
            "long mode, NX, SYSCALL");
     EXPECT(phys_bits() >= 36 && phys_bits() <= 52, "36 to 52 physical address bits");
-    EXPECT_EQ(cpuid(0x80000008, 0).a >> 8 & 0xff, cpuid(7, 0).c >> 16 & 1 ? 57 : 48, "linear address bits fit LA57");
+    EXPECT_EQ(cpuid(0x80000008, 0).a >> 8 & 0xff, cpuid(7, 0).c >> 16 & 1 ? 57 : 48,
+              "linear address bits fit LA57");
     EXPECT((one.d & 0x07808111) == 0x07808111, "FPU, TSC, CX8, CMOV, MMX, FXSR, SSE, SSE2");
     EXPECT(!(one.c >> 28 & 1) || has_xsave(), "AVX comes with XSAVE");
     EXPECT(!has_invpcid() || has_pcid(), "INVPCID comes with PCID");

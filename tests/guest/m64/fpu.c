@@ -1,18 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * FPU and SSE as an operating system sees them: #NM by TS and EM, #MF and #XM, images of FXSAVE and XSAVE, XCR0, MXCSR.
- * SDM 1, "Programming with the x87 FPU", "Programming with SSE"; SDM 3, "System Programming for Instruction Set Extensions".
+ * FPU and SSE as an operating system sees them: #NM by TS and EM, #MF and #XM, images of FXSAVE and
+ * XSAVE, XCR0, MXCSR. SDM 1, "Programming with the x87 FPU", "Programming with SSE"; SDM 3, "System
+ * Programming for Instruction Set Extensions".
  */
 #include "guest.h"
 
 static uint8_t image[4096] __attribute__((aligned(64))), image2[4096] __attribute__((aligned(64)));
 
-#define OP(name, insn)                                                                             \
-    static word_t name(word_t a, word_t b)                                                         \
-    {                                                                                              \
-        (void)b;                                                                                   \
-        asm volatile(insn : "+a"(a) : : "rcx", "rdx", "memory", "cc");                             \
-        return a;                                                                                  \
+#define OP(name, insn)                                                 \
+    static word_t name(word_t a, word_t b)                             \
+    {                                                                  \
+        (void)b;                                                       \
+        asm volatile(insn : "+a"(a) : : "rcx", "rdx", "memory", "cc"); \
+        return a;                                                      \
     }
 OP(x87, "fld1\n\tfstp %%st(0)")
 OP(fwait, "fwait")
@@ -120,7 +121,11 @@ static void fxsave_image(void)
     struct trap t;
 
     memset(image, 0xcc, 512);
-    asm volatile("fninit\n\tfld1\n\tfldpi\n\tmovups (%1), %%xmm5\n\tmovups (%1), %%xmm15\n\tfxsave64 (%0)" : : "r"(image), "r"(vec) : "memory");
+    asm volatile(
+        "fninit\n\tfld1\n\tfldpi\n\tmovups (%1), %%xmm5\n\tmovups (%1), %%xmm15\n\tfxsave64 (%0)"
+        :
+        : "r"(image), "r"(vec)
+        : "memory");
     EXPECT_EQ(image[0] | image[1] << 8, 0x37f, "FXSAVE: FCW");
     EXPECT_EQ((image[3] >> 3) & 7, 6, "FXSAVE: TOP");
     EXPECT_EQ(image[4], 0xc0, "FXSAVE: abridged tag word");
@@ -131,7 +136,10 @@ static void fxsave_image(void)
     EXPECT(!memcmp(image + 160 + 5 * 16, vec, 16), "FXSAVE: XMM5");
     EXPECT(!memcmp(image + 160 + 15 * 16, vec, 16), "FXSAVE: XMM15");
     EXPECT_EQ(image[480], 0xcc, "FXSAVE: bytes 464 to 511 are left alone");
-    asm volatile("fninit\n\txorps %%xmm5, %%xmm5\n\tfxrstor64 (%1)\n\tmovups %%xmm5, (%0)" : : "r"(out), "r"(image) : "memory");
+    asm volatile("fninit\n\txorps %%xmm5, %%xmm5\n\tfxrstor64 (%1)\n\tmovups %%xmm5, (%0)"
+                 :
+                 : "r"(out), "r"(image)
+                 : "memory");
     EXPECT(!memcmp(out, vec, 16), "FXRSTOR: XMM5");
     memset(image2, 0xcc, 512); /* some leave the unused bytes alone, some clear them */
     asm volatile("fxsave64 (%0)" : : "r"(image2) : "memory");
@@ -184,12 +192,18 @@ static void xsave_images(void)
         EXPECT_EQ(cpuid(0xd, 0).b, 576, "XSAVE area of x87 and SSE");
     }
     memset(image, 0, sizeof(image));
-    asm volatile("fninit\n\tpcmpeqd %%xmm3, %%xmm3\n\txsave64 (%0)" : : "r"(image), "a"(2), "d"(0) : "memory");
+    asm volatile("fninit\n\tpcmpeqd %%xmm3, %%xmm3\n\txsave64 (%0)"
+                 :
+                 : "r"(image), "a"(2), "d"(0)
+                 : "memory");
     EXPECT_EQ(at32(image + 512) & 2, 2, "XSAVE: XSTATE_BV has SSE");
     EXPECT_EQ(at32(image + 160 + 3 * 16), 0xffffffff, "XSAVE: XMM3");
     EXPECT_EQ(at32(image), 0, "XSAVE: x87 was not asked for");
     memset(image + 512, 0, 64);
-    asm volatile("xrstor64 (%0)\n\tmovups %%xmm3, (%1)" : : "r"(image), "r"(image2), "a"(2), "d"(0) : "memory");
+    asm volatile("xrstor64 (%0)\n\tmovups %%xmm3, (%1)"
+                 :
+                 : "r"(image), "r"(image2), "a"(2), "d"(0)
+                 : "memory");
     EXPECT_EQ(at32(image2), 0, "XRSTOR: a component not in XSTATE_BV gets its initial state");
     image[512 + 8] = 1;
     t = try(xsave, (word_t)image, 0);
