@@ -68,7 +68,7 @@ int boot_tables(struct mmu *m, const struct boot_config *cfg, struct boot_map *m
 {
     uint8_t *area = calloc(1, BOOT_BIOS_BYTES);
     struct bytes acpi = { .p = area, .cap = ACPI_AREA_BYTES, .at = GPA(BOOT_BIOS_AT) };
-    struct bytes other = { .p = area + ACPI_AREA_BYTES,
+    struct bytes other = { .p = area ? area + ACPI_AREA_BYTES : NULL,
                            .cap = OTHER_AREA_BYTES,
                            .at = GPA(BOOT_BIOS_AT + ACPI_AREA_BYTES) };
     gpa_t mp_table;
