@@ -122,9 +122,9 @@ static void enter_handler(struct cpu *c, const struct gate *g, const struct targ
 static enum step through_idt(struct cpu *c, const struct event *e, uint64_t rip)
 {
     uint64_t frame[10];
-    struct target t;
+    struct target t = { 0 };
     struct stack st;
-    struct gate g;
+    struct gate g = { 0 };
     bool to_new;
     unsigned n;
     enum step res = read_gate(c, e, &g);

@@ -81,7 +81,7 @@ static enum step direct_target(struct cpu *c, const struct desc *d, uint64_t off
 
 static enum step jmp_direct(struct cpu *c, const struct desc *d, uint64_t off)
 {
-    struct target t;
+    struct target t = { 0 };
     enum step st = direct_target(c, d, off, &t);
 
     if (st == STEP_NEXT)
@@ -99,7 +99,7 @@ static enum step call_direct(struct cpu *c, const struct desc *d, uint64_t off, 
 {
     uint64_t frame[] = { c->seg[SEG_CS].sel, c->next_rip };
     struct stack st = stack_current(c);
-    struct target t;
+    struct target t = { 0 };
     enum step res = direct_target(c, d, off, &t);
 
     if (res == STEP_NEXT)
@@ -159,7 +159,7 @@ static bool is_data(const struct desc *d)
 
 enum step cpu_far_jmp(struct cpu *c, uint16_t sel, uint64_t off, unsigned op_bytes)
 {
-    struct desc d;
+    struct desc d = { 0 };
     enum step st;
 
     off = low_bytes(off, op_bytes);
@@ -196,7 +196,7 @@ static enum step call_real(struct cpu *c, uint16_t sel, uint64_t off, unsigned o
 
 enum step cpu_far_call(struct cpu *c, uint16_t sel, uint64_t off, unsigned op_bytes)
 {
-    struct desc d;
+    struct desc d = { 0 };
     enum step st;
 
     off = low_bytes(off, op_bytes);
@@ -214,7 +214,7 @@ enum step cpu_far_call(struct cpu *c, uint16_t sel, uint64_t off, unsigned op_by
 
 enum step return_target(struct cpu *c, uint16_t sel, uint64_t rip, struct target *t)
 {
-    struct desc d;
+    struct desc d = { 0 };
     uint32_t attr;
     enum step st;
     unsigned rpl = sel_rpl(sel);
@@ -319,7 +319,7 @@ static enum step ret_outer(struct cpu *c, struct target *t, struct stack *st, ui
 enum step cpu_far_ret(struct cpu *c, uint16_t pop_bytes, unsigned op_bytes)
 {
     struct stack st = stack_current(c);
-    struct target t;
+    struct target t = { 0 };
     uint64_t rip, cs;
     enum step res;
 

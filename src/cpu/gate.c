@@ -16,7 +16,7 @@
 
 enum step gate_code(struct cpu *c, const struct gate *g, bool is_jmp, struct target *t)
 {
-    struct desc d;
+    struct desc d = { 0 };
     uint32_t attr;
     enum step st;
     bool conforming;
@@ -113,8 +113,8 @@ static enum step call_gate(struct cpu *c, const struct desc *in, bool is_jmp, st
 
 enum step gate_jmp(struct cpu *c, const struct desc *d)
 {
-    struct gate g;
-    struct target t;
+    struct gate g = { 0 };
+    struct target t = { 0 };
     enum step st = call_gate(c, d, true, &g, &t);
 
     if (st == STEP_NEXT)
@@ -184,8 +184,8 @@ static enum step call_inner(struct cpu *c, const struct gate *g, struct target *
 
 enum step gate_call(struct cpu *c, const struct desc *d)
 {
-    struct gate g;
-    struct target t;
+    struct gate g = { 0 };
+    struct target t = { 0 };
     enum step st = call_gate(c, d, false, &g, &t);
 
     if (st != STEP_NEXT)

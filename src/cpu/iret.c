@@ -135,7 +135,7 @@ static enum step read_outer_stack(struct cpu *c, const struct frame *f, unsigned
 static enum step iret_protected(struct cpu *c, unsigned op_bytes)
 {
     struct stack out = { .sp = 0 };
-    struct target t;
+    struct target t = { 0 };
     struct frame f;
     bool with_stack;
     enum step st = read_frame(c, op_bytes, &f);

@@ -42,7 +42,7 @@ void cpu_load_seg_real(struct cpu *c, enum seg_id s, uint16_t sel)
 enum step seg_read_stack(struct cpu *c, uint16_t sel, unsigned cpl, enum vector vec,
                          struct seg *out)
 {
-    struct desc d;
+    struct desc d = { 0 };
     uint32_t attr;
     enum step st = desc_read(c, sel, vec, &d);
 
@@ -81,7 +81,7 @@ static enum step load_ss(struct cpu *c, uint16_t sel)
 
 enum step seg_load_data(struct cpu *c, enum seg_id s, uint16_t sel, enum vector vec)
 {
-    struct desc d;
+    struct desc d = { 0 };
     enum step st;
     uint32_t attr;
 
@@ -138,7 +138,7 @@ static enum step read_system(struct cpu *c, uint16_t sel, struct desc *d)
 
 enum step cpu_lldt(struct cpu *c, uint16_t sel)
 {
-    struct desc d;
+    struct desc d = { 0 };
     enum step st;
 
     if (sel_is_null(sel)) {
@@ -159,7 +159,7 @@ enum step cpu_lldt(struct cpu *c, uint16_t sel)
 enum step cpu_ltr(struct cpu *c, uint16_t sel)
 {
     unsigned type;
-    struct desc d;
+    struct desc d = { 0 };
     enum step st;
 
     if (sel_is_null(sel))
@@ -212,7 +212,7 @@ static enum step look(struct cpu *c, uint16_t sel, unsigned sys_types, struct de
 
 enum step cpu_lar(struct cpu *c, uint16_t sel, uint32_t *out, bool *ok)
 {
-    struct desc d;
+    struct desc d = { 0 };
     enum step st = look(c, sel, in_ia32e(c) ? LAR_TYPES_LONG : LAR_TYPES, &d, ok);
 
     if (st == STEP_NEXT && *ok)
@@ -222,7 +222,7 @@ enum step cpu_lar(struct cpu *c, uint16_t sel, uint32_t *out, bool *ok)
 
 enum step cpu_lsl(struct cpu *c, uint16_t sel, uint32_t *out, bool *ok)
 {
-    struct desc d;
+    struct desc d = { 0 };
     enum step st = look(c, sel, in_ia32e(c) ? LSL_TYPES_LONG : LSL_TYPES, &d, ok);
 
     if (st == STEP_NEXT && *ok)
@@ -232,7 +232,7 @@ enum step cpu_lsl(struct cpu *c, uint16_t sel, uint32_t *out, bool *ok)
 
 enum step cpu_verify(struct cpu *c, uint16_t sel, unsigned acc, bool *ok)
 {
-    struct desc d;
+    struct desc d = { 0 };
     enum step st = look(c, sel, 0, &d, ok);
 
     if (st == STEP_NEXT && *ok)

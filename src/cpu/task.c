@@ -153,7 +153,7 @@ static enum step leave_old(struct cpu *c, const struct change *x)
 
 static enum step load_ldt(struct cpu *c, uint16_t sel)
 {
-    struct desc d;
+    struct desc d = { 0 };
     enum step st;
 
     if (sel_is_null(sel))
@@ -171,7 +171,7 @@ static enum step load_ldt(struct cpu *c, uint16_t sel)
 
 static enum step load_cs(struct cpu *c, uint16_t sel)
 {
-    struct desc d;
+    struct desc d = { 0 };
     uint32_t attr;
     enum step st;
     unsigned rpl = sel_rpl(sel);
@@ -300,7 +300,7 @@ enum step task_switch(struct cpu *c, struct desc *tss, const struct task_switch 
 
 enum step task_by_gate(struct cpu *c, uint16_t sel, const struct task_switch *how)
 {
-    struct desc d;
+    struct desc d = { 0 };
     unsigned type;
     enum step st;
 
@@ -320,7 +320,7 @@ enum step task_by_gate(struct cpu *c, uint16_t sel, const struct task_switch *ho
 enum step task_return(struct cpu *c)
 {
     struct task_switch how = { .kind = TASK_IRET, .rip = c->next_rip, .rflags = c->rflags };
-    struct desc d;
+    struct desc d = { 0 };
     uint16_t sel = 0;
     unsigned type;
     enum step st = c->ops->read(c, GVA(c->tr.base), &sel, 2, ACC_IMPLICIT);

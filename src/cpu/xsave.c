@@ -104,7 +104,7 @@ uint64_t cpu_xinuse(const struct cpu *c)
 
 enum step cpu_fxsave(struct cpu *c, gva_t at, bool rex_w)
 {
-    struct xsave_area x;
+    struct xsave_area x = { 0 };
 
     if (at.v & 15)
         return raise_gp(c, 0);
@@ -119,7 +119,7 @@ enum step cpu_fxsave(struct cpu *c, gva_t at, bool rex_w)
 enum step cpu_fxrstor(struct cpu *c, gva_t at, bool rex_w)
 {
     unsigned bytes = vector_bytes(c);
-    struct xsave_area x;
+    struct xsave_area x = { 0 };
     enum step st;
 
     if (at.v & 15)
@@ -150,7 +150,7 @@ struct save_plan {
 static enum step save_parts(struct cpu *c, gva_t at, const struct save_plan *p, bool rex_w)
 {
     enum step st = STEP_NEXT;
-    struct xsave_area x;
+    struct xsave_area x = { 0 };
 
     if (p->parts & XCR0_X87) {
         put_x87_header(c, &x, rex_w);
@@ -250,7 +250,7 @@ static void load_vectors(struct cpu *c, uint8_t dst[16][16], const uint8_t src[1
 enum step cpu_xrstor(struct cpu *c, gva_t at, uint64_t mask, bool rex_w)
 {
     uint64_t rfbm = c->xcr0 & mask, header[8], load;
-    struct xsave_area x;
+    struct xsave_area x = { 0 };
     bool compact, mxcsr;
     enum step st;
 

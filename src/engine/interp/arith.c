@@ -169,8 +169,9 @@ static const struct op *cbw(struct ivcpu *v, const struct op *op)
 
 static const struct op *cwd(struct ivcpu *v, const struct op *op)
 {
-    set_reg(v, RDX * 8, op->bytes,
-            (uint64_t)((int64_t)sign_extend(get_reg(v, RAX * 8, op->bytes), op->bytes) >> 63));
+    bool negative = get_reg(v, RAX * 8, op->bytes) >> (8 * op->bytes - 1);
+
+    set_reg(v, RDX * 8, op->bytes, negative ? ~0ull : 0);
     NEXT(v, op);
 }
 

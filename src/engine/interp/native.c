@@ -215,7 +215,7 @@ enum step native_run(struct cpu *c, const struct native_stub *s, enum seg_id seg
 enum step native_ldmxcsr(struct cpu *c, const struct native_stub *s, enum seg_id seg, uint64_t off)
 {
     uint32_t val;
-    gva_t lin;
+    gva_t lin = GVA(0);
     enum step st = native_check(c, s);
 
     if (st == STEP_NEXT)
@@ -232,7 +232,7 @@ enum step native_ldmxcsr(struct cpu *c, const struct native_stub *s, enum seg_id
 
 enum step native_stmxcsr(struct cpu *c, const struct native_stub *s, enum seg_id seg, uint64_t off)
 {
-    gva_t lin;
+    gva_t lin = GVA(0);
     enum step st = native_check(c, s);
 
     if (st == STEP_NEXT)

@@ -163,7 +163,7 @@ static enum step store_state(struct cpu *c, const struct native_stub *s, enum se
     unsigned bytes = ENV_BYTES(wide) + st_bytes;
     uint8_t buf[ENV_BYTES(1) + ST_BYTES];
     struct env e = make_env(c, wide);
-    gva_t lin;
+    gva_t lin = GVA(0);
     enum step st = native_check(c, s);
 
     if (st == STEP_NEXT)
@@ -183,7 +183,7 @@ static enum step load_state(struct cpu *c, const struct native_stub *s, enum seg
     unsigned bytes = ENV_BYTES(wide) + st_bytes;
     uint8_t buf[ENV_BYTES(1) + ST_BYTES];
     struct env e;
-    gva_t lin;
+    gva_t lin = GVA(0);
     enum step st = native_check(c, s);
 
     if (st == STEP_NEXT)

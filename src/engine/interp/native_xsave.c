@@ -9,7 +9,7 @@ typedef enum step fx_fn(struct cpu *c, gva_t at, bool rex_w);
 static enum step fx_insn(struct cpu *c, const struct native_stub *s, enum seg_id seg, uint64_t off,
                          unsigned acc, fx_fn *fn)
 {
-    gva_t lin;
+    gva_t lin = GVA(0);
     enum step st = native_check(c, s);
 
     if (st == STEP_NEXT)
@@ -43,7 +43,7 @@ static enum step xsave_insn(struct cpu *c, const struct native_stub *s, enum seg
                             uint64_t off, enum xsave_kind kind)
 {
     uint64_t mask = feature_mask(c);
-    gva_t lin;
+    gva_t lin = GVA(0);
     enum step st = native_check(c, s);
 
     if (st == STEP_NEXT)
@@ -69,7 +69,7 @@ enum step native_xsavec(struct cpu *c, const struct native_stub *s, enum seg_id 
 enum step native_xrstor(struct cpu *c, const struct native_stub *s, enum seg_id seg, uint64_t off)
 {
     uint64_t mask = feature_mask(c);
-    gva_t lin;
+    gva_t lin = GVA(0);
     enum step st = native_check(c, s);
 
     if (st == STEP_NEXT)
