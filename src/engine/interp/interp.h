@@ -260,6 +260,11 @@ const struct op *step_decode(struct ivcpu *v);
  */
 unsigned decode_insn(struct ivcpu *v, uint32_t key, const uint8_t *bytes, unsigned avail,
                      uint16_t off, struct op *op);
+/* The same, with what Zydis found (all zero for what it does not know), for engines that translate.
+ */
+unsigned decode_insn_full(struct ivcpu *v, uint32_t key, const uint8_t *bytes, unsigned avail,
+                          uint16_t off, struct op *op, ZydisDecodedInstruction *insn,
+                          ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT]);
 /* Does this op end its block? */
 bool op_ends_block(const struct op *op);
 /* Replace flag-setting handlers by plain ones where nobody looks at the flags. ops[0..nr) in order.
