@@ -247,11 +247,13 @@ def run_once(machine, guest, works, options, res, say):
     """Runs the works until the end or until the machine is at its own. Returns whether it came to the end."""
     open_work, begun = None, 0.0
     res.why, res.tail = "ended early", []
-    words = f"-- {' '.join(options)} {' '.join(works)}" if works else ""
+    words = f"-- {' '.join(options)} {','.join(works)}" if works else ""
     stall = BOOT_STALL_S if machine.name == "bochs" else machine.args.stall
     for at, line in machine.lines(guest, words, stall, res):
         if FIRST in line:
-            res.boot.append(at)
+            # Boots for works come when the host's caches know the kernel, or with a big file system: not the same.
+            if not works:
+                res.boot.append(at)
             say(f"first process after {at:.2f} s")
         if END in line:
             return True
@@ -276,13 +278,13 @@ def run_once(machine, guest, works, options, res, say):
 
 
 def run_works(machine, guest, works, options, res, say):
-    """The works, with new machines for what is left where one ends too early."""
+    """The works, with new machines for what is left where one ends too early. Returns whether any was begun."""
     left = list(works)
     while left and machine.tries_left:
         ended = run_once(machine, guest, left, options, res, say)
         before, left = len(left), [w for w in left if w not in res.works]
         if ended and not left:
-            return
+            return True
         machine.tries_left -= 1
         say(f"{res.why}; its last lines:\n    " + "\n    ".join(res.tail))
         if len(left) == before:
@@ -292,6 +294,7 @@ def run_works(machine, guest, works, options, res, say):
         res.works[w] = {"why": f"not run: {res.why}"}
     if left:
         res.notes.append(f"{len(left)} works not run: {res.why}: {res.tail[-1] if res.tail else 'no output'}")
+    return len(left) < len(works)
 
 
 def run_boot(machine, guest, res, say):
