@@ -28,11 +28,12 @@
 
 #include "bench.h"
 
-enum { SAMPLES_MAX = 50 };
+enum { SAMPLES_MAX = 500, SAMPLES_MIN = 3 };
 
 struct options {
     double sample_s;
     int samples;
+    double budget_s;
     double limit_s;
     int pin;
 };
@@ -120,7 +121,8 @@ static void measure(const struct work *w, const struct options *o)
         blocks = (uint64_t)((double)blocks * o->sample_s / t);
         blocks += !blocks;
     }
-    while (n < o->samples && (n == 0 || now() - begin < o->limit_s / 2))
+    while (n < o->samples && (n == 0 || now() - begin < o->limit_s / 2) &&
+           (n < SAMPLES_MIN || now() - begin < o->budget_s))
         samples[n++] = time_blocks(w, blocks, sum) / (double)blocks;
     ns = 1e9 / (double)w->ops;
     printf("bench: done %s %016llx %.3f %.3f", w->name, (unsigned long long)sum, now() - begin,
@@ -192,7 +194,7 @@ static void pin(void)
 
 int main(int argc, char **argv)
 {
-    struct options o = { .sample_s = 0.2, .samples = 3, .limit_s = 60 };
+    struct options o = { .sample_s = 0.005, .samples = 60, .budget_s = 0.8, .limit_s = 60 };
     int c;
 
     /* What the work "exec" executes. */
@@ -202,7 +204,7 @@ int main(int argc, char **argv)
         list();
         return 0;
     }
-    while ((c = getopt(argc, argv, "ps:n:l:")) != -1) {
+    while ((c = getopt(argc, argv, "ps:n:b:l:")) != -1) {
         switch (c) {
         case 'p':
             o.pin = 1;
@@ -213,18 +215,21 @@ int main(int argc, char **argv)
         case 'n':
             o.samples = atoi(optarg);
             break;
+        case 'b':
+            o.budget_s = strtod(optarg, NULL);
+            break;
         case 'l':
             o.limit_s = strtod(optarg, NULL);
             break;
         default:
-            (void)fputs("usage: work list | work [-p] [-s SECONDS] [-n SAMPLES] [-l SECONDS] "
-                        "NAME[,NAME]...\n",
+            (void)fputs("usage: work list | work [-p] [-s SECONDS] [-n SAMPLES] [-b SECONDS] "
+                        "[-l SECONDS] NAME[,NAME]...\n",
                         stderr);
             return 2;
         }
     }
     if (o.samples < 1 || o.samples > SAMPLES_MAX)
-        o.samples = 3;
+        o.samples = SAMPLES_MIN;
     if (o.pin)
         pin();
     /* With commas: a kernel passes only some tens of arguments on. */
