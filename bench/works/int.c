@@ -196,12 +196,14 @@ static uint64_t indirect(void)
 static uint64_t vmloop(void)
 {
     enum { LOADI, ADD, XOR, SHR, MULI, DEC, JNZ, END };
-    static const uint8_t program[] = { ADD, XOR, SHR, ADD, MULI, XOR, ADD, SHR, DEC, JNZ, END };
+    static const uint8_t program[] = { LOADI, ADD,  XOR, SHR, MULI, SHR, ADD, XOR,  MULI, MULI, ADD,
+                                       SHR,   SHR,  XOR, ADD, XOR,  ADD, SHR, MULI, XOR,  XOR,  ADD,
+                                       SHR,   MULI, ADD, ADD, XOR,  SHR, DEC, JNZ,  END };
     static const void *const go[] = {
         [LOADI] = &&loadi, [ADD] = &&add, [XOR] = &&xor, [SHR] = &&shr,
         [MULI] = &&muli,   [DEC] = &&dec, [JNZ] = &&jnz, [END] = &&end,
     };
-    uint64_t acc = 1, x = RND_SEED, n = 10000;
+    uint64_t acc = 1, x = RND_SEED, n = 3000;
     const uint8_t *pc = program;
 
 /* The barrier keeps the compiler from making one common jump of them. */
@@ -213,7 +215,7 @@ static uint64_t vmloop(void)
     } while (0)
     NEXT;
 loadi:
-    acc = 1;
+    acc ^= 0x5555;
     NEXT;
 add:
     acc += x;
@@ -246,6 +248,6 @@ const struct work int_works[] = {
     { "branches", "int", 215063, branches, NULL, NULL },
     { "calls", "int", 150049, calls, NULL, NULL },
     { "indirect", "int", 40000, indirect, NULL, NULL },
-    { "vmloop", "int", 100000, vmloop, NULL, NULL },
+    { "vmloop", "int", 90000, vmloop, NULL, NULL },
     { 0 },
 };
