@@ -128,7 +128,7 @@ static struct tb *block_at_rip(struct bt_vcpu *b, uint32_t key)
         const struct tlb *t = &b->iv.views[bt_view(key)];
         unsigned i = tlb_index(c->rip);
 
-        bt_jc_add(b, c->rip, tb, t->note[i].global && t->note[i].shift == PAGE_SHIFT + 9);
+        bt_jc_add(b, c->rip, tb, t->note[i].global);
     }
     return tb;
 }
@@ -506,14 +506,13 @@ static void bt_vm_destroy(struct engine_vm *evm)
 static int bt_vcpu_create(struct engine_vm *evm, uint32_t id, struct vcpu **out)
 {
     struct bt_vm *vm = container_of(evm, struct bt_vm, ivm.evm);
-    struct bt_vcpu *b = aligned_alloc(64, align_up(sizeof(*b), 64));
+    struct bt_vcpu *b = host_pages(sizeof(*b));
 
     if (!b)
         return -ENOMEM;
-    memset(b, 0, sizeof(*b));
     b->making = calloc(1, sizeof(*b->making) + TB_MAX_INSNS * sizeof(struct site));
     if (!b->making) {
-        free(b);
+        host_unmap(b, sizeof(*b));
         return -ENOMEM;
     }
     b->vm = vm;
@@ -541,7 +540,7 @@ static void bt_vcpu_destroy(struct vcpu *vc)
     interp_vcpu_fini(&b->iv);
     host_trap_stack_free(&b->stack);
     free(b->making);
-    free(b);
+    host_unmap(b, sizeof(*b));
 }
 
 const struct engine_ops bt_engine = {

@@ -40,10 +40,10 @@ static enum tlb_view view_of(const struct cpu *c, unsigned acc)
     return c->rflags & RFLAGS_AC ? VIEW_KERNEL_AC : VIEW_KERNEL;
 }
 
-/* No address with this index has this page. */
+/* No address with this index is in this page. */
 static uint64_t no_ntag(unsigned i)
 {
-    return -((uint64_t)(i ^ 1) << PAGE_SHIFT);
+    return i ? 0 : -(uint64_t)PAGE_BYTES;
 }
 
 static void entry_clear(struct tlb *t, unsigned i)
@@ -51,17 +51,11 @@ static void entry_clear(struct tlb *t, unsigned i)
     t->ntag_r[i] = t->ntag_w[i] = t->ntag_x[i] = no_ntag(i);
 }
 
-static void view_init(struct tlb *t)
-{
-    for (unsigned i = 0; i < TLB_ENTRIES; i++)
-        entry_clear(t, i);
-}
-
 void tlb_init(struct ivcpu *v)
 {
     for (unsigned w = 0; w < NR_VIEWS; w++)
-        view_init(&v->views[w]);
-    view_init(&v->no_view);
+        entry_clear(&v->views[w], 0);
+    entry_clear(&v->no_view, 0);
     v->large_lo = UINT64_MAX;
 }
 
