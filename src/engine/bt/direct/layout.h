@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What lies where in a worker's home: the one region of its address space that is not the guest's.
+ *
+ * A home is one memfd. The monitor maps all of it writable; the worker maps each part with the
+ * rights given here, and has nothing else but guest pages. Offsets are used by stub.c's assembly
+ * too, so this is plain macros.
+ */
+#ifndef ENGINE_BT_DIRECT_LAYOUT_H
+#define ENGINE_BT_DIRECT_LAYOUT_H
+
+#define HOME_STUB        0x0    /* r-x: the only code that makes system calls */
+#define HOME_STUB_BYTES  0x1000
+#define HOME_IN          0x1000 /* r--: what the monitor tells the worker */
+#define HOME_IN_BYTES    0x2000
+#define HOME_OUT         0x4000 /* rw-: scratch and signal frames; values of the guest's own */
+#define HOME_OUT_BYTES   0xc000
+#define HOME_TABLE       0x10000 /* r--: lookup table of indirect branches */
+#define HOME_TABLE_BYTES 0x80000
+#define HOME_HASH        0x90000 /* r--: its second level */
+#define HOME_HASH_BYTES  0x100000
+#define HOME_CODE        0x200000 /* r-x: translations */
+#define HOME_CODE_BYTES  0x1000000
+#define HOME_BYTES       (HOME_CODE + HOME_CODE_BYTES)
+
+/* struct door_in, in HOME_IN. */
+#define IN_FD_WAIT  0
+#define IN_FD_TELL  4
+#define IN_NR_CMDS  8
+#define IN_GO       12
+#define IN_MSG      16
+#define IN_CMDS     64
+#define IN_CMD_SIZE 56
+#define IN_MAX_CMDS 120
+
+/* struct door_out, in HOME_OUT. */
+#define OUT_KIND     0
+#define OUT_NR_DONE  4
+#define OUT_UCONTEXT 8
+#define OUT_TRASH    16
+#define OUT_RESULT   24
+#define OUT_SCRATCH  64
+#define OUT_STACK    0x1000 /* to the end: the signal stack */
+
+#define KIND_SIGNAL 1 /* guest code was stopped by a signal: see the frame */
+#define KIND_DONE   2 /* commands are done, or one failed: nr_done, result */
+
+#endif

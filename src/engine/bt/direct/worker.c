@@ -1,0 +1,229 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Workers from the monitor's side: making one, the door, its end.
+ */
+#include "engine/bt/direct/worker.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include "engine/bt/direct/layout.h"
+#include "engine/bt/direct/stub.h"
+#include "host/host.h"
+
+/* What the worker reads of the monitor; see layout.h. */
+struct door_in {
+    uint32_t fd_wait, fd_tell;
+    uint32_t nr_cmds, go;
+    uint64_t msg;
+    uint64_t rsvd[5];
+    struct worker_call cmds[IN_MAX_CMDS];
+};
+static_assert(offsetof(struct door_in, msg) == IN_MSG, "layout.h");
+static_assert(offsetof(struct door_in, cmds) == IN_CMDS, "layout.h");
+static_assert(sizeof(struct worker_call) == IN_CMD_SIZE, "layout.h");
+static_assert(sizeof(struct door_in) <= HOME_IN_BYTES, "layout.h");
+
+struct door_out {
+    uint32_t kind, nr_done;
+    uint64_t ucontext, trash;
+    int64_t result;
+};
+static_assert(offsetof(struct door_out, ucontext) == OUT_UCONTEXT, "layout.h");
+static_assert(offsetof(struct door_out, result) == OUT_RESULT, "layout.h");
+
+static struct door_in *door_in(const struct worker *w)
+{
+    return (struct door_in *)(w->hva + HOME_IN);
+}
+
+static const struct door_out *door_out(const struct worker *w)
+{
+    return (const struct door_out *)(w->hva + HOME_OUT);
+}
+
+/* ---- the door ---- */
+
+/* Waits for the worker's word. The pipe ends when the worker does. */
+static int wait_told(const struct worker *w)
+{
+    char msg;
+    ssize_t n;
+
+    do
+        n = read(w->fd_told, &msg, 1);
+    while (n < 0 && errno == EINTR);
+    return n == 1 ? 0 : -EPIPE;
+}
+
+static int pass(struct worker *w, bool go)
+{
+    uint64_t one = 1;
+
+    door_in(w)->nr_cmds = w->nr_cmds;
+    door_in(w)->go = go;
+    w->nr_cmds = 0;
+    if (write(w->fd_go, &one, sizeof(one)) != sizeof(one))
+        return -errno;
+    return wait_told(w);
+}
+
+/* The host address of something the worker says lies on its signal stack, or NULL. */
+static void *on_stack(const struct worker *w, uint64_t at, uint64_t bytes)
+{
+    uint64_t lo = w->home + HOME_OUT + OUT_STACK, hi = w->home + HOME_OUT + HOME_OUT_BYTES;
+
+    if (at < lo || at > hi || hi - at < bytes)
+        return NULL;
+    return w->hva + (at - w->home);
+}
+
+static int find_frame(struct worker *w)
+{
+    w->uc = on_stack(w, door_out(w)->ucontext, sizeof(*w->uc));
+    if (!w->uc)
+        return -EPROTO;
+    w->fpu = on_stack(w, (uintptr_t)w->uc->uc_mcontext.fpregs, sizeof(*w->fpu));
+    return w->fpu ? 0 : -EPROTO;
+}
+
+static int failed_call(const struct worker *w)
+{
+    int64_t res = door_out(w)->result;
+
+    return res < 0 && res >= -4095 ? (int)res : -EPROTO;
+}
+
+int worker_sync(struct worker *w)
+{
+    unsigned nr = w->nr_cmds;
+    int rc;
+
+    if (!nr)
+        return 0;
+    rc = pass(w, false);
+    if (rc < 0)
+        return rc;
+    if (door_out(w)->kind != KIND_DONE)
+        return -EPROTO;
+    return door_out(w)->nr_done == nr ? 0 : failed_call(w);
+}
+
+int worker_go(struct worker *w)
+{
+    int rc = pass(w, true);
+
+    if (rc < 0)
+        return rc;
+    return door_out(w)->kind == KIND_SIGNAL ? find_frame(w) : failed_call(w);
+}
+
+int worker_cmd(struct worker *w, const struct worker_call *call)
+{
+    if (w->nr_cmds == IN_MAX_CMDS) {
+        int rc = worker_sync(w);
+
+        if (rc < 0)
+            return rc;
+    }
+    door_in(w)->cmds[w->nr_cmds++] = *call;
+    return 0;
+}
+
+void worker_kick(const struct worker *w)
+{
+    if (w->pid)
+        (void)syscall(SYS_tgkill, w->pid, w->pid, WORKER_KICK_SIGNAL); /* gone: nothing to kick */
+}
+
+/* ---- life ---- */
+
+static void close_if(int *fd)
+{
+    if (*fd >= 0)
+        host_close(*fd);
+    *fd = -1;
+}
+
+static int start(struct worker *w, const struct worker_desc *desc, int home_fd)
+{
+    int fds[2] = { -1, -1 }, err;
+    struct worker_child k = { .desc = desc, .home_fd = home_fd, .parent = getpid() };
+    pid_t pid;
+
+    w->fd_go = eventfd(0, EFD_CLOEXEC);
+    if (w->fd_go < 0 || pipe2(fds, O_CLOEXEC))
+        return -errno;
+    w->fd_told = fds[0];
+    k.fd_wait = w->fd_go;
+    k.fd_tell = fds[1];
+    *door_in(w) = (struct door_in){ .fd_wait = (uint32_t)k.fd_wait, .fd_tell = (uint32_t)k.fd_tell };
+    pid = fork();
+    err = errno;
+    if (!pid)
+        worker_child(&k);
+    close_if(&fds[1]);
+    if (pid < 0)
+        return -err;
+    w->pid = pid;
+    return wait_told(w);
+}
+
+int worker_create(struct worker *w, const struct worker_desc *desc, char *why, size_t why_bytes)
+{
+    int home_fd, rc, status = 0;
+
+    BUG_ON(desc->nr_fds > WORKER_MAX_FDS);
+    *w = (struct worker){ .home = desc->home, .fd_go = -1, .fd_told = -1 };
+    home_fd = host_memfd("doppel-worker", HOME_BYTES);
+    if (home_fd < 0) {
+        (void)snprintf(why, why_bytes, "no memory for a worker: %s", strerror(-home_fd));
+        return home_fd;
+    }
+    w->hva = mmap(NULL, HOME_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, home_fd, 0);
+    if (w->hva == MAP_FAILED) {
+        rc = -errno;
+        w->hva = NULL;
+    } else {
+        memcpy(w->hva + HOME_STUB, direct_stub_begin, (size_t)(direct_stub_end - direct_stub_begin));
+        rc = start(w, desc, home_fd);
+    }
+    host_close(home_fd);
+    if (!rc)
+        rc = find_frame(w);
+    if (!rc)
+        return 0;
+    if (w->pid && rc == -EPIPE && waitpid(w->pid, &status, 0) == w->pid) {
+        w->pid = 0;
+        (void)snprintf(why, why_bytes, "a worker process failed at %s",
+                       worker_child_failure(WIFEXITED(status) ? WEXITSTATUS(status) : 0));
+    } else {
+        (void)snprintf(why, why_bytes, "cannot start a worker process: %s", strerror(-rc));
+    }
+    worker_destroy(w);
+    return rc;
+}
+
+void worker_destroy(struct worker *w)
+{
+    if (!w->hva)
+        return;
+    if (w->pid) {
+        (void)kill(w->pid, SIGKILL);
+        while (waitpid(w->pid, NULL, 0) < 0 && errno == EINTR)
+            ;
+    }
+    close_if(&w->fd_go);
+    close_if(&w->fd_told);
+    (void)munmap(w->hva, HOME_BYTES);
+    *w = (struct worker){ 0 };
+}
