@@ -39,6 +39,7 @@
 #define OUT_UCONTEXT 8
 #define OUT_TRASH    16
 #define OUT_RESULT   24
+#define OUT_SIGNAL   32
 #define OUT_SCRATCH  64
 #define OUT_STACK    0x1000 /* to the end: the signal stack */
 

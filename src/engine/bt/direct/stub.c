@@ -59,6 +59,7 @@ __asm__(
     "    lea r12, [rip + direct_stub_begin + " STR(HOME_IN) "]\n"
     "    lea r13, [rip + direct_stub_begin + " STR(HOME_OUT) "]\n"
     "    mov [r13 + " STR(OUT_UCONTEXT) "], rdx\n"
+    "    mov [r13 + " STR(OUT_SIGNAL) "], edi\n"
     "    mov dword ptr [r13 + " STR(OUT_KIND) "], " STR(KIND_SIGNAL) "\n"
     "1:  mov eax, " SYS_WRITE_NR "\n"
     "    mov edi, [r12 + " STR(IN_FD_TELL) "]\n"

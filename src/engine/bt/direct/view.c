@@ -306,7 +306,7 @@ struct run {
 static bool may_write(const struct view *vw, const struct slot *s, uint64_t pa)
 {
     return !(s->flags & SLOT_RO) && !(s->notes[slot_page(s, GPA(pa))] & PAGE_NOTE_CODE) &&
-           !code_has_page(vw->code, pa >> PAGE_SHIFT);
+           !dcode_has_page(vw->code, pa >> PAGE_SHIFT);
 }
 
 /* What page idx would be mapped as: 0 for not at all. */

@@ -37,9 +37,12 @@ struct door_out {
     uint32_t kind, nr_done;
     uint64_t ucontext, trash;
     int64_t result;
+    uint32_t signal;
 };
 static_assert(offsetof(struct door_out, ucontext) == OUT_UCONTEXT, "layout.h");
 static_assert(offsetof(struct door_out, result) == OUT_RESULT, "layout.h");
+static_assert(offsetof(struct door_out, signal) == OUT_SIGNAL, "layout.h");
+static_assert(sizeof(struct door_out) <= OUT_SCRATCH, "layout.h");
 
 static struct door_in *door_in(const struct worker *w)
 {
@@ -92,6 +95,7 @@ static int find_frame(struct worker *w)
     w->uc = on_stack(w, door_out(w)->ucontext, sizeof(*w->uc));
     if (!w->uc)
         return -EPROTO;
+    w->signal = (int)door_out(w)->signal;
     w->fpu = on_stack(w, (uintptr_t)w->uc->uc_mcontext.fpregs, sizeof(*w->fpu));
     return w->fpu ? 0 : -EPROTO;
 }
@@ -139,10 +143,9 @@ int worker_cmd(struct worker *w, const struct worker_call *call)
     return 0;
 }
 
-void worker_kick(const struct worker *w)
+void worker_kick(int pid)
 {
-    if (w->pid)
-        (void)syscall(SYS_tgkill, w->pid, w->pid, WORKER_KICK_SIGNAL); /* gone: nothing to kick */
+    (void)syscall(SYS_tgkill, pid, pid, WORKER_KICK_SIGNAL); /* gone: nothing to kick */
 }
 
 /* ---- life ---- */

@@ -26,7 +26,8 @@ struct worker {
     uint64_t home; /* where it lies in the worker */
     uint8_t *hva;  /* and here */
     unsigned nr_cmds;
-    ucontext_t *uc;         /* of the present stop, in the home */
+    int signal;             /* of the present stop */
+    ucontext_t *uc;         /* its frame, in the home */
     struct xsave_area *fpu; /* its vector state; without AVX on the host only the first 512 bytes */
 };
 
@@ -54,13 +55,7 @@ int worker_sync(struct worker *w) MUST_CHECK;
  * did not run then. */
 int worker_go(struct worker *w) MUST_CHECK;
 /* Stops the guest's code, soon. Any thread, async-signal-safe. */
-void worker_kick(const struct worker *w);
-
-/* Siginfo's signal of the present stop is not kept: the trap number tells all. */
-static inline unsigned worker_trap(const struct worker *w)
-{
-    return (unsigned)w->uc->uc_mcontext.gregs[REG_TRAPNO];
-}
+void worker_kick(int pid);
 
 /* ---- worker_sandbox.c: the child's side, up to the stub ---- */
 
