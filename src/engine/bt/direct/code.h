@@ -41,6 +41,7 @@ enum xit_kind {
     XIT_INTERP,  /* the instruction at `target` is for interp */
     XIT_SYSCALL, /* and it is SYSCALL */
     XIT_MISS,    /* an indirect branch that the table does not know */
+    XIT_SITE,    /* no INT3, but the start of an indirect branch: `target` is what it adds to RSP */
 };
 
 /* How the guest's registers are got back at a host PC; SCRATCH n is word n in the home. */

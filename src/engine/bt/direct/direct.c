@@ -102,22 +102,20 @@ static void stop_miss(struct run *r)
     if (!state_save(r->s, r->c))
         return lose(r, "missed without a target");
     r->d->stats.nr_misses++;
+    if (r->c->rip != state_target(r->s)) /* not canonical: the branch itself is at fault */
+        return leave(r, DIRECT_INTERP);
     b = enter(r);
     if (b)
         dcode_offer(&r->s->code, b);
 }
 
 /* At the closed door of a block whose guest code has changed. */
-static void stop_dead(struct run *r, uint32_t host)
+static void stop_dead(struct run *r, const struct dblock *dead)
 {
     struct code *k = &r->s->code;
-    const struct dblock *dead = dcode_block_at(k, host);
-    struct dblock old, *b;
+    struct dblock old = *dead, *b;
     uint64_t generation = k->generation;
 
-    if (!dead || !dead->dead)
-        return lose(r, "met an unknown breakpoint");
-    old = *dead;
     r->c->rip = old.rip;
     b = enter(r);
     if (b && generation == k->generation)
@@ -127,18 +125,23 @@ static void stop_dead(struct run *r, uint32_t host)
 static void stop_breakpoint(struct run *r)
 {
     greg_t *g = r->s->w.uc->uc_mcontext.gregs;
+    const struct code *k = &r->s->code;
+    const struct dblock *b;
     const struct xit *x;
     uint32_t host;
 
     g[REG_RIP]--; /* a trap: behind the INT3 */
     host = state_host_pc(r->s);
-    x = host == STATE_OUTSIDE ? NULL : dcode_xit_at(&r->s->code, host);
+    x = host == STATE_OUTSIDE ? NULL : dcode_xit_at(k, host);
     if (x && x->kind == XIT_MISS)
         return stop_miss(r);
     if (!state_save(r->s, r->c))
         return lose(r, "met a breakpoint outside guest code");
-    if (!x)
-        return stop_dead(r, host);
+    b = dcode_block_at(k, host);
+    if (b && b->dead)
+        return stop_dead(r, b);
+    if (!x || x->kind == XIT_SITE)
+        return lose(r, "met an unknown breakpoint");
     if (x->kind == XIT_CHAIN)
         return stop_chain(r, *x);
     leave(r, x->kind == XIT_SYSCALL ? DIRECT_SYSCALL : DIRECT_INTERP);

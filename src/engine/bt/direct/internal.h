@@ -56,5 +56,7 @@ bool state_save(const struct space *s, struct cpu *c) MUST_CHECK;
 /* Offset of the worker's PC in its code cache. */
 uint32_t state_host_pc(const struct space *s);
 #define STATE_OUTSIDE UINT32_MAX
+/* Where the last indirect branch went. */
+uint64_t state_target(const struct space *s);
 
 #endif

@@ -50,11 +50,33 @@ static uint64_t scratch(const struct space *s, unsigned n)
     return x;
 }
 
+uint64_t state_target(const struct space *s)
+{
+    return scratch(s, 2);
+}
+
 uint32_t state_host_pc(const struct space *s)
 {
     uint64_t off = (uint64_t)s->w.uc->uc_mcontext.gregs[REG_RIP] - (s->w.home + HOME_CODE);
 
     return off < HOME_CODE_BYTES ? (uint32_t)off : STATE_OUTSIDE;
+}
+
+/*
+ * An indirect branch to a non-canonical address faults itself (SDM 2, RET and CALL: #GP), so it has
+ * not happened. False: what the home says about it is not true.
+ */
+static bool untake_branch(const struct space *s, struct cpu *c)
+{
+    uint32_t host = (uint32_t)scratch(s, 3);
+    const struct xit *site = dcode_xit_at(&s->code, host);
+    const struct point *p = dcode_point_at(&s->code, host);
+
+    if (!site || site->kind != XIT_SITE || !p)
+        return false;
+    c->rip = p->rip;
+    c->gpr[RSP] -= site->target;
+    return true;
 }
 
 /* FIP of an instruction that was translated: the guest's address of it. */
@@ -119,6 +141,8 @@ bool state_save(const struct space *s, struct cpu *c)
         break;
     case UNDO_TARGET:
         c->rip = scratch(s, 2);
+        if (!is_canonical(c, c->rip) && !untake_branch(s, c))
+            return false;
         /* fall through */
     case UNDO_TWO:
         c->gpr[RCX] = scratch(s, 0);

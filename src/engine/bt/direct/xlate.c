@@ -314,15 +314,31 @@ static void load_target(struct xl *x)
     emit_bytes(&x->e, in->bytes + at + 1, in->len - at - 1u);
 }
 
+/* mov dword [scratch 3], imm32: where to go back to when the target turns out not to be canonical.
+ */
+static void store_site(struct xl *x, uint32_t host)
+{
+    emit8(&x->e, 0xc7);
+    emit8(&x->e, 0x05);
+    emit32(&x->e, (uint32_t)(scratch(x, 3) - ((uintptr_t)emit_pc(&x->e) + 8)));
+    emit32(&x->e, host);
+}
+
 /*
- * Indirect branches: 12 instructions and the pad's 7 for what was one. The table is indexed by the
+ * Indirect branches: 13 instructions and the pad's 7 for what was one. The table is indexed by the
  * target's low 16 bits; the pad (xlate_pad()) checks the rest.
  */
 static void xl_indirect(struct xl *x)
 {
     const struct insn *in = &x->in;
     uint64_t home = x->k->w->home;
+    const struct xit site = { .host = host_at(x),
+                              .kind = XIT_SITE,
+                              .target = in->cls == INSN_RET        ? 8 + in->imm
+                                        : in->cls == INSN_CALL_IND ? -8ull
+                                                                   : 0 };
 
+    x->failed |= !dcode_add_xit(x->k, &site);
     point_here(x);
     spill(x, H_RCX, 0);
     point_here(x);
@@ -331,6 +347,8 @@ static void xl_indirect(struct xl *x)
     load_target(x);
     point(x, UNDO_TWO, 0, x->rip);
     spill(x, H_RCX, 2);
+    point(x, UNDO_TWO, 0, x->rip);
+    store_site(x, site.host);
     point(x, UNDO_TWO, 0, x->rip);
     if (in->cls == INSN_CALL_IND)
         push_return(x);
