@@ -46,6 +46,7 @@ struct fake {
     struct direct *d;
     uint64_t next_table, next_page;
     uint64_t nr_mmio;
+    gpa_t writes_code; /* a page whose code the program writes, told before each step; 0: none */
     int vector; /* of the exception that ended the last run, -1: SYSCALL */
 };
 
@@ -305,11 +306,11 @@ static inline enum direct_result fake_run_direct(struct fake *f)
         case DIRECT_KICKED:
             __atomic_store_n((uint32_t *)&f->v->cpu.req, 0, __ATOMIC_SEQ_CST);
             continue;
-        case DIRECT_INTERP: {
-            /* The lead's part: stores to code are told. */
+        case DIRECT_INTERP:
+            if (f->writes_code.v)
+                direct_code_written(f->d, f->writes_code, PAGE_BYTES);
             fake_step(f);
             break;
-        }
         default:
             return res;
         }
