@@ -27,7 +27,8 @@ struct run {
     struct direct *d;
     struct space *s;
     struct cpu *c;
-    bool go_on; /* the worker's frame is ready; else `result` is due and struct cpu is the state */
+    bool go_on;  /* else `result` is due and struct cpu is the state */
+    bool loaded; /* the worker is ready to enter guest code, and struct cpu still is the state */
     enum direct_result result;
     uint64_t fault_pc, fault_at;
     unsigned nr_same;
@@ -42,11 +43,13 @@ static void leave(struct run *r, enum direct_result result)
 /* The worker is not to be trusted with this any more. */
 static void lose(struct run *r, const char *what)
 {
-    const greg_t *g = r->s->w.uc->uc_mcontext.gregs;
+    const struct worker *w = &r->s->w;
+    const greg_t *g = w->uc->uc_mcontext.gregs;
 
-    log_error("bt: vcpu%u's worker %d %s (signal %d, trap %lld, pc %#llx, address %#llx)", r->c->id,
-              r->s->w.pid, what, r->s->w.signal, (long long)g[REG_TRAPNO],
-              (unsigned long long)g[REG_RIP], (unsigned long long)g[REG_CR2]);
+    log_error("bt: vcpu%u's worker %d %s (%s; signal %d, trap %lld, pc %#llx, address %#llx)",
+              r->c->id, w->pid, what, w->rest == REST_EXIT ? "exit" : "signal", w->signal,
+              (long long)g[REG_TRAPNO], (unsigned long long)g[REG_RIP],
+              (unsigned long long)g[REG_CR2]);
     r->s->dead = true;
     leave(r, DIRECT_LOST);
 }
@@ -54,7 +57,7 @@ static void lose(struct run *r, const char *what)
 /* Takes the registers back and returns to the caller. */
 static void leave_saved(struct run *r, enum direct_result result)
 {
-    if (!state_save(r->s, r->c))
+    if (!r->loaded && !state_save(r->s, r->c))
         return lose(r, "stopped where no guest code is");
     leave(r, result);
 }
@@ -77,8 +80,8 @@ static struct dblock *enter(struct run *r)
         return b;
     }
     state_load(r->s, r->c);
-    r->s->w.uc->uc_mcontext.gregs[REG_RIP] = (greg_t)(r->s->w.home + HOME_CODE + b->host);
-    r->go_on = true;
+    worker_set_pc(&r->s->w, r->s->w.home + HOME_CODE + b->host);
+    r->go_on = r->loaded = true;
     return b;
 }
 
@@ -107,6 +110,16 @@ static void stop_miss(struct run *r)
     b = enter(r);
     if (b)
         dcode_offer(&r->s->code, b);
+}
+
+/* Guest code knew that it had to leave. */
+static void stop_exit(struct run *r)
+{
+    const struct xit *x = dcode_xit_at(&r->s->code, (uint32_t)r->s->w.regs->pc);
+
+    if (!x || (x->kind != XIT_SYSCALL && x->kind != XIT_INTERP))
+        return lose(r, "left by an unknown exit");
+    leave_saved(r, x->kind == XIT_SYSCALL ? DIRECT_SYSCALL : DIRECT_INTERP);
 }
 
 /* At the closed door of a block whose guest code has changed. */
@@ -140,11 +153,9 @@ static void stop_breakpoint(struct run *r)
     b = dcode_block_at(k, host);
     if (b && b->dead)
         return stop_dead(r, b);
-    if (!x || x->kind == XIT_SITE)
+    if (!x || x->kind != XIT_CHAIN)
         return lose(r, "met an unknown breakpoint");
-    if (x->kind == XIT_CHAIN)
-        return stop_chain(r, *x);
-    leave(r, x->kind == XIT_SYSCALL ? DIRECT_SYSCALL : DIRECT_INTERP);
+    stop_chain(r, *x);
 }
 
 static void stop_page_fault(struct run *r)
@@ -178,6 +189,11 @@ static void stop(struct run *r)
 {
     const struct worker *w = &r->s->w;
 
+    if (!w->entered)
+        return;
+    r->loaded = false;
+    if (w->rest == REST_EXIT)
+        return stop_exit(r);
     switch (w->signal) {
     case WORKER_KICK_SIGNAL: /* whoever kicked has set cpu.req, else it is an old one */
         return;

@@ -12,7 +12,7 @@
 #define HOME_STUB        0x0    /* r-x: the only code that makes system calls */
 #define HOME_STUB_BYTES  0x1000
 #define HOME_IN          0x1000 /* r--: what the monitor tells the worker */
-#define HOME_IN_BYTES    0x2000
+#define HOME_IN_BYTES    0x3000
 #define HOME_OUT         0x4000 /* rw-: scratch and signal frames; values of the guest's own */
 #define HOME_OUT_BYTES   0xc000
 #define HOME_TABLE       0x10000 /* r--: lookup table of indirect branches */
@@ -33,6 +33,19 @@
 #define IN_CMD_SIZE 56
 #define IN_MAX_CMDS 120
 
+#define IN_REGS     0x2000 /* struct door_regs: what to resume with after an exit */
+#define IN_XSAVE    0x2100
+
+/* IN_GO */
+#define GO_NOWHERE 0 /* only the commands */
+#define GO_SIGNAL  1 /* return from the signal, with the frame as it is now */
+#define GO_EXIT    2 /* from the registers in IN_REGS and IN_XSAVE */
+
+/* struct door_regs */
+#define REGS_FLAGS 128
+#define REGS_PC    136
+#define REGS_ID    136
+
 /* struct door_out, in HOME_OUT. */
 #define OUT_KIND     0
 #define OUT_NR_DONE  4
@@ -40,10 +53,16 @@
 #define OUT_TRASH    16
 #define OUT_RESULT   24
 #define OUT_SIGNAL   32
+#define OUT_KICKED   36 /* a kick was swallowed since the monitor was told */
 #define OUT_SCRATCH  64
+#define OUT_REGS     0x100 /* struct door_regs: as an exit left them */
+#define OUT_XSAVE    0x200
+#define OUT_PUSH     0xff0  /* where the stub pushes and pops flags */
 #define OUT_STACK    0x1000 /* to the end: the signal stack */
 
 #define KIND_SIGNAL 1 /* guest code was stopped by a signal: see the frame */
 #define KIND_DONE   2 /* commands are done, or one failed: nr_done, result */
+#define KIND_EXIT   3 /* guest code left through the stub: OUT_REGS, OUT_XSAVE */
+#define KIND_BACK   4 /* a kick came before guest code was entered by GO_EXIT: nothing was run */
 
 #endif

@@ -25,15 +25,28 @@ static const uint8_t greg_of[NR_GPRS] = {
     [R12] = REG_R12, [R13] = REG_R13, [R14] = REG_R14, [R15] = REG_R15,
 };
 
-void state_load(struct space *s, const struct cpu *c)
+static void load_gprs(struct worker *w, const struct cpu *c)
 {
-    greg_t *g = s->w.uc->uc_mcontext.gregs;
-    struct xsave_area *x = s->w.fpu;
-    uint32_t mask = x->mxcsr_mask;
+    uint64_t flags = (c->rflags & FLAGS_SHARED) | RFLAGS_IF | RFLAGS_FIXED1;
+    greg_t *g;
 
+    if (w->rest == REST_EXIT) {
+        memcpy(w->to_regs->gpr, c->gpr, sizeof(w->to_regs->gpr));
+        w->to_regs->flags = flags;
+        return;
+    }
+    g = w->uc->uc_mcontext.gregs;
     for (unsigned i = 0; i < NR_GPRS; i++)
         g[greg_of[i]] = (greg_t)c->gpr[i];
-    g[REG_EFL] = (greg_t)((c->rflags & FLAGS_SHARED) | RFLAGS_IF | RFLAGS_FIXED1);
+    g[REG_EFL] = (greg_t)flags;
+}
+
+void state_load(struct space *s, const struct cpu *c)
+{
+    struct xsave_area *x = s->w.to_fpu;
+    uint32_t mask = x->mxcsr_mask;
+
+    load_gprs(&s->w, c);
     memcpy(x, &c->fpu, LEGACY_BYTES);
     x->mxcsr_mask = mask;
     memcpy(x->ymmh, c->fpu.ymmh, sizeof(x->ymmh));
@@ -117,22 +130,36 @@ static void save_vectors(const struct space *s, struct cpu *c)
         memset(c->fpu.ymmh, 0, sizeof(x->ymmh));
 }
 
-bool state_save(const struct space *s, struct cpu *c)
+static void save_gprs(const struct worker *w, struct cpu *c)
+{
+    const greg_t *g;
+    uint64_t flags;
+
+    if (w->rest == REST_EXIT) {
+        memcpy(c->gpr, w->regs->gpr, sizeof(w->regs->gpr));
+        flags = w->regs->flags;
+    } else {
+        g = w->uc->uc_mcontext.gregs;
+        for (unsigned i = 0; i < NR_GPRS; i++)
+            c->gpr[i] = (uint64_t)g[greg_of[i]];
+        flags = (uint64_t)g[REG_EFL];
+    }
+    c->rflags = (c->rflags & ~(uint64_t)FLAGS_SHARED) | (flags & FLAGS_SHARED);
+}
+
+/* What a signal stopped in the middle of. */
+static bool undo(const struct space *s, struct cpu *c)
 {
     static const struct point lost = { .undo = UNDO_TARGET };
-    const greg_t *g = s->w.uc->uc_mcontext.gregs;
     uint32_t host = state_host_pc(s);
     /* An empty entry of the table leads to address 0. */
     const struct point *p = host != STATE_OUTSIDE ? dcode_point_at(&s->code, host)
-                            : g[REG_RIP] == 0     ? &lost
-                                                  : NULL;
+                            : s->w.uc->uc_mcontext.gregs[REG_RIP] == 0 ? &lost
+                                                                      : NULL;
 
     if (!p)
         return false;
-    for (unsigned i = 0; i < NR_GPRS; i++)
-        c->gpr[i] = (uint64_t)g[greg_of[i]];
     c->rip = p->rip;
-    c->rflags = (c->rflags & ~(uint64_t)FLAGS_SHARED) | ((uint64_t)g[REG_EFL] & FLAGS_SHARED);
     switch ((enum undo)p->undo) {
     case UNDO_NONE:
         break;
@@ -148,6 +175,21 @@ bool state_save(const struct space *s, struct cpu *c)
         c->gpr[RCX] = scratch(s, 0);
         c->gpr[RAX] = scratch(s, 1);
         break;
+    }
+    return true;
+}
+
+bool state_save(const struct space *s, struct cpu *c)
+{
+    save_gprs(&s->w, c);
+    if (s->w.rest == REST_EXIT) {
+        const struct xit *x = dcode_xit_at(&s->code, (uint32_t)s->w.regs->pc);
+
+        if (!x)
+            return false;
+        c->rip = x->target;
+    } else if (!undo(s, c)) {
+        return false;
     }
     save_vectors(s, c);
     translate_fip(s, c);

@@ -6,6 +6,6 @@
 #include "lib/types.h"
 
 extern const uint8_t direct_stub_begin[], direct_stub_handler[], direct_stub_init[],
-    direct_stub_end[];
+    direct_stub_exit[], direct_stub_end[];
 
 #endif

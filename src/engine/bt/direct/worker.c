@@ -28,6 +28,13 @@ struct door_in {
     uint64_t rsvd[5];
     struct worker_call cmds[IN_MAX_CMDS];
 };
+static_assert(IN_CMDS + IN_MAX_CMDS * IN_CMD_SIZE <= IN_REGS, "layout.h");
+static_assert(IN_REGS + sizeof(struct door_regs) <= IN_XSAVE, "layout.h");
+static_assert(IN_XSAVE + sizeof(struct xsave_area) <= HOME_IN_BYTES, "layout.h");
+static_assert(offsetof(struct door_regs, flags) == REGS_FLAGS, "layout.h");
+static_assert(offsetof(struct door_regs, pc) == REGS_PC, "layout.h");
+static_assert(OUT_REGS + sizeof(struct door_regs) <= OUT_XSAVE, "layout.h");
+static_assert(OUT_XSAVE + sizeof(struct xsave_area) <= OUT_PUSH - 64, "layout.h");
 static_assert(offsetof(struct door_in, msg) == IN_MSG, "layout.h");
 static_assert(offsetof(struct door_in, cmds) == IN_CMDS, "layout.h");
 static_assert(sizeof(struct worker_call) == IN_CMD_SIZE, "layout.h");
@@ -68,7 +75,7 @@ static int wait_told(const struct worker *w)
     return n == 1 ? 0 : -EPIPE;
 }
 
-static int pass(struct worker *w, bool go)
+static int pass(struct worker *w, uint32_t go)
 {
     uint64_t one = 1;
 
@@ -92,12 +99,24 @@ static void *on_stack(const struct worker *w, uint64_t at, uint64_t bytes)
 
 static int find_frame(struct worker *w)
 {
+    w->rest = REST_SIGNAL;
+    w->entered = true;
+    w->signal = (int)door_out(w)->signal;
     w->uc = on_stack(w, door_out(w)->ucontext, sizeof(*w->uc));
     if (!w->uc)
         return -EPROTO;
-    w->signal = (int)door_out(w)->signal;
-    w->fpu = on_stack(w, (uintptr_t)w->uc->uc_mcontext.fpregs, sizeof(*w->fpu));
+    w->fpu = w->to_fpu = on_stack(w, (uintptr_t)w->uc->uc_mcontext.fpregs, sizeof(*w->fpu));
     return w->fpu ? 0 : -EPROTO;
+}
+
+static void find_saved(struct worker *w)
+{
+    w->rest = REST_EXIT;
+    w->entered = true;
+    w->regs = (const struct door_regs *)(w->hva + HOME_OUT + OUT_REGS);
+    w->to_regs = (struct door_regs *)(w->hva + HOME_IN + IN_REGS);
+    w->fpu = (struct xsave_area *)(w->hva + HOME_OUT + OUT_XSAVE);
+    w->to_fpu = (struct xsave_area *)(w->hva + HOME_IN + IN_XSAVE);
 }
 
 static int failed_call(const struct worker *w)
@@ -114,7 +133,7 @@ int worker_sync(struct worker *w)
 
     if (!nr)
         return 0;
-    rc = pass(w, false);
+    rc = pass(w, GO_NOWHERE);
     if (rc < 0)
         return rc;
     if (door_out(w)->kind != KIND_DONE)
@@ -124,11 +143,30 @@ int worker_sync(struct worker *w)
 
 int worker_go(struct worker *w)
 {
-    int rc = pass(w, true);
+    int rc = pass(w, w->rest == REST_SIGNAL ? GO_SIGNAL : GO_EXIT);
 
     if (rc < 0)
         return rc;
-    return door_out(w)->kind == KIND_SIGNAL ? find_frame(w) : failed_call(w);
+    switch (door_out(w)->kind) {
+    case KIND_SIGNAL:
+        return find_frame(w);
+    case KIND_EXIT:
+        find_saved(w);
+        return 0;
+    case KIND_BACK:
+        w->entered = false;
+        return 0;
+    default:
+        return failed_call(w);
+    }
+}
+
+void worker_set_pc(struct worker *w, uint64_t pc)
+{
+    if (w->rest == REST_SIGNAL)
+        w->uc->uc_mcontext.gregs[REG_RIP] = (greg_t)pc;
+    else
+        w->to_regs->pc = pc;
 }
 
 int worker_cmd(struct worker *w, const struct worker_call *call)

@@ -20,15 +20,32 @@
 
 #define WORKER_MAX_FDS 32
 
+/* Where a stopped worker rests, and so where the guest's registers are. */
+enum rest {
+    REST_SIGNAL, /* in the signal frame: uc, fpu */
+    REST_EXIT,   /* in regs and fpu, and what they are loaded from is to_regs and to_fpu */
+};
+
+/* The guest's registers as the stub saves and loads them. */
+struct door_regs {
+    uint64_t gpr[NR_GPRS];
+    uint64_t flags;
+    uint64_t pc; /* where to go on; as saved: which exit it was */
+};
+
 struct worker {
     int pid; /* 0: none */
     int fd_go, fd_told;
     uint64_t home; /* where it lies in the worker */
     uint8_t *hva;  /* and here */
     unsigned nr_cmds;
-    int signal;             /* of the present stop */
-    ucontext_t *uc;         /* its frame, in the home */
-    struct xsave_area *fpu; /* its vector state; without AVX on the host only the first 512 bytes */
+    enum rest rest;
+    bool entered;    /* false: a kick came first, and the guest did not run */
+    int signal;      /* of the present stop, REST_SIGNAL */
+    ucontext_t *uc;  /* its frame, in the home */
+    const struct door_regs *regs;
+    struct door_regs *to_regs;
+    struct xsave_area *fpu, *to_fpu; /* the same one in the frame */
 };
 
 struct worker_desc {
@@ -54,6 +71,8 @@ int worker_sync(struct worker *w) MUST_CHECK;
 /* Works off the list and lets the guest run until the next stop. Errors as worker_sync(): the guest
  * did not run then. */
 int worker_go(struct worker *w) MUST_CHECK;
+/* Where the guest's code will go on, and where it stands (REST_SIGNAL). */
+void worker_set_pc(struct worker *w, uint64_t pc);
 /* Stops the guest's code, soon. Any thread, async-signal-safe. */
 void worker_kick(int pid);
 

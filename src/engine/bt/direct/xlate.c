@@ -3,7 +3,7 @@
  * Guest user code to worker code. Registers and memory are the guest's own, so most instructions
  * are copied; rewritten are RIP-relative operands, CALL (which pushes the guest's return address),
  * and indirect branches, which go through the table in the home. What is not on the allow-lists
- * becomes an INT3 and is interp's.
+ * leaves for interp.
  *
  * Flags are never touched: what is put in between uses MOV, LEA and JRCXZ only. Scratch words lie
  * in the home, RIP-relative. Every host instruction at which the guest's registers are not in place
@@ -13,6 +13,7 @@
 
 #include "engine/bt/direct/internal.h"
 #include "engine/bt/direct/layout.h"
+#include "engine/bt/direct/stub.h"
 #include "engine/bt/emit.h"
 #include "engine/bt/insn.h"
 
@@ -88,16 +89,21 @@ static void later(struct xl *x, enum tail_kind kind, uint8_t *rel32, uint64_t va
     x->tails[x->nr_tails++] = (struct tail){ kind, rel32, value };
 }
 
-/* An INT3 at which interp takes over. */
+/* Leaves by the stub, which wants to know which exit this is. */
 static void emit_interp(struct xl *x, uint64_t rip)
 {
     const struct xit xit = { .host = host_at(x),
                              .kind = x->in.op.fn == op_syscall ? XIT_SYSCALL : XIT_INTERP,
                              .target = rip };
+    uint64_t stub = x->k->w->home + (uint64_t)(direct_stub_exit - direct_stub_begin);
 
-    point(x, UNDO_NONE, 0, rip);
     x->failed |= !dcode_add_xit(x->k, &xit);
-    emit8(&x->e, 0xcc);
+    point(x, UNDO_NONE, 0, rip);
+    spill(x, H_RCX, 0);
+    point(x, UNDO_NONE, 0, rip);
+    emit_mov_imm(&x->e, H_RCX, xit.host);
+    point(x, UNDO_REG, RCX, rip);
+    emit_jmp(&x->e, (const uint8_t *)(uintptr_t)stub);
 }
 
 static void emit_jump(struct xl *x, uint64_t target)
