@@ -176,6 +176,9 @@ static void stop_page_fault(struct run *r)
         r->d->stats.nr_fills++;
         return;
     case FILL_FAULT:
+        r->d->fault.root = r->s->root;
+        r->d->fault.at = at;
+        r->d->fault.write = g[REG_ERR] & PF_W;
         return leave_saved(r, DIRECT_FAULT);
     case FILL_NEVER:
         return leave_saved(r, DIRECT_INTERP);
@@ -313,6 +316,21 @@ void direct_code_written(struct direct *d, gpa_t at, uint64_t bytes)
             dcode_drop(&d->spaces[i]->code, at, bytes);
 }
 
+void direct_code_written_all(struct direct *d)
+{
+    for (unsigned i = 0; i < NR_SPACES; i++)
+        if (d->spaces[i] && d->spaces[i]->w.hva)
+            dcode_reset(&d->spaces[i]->code);
+}
+
+bool direct_has_code(const struct direct *d, uint64_t page)
+{
+    for (unsigned i = 0; i < NR_SPACES; i++)
+        if (d->spaces[i] && d->spaces[i]->w.hva && dcode_has_page(&d->spaces[i]->code, page))
+            return true;
+    return false;
+}
+
 void direct_protect_page(struct direct *d, uint64_t page)
 {
     for (unsigned i = 0; i < NR_SPACES; i++) {
@@ -356,6 +374,7 @@ void direct_destroy(struct direct *d)
     if (!d)
         return;
     direct_reset(d);
+    direct_unbind(d);
     free(d);
 }
 

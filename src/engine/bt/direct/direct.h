@@ -52,8 +52,17 @@ void direct_flush(struct direct *d, const struct tlb_flush *what);
  * dropped. For every store to a page with PAGE_NOTE_CODE, and before that note is cleared.
  */
 void direct_code_written(struct direct *d, gpa_t at, uint64_t bytes);
+void direct_code_written_all(struct direct *d);
+/* Are there translations of this guest-physical page? Then its note is to stay. */
+bool direct_has_code(const struct direct *d, uint64_t page);
 /* Somebody else set PAGE_NOTE_CODE: workers lose their right to write the page. */
 void direct_code_noted(struct direct *d, gpa_t at);
+/*
+ * While it is used, the vCPU's thread keeps to one CPU, which its worker shares. The thread gets its
+ * freedom back now and then anyway; call this when it will not be used for a while (HLT, a long
+ * time without direct_run()).
+ */
+void direct_unbind(struct direct *d);
 /* Slots changed, the dirty log was read, the state was restored: drops all workers. */
 void direct_reset(struct direct *d);
 /* Makes direct_run() return, soon; cpu.req was set before. Any thread, async-signal-safe. */

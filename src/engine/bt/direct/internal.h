@@ -3,6 +3,8 @@
 #ifndef ENGINE_BT_DIRECT_INTERNAL_H
 #define ENGINE_BT_DIRECT_INTERNAL_H
 
+#include <sched.h>
+
 #include "engine/bt/direct/code.h"
 #include "engine/bt/direct/direct.h"
 #include "engine/bt/direct/view.h"
@@ -36,8 +38,23 @@ struct direct {
     struct space *spaces[NR_SPACES];
     _Atomic int kick_pid; /* the worker that runs guest code now, or 0 */
     bool broken;          /* workers cannot be made here: said once */
+    struct {
+        uint64_t root, at; /* the last true fault: root 0: none */
+        bool write;
+    } fault;
+    struct binding {
+        int tid; /* of the thread bound, 0: none */
+        int cpu;
+        bool known;
+        uint64_t until_ns; /* when to change between bound and free */
+        cpu_set_t free;    /* where the thread may be when it is not bound */
+    } binding;
     struct direct_stats stats;
 };
+
+/* ---- bind.c ---- */
+/* Binds the vCPU's thread, and the worker with it. */
+void bind_space(struct direct *d, struct space *s);
 
 /* A page is about to be translated from: no view of this vCPU may write it. */
 void direct_protect_page(struct direct *d, uint64_t page);

@@ -401,6 +401,20 @@ static bool in_reach(const struct view *vw, uint64_t lin)
     return lin >= USER_BOTTOM && lin < USER_TOP && lin - vw->w->home >= HOME_BYTES;
 }
 
+/* Where in its chunk the address is, and what may be filled with it. False: no memory. */
+static bool find_window(struct view *vw, const struct leaves *l, uint64_t lin, struct fill_at *f)
+{
+    *f = (struct fill_at){ .k = chunk_get(vw, lin),
+                           .idx = (unsigned)(lin >> PAGE_SHIFT) % CHUNK_PAGES };
+    if (!f->k)
+        return false;
+    f->from = l->pt ? f->idx & ~(WINDOW - 1u) : 0;
+    f->to = l->pt ? f->from + WINDOW : CHUNK_PAGES;
+    if (f->k->base + f->to * PAGE_BYTES > USER_TOP)
+        f->to = (unsigned)((USER_TOP - f->k->base) >> PAGE_SHIFT);
+    return true;
+}
+
 enum fill view_fill(struct view *vw, struct cpu *c, uint64_t lin, bool write)
 {
     struct walk walk = { .at = GVA(lin), .acc = ACC_USER | (write ? ACC_WRITE : ACC_READ) };
@@ -422,15 +436,28 @@ enum fill view_fill(struct view *vw, struct cpu *c, uint64_t lin, bool write)
     if (vw->nr_maps > MAX_MAPS && view_drop(vw) < 0)
         return FILL_DEAD;
     view_leaves(vw->mmu, c, lin, &l);
-    f.k = chunk_get(vw, lin);
-    if (!f.k || !l.present)
+    if (!l.present || !find_window(vw, &l, lin, &f))
         return FILL_NEVER;
-    f.idx = (unsigned)(lin >> PAGE_SHIFT) % CHUNK_PAGES;
-    f.slot = s;
     f.must = wish(vw, c, &l, f.idx, &f.slot);
+    /* The walk decides: another vCPU may have changed the entry since. */
     if ((f.must & LEAF_ADDR) != pa || (write && !(f.must & LEAF_W)))
         f.must = pa | LEAF_P | (write ? LEAF_W : 0);
-    f.from = l.pt ? f.idx & ~(WINDOW - 1u) : 0;
-    f.to = l.pt ? f.from + WINDOW : CHUNK_PAGES;
+    f.slot = s;
     return fill_window(vw, c, &l, &f) < 0 ? FILL_DEAD : FILL_DONE;
+}
+
+int view_prefill(struct view *vw, struct cpu *c, uint64_t lin, bool write)
+{
+    struct fill_at f;
+    struct leaves l;
+
+    if (!in_reach(vw, lin) || vw->nr_maps > MAX_MAPS)
+        return 0;
+    view_leaves(vw->mmu, c, lin, &l);
+    if (!l.present || !find_window(vw, &l, lin, &f))
+        return 0;
+    f.must = wish(vw, c, &l, f.idx, &f.slot);
+    if (!f.must || (write && !(f.must & LEAF_W)))
+        return 0;
+    return fill_window(vw, c, &l, &f);
 }

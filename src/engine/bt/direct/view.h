@@ -43,6 +43,8 @@ void view_init(struct view *vw, struct worker *w, struct mmu *mmu, const struct 
 void view_forget(struct view *vw);
 
 enum fill view_fill(struct view *vw, struct cpu *c, uint64_t lin, bool write);
+/* Fills if the page tables allow the access already; never faults. */
+int view_prefill(struct view *vw, struct cpu *c, uint64_t lin, bool write) MUST_CHECK;
 /* The four below queue commands; -errno when the worker failed. */
 int view_drop(struct view *vw) MUST_CHECK;
 /* Takes out what the page tables no longer give. */
