@@ -46,6 +46,7 @@ static bool grow(void **p, uint32_t nr, uint32_t *max, size_t bytes)
 void dcode_init(struct code *k, struct worker *w, struct ivcpu *v, struct direct *d)
 {
     *k = (struct code){ .w = w, .v = v, .d = d, .mmu = v->vc.evm->cfg.mmu };
+    k->host_bmi2 = __builtin_cpu_supports("bmi2");
     xlate_prologue(k);
 }
 

@@ -49,7 +49,8 @@ enum undo {
     UNDO_NONE,
     UNDO_REG,    /* point.reg is in scratch 0 */
     UNDO_TWO,    /* RCX in scratch 0, RAX in 1 */
-    UNDO_TARGET, /* the same, and RIP is in 2: an indirect branch that has happened */
+    UNDO_TSC,    /* RAX in scratch 1, RDX in 4 */
+    UNDO_TARGET, /* as UNDO_TWO, and RIP is in 2: an indirect branch that has happened */
 };
 
 struct point {
@@ -80,7 +81,10 @@ struct code {
     struct ivcpu *v;
     struct direct *d;
     struct mmu *mmu;
-    bool avx; /* the guest has AVX enabled: else its instructions are interp's */
+    bool avx;       /* the guest has AVX enabled: else its instructions are interp's */
+    bool tsc;       /* so is RDTSC, unless the guest may read the TSC and it is the host's but for
+                       an offset */
+    bool host_bmi2; /* RORX */
     uint32_t used;
     uint64_t generation; /* counts dcode_reset() */
     struct dblock *blocks;

@@ -81,6 +81,12 @@ static uint64_t fake_time(void *ctx)
     (void)ctx;
     return host_tsc();
 }
+static bool fake_tsc_offset(void *ctx, uint64_t *offset)
+{
+    (void)ctx;
+    *offset = 0;
+    return true;
+}
 static uint64_t fake_tsc_to_ns(void *ctx, uint64_t t)
 {
     (void)ctx;
@@ -114,7 +120,7 @@ static void fake_ferr(void *ctx)
 }
 static const struct platform_time_ops fake_time_ops = {
     fake_time,     fake_time,        fake_tsc_to_ns, fake_timer, fake_apic_send,
-    fake_apic_eoi, fake_pic_pending, fake_pic_ack,   fake_ferr
+    fake_apic_eoi, fake_pic_pending, fake_pic_ack,   fake_ferr,      fake_tsc_offset
 };
 
 static inline uint64_t *fake_entry(struct fake *f, uint64_t pa)

@@ -450,6 +450,42 @@ static void test_mmio_is_left_to_interp(void **state)
     fake_destroy(f);
 }
 
+/* ---- the TSC ---- */
+
+PROGRAM(rdtsc, "mov ebx, 1000\n stc\n1: rdtsc\n adc ebx, 0\n shl rdx, 32\n or rdx, rax\n mov rdi, rdx\n"
+               " rdtscp\n mov esi, ecx\n shl rdx, 32\n or rax, rdx\n");
+
+static void test_tsc_is_the_hosts_with_an_offset(void **state)
+{
+    static const struct program p = ROW(rdtsc, -1);
+    struct fake *f = start();
+    struct cpu *c = &f->v->cpu;
+    uint64_t before, after;
+
+    (void)state;
+    load(f, &p, CODE_LOW);
+    c->tsc_adjust = 1ull << 40;
+    c->tsc_aux = 77;
+    for (unsigned i = 0; i < 2; i++) { /* the second time without a stop in between */
+        fake_user_state(f, CODE_LOW);
+        before = cpu_read_tsc(c);
+        (void)fake_run_direct(f);
+        after = cpu_read_tsc(c);
+        assert_int_equal(f->vector, -1);
+        assert_in_range(c->gpr[RDI], before, after);
+        assert_in_range(c->gpr[RAX], c->gpr[RDI], after);
+        assert_int_equal(c->gpr[RSI], 77);
+        assert_int_equal(c->gpr[RBX], 1001);
+        assert_int_equal(direct_stats(f->d)->nr_result[DIRECT_INTERP], 0);
+    }
+    c->cr4 |= CR4_TSD;
+    fake_user_state(f, CODE_LOW);
+    c->cr4 |= CR4_TSD;
+    (void)fake_run_direct(f);
+    assert_int_equal(f->vector, VEC_GP);
+    fake_destroy(f);
+}
+
 /* ---- attacks ---- */
 
 #define HOME 0x18000000000ull /* the first free slot: the third is the data's */
@@ -601,6 +637,7 @@ int main(void)
         cmocka_unit_test(test_code_of_a_remapped_page_is_translated_anew),
         cmocka_unit_test(test_page_becomes_code_while_mapped_writable),
         cmocka_unit_test(test_two_address_spaces_do_not_see_each_other),
+        cmocka_unit_test(test_tsc_is_the_hosts_with_an_offset),
         cmocka_unit_test(test_mmio_is_left_to_interp),
         cmocka_unit_test(test_attacks_on_the_worker_fault_in_the_guest),
         cmocka_unit_test(test_home_makes_way_for_the_guest),

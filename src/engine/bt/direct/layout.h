@@ -29,6 +29,8 @@
 #define IN_NR_CMDS  8
 #define IN_GO       12
 #define IN_MSG      16
+#define IN_TSC      24 /* what RDTSC adds to the host's */
+#define IN_TSC_AUX  32 /* what RDTSCP gives in ECX */
 #define IN_CMDS     64
 #define IN_CMD_SIZE 56
 #define IN_MAX_CMDS 120

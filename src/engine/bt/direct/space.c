@@ -182,17 +182,32 @@ static int set_base(struct space *s, uint64_t *old, uint64_t base, unsigned whic
     return worker_cmd(&s->w, &(struct worker_call){ SYS_arch_prctl, { which, base } });
 }
 
+/* Is RDTSC to be had without leaving? Then the worker knows the offset. */
+static bool set_tsc(struct direct *d, struct space *s)
+{
+    const struct engine_config *cfg = &d->v->vc.evm->cfg;
+    const struct cpu *c = &d->v->vc.cpu;
+    uint64_t offset;
+
+    if ((c->cr4 & CR4_TSD) || !cfg->time_ops->tsc_offset ||
+        !cfg->time_ops->tsc_offset(cfg->ctx, &offset))
+        return false;
+    worker_set_tsc(&s->w, offset + c->tsc_adjust, (uint32_t)c->tsc_aux);
+    return true;
+}
+
 static int set_state(struct direct *d, struct space *s)
 {
     const struct cpu *c = &d->v->vc.cpu;
-    bool avx = (c->cr4 & CR4_OSXSAVE) && (c->xcr0 & XCR0_AVX);
+    bool avx = (c->cr4 & CR4_OSXSAVE) && (c->xcr0 & XCR0_AVX), tsc = set_tsc(d, s);
     int rc = set_base(s, &s->fs_base, c->seg[SEG_FS].base, ARCH_SET_FS);
 
     if (!rc)
         rc = set_base(s, &s->gs_base, c->seg[SEG_GS].base, ARCH_SET_GS);
-    if (avx != s->code.avx)
+    if (avx != s->code.avx || tsc != s->code.tsc)
         dcode_reset(&s->code);
     s->code.avx = avx;
+    s->code.tsc = tsc;
     return rc;
 }
 

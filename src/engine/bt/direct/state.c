@@ -166,6 +166,10 @@ static bool undo(const struct space *s, struct cpu *c)
     case UNDO_REG:
         c->gpr[p->reg] = scratch(s, 0);
         break;
+    case UNDO_TSC:
+        c->gpr[RAX] = scratch(s, 1);
+        c->gpr[RDX] = scratch(s, 4);
+        break;
     case UNDO_TARGET:
         c->rip = scratch(s, 2);
         if (!is_canonical(c, c->rip) && !untake_branch(s, c))

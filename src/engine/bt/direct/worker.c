@@ -25,7 +25,8 @@ struct door_in {
     uint32_t fd_wait, fd_tell;
     uint32_t nr_cmds, go;
     uint64_t msg;
-    uint64_t rsvd[5];
+    uint64_t tsc, tsc_aux;
+    uint64_t rsvd[3];
     struct worker_call cmds[IN_MAX_CMDS];
 };
 static_assert(IN_CMDS + IN_MAX_CMDS * IN_CMD_SIZE <= IN_REGS, "layout.h");
@@ -36,6 +37,8 @@ static_assert(offsetof(struct door_regs, pc) == REGS_PC, "layout.h");
 static_assert(OUT_REGS + sizeof(struct door_regs) <= OUT_XSAVE, "layout.h");
 static_assert(OUT_XSAVE + sizeof(struct xsave_area) <= OUT_PUSH - 64, "layout.h");
 static_assert(offsetof(struct door_in, msg) == IN_MSG, "layout.h");
+static_assert(offsetof(struct door_in, tsc) == IN_TSC, "layout.h");
+static_assert(offsetof(struct door_in, tsc_aux) == IN_TSC_AUX, "layout.h");
 static_assert(offsetof(struct door_in, cmds) == IN_CMDS, "layout.h");
 static_assert(sizeof(struct worker_call) == IN_CMD_SIZE, "layout.h");
 static_assert(sizeof(struct door_in) <= HOME_IN_BYTES, "layout.h");
@@ -159,6 +162,12 @@ int worker_go(struct worker *w)
     default:
         return failed_call(w);
     }
+}
+
+void worker_set_tsc(struct worker *w, uint64_t offset, uint32_t aux)
+{
+    door_in(w)->tsc = offset;
+    door_in(w)->tsc_aux = aux;
 }
 
 void worker_set_pc(struct worker *w, uint64_t pc)

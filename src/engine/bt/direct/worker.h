@@ -73,6 +73,8 @@ int worker_sync(struct worker *w) MUST_CHECK;
 int worker_go(struct worker *w) MUST_CHECK;
 /* Where the guest's code will go on, and where it stands (REST_SIGNAL). */
 void worker_set_pc(struct worker *w, uint64_t pc);
+/* What RDTSC adds to the host's TSC, and what RDTSCP gives in ECX. */
+void worker_set_tsc(struct worker *w, uint64_t offset, uint32_t aux);
 /* Stops the guest's code, soon. Any thread, async-signal-safe. */
 void worker_kick(int pid);
 

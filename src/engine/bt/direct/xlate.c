@@ -368,6 +368,63 @@ static void xl_indirect(struct xl *x)
     emit_jmp_mem(&x->e, (struct hmem){ .base = H_RAX, .index = H_RCX, .scale = 3 });
 }
 
+/* rorx rdx, from, 32 */
+static void emit_rorx_rdx(struct xl *x, enum hreg from)
+{
+    const uint8_t b[] = { 0xc4, 0xe3, 0xfb, 0xf0, (uint8_t)(0xd0 | from), 32 };
+
+    emit_bytes(&x->e, b, sizeof(b));
+}
+
+static void point_tsc(struct xl *x)
+{
+    point(x, UNDO_TSC, 0, x->rip);
+}
+
+/* The host's TSC and an offset, without touching flags. RDTSCP waits for the loads before it, as
+ * LFENCE does. */
+static void xl_rdtsc(struct xl *x)
+{
+    static const uint8_t lfence[] = { 0x0f, 0xae, 0xe8 }, rdtsc[] = { 0x0f, 0x31 };
+    bool p = x->in.z.mnemonic == ZYDIS_MNEMONIC_RDTSCP;
+    uint64_t door = x->k->w->home + HOME_IN;
+
+    point_here(x);
+    spill(x, H_RAX, 1);
+    point_here(x);
+    spill(x, H_RDX, 4);
+    point_here(x);
+    if (p)
+        emit_bytes(&x->e, lfence, sizeof(lfence));
+    point_here(x);
+    emit_bytes(&x->e, rdtsc, sizeof(rdtsc));
+    point_tsc(x);
+    emit_rorx_rdx(x, H_RDX);
+    point_tsc(x);
+    emit_lea(&x->e, H_RAX, (struct hmem){ .base = H_RAX, .index = H_RDX });
+    point_tsc(x);
+    rip_op(x, 0x8b, H_RDX, door + IN_TSC);
+    point_tsc(x);
+    emit_lea(&x->e, H_RAX, (struct hmem){ .base = H_RAX, .index = H_RDX });
+    point_tsc(x);
+    emit_rorx_rdx(x, H_RAX);
+    point_tsc(x);
+    emit_mov32_rr(&x->e, H_RAX, H_RAX);
+    point_tsc(x);
+    emit_mov32_rr(&x->e, H_RDX, H_RDX);
+    if (!p)
+        return;
+    point_tsc(x);
+    rip_op(x, 0x8b, H_RCX, door + IN_TSC_AUX);
+}
+
+static bool is_rdtsc(const struct xl *x)
+{
+    const struct insn *in = &x->in;
+
+    return (in->op.fn == op_rdtsc || in->op.fn == op_rdtscp) && x->k->tsc && x->k->host_bmi2;
+}
+
 /* ---- the allow-list's rest ---- */
 
 /* What runs as it is here, but not where memory operands are checked: hidden or several memory
@@ -437,6 +494,8 @@ static bool xl_insn(struct xl *x)
         if (in->op.fn != op_ud && may_copy(in) && unit_ready(x->k, in) &&
             !(is_rip_relative(in) && in->z.address_width == 32))
             return xl_copy(x), true;
+        if (is_rdtsc(x))
+            return xl_rdtsc(x), true;
         if (in->op.fn != op_ud && is_short_branch(in)) {
             target = x->next + (uint64_t)in->ops[0].imm.value.s;
             return xl_short_branch(x, target), true;
