@@ -47,6 +47,7 @@ void dcode_init(struct code *k, struct worker *w, struct ivcpu *v, struct direct
 {
     *k = (struct code){ .w = w, .v = v, .d = d, .mmu = v->vc.evm->cfg.mmu };
     k->host_bmi2 = __builtin_cpu_supports("bmi2");
+    memset(w->hva + HOME_HASH, 0xff, HOME_HASH_BYTES);
     xlate_prologue(k);
 }
 
@@ -70,12 +71,23 @@ static uint64_t pad_address(const struct code *k, const struct dblock *b)
     return k->w->home + HOME_CODE + b->pad;
 }
 
+static struct hash_entry *hash_probe(const struct code *k, uint64_t rip)
+{
+    return (struct hash_entry *)(k->w->hva + HOME_HASH) + hash_index(rip);
+}
+
 static void withdraw(const struct code *k, const struct dblock *b)
 {
     uint64_t *e = table_entry(k, b->rip);
+    struct hash_entry *h = hash_probe(k, b->rip);
 
-    if (b->pad && *e == pad_address(k, b))
+    if (!b->pad)
+        return;
+    if (*e == pad_address(k, b))
         *e = 0;
+    for (unsigned i = 0; i < HASH_PROBES; i++)
+        if (h[i].rip == b->rip)
+            h[i] = (struct hash_entry){ ~0ull, ~0ull };
 }
 
 void dcode_reset(struct code *k)
@@ -258,10 +270,17 @@ void dcode_forward(struct code *k, const struct dblock *dead, const struct dbloc
 
 void dcode_offer(struct code *k, struct dblock *b)
 {
+    struct hash_entry *h = hash_probe(k, b->rip);
+    unsigned i;
+
     if (!b->pad)
-        b->pad = xlate_pad(k, b);
-    if (b->pad)
-        *table_entry(k, b->rip) = pad_address(k, b);
+        xlate_pad(k, b);
+    if (!b->pad)
+        return;
+    *table_entry(k, b->rip) = pad_address(k, b);
+    for (i = 0; i < HASH_PROBES - 1 && h[i].rip != b->rip && ~h[i].rip; i++)
+        ;
+    h[i] = (struct hash_entry){ b->rip, k->w->home + HOME_CODE + b->pad2 };
 }
 
 /* ---- dropping ---- */

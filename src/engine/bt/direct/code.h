@@ -27,6 +27,7 @@ struct dblock {
     uint64_t page[2]; /* guest-physical pages it was made of; the second NO_PAGE but for one
                          instruction across a border */
     uint32_t host, pad; /* offsets in HOME_CODE; pad 0: none yet */
+    uint32_t pad2;      /* the pad's entry for the second level */
     uint16_t bytes;     /* of guest code */
     bool dead;
     uint8_t first; /* XIT_INTERP, XIT_SYSCALL: so is its first instruction; do not even go there */
@@ -51,6 +52,8 @@ enum undo {
     UNDO_TWO,    /* RCX in scratch 0, RAX in 1 */
     UNDO_TSC,    /* RAX in scratch 1, RDX in 4 */
     UNDO_TARGET, /* as UNDO_TWO, and RIP is in 2: an indirect branch that has happened */
+    UNDO_HASH,   /* as UNDO_TARGET, and RDX is in 5 */
+    UNDO_FLAGS,  /* as UNDO_HASH, and flags are in 6: SETO's AL, LAHF's AH */
 };
 
 struct point {
@@ -148,7 +151,23 @@ struct xlate_from {
 struct dblock *xlate_block(struct code *k, const struct xlate_from *from) MUST_CHECK;
 /* Writes what every cache begins with. */
 void xlate_prologue(struct code *k);
-/* The block's landing pad for indirect branches: its offset, 0 when the cache is full. */
-uint32_t xlate_pad(struct code *k, const struct dblock *b);
+/* Writes the block's landing pad for indirect branches; none when the cache is full. */
+void xlate_pad(struct code *k, struct dblock *b);
+
+/*
+ * The second level of the table of indirect branches, for targets that share the low 16 bits: open
+ * addressing, HASH_PROBES entries are looked at. Empty ones have key -1 and lead to -1, where a jump
+ * raises #GP.
+ */
+struct hash_entry {
+    uint64_t rip, to;
+};
+#define HASH_BITS   14
+#define HASH_PROBES 4
+#define HASH_FACTOR 0x9e3779b97f4a7c15ull
+static inline uint32_t hash_index(uint64_t rip)
+{
+    return (uint32_t)((rip * HASH_FACTOR) >> (64 - HASH_BITS));
+}
 
 #endif

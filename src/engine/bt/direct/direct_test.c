@@ -67,6 +67,12 @@ PROGRAM(self,
 PROGRAM(flags,
     "xor ebx, ebx\n mov ebp, 64\n1: mov eax, ebp\n shl eax, 26\n add eax, 0x7fffffff\n call 2f\n"
     " adc rbx, 3\n seto cl\n movzx ecx, cl\n add rbx, rcx\n dec ebp\n jnz 1b\n jmp 9f\n2: ret\n9:\n");
+/* The table's index is the low 16 bits: two targets that share them, called in turn. */
+PROGRAM(conflict,
+    "mov r12d, 3000\n lea r13, [rip + 3f]\n lea r14, [r13 + 0x10000]\n xor ebx, ebx\n xor edi, edi\n"
+    "1: mov edx, r12d\n mov rax, rbx\n mov rcx, r12\n add edi, 0x7fffffff\n stc\n call r13\n"
+    " adc rbx, rcx\n add rbx, rdx\n cmp r12d, 0x80000000\n call r14\n adc rbx, rax\n seto cl\n add bl, cl\n"
+    " dec r12d\n jnz 1b\n jmp 9f\n3: ret\n9: mov ecx, 1\n");
 PROGRAM(stack, "enter 32, 0\n mov qword ptr [rbp - 8], 5\n push 7\n push rsp\n pop rax\n sub rax, rsp\n"
     " pop qword ptr [rbp - 16]\n leave\n lea rbx, [rsp - 64]\n mov eax, 3\n xlatb\n");
 PROGRAM(jrcxz, "mov ecx, 3\n xor eax, eax\n1: inc eax\n loop 1b\n jrcxz 2f\n mov eax, 99\n2: jecxz 3f\n ud2\n"
@@ -544,20 +550,13 @@ static void test_home_makes_way_for_the_guest(void **state)
     fake_destroy(f);
 }
 
-/* ---- kicks ---- */
-
-PROGRAM(long_run,
-    "xor ebx, ebx\n mov r12d, 400000\n mov rbp, 0x10000000000\n"
-    "1: mov rax, rbx\n mov rcx, r12\n stc\n call 2f\n lea rdx, [rip + 3f]\n call rdx\n"
-    " adc rbx, rcx\n add rbx, rax\n mov rsi, [rip + 4f]\n add rbx, rsi\n xadd [rbp], rbx\n"
-    " movq xmm5, rbx\n paddq xmm5, xmm5\n dec r12d\n jnz 1b\n jmp 9f\n"
-    "2: ret\n3: rol rbx, 3\n ret\n.balign 8\n4: .quad 0x1234567\n9:\n");
-PROGRAM(spin, "1: inc rax\n jmp 1b\n");
+/* ---- somebody who kicks ---- */
 
 struct kicker {
     struct fake *f;
     _Atomic bool stop;
     useconds_t every_us;
+    pthread_t thread;
 };
 
 static void *kick_often(void *arg)
@@ -572,13 +571,74 @@ static void *kick_often(void *arg)
     return NULL;
 }
 
+static void start_kicking(struct kicker *k)
+{
+    k->stop = false;
+    assert_int_equal(pthread_create(&k->thread, NULL, kick_often, k), 0);
+}
+
+static void stop_kicking(struct kicker *k)
+{
+    k->stop = true;
+    (void)pthread_join(k->thread, NULL);
+}
+
+/* ---- indirect branches that share a place in the table ---- */
+
+static void check_conflict(struct fake *f, const struct program *p, struct kicker *k)
+{
+    struct end want, got;
+
+    load(f, p, CODE_HIGH);
+    fake_run_interp(f);
+    note_end(f, &want);
+    load(f, p, CODE_HIGH);
+    if (k)
+        start_kicking(k);
+    (void)fake_run_direct(f);
+    if (k)
+        stop_kicking(k);
+    note_end(f, &got);
+    compare(p, CODE_HIGH, &want, &got);
+}
+
+static void test_targets_that_share_a_table_entry_both_stay_fast(void **state)
+{
+    static const struct program p = ROW(conflict, -1);
+    struct fake *f = start();
+    struct kicker k = { .f = f, .every_us = 20 };
+    uint64_t missed;
+
+    (void)state;
+    /* The same code 64 KB higher. */
+    for (unsigned i = 0; i < CODE_PAGES; i++)
+        *fake_pte(f, ROOT_AT, CODE_HIGH + 0x10000 + i * PAGE_BYTES) =
+            *fake_pte(f, ROOT_AT, CODE_HIGH + i * PAGE_BYTES);
+    check_conflict(f, &p, NULL);
+    missed = direct_stats(f->d)->nr_misses;
+    assert_in_range(missed, 2, 10);
+    for (unsigned i = 0; i < 20; i++)
+        check_conflict(f, &p, &k);
+    assert_in_range(direct_stats(f->d)->nr_misses, missed, 21 * missed);
+    fake_destroy(f);
+}
+
+/* ---- kicks ---- */
+
+PROGRAM(long_run,
+    "xor ebx, ebx\n mov r12d, 400000\n mov rbp, 0x10000000000\n"
+    "1: mov rax, rbx\n mov rcx, r12\n stc\n call 2f\n lea rdx, [rip + 3f]\n call rdx\n"
+    " adc rbx, rcx\n add rbx, rax\n mov rsi, [rip + 4f]\n add rbx, rsi\n xadd [rbp], rbx\n"
+    " movq xmm5, rbx\n paddq xmm5, xmm5\n dec r12d\n jnz 1b\n jmp 9f\n"
+    "2: ret\n3: rol rbx, 3\n ret\n.balign 8\n4: .quad 0x1234567\n9:\n");
+PROGRAM(spin, "1: inc rax\n jmp 1b\n");
+
 static void test_kicks_at_any_place_leave_the_state_precise(void **state)
 {
     static const struct program p = ROW(long_run, -1);
     struct fake *f = start();
     struct kicker k = { .f = f, .every_us = 20 };
     struct end want, got;
-    pthread_t t;
 
     (void)state;
     for (unsigned i = 0; i < 2; i++) {
@@ -588,11 +648,9 @@ static void test_kicks_at_any_place_leave_the_state_precise(void **state)
         (void)fake_run_direct(f);
         note_end(f, &want);
         load(f, &p, at);
-        k.stop = false;
-        assert_int_equal(pthread_create(&t, NULL, kick_often, &k), 0);
+        start_kicking(&k);
         (void)fake_run_direct(f);
-        k.stop = true;
-        (void)pthread_join(t, NULL);
+        stop_kicking(&k);
         note_end(f, &got);
         compare(&p, at, &want, &got);
     }
@@ -641,6 +699,7 @@ int main(void)
         cmocka_unit_test(test_mmio_is_left_to_interp),
         cmocka_unit_test(test_attacks_on_the_worker_fault_in_the_guest),
         cmocka_unit_test(test_home_makes_way_for_the_guest),
+        cmocka_unit_test(test_targets_that_share_a_table_entry_both_stay_fast),
         cmocka_unit_test(test_kicks_at_any_place_leave_the_state_precise),
         cmocka_unit_test(test_kick_ends_a_loop_without_exits),
     };

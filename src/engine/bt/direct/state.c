@@ -170,6 +170,14 @@ static bool undo(const struct space *s, struct cpu *c)
         c->gpr[RAX] = scratch(s, 1);
         c->gpr[RDX] = scratch(s, 4);
         break;
+    case UNDO_FLAGS:
+        c->rflags = (c->rflags & ~(uint64_t)RFLAGS_ARITH) |
+                    (scratch(s, 6) >> 8 & RFLAGS_ARITH & 0xff) |
+                    (scratch(s, 6) & 1 ? RFLAGS_OF : 0);
+        /* fall through */
+    case UNDO_HASH:
+        c->gpr[RDX] = scratch(s, 5);
+        /* fall through */
     case UNDO_TARGET:
         c->rip = scratch(s, 2);
         if (!is_canonical(c, c->rip) && !untake_branch(s, c))

@@ -614,24 +614,77 @@ struct dblock *xlate_block(struct code *k, const struct xlate_from *from)
     return made;
 }
 
-/* Offset 0 is the miss: an INT3 that indirect branches come to with a target nobody has yet. */
+static void bytes(struct xl *x, enum undo undo, const char *b, unsigned n)
+{
+    point(x, undo, 0, 0);
+    emit_bytes(&x->e, (const uint8_t *)b, n);
+}
+#define BYTES(x, undo, b) bytes(x, undo, b, sizeof(b) - 1)
+
+static void give_flags_back(struct xl *x)
+{
+    point(x, UNDO_FLAGS, 0, 0);
+    unspill(x, H_RAX, 6);
+    BYTES(x, UNDO_FLAGS, "\x04\x7f"); /* add al, 7fh: OF if AL was 1 */
+    BYTES(x, UNDO_FLAGS, "\x9e");     /* sahf */
+}
+
+/*
+ * Offset 0 is where pads send targets that are not theirs, and where the cache begins: the second
+ * level. RCX, RAX and the target are in scratch 0 to 2. Flags have to be saved for once.
+ */
 void xlate_prologue(struct code *k)
 {
     struct xl x = begin(k);
-    const struct xit xit = { .host = 0, .kind = XIT_MISS };
+    uint8_t *hit[HASH_PROBES];
+    struct xit xit = { .kind = XIT_MISS };
 
     BUG_ON(k->used);
     point(&x, UNDO_TARGET, 0, 0);
+    spill(&x, H_RDX, 5);
+    BYTES(&x, UNDO_TARGET, "\x9f");         /* lahf */
+    BYTES(&x, UNDO_TARGET, "\x0f\x90\xc0"); /* seto al */
+    point(&x, UNDO_TARGET, 0, 0);
+    spill(&x, H_RAX, 6);
+    point(&x, UNDO_FLAGS, 0, 0);
+    unspill(&x, H_RCX, 2);
+    point(&x, UNDO_FLAGS, 0, 0);
+    emit_mov_imm(&x.e, H_RAX, HASH_FACTOR);
+    BYTES(&x, UNDO_FLAGS, "\x48\x0f\xaf\xc1"); /* imul rax, rcx */
+    BYTES(&x, UNDO_FLAGS, "\x48\xc1\xe8");     /* shr rax, imm8 */
+    emit8(&x.e, 64 - HASH_BITS);
+    BYTES(&x, UNDO_FLAGS, "\x48\xc1\xe0\x04"); /* shl rax, 4 */
+    point(&x, UNDO_FLAGS, 0, 0);
+    rip_op(&x, 0x8d, H_RDX, k->w->home + HOME_HASH);
+    BYTES(&x, UNDO_FLAGS, "\x48\x01\xc2"); /* add rdx, rax */
+    for (unsigned i = 0; i < HASH_PROBES; i++) {
+        if (i)
+            BYTES(&x, UNDO_FLAGS, "\x48\x83\xc2\x10"); /* add rdx, 16 */
+        BYTES(&x, UNDO_FLAGS, "\x48\x3b\x0a");         /* cmp rcx, [rdx] */
+        BYTES(&x, UNDO_FLAGS, "\x74");                 /* je hit */
+        hit[i] = x.e.p;
+        emit8(&x.e, 0);
+    }
+    give_flags_back(&x);
+    point(&x, UNDO_HASH, 0, 0);
+    unspill(&x, H_RDX, 5);
+    point(&x, UNDO_TARGET, 0, 0);
+    xit.host = host_at(&x);
     /* Short of memory, every miss is a stop nobody knows, and the worker is given up. */
     (void)dcode_add_xit(k, &xit);
     emit8(&x.e, 0xcc);
+    for (unsigned i = 0; i < HASH_PROBES; i++)
+        emit_fix8(&x.e, hit[i]);
+    BYTES(&x, UNDO_FLAGS, "\x48\x8b\x52\x08"); /* mov rdx, [rdx + 8] */
+    give_flags_back(&x);
+    BYTES(&x, UNDO_HASH, "\xff\xe2"); /* jmp rdx */
     end(&x);
 }
 
-uint32_t xlate_pad(struct code *k, const struct dblock *b)
+void xlate_pad(struct code *k, struct dblock *b)
 {
     struct xl x = begin(k);
-    uint32_t at = k->used, nr_points = k->nr_points;
+    uint32_t at = k->used, at2, nr_points = k->nr_points;
     uint8_t *hit;
 
     point(&x, UNDO_TARGET, 0, 0);
@@ -648,6 +701,9 @@ uint32_t xlate_pad(struct code *k, const struct dblock *b)
     hit = emit_jrcxz_later(&x.e);
     point(&x, UNDO_TARGET, 0, 0);
     emit_jmp(&x.e, (const uint8_t *)(uintptr_t)(k->w->home + HOME_CODE));
+    at2 = host_at(&x);
+    point(&x, UNDO_HASH, 0, 0);
+    unspill(&x, H_RDX, 5);
     emit_fix8(&x.e, hit);
     point(&x, UNDO_TARGET, 0, 0);
     unspill(&x, H_RAX, 1);
@@ -657,8 +713,9 @@ uint32_t xlate_pad(struct code *k, const struct dblock *b)
     emit_jmp(&x.e, (const uint8_t *)(uintptr_t)(k->w->home + HOME_CODE + b->host));
     if (x.failed || x.e.full) {
         k->nr_points = nr_points;
-        return 0;
+        return;
     }
     end(&x);
-    return at;
+    b->pad = at;
+    b->pad2 = at2;
 }
