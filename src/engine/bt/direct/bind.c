@@ -3,9 +3,10 @@
  * Keeping a vCPU's thread and its worker on one CPU.
  *
  * They take turns, and a wake-up on the CPU they share costs 4 us there and back, but 45 us where
- * the scheduler sends one of them to an idle virtual CPU (measured with eventfds and pipes). So both
- * are bound to the CPU the thread is on. A bound thread cannot be moved away from a busy neighbour,
- * so it is free for some milliseconds in each tenth of a second, and settles where it is then.
+ * the scheduler sends one of them to an idle virtual CPU (measured with eventfds and pipes). So
+ * both are bound to the CPU the thread is on. A bound thread cannot be moved away from a busy
+ * neighbour, so it is free for some milliseconds in each tenth of a second, and settles where it is
+ * then.
  */
 #include <unistd.h>
 

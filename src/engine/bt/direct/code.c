@@ -344,7 +344,8 @@ static void drop_vpage(struct code *k, uint64_t lin)
     for (uint32_t i = 0; i < k->nr_blocks; i++) {
         struct dblock *b = &k->blocks[i];
 
-        if (!b->dead && ((b->rip & PAGE_MASK) == lin || ((b->rip + b->bytes - 1) & PAGE_MASK) == lin))
+        if (!b->dead &&
+            ((b->rip & PAGE_MASK) == lin || ((b->rip + b->bytes - 1) & PAGE_MASK) == lin))
             close_block(k, b);
     }
 }

@@ -24,8 +24,8 @@ struct direct;
 
 struct dblock {
     uint64_t rip;
-    uint64_t page[2]; /* guest-physical pages it was made of; the second NO_PAGE but for one
-                         instruction across a border */
+    uint64_t page[2];   /* guest-physical pages it was made of; the second NO_PAGE but for one
+                           instruction across a border */
     uint32_t host, pad; /* offsets in HOME_CODE; pad 0: none yet */
     uint32_t pad2;      /* the pad's entry for the second level */
     uint16_t bytes;     /* of guest code */
@@ -156,8 +156,8 @@ void xlate_pad(struct code *k, struct dblock *b);
 
 /*
  * The second level of the table of indirect branches, for targets that share the low 16 bits: open
- * addressing, HASH_PROBES entries are looked at. Empty ones have key -1 and lead to -1, where a jump
- * raises #GP.
+ * addressing, HASH_PROBES entries are looked at. Empty ones have key -1 and lead to -1, where a
+ * jump raises #GP.
  */
 struct hash_entry {
     uint64_t rip, to;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The direct tier's run loop: lets a worker run, finds out why it stopped, and either mends that and
- * goes on or hands the guest's state back.
+ * The direct tier's run loop: lets a worker run, finds out why it stopped, and either mends that
+ * and goes on or hands the guest's state back.
  */
 #include "engine/bt/direct/direct.h"
 
@@ -57,7 +57,7 @@ static void lose(struct run *r, const char *what)
 /* Takes the registers back and returns to the caller. */
 static void leave_saved(struct run *r, enum direct_result result)
 {
-    if (!r->loaded && !state_save(r->s, r->c))
+    if (!r->loaded && !regs_save(r->s, r->c))
         return lose(r, "stopped where no guest code is");
     leave(r, result);
 }
@@ -79,7 +79,7 @@ static struct dblock *enter(struct run *r)
         r->result = b->first == XIT_INTERP ? DIRECT_INTERP : DIRECT_SYSCALL;
         return b;
     }
-    state_load(r->s, r->c);
+    regs_load(r->s, r->c);
     worker_set_pc(&r->s->w, r->s->w.home + HOME_CODE + b->host);
     r->go_on = r->loaded = true;
     return b;
@@ -102,10 +102,10 @@ static void stop_miss(struct run *r)
 {
     struct dblock *b;
 
-    if (!state_save(r->s, r->c))
+    if (!regs_save(r->s, r->c))
         return lose(r, "missed without a target");
     r->d->stats.nr_misses++;
-    if (r->c->rip != state_target(r->s)) /* not canonical: the branch itself is at fault */
+    if (r->c->rip != regs_target(r->s)) /* not canonical: the branch itself is at fault */
         return leave(r, DIRECT_INTERP);
     b = enter(r);
     if (b)
@@ -144,11 +144,11 @@ static void stop_breakpoint(struct run *r)
     uint32_t host;
 
     g[REG_RIP]--; /* a trap: behind the INT3 */
-    host = state_host_pc(r->s);
-    x = host == STATE_OUTSIDE ? NULL : dcode_xit_at(k, host);
+    host = regs_host_pc(r->s);
+    x = host == REGS_OUTSIDE ? NULL : dcode_xit_at(k, host);
     if (x && x->kind == XIT_MISS)
         return stop_miss(r);
-    if (!state_save(r->s, r->c))
+    if (!regs_save(r->s, r->c))
         return lose(r, "met a breakpoint outside guest code");
     b = dcode_block_at(k, host);
     if (b && b->dead)
@@ -256,8 +256,7 @@ static bool may_run(const struct direct *d)
     if ((c->mode & mode) != mode || (c->rflags & (RFLAGS_TF | RFLAGS_RF | RFLAGS_AC)))
         return false;
     /* CR0.TS, EM: every use of a vector register would have to raise #NM. */
-    if ((c->cr0 & (CR0_TS | CR0_EM)) || !(c->cr4 & CR4_OSFXSR) ||
-        (c->cr4 & (CR4_LA57 | CR4_PKE)))
+    if ((c->cr0 & (CR0_TS | CR0_EM)) || !(c->cr4 & CR4_OSFXSR) || (c->cr4 & (CR4_LA57 | CR4_PKE)))
         return false;
     if (c->shadow_sti || c->shadow_movss || c->pending_dbg || (c->dr7 & 0xff) || vc->dbg.step ||
         vc->dbg.nr_bps)

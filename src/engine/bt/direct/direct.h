@@ -26,8 +26,8 @@ enum direct_result {
 };
 
 struct direct_stats {
-    uint64_t nr_runs, nr_stops;              /* calls; times a worker stopped */
-    uint64_t nr_fills, nr_links, nr_misses;  /* hidden faults, branches linked, table misses */
+    uint64_t nr_runs, nr_stops;             /* calls; times a worker stopped */
+    uint64_t nr_fills, nr_links, nr_misses; /* hidden faults, branches linked, table misses */
     uint64_t nr_result[DIRECT_LOST + 1];
     uint64_t nr_workers, nr_blocks, nr_resets; /* made since the start */
 };
@@ -58,8 +58,8 @@ bool direct_has_code(const struct direct *d, uint64_t page);
 /* Somebody else set PAGE_NOTE_CODE: workers lose their right to write the page. */
 void direct_code_noted(struct direct *d, gpa_t at);
 /*
- * While it is used, the vCPU's thread keeps to one CPU, which its worker shares. The thread gets its
- * freedom back now and then anyway; call this when it will not be used for a while (HLT, a long
+ * While it is used, the vCPU's thread keeps to one CPU, which its worker shares. The thread gets
+ * its freedom back now and then anyway; call this when it will not be used for a while (HLT, a long
  * time without direct_run()).
  */
 void direct_unbind(struct direct *d);

@@ -26,14 +26,14 @@
 #define USER_PA     MIB(16) /* user pages, upwards */
 #define USER_STACK  0x7fffff000000ull
 
-#define PTE_P  1ull
-#define PTE_W  2ull
-#define PTE_U  4ull
-#define PTE_A  0x20ull
-#define PTE_D  0x40ull
-#define PTE_NX (1ull << 63)
-#define PTE_RW (PTE_P | PTE_W | PTE_U | PTE_NX)
-#define PTE_RX (PTE_P | PTE_U)
+#define PTE_P   1ull
+#define PTE_W   2ull
+#define PTE_U   4ull
+#define PTE_A   0x20ull
+#define PTE_D   0x40ull
+#define PTE_NX  (1ull << 63)
+#define PTE_RW  (PTE_P | PTE_W | PTE_U | PTE_NX)
+#define PTE_RX  (PTE_P | PTE_U)
 #define PTE_RWX (PTE_P | PTE_W | PTE_U)
 
 struct fake {
@@ -47,7 +47,7 @@ struct fake {
     uint64_t next_table, next_page;
     uint64_t nr_mmio;
     gpa_t writes_code; /* a page whose code the program writes, told before each step; 0: none */
-    int vector; /* of the exception that ended the last run, -1: SYSCALL */
+    int vector;        /* of the exception that ended the last run, -1: SYSCALL */
 };
 
 static uint64_t fake_port_read(void *ctx, uint16_t port, unsigned bytes)
@@ -120,7 +120,7 @@ static void fake_ferr(void *ctx)
 }
 static const struct platform_time_ops fake_time_ops = {
     fake_time,     fake_time,        fake_tsc_to_ns, fake_timer, fake_apic_send,
-    fake_apic_eoi, fake_pic_pending, fake_pic_ack,   fake_ferr,      fake_tsc_offset
+    fake_apic_eoi, fake_pic_pending, fake_pic_ack,   fake_ferr,  fake_tsc_offset
 };
 
 static inline uint64_t *fake_entry(struct fake *f, uint64_t pa)
@@ -237,8 +237,7 @@ static inline struct fake *fake_create(void)
                                   .ctx = f,
                                   .seen = &f->seen };
     if (mmu_slot_add(f->mmu, &(struct slot_desc){ .name = "ram", .bytes = RAM_BYTES }, &f->ram) ||
-        interp_engine.vm_create(&cfg, &f->evm) ||
-        interp_engine.vcpu_create(f->evm, 0, &f->v) ||
+        interp_engine.vm_create(&cfg, &f->evm) || interp_engine.vcpu_create(f->evm, 0, &f->v) ||
         direct_create(container_of(f->v, struct ivcpu, vc), &f->d))
         return NULL;
     f->next_table = TABLES_AT;

@@ -22,9 +22,9 @@
 
 /* ---- the programs ---- */
 
-#define PROGRAM(name, text)                                                             \
-    extern const uint8_t prog_##name[], prog_##name##_end[];                            \
-    __asm__(".pushsection .rodata\n.intel_syntax noprefix\nprog_" #name ":\n" text      \
+#define PROGRAM(name, text)                                                        \
+    extern const uint8_t prog_##name[], prog_##name##_end[];                       \
+    __asm__(".pushsection .rodata\n.intel_syntax noprefix\nprog_" #name ":\n" text \
             "\nsyscall\nprog_" #name "_end:\n.att_syntax prefix\n.popsection\n")
 
 /* clang-format off */
@@ -99,8 +99,11 @@ struct program {
     const uint8_t *from, *to;
     int vector;
 };
-#define ANY_VECTOR  100 /* processors differ */
-#define ROW(n, vec) { #n, prog_##n, prog_##n##_end, vec }
+#define ANY_VECTOR 100 /* processors differ */
+#define ROW(n, vec)                       \
+    {                                     \
+#n, prog_##n, prog_##n##_end, vec \
+    }
 
 static const struct program programs[] = {
     ROW(loop, -1),
@@ -458,8 +461,9 @@ static void test_mmio_is_left_to_interp(void **state)
 
 /* ---- the TSC ---- */
 
-PROGRAM(rdtsc, "mov ebx, 1000\n stc\n1: rdtsc\n adc ebx, 0\n shl rdx, 32\n or rdx, rax\n mov rdi, rdx\n"
-               " rdtscp\n mov esi, ecx\n shl rdx, 32\n or rax, rdx\n");
+PROGRAM(rdtsc,
+        "mov ebx, 1000\n stc\n1: rdtsc\n adc ebx, 0\n shl rdx, 32\n or rdx, rax\n mov rdi, rdx\n"
+        " rdtscp\n mov esi, ecx\n shl rdx, 32\n or rax, rdx\n");
 
 static void test_tsc_is_the_hosts_with_an_offset(void **state)
 {
@@ -626,11 +630,11 @@ static void test_targets_that_share_a_table_entry_both_stay_fast(void **state)
 /* ---- kicks ---- */
 
 PROGRAM(long_run,
-    "xor ebx, ebx\n mov r12d, 400000\n mov rbp, 0x10000000000\n"
-    "1: mov rax, rbx\n mov rcx, r12\n stc\n call 2f\n lea rdx, [rip + 3f]\n call rdx\n"
-    " adc rbx, rcx\n add rbx, rax\n mov rsi, [rip + 4f]\n add rbx, rsi\n xadd [rbp], rbx\n"
-    " movq xmm5, rbx\n paddq xmm5, xmm5\n dec r12d\n jnz 1b\n jmp 9f\n"
-    "2: ret\n3: rol rbx, 3\n ret\n.balign 8\n4: .quad 0x1234567\n9:\n");
+        "xor ebx, ebx\n mov r12d, 400000\n mov rbp, 0x10000000000\n"
+        "1: mov rax, rbx\n mov rcx, r12\n stc\n call 2f\n lea rdx, [rip + 3f]\n call rdx\n"
+        " adc rbx, rcx\n add rbx, rax\n mov rsi, [rip + 4f]\n add rbx, rsi\n xadd [rbp], rbx\n"
+        " movq xmm5, rbx\n paddq xmm5, xmm5\n dec r12d\n jnz 1b\n jmp 9f\n"
+        "2: ret\n3: rol rbx, 3\n ret\n.balign 8\n4: .quad 0x1234567\n9:\n");
 PROGRAM(spin, "1: inc rax\n jmp 1b\n");
 
 static void test_kicks_at_any_place_leave_the_state_precise(void **state)

@@ -65,15 +65,15 @@ void direct_protect_page(struct direct *d, uint64_t page);
 struct space *space_enter(struct direct *d);
 void space_destroy(struct direct *d, struct space *s);
 
-/* ---- state.c ---- */
+/* ---- regs.c ---- */
 /* Registers into the worker's frame, but for RIP; and back, as they are at the host PC it stands
  * at. False: guest code does not stop there. */
-void state_load(struct space *s, const struct cpu *c);
-bool state_save(const struct space *s, struct cpu *c) MUST_CHECK;
+void regs_load(struct space *s, const struct cpu *c);
+bool regs_save(const struct space *s, struct cpu *c) MUST_CHECK;
 /* Offset of the worker's PC in its code cache. */
-uint32_t state_host_pc(const struct space *s);
-#define STATE_OUTSIDE UINT32_MAX
+uint32_t regs_host_pc(const struct space *s);
+#define REGS_OUTSIDE UINT32_MAX
 /* Where the last indirect branch went. */
-uint64_t state_target(const struct space *s);
+uint64_t regs_target(const struct space *s);
 
 #endif

@@ -9,7 +9,7 @@
 #ifndef ENGINE_BT_DIRECT_LAYOUT_H
 #define ENGINE_BT_DIRECT_LAYOUT_H
 
-#define HOME_STUB        0x0    /* r-x: the only code that makes system calls */
+#define HOME_STUB        0x0 /* r-x: the only code that makes system calls */
 #define HOME_STUB_BYTES  0x1000
 #define HOME_IN          0x1000 /* r--: what the monitor tells the worker */
 #define HOME_IN_BYTES    0x3000
@@ -17,8 +17,8 @@
 #define HOME_OUT_BYTES   0xc000
 #define HOME_TABLE       0x10000 /* r--: lookup table of indirect branches */
 #define HOME_TABLE_BYTES 0x80000
-#define HOME_HASH        0x90000 /* r--: its second level */
-#define HOME_HASH_BYTES  0x40040 /* a power of two entries, and as many more as are looked at */
+#define HOME_HASH        0x90000  /* r--: its second level */
+#define HOME_HASH_BYTES  0x40040  /* a power of two entries, and as many more as are looked at */
 #define HOME_CODE        0x200000 /* r-x: translations */
 #define HOME_CODE_BYTES  0x1000000
 #define HOME_BYTES       (HOME_CODE + HOME_CODE_BYTES)
@@ -35,8 +35,8 @@
 #define IN_CMD_SIZE 56
 #define IN_MAX_CMDS 120
 
-#define IN_REGS     0x2000 /* struct door_regs: what to resume with after an exit */
-#define IN_XSAVE    0x2100
+#define IN_REGS  0x2000 /* struct door_regs: what to resume with after an exit */
+#define IN_XSAVE 0x2100
 
 /* IN_GO */
 #define GO_NOWHERE 0 /* only the commands */

@@ -73,7 +73,9 @@ static bool make_worker(struct direct *d, struct space *s)
 
     s->nr_fds = list_fds(d, s->fds);
     for (uint64_t slot = FIRST_SLOT; slot <= LAST_SLOT && tries < 3; slot++) {
-        struct worker_desc desc = { .home = slot << SLOT_SHIFT, .fds = s->fds, .nr_fds = s->nr_fds };
+        struct worker_desc desc = { .home = slot << SLOT_SHIFT,
+                                    .fds = s->fds,
+                                    .nr_fds = s->nr_fds };
 
         if (!slot_free(d, desc.home))
             continue;

@@ -3,10 +3,10 @@
  * The stub: the machine code of a worker that is not a translation, and the only place from which
  * its seccomp filter allows system calls.
  *
- * Guest code comes here in two ways. A fault, an INT3 of a translation, or a kick is a signal, whose
- * frame holds the whole state of the guest; the worker then rests in the handler and goes on by
- * returning from the signal, with whatever the monitor has put into the frame. A translation that
- * knows it has to leave (SYSCALL, mostly) jumps to direct_stub_exit, which saves the registers
+ * Guest code comes here in two ways. A fault, an INT3 of a translation, or a kick is a signal,
+ * whose frame holds the whole state of the guest; the worker then rests in the handler and goes on
+ * by returning from the signal, with whatever the monitor has put into the frame. A translation
+ * that knows it has to leave (SYSCALL, mostly) jumps to direct_stub_exit, which saves the registers
  * itself: 3 us less for the round trip of 7.
  *
  * In both cases the monitor is told, waited for, and the system calls it lists are made: they fill

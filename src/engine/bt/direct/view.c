@@ -346,21 +346,19 @@ static int map_run(struct view *vw, struct chunk *k, const struct run *r)
             *note_word(vw, pa >> PAGE_SHIFT, &bit) |= bit;
     }
     vw->nr_maps += 2;
-    return worker_cmd(vw->w,
-                      &(struct worker_call){
-                          SYS_mmap,
-                          { k->base + r->from * PAGE_BYTES, bytes,
-                            r->write ? PROT_READ | PROT_WRITE : PROT_READ, flags,
-                            (uint64_t)r->slot->fd,
-                            r->slot->fd_off_bytes + (r->pa - r->slot->base.v) } });
+    return worker_cmd(
+        vw->w,
+        &(struct worker_call){
+            SYS_mmap,
+            { k->base + r->from * PAGE_BYTES, bytes, r->write ? PROT_READ | PROT_WRITE : PROT_READ,
+              flags, (uint64_t)r->slot->fd, r->slot->fd_off_bytes + (r->pa - r->slot->base.v) } });
 }
 
 /* Does page idx, to be mapped as e, continue the run? */
 static bool continues(const struct run *r, unsigned idx, uint64_t e, const struct slot *s)
 {
     return r->from != r->to && idx == r->to && s == r->slot &&
-           (e & LEAF_ADDR) == r->pa + (r->to - r->from) * PAGE_BYTES &&
-           r->write == !!(e & LEAF_W);
+           (e & LEAF_ADDR) == r->pa + (r->to - r->from) * PAGE_BYTES && r->write == !!(e & LEAF_W);
 }
 
 struct fill_at {

@@ -6,14 +6,14 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
-#include <fcntl.h>
-#include <signal.h>
 #include <unistd.h>
 
 #include "engine/bt/direct/layout.h"
@@ -216,7 +216,8 @@ static int start(struct worker *w, const struct worker_desc *desc, int home_fd)
     w->fd_told = fds[0];
     k.fd_wait = w->fd_go;
     k.fd_tell = fds[1];
-    *door_in(w) = (struct door_in){ .fd_wait = (uint32_t)k.fd_wait, .fd_tell = (uint32_t)k.fd_tell };
+    *door_in(w) =
+        (struct door_in){ .fd_wait = (uint32_t)k.fd_wait, .fd_tell = (uint32_t)k.fd_tell };
     pid = fork();
     err = errno;
     if (!pid)
@@ -244,7 +245,8 @@ int worker_create(struct worker *w, const struct worker_desc *desc, char *why, s
         rc = -errno;
         w->hva = NULL;
     } else {
-        memcpy(w->hva + HOME_STUB, direct_stub_begin, (size_t)(direct_stub_end - direct_stub_begin));
+        memcpy(w->hva + HOME_STUB, direct_stub_begin,
+               (size_t)(direct_stub_end - direct_stub_begin));
         rc = start(w, desc, home_fd);
     }
     host_close(home_fd);

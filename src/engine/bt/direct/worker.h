@@ -9,7 +9,8 @@
  * The door: the monitor writes an eventfd, the worker wakes, works off the commands, and runs guest
  * code until a signal; the handler writes a pipe and waits. All a stopped worker's state is in the
  * signal frame in its home. Nothing there can be forged: guest code can write the frame's memory
- * while it runs, but the kernel fills it after the guest has stopped, and the worker has one thread.
+ * while it runs, but the kernel fills it after the guest has stopped, and the worker has one
+ * thread.
  */
 #ifndef ENGINE_BT_DIRECT_WORKER_H
 #define ENGINE_BT_DIRECT_WORKER_H
@@ -40,16 +41,16 @@ struct worker {
     uint8_t *hva;  /* and here */
     unsigned nr_cmds;
     enum rest rest;
-    bool entered;    /* false: a kick came first, and the guest did not run */
-    int signal;      /* of the present stop, REST_SIGNAL */
-    ucontext_t *uc;  /* its frame, in the home */
+    bool entered;   /* false: a kick came first, and the guest did not run */
+    int signal;     /* of the present stop, REST_SIGNAL */
+    ucontext_t *uc; /* its frame, in the home */
     const struct door_regs *regs;
     struct door_regs *to_regs;
     struct xsave_area *fpu, *to_fpu; /* the same one in the frame */
 };
 
 struct worker_desc {
-    uint64_t home; /* multiple of 4096 */
+    uint64_t home;  /* multiple of 4096 */
     const int *fds; /* what it may map */
     unsigned nr_fds;
 };
@@ -60,7 +61,8 @@ int worker_create(struct worker *w, const struct worker_desc *desc, char *why,
 /* Accepts a zeroed one. */
 void worker_destroy(struct worker *w);
 
-/* Queues a system call. When the list is full it is worked off first: -errno of what failed then. */
+/* Queues a system call. When the list is full it is worked off first: -errno of what failed then.
+ */
 struct worker_call {
     uint64_t nr, a[6];
 };

@@ -27,14 +27,14 @@
 
 #define USER_TOP ((1ull << 47) - PAGE_BYTES)
 
-#define CHILD_STEPS(X)                                 \
-    X(PARENT, "its parent went away")                  \
-    X(HOME, "mapping its home")                        \
-    X(SIGNALS, "setting its signal handlers")          \
-    X(RSEQ, "leaving restartable sequences")           \
-    X(FDS, "closing descriptors")                      \
-    X(LIMITS, "setting resource limits")               \
-    X(NO_NEW_PRIVS, "setting no_new_privs")            \
+#define CHILD_STEPS(X)                        \
+    X(PARENT, "its parent went away")         \
+    X(HOME, "mapping its home")               \
+    X(SIGNALS, "setting its signal handlers") \
+    X(RSEQ, "leaving restartable sequences")  \
+    X(FDS, "closing descriptors")             \
+    X(LIMITS, "setting resource limits")      \
+    X(NO_NEW_PRIVS, "setting no_new_privs")   \
     X(SECCOMP, "installing its system call filter")
 
 enum child_step {
@@ -49,8 +49,8 @@ const char *worker_child_failure(int status)
     switch (status) {
     case STEP_STUB:
         return "unmapping what is not its home";
-#define X(id, text)  \
-    case STEP_##id:  \
+#define X(id, text) \
+    case STEP_##id: \
         return text;
         CHILD_STEPS(X)
 #undef X
@@ -102,11 +102,12 @@ static void map_home(const struct worker_child *k)
 struct kernel_sigaction {
     uint64_t handler, flags, restorer, mask;
 };
-#define KERNEL_SA_RESTORER  0x04000000ull
+#define KERNEL_SA_RESTORER   0x04000000ull
 #define KERNEL_SS_AUTODISARM (1u << 31)
 
-static const int worker_signals[] = { SIGSEGV, SIGBUS,  SIGILL,
-                                      SIGFPE,  SIGTRAP, WORKER_KICK_SIGNAL };
+static const int worker_signals[] = {
+    SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP, WORKER_KICK_SIGNAL
+};
 
 /*
  * One handler for all, with all signals blocked in it. AUTODISARM: the alternate stack is taken
@@ -184,13 +185,12 @@ static void set_limits(void)
         need(!setrlimit((__rlimit_resource_t)none[i], &zero), STEP_LIMITS);
 }
 
-#define LOAD(field) BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, field))
-#define LOAD_HI(field) \
-    BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, field) + 4)
-#define RET(what)          BPF_STMT(BPF_RET | BPF_K, what)
-#define SKIP_IF(op, k, nr) BPF_JUMP(BPF_JMP | BPF_##op | BPF_K, k, nr, 0)
+#define LOAD(field)            BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, field))
+#define LOAD_HI(field)         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, field) + 4)
+#define RET(what)              BPF_STMT(BPF_RET | BPF_K, what)
+#define SKIP_IF(op, k, nr)     BPF_JUMP(BPF_JMP | BPF_##op | BPF_K, k, nr, 0)
 #define SKIP_UNLESS(op, k, nr) BPF_JUMP(BPF_JMP | BPF_##op | BPF_K, k, 0, nr)
-#define DIE                RET(SECCOMP_RET_KILL_PROCESS)
+#define DIE                    RET(SECCOMP_RET_KILL_PROCESS)
 
 /*
  * The first rule is the wall: the instruction pointer must be in the stub page, so that SYSCALL,

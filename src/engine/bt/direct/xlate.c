@@ -46,8 +46,9 @@ static uint32_t host_at(const struct xl *x)
 
 static void point(struct xl *x, enum undo undo, unsigned reg, uint64_t rip)
 {
-    const struct point p = { .host = host_at(x), .undo = (uint8_t)undo, .reg = (uint8_t)reg,
-                             .rip = rip };
+    const struct point p = {
+        .host = host_at(x), .undo = (uint8_t)undo, .reg = (uint8_t)reg, .rip = rip
+    };
 
     x->failed |= !dcode_add_point(x->k, &p);
 }
@@ -221,9 +222,8 @@ static void xl_copy(struct xl *x)
 static void xl_lea(struct xl *x)
 {
     const struct insn *in = &x->in;
-    unsigned reg = in->z.raw.modrm.reg | (in->z.attributes & ZYDIS_ATTRIB_HAS_REX
-                                              ? (unsigned)in->z.raw.rex.R << 3
-                                              : 0);
+    unsigned reg = in->z.raw.modrm.reg |
+                   (in->z.attributes & ZYDIS_ATTRIB_HAS_REX ? (unsigned)in->z.raw.rex.R << 3 : 0);
 
     point_here(x);
     if (!is_rip_relative(in)) {
@@ -575,8 +575,8 @@ struct dblock *xlate_block(struct code *k, const struct xlate_from *from)
 
     x.rip = from->rip;
     while (open && nr < MAX_INSNS) {
-        unsigned len = insn_decode(k->v, block_key(&k->v->vc.cpu), from->bytes + off, from->nr_bytes - off,
-                                   (uint16_t)(x.rip % PAGE_BYTES), &x.in);
+        unsigned len = insn_decode(k->v, block_key(&k->v->vc.cpu), from->bytes + off,
+                                   from->nr_bytes - off, (uint16_t)(x.rip % PAGE_BYTES), &x.in);
 
         if (!len)
             break;

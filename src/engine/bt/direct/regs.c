@@ -14,7 +14,7 @@
 /* Flags that user code can change by what is copied; all others stay as they are in struct cpu. */
 #define FLAGS_SHARED (RFLAGS_ARITH | RFLAGS_DF)
 
-#define XCR0_PKRU BIT64(9)
+#define XCR0_PKRU    BIT64(9)
 /* Bytes of struct xsave_area up to what the kernel keeps for itself (magic, sizes). */
 #define LEGACY_BYTES 416
 
@@ -41,7 +41,7 @@ static void load_gprs(struct worker *w, const struct cpu *c)
     g[REG_EFL] = (greg_t)flags;
 }
 
-void state_load(struct space *s, const struct cpu *c)
+void regs_load(struct space *s, const struct cpu *c)
 {
     struct xsave_area *x = s->w.to_fpu;
     uint32_t mask = x->mxcsr_mask;
@@ -63,16 +63,16 @@ static uint64_t scratch(const struct space *s, unsigned n)
     return x;
 }
 
-uint64_t state_target(const struct space *s)
+uint64_t regs_target(const struct space *s)
 {
     return scratch(s, 2);
 }
 
-uint32_t state_host_pc(const struct space *s)
+uint32_t regs_host_pc(const struct space *s)
 {
     uint64_t off = (uint64_t)s->w.uc->uc_mcontext.gregs[REG_RIP] - (s->w.home + HOME_CODE);
 
-    return off < HOME_CODE_BYTES ? (uint32_t)off : STATE_OUTSIDE;
+    return off < HOME_CODE_BYTES ? (uint32_t)off : REGS_OUTSIDE;
 }
 
 /*
@@ -151,11 +151,11 @@ static void save_gprs(const struct worker *w, struct cpu *c)
 static bool undo(const struct space *s, struct cpu *c)
 {
     static const struct point lost = { .undo = UNDO_TARGET };
-    uint32_t host = state_host_pc(s);
+    uint32_t host = regs_host_pc(s);
     /* An empty entry of the table leads to address 0. */
-    const struct point *p = host != STATE_OUTSIDE ? dcode_point_at(&s->code, host)
+    const struct point *p = host != REGS_OUTSIDE ? dcode_point_at(&s->code, host)
                             : s->w.uc->uc_mcontext.gregs[REG_RIP] == 0 ? &lost
-                                                                      : NULL;
+                                                                       : NULL;
 
     if (!p)
         return false;
@@ -191,7 +191,7 @@ static bool undo(const struct space *s, struct cpu *c)
     return true;
 }
 
-bool state_save(const struct space *s, struct cpu *c)
+bool regs_save(const struct space *s, struct cpu *c)
 {
     save_gprs(&s->w, c);
     if (s->w.rest == REST_EXIT) {
