@@ -716,6 +716,8 @@ static void core_tlb_flush(struct cpu *c, const struct tlb_flush *what)
     bool other = (what->kind == FLUSH_PCID || what->kind == FLUSH_PCID_PAGE) &&
                  (c->cr4 & CR4_PCIDE) && what->pcid != (c->cr3 & CR3_PCID_MASK);
 
+    if (v->hooks)
+        v->hooks->tlb_flush(v, what);
     if (other)
         return;
     switch (what->kind) {
@@ -741,7 +743,11 @@ static void core_debug_changed(struct cpu *c)
 
 static void core_kick(struct cpu *c) /* any thread: no business of go_outside() */
 {
+    const struct ivcpu_hooks *hooks = of_cpu(c)->hooks;
+
     host_futex_wake(&c->req);
+    if (hooks)
+        hooks->kick(of_cpu(c));
 }
 
 #define FORWARD(c) const struct engine_config *cfg = &of_cpu(c)->vm->evm.cfg
