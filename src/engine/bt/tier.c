@@ -12,7 +12,9 @@
 
 /* In microseconds of native speed. Between the two it stays as it is. */
 #define BURST_DIRECT     12
-#define BURST_CHECKED    5
+#define BURST_CHECKED    6
+/* What going there and back takes of a burst, in microseconds. */
+#define DOOR             8
 /* The checked tier's time is worth so much of native time. */
 #define CHECKED_SLOWDOWN 3
 /* A space that is refused is left alone for so many bursts. */
@@ -30,8 +32,12 @@ static struct burst *burst_of(struct bt_vcpu *b)
 
 static void account(struct bt_vcpu *b, struct burst *u, uint64_t ticks)
 {
+    uint64_t door = (uint64_t)DOOR * b->ticks_per_us;
+
     if (!u->direct)
         ticks /= CHECKED_SLOWDOWN;
+    else
+        ticks = ticks > door ? ticks - door : 0;
     ticks = MIN(ticks, 1000ull * b->ticks_per_us);
     u->mean = (uint32_t)((3 * (uint64_t)u->mean + ticks) / 4);
     if (u->mean > BURST_DIRECT * b->ticks_per_us)
@@ -65,6 +71,10 @@ bool bt_wants_direct(struct bt_vcpu *b)
         account(b, u, now - since); /* it does not even come to its end */
         b->user_since = now;
     }
+    if (b->checked_once) {
+        b->checked_once = false;
+        return false;
+    }
     if (u->direct && u->refused) {
         u->refused--;
         return false;
@@ -75,10 +85,16 @@ bool bt_wants_direct(struct bt_vcpu *b)
 bool bt_run_direct(struct bt_vcpu *b, enum run_result *res)
 {
     struct ivcpu *v = &b->iv;
+    uint64_t now;
 
     switch (direct_run(b->direct)) {
-    case DIRECT_SYSCALL:
-    case DIRECT_INTERP:
+    case DIRECT_SYSCALL: /* the checked tier has it as a site already */
+        b->checked_once = true;
+        return true;
+    case DIRECT_INTERP: /* the end of a burst: code that does this often is better off elsewhere */
+        now = host_tsc();
+        account(b, burst_of(b), now - b->user_since);
+        b->user_since = now;
         v->wait_step = true;
         return true;
     case DIRECT_FAULT:
