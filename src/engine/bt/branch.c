@@ -3,8 +3,8 @@
  * Translated stack operations and near control transfers.
  *
  * A jump within the page is chained: patched to go to its target's block. All others look their
- * target's RIP up in a table (struct jc), since what is at an address in another page depends on the
- * address space. Wherever a loop could close, cpu.req is looked at.
+ * target's RIP up in a table (struct jc), since what is at an address in another page depends on
+ * the address space. Wherever a loop could close, cpu.req is looked at.
  */
 #include "engine/bt/bt.h"
 

@@ -17,7 +17,7 @@
 #include <sys/auxv.h>
 
 /* A block is translated when it has been run so often by interp. */
-#define HOT 4
+#define HOT 0
 
 static uint32_t bt_key(const struct cpu *c)
 {
@@ -147,7 +147,7 @@ static bool site_ops(struct bt_vcpu *b, struct site *s)
     s->ops = calloc(2, sizeof(*s->ops));
     if (!s->ops)
         return false;
-    (void)decode_insn(v, s->tb->key, code, s->len, s->off, &s->ops[0]);
+    (void)decode_insn(v, s->tb->key, code, (unsigned)PAGE_BYTES - s->off, s->off, &s->ops[0]);
     if (op_is_branch(&s->ops[0]))
         s->ops[0].aux2 = 0;
     s->ops[1] = (struct op){ .fn = op_end, .off = (uint16_t)(s->off + s->len) };
@@ -155,8 +155,8 @@ static bool site_ops(struct bt_vcpu *b, struct site *s)
 }
 
 /*
- * interp runs the site's instruction. Returns where to go on in the block; NULL: leave it, cpu.rip is
- * true and *res set if run() has to return (*stop).
+ * interp runs the site's instruction. Returns where to go on in the block; NULL: leave it, cpu.rip
+ * is true and *res set if run() has to return (*stop).
  */
 static const uint8_t *run_site(struct bt_vcpu *b, struct site *s, bool *stop, enum run_result *res)
 {
@@ -164,20 +164,18 @@ static const uint8_t *run_site(struct bt_vcpu *b, struct site *s, bool *stop, en
     struct cpu *c = &v->vc.cpu;
     struct tb *tb = s->tb;
 
-    b->nr_interp++;
+    v->vc.nr_exits[EXIT_HANDOVER]++;
     flags_in(b);
     c->rip = page_base(b) + s->off;
     if (!site_ops(b, s) || s->ops[0].fn == op_native_full) {
         v->wait_step = true;
         return NULL;
     }
-    v->stepping = true;
     v->again = false;
     v->cur = NULL;
     v->leave = LEAVE_NEXT;
     v->vc.nr_insns++;
     run_ops(v, s->ops);
-    v->stepping = false;
     if (unlikely(v->graveyard))
         block_bury(v);
     if (v->leave == LEAVE_NEXT) {
@@ -204,7 +202,7 @@ static const uint8_t *run_slow(struct bt_vcpu *b, struct site *s, bool *stop, en
 {
     struct ivcpu *v = &b->iv;
 
-    b->nr_slow++;
+    v->vc.nr_exits[EXIT_MISS]++;
     if (s->acc_bytes && tlb_fill(v, b->ea, s->acc_bytes, s->acc_write))
         return resume_at(b, s->tb, s->pc);
     return run_site(b, s, stop, res);
@@ -240,24 +238,25 @@ static const uint8_t *came_back(struct bt_vcpu *b, bool *stop, enum run_result *
         flags_in(b);
         if (wanted(b))
             return NULL;
-        tb = bt_find(b->vm, GPA((b->exit->tb->gpa & PAGE_MASK) + b->exit->target),
-                     b->exit->tb->key);
+        tb =
+            bt_find(b->vm, GPA((b->exit->tb->gpa & PAGE_MASK) + b->exit->target), b->exit->tb->key);
         if (!tb || b->exit->tb->dead)
             return NULL;
         if (!b->exit->to) {
             bt_link(b->vm, b->exit, tb);
-            b->nr_links++;
+            b->iv.vc.nr_exits[EXIT_CHAIN]++;
         }
         return tb->near;
     case WHY_MISS:
         flags_in(b);
-        b->nr_misses++;
+        b->iv.vc.nr_exits[EXIT_LOOKUP]++;
         if (s && !is_canonical(c, c->rip))
             undo_branch(b, s);
         return NULL;
     default: { /* WHY_TRAP */
         unsigned n = 0;
 
+        b->iv.vc.nr_exits[EXIT_TRAP]++;
         tb = bt_by_pc(b->vm, b->region.at);
         BUG_ON(!tb);
         while (n + 1u < tb->nr_insns && tb->code + tb->sites[n].next <= b->region.at)
@@ -407,7 +406,8 @@ static int bt_probe(char *why, size_t why_bytes)
         return -ENOTSUP;
     }
     if (!(getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE)) {
-        (void)snprintf(why, why_bytes, "the host's kernel does not let programs set GS.base (FSGSBASE)");
+        (void)snprintf(why, why_bytes,
+                       "the host's kernel does not let programs set GS.base (FSGSBASE)");
         return -ENOTSUP;
     }
     if (!__builtin_cpu_supports("avx")) {

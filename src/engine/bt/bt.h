@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Binary translation, inside: translation blocks, what a vCPU's translated code keeps in memory, and
- * the parts of the translator. Nobody outside this folder includes it.
+ * Binary translation, inside: translation blocks, what a vCPU's translated code keeps in memory,
+ * and the parts of the translator. Nobody outside this folder includes it.
  *
  * Translated code runs on the vCPU's thread with the guest's registers in the host's and GS.base at
  * struct bt_vcpu. Three host registers are its own: RCX, R10 and R11; the guest's RCX lives in R9,
@@ -25,9 +25,9 @@
 #define KEY_SSE  BIT(23)
 #define KEY_AVX  BIT(24)
 
-#define H_PTR   H_R10 /* effective address, then half of the host address */
-#define H_AUX   H_R11 /* TLB index, then the other half */
-#define H_TMP   H_RCX /* what JRCXZ tests */
+#define H_PTR       H_R10 /* effective address, then half of the host address */
+#define H_AUX       H_R11 /* TLB index, then the other half */
+#define H_TMP       H_RCX /* what JRCXZ tests */
 #define H_GUEST_RCX H_R9
 
 struct tb;
@@ -35,12 +35,13 @@ struct tb;
 /* One guest instruction in a block. */
 struct site {
     struct tb *tb;
-    uint32_t pc, next; /* where its host code begins, and the next instruction's: offsets in tb->code */
-    uint16_t off;      /* in the guest's page */
+    uint32_t pc,
+        next;     /* where its host code begins, and the next instruction's: offsets in tb->code */
+    uint16_t off; /* in the guest's page */
     uint8_t len;
     uint8_t acc_write;  /* its memory access is a write */
     uint16_t acc_bytes; /* 0: makes none that may be filled and tried again */
-    bool ends;        /* never go on with the next instruction */
+    bool ends;          /* never go on with the next instruction */
     int32_t rsp_undo; /* a near branch has moved RSP so far when its target proves not canonical */
     struct op *ops;   /* decoded by interp: it and an end; NULL until needed */
 };
@@ -48,11 +49,11 @@ struct site {
 /* A way out of a block to a place in the same page. */
 struct tb_exit {
     struct tb *tb;
-    uint32_t target;     /* offset in the page */
-    uint8_t *rel32;      /* of the jump, where it is written */
-    uint8_t *check;      /* of the one taken when cpu.req is set, or NULL */
-    const uint8_t *stub; /* where it goes while not chained */
-    struct tb *to;       /* chained to */
+    uint32_t target;         /* offset in the page */
+    uint8_t *rel32;          /* of the jump, where it is written */
+    uint8_t *check;          /* of the one taken when cpu.req is set, or NULL */
+    const uint8_t *stub;     /* where it goes while not chained */
+    struct tb *to;           /* chained to */
     struct tb_exit *next_in; /* others chained to the same block */
 };
 
@@ -60,10 +61,10 @@ struct tb {
     uint64_t gpa;
     uint32_t key;
     uint16_t bytes, nr_insns, nr_exits;
-    bool dead;     /* dropped; it may still be the one that runs */
-    bool vectors;  /* uses x87 or vector registers */
+    bool dead;    /* dropped; it may still be the one that runs */
+    bool vectors; /* uses x87 or vector registers */
     const uint8_t *code, *end;
-    const uint8_t *far; /* entry with R10 = RIP */
+    const uint8_t *far;  /* entry with R10 = RIP */
     const uint8_t *near; /* entry within the page */
     struct tb *hash_next, *page_next;
     struct tb_exit *in; /* exits of other blocks chained to this one */
@@ -90,8 +91,8 @@ struct jc_entry {
 struct jc {
     struct jc_entry e[JC_ENTRIES];
     unsigned nr_used;
-    uint32_t used[JC_USED];       /* index, JC_GLOBAL */
-    uint8_t pages[4096]; /* which pages the used entries are in: a filter */
+    uint32_t used[JC_USED]; /* index, JC_GLOBAL */
+    uint8_t pages[4096];    /* which pages the used entries are in: a filter */
 };
 #define JC_GLOBAL BIT(31)
 enum jc_class { JC_USER, JC_KERNEL, JC_KERNEL_AC, NR_JCS };
@@ -113,7 +114,7 @@ enum bt_why {
 #define COLD_COUNTERS 16384
 
 struct bt_vcpu {
-    struct ivcpu iv; /* first: interp runs what is refused */
+    struct ivcpu iv;                /* first: interp runs what is refused */
     uint64_t mask_index, mask_page; /* for PEXT: a TLB index, a page number */
     uint64_t ea, tmp;
     const struct site *site;
@@ -130,7 +131,6 @@ struct bt_vcpu {
     struct host_trap_stack stack;
     struct bt_vm *vm;
     struct tb *making; /* room for bt_translate() */
-    uint64_t nr_links, nr_misses, nr_interp, nr_slow;
     uint8_t cold[COLD_COUNTERS];
     struct jc jc[NR_JCS];
 };
@@ -147,7 +147,6 @@ struct bt_vm {
     struct tb_page *pages[TB_PAGES];
     struct tb **by_pc; /* in the order of their code */
     unsigned nr_by_pc, max_by_pc;
-    uint64_t nr_translations, nr_flushes;
 };
 
 /* Offsets for the GS segment. */
@@ -167,7 +166,7 @@ struct tb *bt_translate(struct bt_vcpu *b, gpa_t at, uint32_t key, const uint8_t
 struct trans {
     struct bt_vcpu *b;
     struct emit *e;
-    struct tb *tb;       /* being made, with room for TB_MAX_INSNS sites */
+    struct tb *tb; /* being made, with room for TB_MAX_INSNS sites */
     struct insn in;
     uint32_t key;
     unsigned nr;    /* instructions so far */
@@ -190,8 +189,8 @@ unsigned bt_gpr(ZydisRegister r); /* of any width, not AH..BH */
 void bt_emit_ea(struct trans *t, const ZydisDecodedOperandMem *m);
 /* Into dst, for LEA; 32 bits when a32. Does not add a segment base. */
 void bt_emit_offset(struct trans *t, const ZydisDecodedOperandMem *m, enum hreg dst, bool a32);
-/* H_PTR holds a linear address; afterwards H_PTR + H_AUX is its host address, H_TMP is free. Goes to
- * the current site's slow stub on a miss. */
+/* H_PTR holds a linear address; afterwards H_PTR + H_AUX is its host address, H_TMP is free. Goes
+ * to the current site's slow stub on a miss. */
 void bt_emit_lookup(struct trans *t, unsigned bytes, bool write);
 #define HMEM_GUEST ((struct hmem){ .base = H_PTR, .index = H_AUX })
 /* A guest register into a host register and back. */

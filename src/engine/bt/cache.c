@@ -221,7 +221,7 @@ void bt_flush_cache(struct bt_vcpu *b)
     vm->code.p = vm->start;
     vm->code.full = false;
     bt_jc_flush(b, FLUSH_ALL, 0);
-    vm->nr_flushes++;
+    b->iv.vc.nr_exits[EXIT_CACHE_FLUSH]++;
 }
 
 /* ---- branch targets ---- */

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Instructions that run as they are: the guest's own bytes with the registers renamed and the memory
- * operand replaced by the host address. SDM 2, "Instruction Format", for what is taken apart here.
+ * Instructions that run as they are: the guest's own bytes with the registers renamed and the
+ * memory operand replaced by the host address. SDM 2, "Instruction Format", for what is taken apart
+ * here.
  */
 #include "engine/bt/bt.h"
 
@@ -22,7 +23,7 @@ struct parts {
     uint8_t vex_map, vex_vvvv, vex_last; /* vvvv as a number; W, L, pp as in the third byte */
     uint8_t opcode[4], nr_opcode;
     bool modrm;
-    uint8_t mod, reg, rm; /* with the prefix's bits */
+    uint8_t mod, reg, rm;     /* with the prefix's bits */
     uint8_t tail[8], nr_tail; /* immediates */
     bool has_high8, implicit_cl;
     struct staged st[3];

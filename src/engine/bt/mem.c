@@ -140,10 +140,10 @@ void bt_emit_lookup(struct trans *t, unsigned bytes, bool write)
     s->acc_bytes = (uint16_t)bytes;
     s->acc_write = write;
     emit_index(t);
-    emit_load(t->e, H_TMP,
-              HMEM_GS_INDEX(H_AUX, 3,
-                            tlb + (write ? offsetof(struct tlb, ntag_w)
-                                         : offsetof(struct tlb, ntag_r))));
+    emit_load(
+        t->e, H_TMP,
+        HMEM_GS_INDEX(H_AUX, 3,
+                      tlb + (write ? offsetof(struct tlb, ntag_w) : offsetof(struct tlb, ntag_r))));
     emit_lea(t->e, H_TMP,
              (struct hmem){ .base = H_TMP, .index = H_PTR, .disp = (int32_t)bytes - 1 });
     if (!t->b->vm->slow_pext) {

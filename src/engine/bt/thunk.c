@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The door between C and translated code, written at the start of the code cache. Entering saves
- * what the host's ABI wants kept and loads the guest's registers; leaving stores them and returns to
- * C. The guest's vector registers stay in the processor until C code runs that may use them.
+ * what the host's ABI wants kept and loads the guest's registers; leaving stores them and returns
+ * to C. The guest's vector registers stay in the processor until C code runs that may use them.
  */
 #include "engine/bt/bt.h"
 
@@ -72,9 +72,9 @@ static void emit_enter(struct emit *e)
 
 static void emit_leave(struct emit *e)
 {
-    static const uint8_t flags[] = { 0x9f,                /* LAHF */
-                                     0x0f, 0x90, 0xc0,    /* SETO AL */
-                                     0x0f, 0xb7, 0xc0 };  /* MOVZX EAX, AX */
+    static const uint8_t flags[] = { 0x9f,               /* LAHF */
+                                     0x0f, 0x90, 0xc0,   /* SETO AL */
+                                     0x0f, 0xb7, 0xc0 }; /* MOVZX EAX, AX */
     uint8_t *skip;
 
     for (unsigned r = 0; r < NR_GPRS; r++)

@@ -190,7 +190,7 @@ struct tb *bt_translate(struct bt_vcpu *b, gpa_t at, uint32_t key, const uint8_t
         emit_exit_stubs(&t);
         tb->end = emit_pc(t.e);
         if (!t.e->full && bt_insert(b->vm, tb)) {
-            b->vm->nr_translations++;
+            b->iv.vc.nr_exits[EXIT_TRANSLATE]++;
             return tb;
         }
         free(tb);
