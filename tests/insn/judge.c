@@ -79,6 +79,21 @@ static void blank(struct outcome *o, uint64_t at, uint8_t mask)
         o->data[at - DATA_AT] &= (uint8_t)~mask;
 }
 
+/* LSL of the segment whose limit is the host CPU's number. */
+static void blank_cpu_node(const struct insn_case *k, struct outcome *o)
+{
+    uint64_t sel = 0;
+
+    if (k->insn.mnemonic != ZYDIS_MNEMONIC_LSL)
+        return;
+    if (!k->has_mem)
+        sel = k->in.gpr[ZydisRegisterGetId(k->ops[1].reg.value)];
+    else if (k->mem_at >= DATA_AT && k->mem_at < DATA_AT + AREA_BYTES)
+        sel = k->data[k->mem_at - DATA_AT]; /* its high byte matters little */
+    if ((sel & 0xfcu) == (SEL_CPU_NODE & 0xfcu))
+        o->regs.gpr[ZydisRegisterGetId(k->ops[0].reg.value)] = 0;
+}
+
 /* What stands in memory and is not the instruction's doing. */
 static void blank_memory(const struct insn_case *k, struct outcome *o)
 {
@@ -226,6 +241,8 @@ const char *judge(const struct insn_case *k, struct outcome *host, struct outcom
         return NULL; /* nothing selected: AMD still checks the address */
     blank_memory(k, host);
     blank_memory(k, us);
+    blank_cpu_node(k, host);
+    blank_cpu_node(k, us);
     what = judge_exception(k, host, us, buf, n);
     if (!what)
         what = judge_regs(k, host, us, buf, n);

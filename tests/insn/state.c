@@ -314,12 +314,16 @@ static uint64_t random_flags(struct rng *r)
 }
 
 /*
- * A far call from a 16-bit stack to 64-bit code would push where the undefined upper half of RSP
- * says, and Linux takes that fault for an erratum of old processors and tries again for ever.
+ * A far call to 64-bit code pushes by the whole of RSP, which is undefined above a 16-bit stack and
+ * wraps around otherwise; and Linux takes such a fault in compatibility mode for an erratum of old
+ * processors and tries again for ever.
  */
 static void spare_the_kernel(struct insn_case *k, uint16_t *sel)
 {
-    if (k->insn.mnemonic != ZYDIS_MNEMONIC_CALL || !(k->in.sel[SEG_SS] & 4))
+    if (k->insn.mnemonic != ZYDIS_MNEMONIC_CALL || k->mode == CODE64)
+        return;
+    k->in.gpr[RSP] |= 64;
+    if (!(k->in.sel[SEG_SS] & 4))
         return;
     if (k->has_mem)
         k->in.sel[SEG_SS] = SEL_USER_DS;
