@@ -17,7 +17,7 @@
 #include <sys/auxv.h>
 
 /* A block is translated when it has been run so often by interp. */
-#define HOT 4
+#define HOT 0
 
 static uint32_t bt_key(const struct cpu *c)
 {
@@ -147,7 +147,7 @@ static bool site_ops(struct bt_vcpu *b, struct site *s)
     s->ops = calloc(2, sizeof(*s->ops));
     if (!s->ops)
         return false;
-    (void)decode_insn(v, s->tb->key, code, s->len, s->off, &s->ops[0]);
+    (void)decode_insn(v, s->tb->key, code, (unsigned)PAGE_BYTES - s->off, s->off, &s->ops[0]);
     if (op_is_branch(&s->ops[0]))
         s->ops[0].aux2 = 0;
     s->ops[1] = (struct op){ .fn = op_end, .off = (uint16_t)(s->off + s->len) };
