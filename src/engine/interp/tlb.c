@@ -40,10 +40,11 @@ static enum tlb_view view_of(const struct cpu *c, unsigned acc)
     return c->rflags & RFLAGS_AC ? VIEW_KERNEL_AC : VIEW_KERNEL;
 }
 
-/* No address with this index has this page. */
+/* No address with this index has this page, nor the page before it: an access that crosses into it
+ * would hit. */
 static uint64_t no_ntag(unsigned i)
 {
-    return -((uint64_t)(i ^ 1) << PAGE_SHIFT);
+    return -((uint64_t)(i ^ 2) << PAGE_SHIFT);
 }
 
 static void entry_clear(struct tlb *t, unsigned i)
