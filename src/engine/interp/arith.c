@@ -251,7 +251,7 @@ static const struct op *arpl(struct ivcpu *v, const struct op *op)
 
     if (!(CPU(v)->mode & MODE_PE) || (CPU(v)->mode & MODE_VM86))
         return leave_raise(v, op, VEC_UD);
-    if (!get_dst(v, op, ACC_WRITE, &d))
+    if (!get_dst(v, op, ACC_READ, &d))
         return leave_here(v, op);
     if ((d & 3) < s) {
         if (!put_dst(v, op, (d & ~3ull) | s))

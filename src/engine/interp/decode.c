@@ -602,6 +602,9 @@ static bool emit_far_ptr(struct decoding *d)
 {
     d->op->aux = (uint8_t)d->rule->arg;
     d->op->bytes = (uint8_t)opsize_bytes(d);
+    /* m16:64 is Intel's; AMD ignores REX.W here. */
+    if (d->op->bytes == 8 && d->v->vm->evm.cfg.model->vendor == VENDOR_AMD)
+        d->op->bytes = 4;
     d->op->fn = op_load_far_ptr;
     d->op->fl |= FL_END;
     return true;

@@ -375,12 +375,13 @@ HANDLER(invd)
     NEXT(v, op);
 }
 
-/* CLFLUSH, CLFLUSHOPT, CLWB: a load's checks, no effect. */
+/* CLFLUSH, CLFLUSHOPT, CLWB: a byte load's checks, but they may look into execute-only segments
+ * (SDM 2, CLFLUSH); no effect. */
 HANDLER(clflush)
 {
     uint64_t lin, x;
 
-    if (!get_linear(v, op, 1, ACC_READ, &lin) || !load_n(v, op, lin, 1, &x))
+    if (!get_linear(v, op, 1, ACC_EXEC, &lin) || !load_n(v, op, lin, 1, &x))
         return leave_here(v, op);
     NEXT(v, op);
 }
@@ -389,11 +390,11 @@ HANDLER(clflush)
 HANDLER(clzero)
 {
     unsigned n = op->prefix & OP_A16 ? 2 : op->prefix & OP_A32 ? 4 : 8;
-    uint64_t off = low_bytes(CPU(v)->gpr[RAX], n) & ~63ull, lin;
+    uint64_t lin;
 
-    if (!addr_of(v, op, off, 64, ACC_WRITE))
+    if (!addr_of(v, op, low_bytes(CPU(v)->gpr[RAX], n), 1, ACC_WRITE))
         return leave_here(v, op);
-    lin = v->lin;
+    lin = v->lin & ~63ull; /* the line, whatever the segment's base */
     for (unsigned i = 0; i < 64; i += 8)
         if (!store_slow(v, op, lin + i, 8, 0))
             return leave_here(v, op);
@@ -590,11 +591,13 @@ HANDLER(mov_from_seg)
 /* LDS, LES, LFS, LGS, LSS */
 HANDLER(load_far_ptr)
 {
-    uint64_t lin, off, sel;
+    uint64_t off, sel;
     enum step st;
 
-    if (!get_linear(v, op, op->bytes + 2, ACC_READ, &lin) || !load_n(v, op, lin, op->bytes, &off) ||
-        !load_n(v, op, lin + op->bytes, 2, &sel))
+    /* Two accesses: the segment's limit is looked at for each. */
+    if (!get_linear(v, op, op->bytes, ACC_READ, &off) || !load_n(v, op, off, op->bytes, &off) ||
+        !addr_in(v, op, op->seg, effective(v, op) + op->bytes, 2, ACC_READ) ||
+        !load_n(v, op, v->lin, 2, &sel))
         return leave_here(v, op);
     sync_rip(v, op);
     st = cpu_load_seg(CPU(v), op->aux, (uint16_t)sel);

@@ -486,8 +486,8 @@ bool addr_in(struct ivcpu *v, const struct op *op, enum seg_id seg, uint64_t off
         v->lin = seg == SEG_FS || seg == SEG_GS ? off + c->seg[seg].base : off;
         return true;
     }
-    if (!(op->addr & ADDR_SEG)) {
-        v->lin = (uint32_t)off;
+    if (!(op->addr & ADDR_SEG) && likely(off + bytes - 1 <= UINT32_MAX)) {
+        v->lin = off;
         return true;
     }
     st = cpu_linear(c, seg, off, bytes, acc, &lin);
@@ -572,8 +572,8 @@ static ALWAYS_INLINE void *core_hit(struct cpu *c, gva_t at, unsigned bytes, uns
 {
     const struct tlb *t = &of_cpu(c)->views[view_of(c, acc)];
 
-    return bytes <= PAGE_BYTES && (acc & ACC_WRITE ? TLB_HIT(t, w, at.v, bytes)
-                                                   : TLB_HIT(t, r, at.v, bytes))
+    return bytes <= PAGE_BYTES &&
+                   (acc & ACC_WRITE ? TLB_HIT(t, w, at.v, bytes) : TLB_HIT(t, r, at.v, bytes))
                ? (void *)TLB_HVA(t, at.v)
                : NULL;
 }
