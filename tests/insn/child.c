@@ -19,8 +19,8 @@
 #include <sys/ptrace.h>
 #include <sys/rseq.h>
 #include <sys/syscall.h>
-#include <sys/uio.h>
 #include <sys/ucontext.h>
+#include <sys/uio.h>
 #include <sys/user.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -52,7 +52,8 @@ struct native_child {
 
 static void map_here(int fd, uint64_t at, uint64_t off, uint64_t bytes, int prot)
 {
-    if (mmap((void *)at, bytes, prot, MAP_SHARED | MAP_FIXED, fd, (off_t)off) == MAP_FAILED)
+    if (mmap((void *)at, bytes, prot, MAP_SHARED | MAP_FIXED | MAP_POPULATE, fd, (off_t)off) ==
+        MAP_FAILED)
         _exit(1);
 }
 
@@ -205,12 +206,14 @@ static void regs_to_user(const struct regs *g, struct user_regs_struct *r)
 
 static void regs_from_user(const struct user_regs_struct *r, struct regs *g)
 {
-    const uint64_t gpr[NR_GPRS] = { r->rax, r->rcx, r->rdx, r->rbx, r->rsp, r->rbp,
-                                    r->rsi, r->rdi, r->r8,  r->r9,  r->r10, r->r11,
-                                    r->r12, r->r13, r->r14, r->r15 };
-    const uint16_t sel[NR_SEGS] = { [SEG_ES] = (uint16_t)r->es, [SEG_CS] = (uint16_t)r->cs,
-                                    [SEG_SS] = (uint16_t)r->ss, [SEG_DS] = (uint16_t)r->ds,
-                                    [SEG_FS] = (uint16_t)r->fs, [SEG_GS] = (uint16_t)r->gs };
+    const uint64_t gpr[NR_GPRS] = {
+        r->rax, r->rcx, r->rdx, r->rbx, r->rsp, r->rbp, r->rsi, r->rdi,
+        r->r8,  r->r9,  r->r10, r->r11, r->r12, r->r13, r->r14, r->r15
+    };
+    const uint16_t sel[NR_SEGS] = {
+        [SEG_ES] = (uint16_t)r->es, [SEG_CS] = (uint16_t)r->cs, [SEG_SS] = (uint16_t)r->ss,
+        [SEG_DS] = (uint16_t)r->ds, [SEG_FS] = (uint16_t)r->fs, [SEG_GS] = (uint16_t)r->gs
+    };
 
     memcpy(g->gpr, gpr, sizeof(gpr));
     memcpy(g->sel, sel, sizeof(sel));
@@ -222,8 +225,8 @@ static int resume(struct native_child *ch, int sig, struct user_regs_struct *r)
 {
     int status;
 
-    if (ptrace(PTRACE_SINGLESTEP, ch->pid, 0, sig) < 0 ||
-        waitpid(ch->pid, &status, 0) != ch->pid || !WIFSTOPPED(status))
+    if (ptrace(PTRACE_SINGLESTEP, ch->pid, 0, sig) < 0 || waitpid(ch->pid, &status, 0) != ch->pid ||
+        !WIFSTOPPED(status))
         return -1;
     return ptrace(PTRACE_GETREGS, ch->pid, 0, r) < 0 ? -1 : 0;
 }

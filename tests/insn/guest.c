@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The same case in a guest: long mode or compatibility mode, CPL 3, the test areas at the same linear
- * addresses and the same segments, one step by the debugger's door. */
+/* The same case in a guest: long mode or compatibility mode, CPL 3, the test areas at the same
+ * linear addresses and the same segments, one step by the debugger's door. */
 #include "insn.h"
 
 #include <stdlib.h>

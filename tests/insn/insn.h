@@ -51,6 +51,7 @@ struct insn_case {
     bool two_steps;    /* loads SS: the trap comes behind the next instruction, a NOP */
     bool has_mem;      /* an explicit memory operand, at linear address ... */
     uint64_t mem_at;
+    bool mem_wraps; /* an XSAVE area there would go on at offset 0 */
     struct regs in;
     uint8_t data[AREA_BYTES];
 };

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * insn [--mode 64|32|16] [--engine NAME] [--cases N] [--seed S] [--only MNEMONIC] [--verbose]: random
- * instructions of 64-bit, 32-bit or 16-bit code against the host CPU.
+ * insn [--mode 64|32|16] [--engine NAME] [--cases N] [--seed S] [--only MNEMONIC] [--verbose]:
+ * random instructions of 64-bit, 32-bit or 16-bit code against the host CPU.
  *
  * Prints TAP: one line per mnemonic that differs, with the seed and case of what failed.
  */
@@ -94,10 +94,9 @@ static bool parse_mode(const char *s, enum code_mode *mode)
 
 static bool parse_options(struct options *o, int argc, char **argv)
 {
-    *o = (struct options){ .engine = "interp",
-                           .cases = 100000,
-                           .seed = (uint64_t)time(NULL),
-                           .only_case = UINT64_MAX };
+    *o = (struct options){
+        .engine = "interp", .cases = 100000, .seed = (uint64_t)time(NULL), .only_case = UINT64_MAX
+    };
     for (int i = 1; i < argc; i++) {
         const char *opt = argv[i];
 

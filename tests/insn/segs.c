@@ -68,8 +68,8 @@ uint64_t gdt_descriptor(unsigned idx)
 uint64_t ldt_descriptor(enum ldt_idx idx)
 {
     const struct ldt_entry *e = &ldt_entries[idx];
-    uint64_t access = 0x71u | (uint64_t)e->contents << 2 | (e->no_write ? 0 : 2u) |
-                      (e->absent ? 0 : 0x80u);
+    uint64_t access =
+        0x71u | (uint64_t)e->contents << 2 | (e->no_write ? 0 : 2u) | (e->absent ? 0 : 0x80u);
     uint64_t flags = (e->in_pages ? 8u : 0) | (e->is_32 ? 4u : 0);
 
     return (e->limit & 0xffff) | (uint64_t)(e->base & 0xffffff) << 16 | access << 40 |

@@ -88,7 +88,7 @@ static void random_fpu(struct rng *r, struct xsave_area *x)
     if (!pick(r, 16)) /* an exception is pending, or was met masked */
         x->fsw |= (uint16_t)pick(r, 64);
     if (!pick(r, 4))
-        x->fcw &= (uint16_t) ~pick(r, 64);
+        x->fcw &= (uint16_t)~pick(r, 64);
     if (x->fsw & ~x->fcw & 0x3f)
         x->fsw |= 0x8080;
     x->fop = (uint16_t)pick(r, 0x800);
@@ -217,17 +217,25 @@ static void aim(struct rng *r, struct insn_case *k, ZydisDecodedOperand *o)
     }
 }
 
-static void find_memory(struct rng *r, struct insn_case *k)
+static void note_memory(struct insn_case *k)
 {
-    ZydisDecodedOperand *o = (ZydisDecodedOperand *)memory_operand(k);
+    const ZydisDecodedOperand *o = memory_operand(k);
+    uint64_t off = o ? operand_offset(k, o) : 0;
 
     k->has_mem = o;
     if (!o)
         return;
-    if (pick(r, 8))
-        aim(r, k, o);
-    k->mem_at =
-        seg_linear(k, (enum seg_id)(o->mem.segment - ZYDIS_REGISTER_ES), operand_offset(k, o));
+    k->mem_at = seg_linear(k, (enum seg_id)(o->mem.segment - ZYDIS_REGISTER_ES), off);
+    k->mem_wraps = off > address_mask(k) - sizeof(struct xsave_area);
+}
+
+static void find_memory(struct rng *r, struct insn_case *k)
+{
+    const ZydisDecodedOperand *o = memory_operand(k);
+
+    if (o && pick(r, 8))
+        aim(r, k, &k->ops[o - k->ops]);
+    note_memory(k);
 }
 
 /* ---- what lies there ---- */
@@ -335,10 +343,8 @@ static void spare_the_kernel(struct insn_case *k, uint16_t *sel)
 static void plant_far(struct rng *r, struct insn_case *k)
 {
     static const uint16_t code[] = {
-        SEL_USER32_CS,      SEL_USER32_CS,
-        SEL_USER64_CS,      LDT_CODE16 * 8 + 7,
-        LDT_CODE32 * 8 + 7, LDT_CODE16_HIGH * 8 + 7,
-        SEL_USER_DS,        LDT_ABSENT_CODE * 8 + 7,
+        SEL_USER32_CS,      SEL_USER32_CS,           SEL_USER64_CS, LDT_CODE16 * 8 + 7,
+        LDT_CODE32 * 8 + 7, LDT_CODE16_HIGH * 8 + 7, SEL_USER_DS,   LDT_ABSENT_CODE * 8 + 7,
     };
     uint16_t sel = pick(r, 4) ? code[pick(r, ARRAY_SIZE(code))] : random_sel(r);
     uint64_t off = code_offset(r, sel), frame[5];
@@ -441,10 +447,5 @@ void make_state(struct rng *r, struct insn_case *k)
     plant_far(r, k);
     plant_fpu_image(r, k);
     plant_fpu_control(r, k);
-    if (k->has_mem) { /* a register may be the operand's address and its selector */
-        const ZydisDecodedOperand *o = memory_operand(k);
-
-        k->mem_at =
-            seg_linear(k, (enum seg_id)(o->mem.segment - ZYDIS_REGISTER_ES), operand_offset(k, o));
-    }
+    note_memory(k); /* once more: a register may be the operand's address and its selector */
 }
