@@ -25,6 +25,8 @@
 #define KEY_SSE  BIT(23)
 #define KEY_AVX  BIT(24)
 
+#define XSTATE_ALL 7u /* x87, SSE, AVX: what a guest is offered */
+
 #define H_PTR       H_R10 /* effective address, then half of the host address */
 #define H_AUX       H_R11 /* TLB index, then the other half */
 #define H_TMP       H_RCX /* what JRCXZ tests */

@@ -307,10 +307,12 @@ static uint64_t mmio_read(struct ivcpu *v, gpa_t at, unsigned bytes)
     enum exit_reason why = apic_claims(CPU(v), at) ? EXIT_APIC : EXIT_MMIO;
     uint64_t t = vcpu_exit_begin(&v->vc, why), x;
 
-    if (why == EXIT_APIC) /* registers are 32 bits wide; narrower reads see their bytes */
+    if (why == EXIT_APIC) { /* registers are 32 bits wide; narrower reads see their bytes */
         x = apic_mmio_read(CPU(v), at.v & 0xffc) >> (8 * (at.v & 3));
-    else
+    } else {
+        go_outside(v);
         x = cfg->ops->mmio_read(cfg->ctx, at, bytes);
+    }
     vcpu_exit_end(&v->vc, why, t);
     return low_bytes(x, bytes);
 }
@@ -327,6 +329,7 @@ static void mmio_write(struct ivcpu *v, gpa_t at, unsigned bytes, uint64_t val)
         if (cpu_event_ready(CPU(v)))
             __atomic_fetch_or((uint32_t *)&CPU(v)->req, REQ_IRQ, __ATOMIC_RELAXED);
     } else {
+        go_outside(v);
         cfg->ops->mmio_write(cfg->ctx, at, bytes, val);
     }
     vcpu_exit_end(&v->vc, why, t);
@@ -735,7 +738,7 @@ static void core_debug_changed(struct cpu *c)
     interp_debug_update(&v->vc);
 }
 
-static void core_kick(struct cpu *c)
+static void core_kick(struct cpu *c) /* any thread: no business of go_outside() */
 {
     host_futex_wake(&c->req);
 }
@@ -763,18 +766,21 @@ static uint64_t core_tsc_to_ns(struct cpu *c, uint64_t tsc)
 static void core_apic_timer(struct cpu *c, uint64_t deadline_ns)
 {
     FORWARD(c);
+    go_outside(of_cpu(c));
     cfg->time_ops->apic_timer(cfg->ctx, c->id, deadline_ns);
 }
 
 static void core_apic_send(struct cpu *c, const struct apic_msg *msg)
 {
     FORWARD(c);
+    go_outside(of_cpu(c));
     cfg->time_ops->apic_send(cfg->ctx, c->id, msg);
 }
 
 static void core_apic_eoi(struct cpu *c, uint8_t vector)
 {
     FORWARD(c);
+    go_outside(of_cpu(c));
     cfg->time_ops->apic_eoi(cfg->ctx, c->id, vector);
 }
 
@@ -787,12 +793,14 @@ static bool core_pic_pending(struct cpu *c)
 static uint8_t core_pic_ack(struct cpu *c)
 {
     FORWARD(c);
+    go_outside(of_cpu(c));
     return cfg->time_ops->pic_ack(cfg->ctx);
 }
 
 static void core_ferr(struct cpu *c)
 {
     FORWARD(c);
+    go_outside(of_cpu(c));
     cfg->time_ops->ferr(cfg->ctx);
 }
 
