@@ -392,11 +392,14 @@ HANDLER(clflush)
 HANDLER(clzero)
 {
     unsigned n = op->prefix & OP_A16 ? 2 : op->prefix & OP_A32 ? 4 : 8;
-    uint64_t lin;
+    uint64_t off = low_bytes(CPU(v)->gpr[RAX], n), lin;
+    bool flat = CPU(v)->mode & MODE_CS64 && op->seg < SEG_FS;
 
-    if (!addr_of(v, op, low_bytes(CPU(v)->gpr[RAX], n), 1, ACC_WRITE))
+    /* The line, whatever the segment's base; all of it has to be in the segment. */
+    off -= ((flat ? 0 : CPU(v)->seg[op->seg].base) + off) & 63;
+    if (!addr_of(v, op, off, 64, ACC_WRITE))
         return leave_here(v, op);
-    lin = v->lin & ~63ull; /* the line, whatever the segment's base */
+    lin = v->lin;
     for (unsigned i = 0; i < 64; i += 8)
         if (!store_slow(v, op, lin + i, 8, 0))
             return leave_here(v, op);
@@ -598,7 +601,7 @@ HANDLER(load_far_ptr)
 
     /* Two accesses: the segment's limit is looked at for each. */
     if (!get_linear(v, op, op->bytes, ACC_READ, &off) || !load_n(v, op, off, op->bytes, &off) ||
-        !addr_in(v, op, op->seg, effective(v, op) + op->bytes, 2, ACC_READ) ||
+        !addr_of(v, op, effective(v, op) + op->bytes, 2, ACC_READ) ||
         !load_n(v, op, v->lin, 2, &sel))
         return leave_here(v, op);
     sync_rip(v, op);
