@@ -90,9 +90,17 @@ static void ferr(void *ctx)
 {
     (void)ctx;
 }
-static const struct platform_time_ops time_platform = { tsc,         tsc,       tsc_to_ns,
-                                                        apic_timer,  apic_send, apic_eoi,
-                                                        pic_pending, pic_ack,   ferr };
+static const struct platform_time_ops time_platform = {
+    .tsc = tsc,
+    .now_ns = tsc,
+    .tsc_to_ns = tsc_to_ns,
+    .apic_timer = apic_timer,
+    .apic_send = apic_send,
+    .apic_eoi = apic_eoi,
+    .pic_pending = pic_pending,
+    .pic_ack = pic_ack,
+    .ferr = ferr,
+};
 
 static void put64(struct insn_guest *g, uint64_t pa, uint64_t x)
 {

@@ -12,6 +12,7 @@
 #ifndef ENGINE_BT_BT_H
 #define ENGINE_BT_BT_H
 
+#include "engine/bt/direct/direct.h"
 #include "engine/bt/emit.h"
 #include "engine/bt/insn.h"
 #include "host/host.h"
@@ -86,17 +87,22 @@ struct tb_page {
 /* Targets of indirect branches, by the low 16 bits of their RIP. */
 #define JC_ENTRIES 65536u
 #define JC_USED    16384u
+#define JC_PAGES   4096u
 struct jc_entry {
     uint64_t neg_rip; /* minus RIP; 0: empty (1 for RIP 0's own entry) */
     const uint8_t *far;
 };
+/* Which entries were filled since the last flush, and from which pages: low bits of the page's
+ * number in the upper half. The page counts tell quickly that there is none of a page. */
+struct jc_log {
+    unsigned nr;
+    uint32_t used[JC_USED];
+    uint16_t in_page[JC_PAGES];
+};
 struct jc {
     struct jc_entry e[JC_ENTRIES];
-    unsigned nr_used;
-    uint32_t used[JC_USED]; /* index, JC_GLOBAL */
-    uint8_t pages[4096];    /* which pages the used entries are in: a filter */
+    struct jc_log local, global;
 };
-#define JC_GLOBAL BIT(31)
 enum jc_class { JC_USER, JC_KERNEL, JC_KERNEL_AC, NR_JCS };
 
 /* Why translated code came back. */
@@ -110,8 +116,17 @@ enum bt_why {
     NR_WHYS
 };
 
-#define TB_BUCKETS    16384
-#define TB_PAGES      4096
+/* How long a guest process runs between two visits to its kernel. */
+#define NR_BURSTS 64
+struct burst {
+    uint64_t root;   /* of its page tables */
+    uint32_t mean;   /* TSC ticks at native speed, roughly */
+    bool direct;     /* runs in the direct tier */
+    uint8_t refused; /* times to go until that is tried again */
+};
+
+#define TB_BUCKETS    65536
+#define TB_PAGES      16384
 #define CODE_CACHE    MIB(64)
 #define COLD_COUNTERS 16384
 
@@ -132,6 +147,10 @@ struct bt_vcpu {
     struct host_trap_region region;
     struct host_trap_stack stack;
     struct bt_vm *vm;
+    struct direct *direct; /* NULL: not to be had here */
+    struct burst bursts[NR_BURSTS];
+    uint64_t user_since; /* TSC when the guest's user code was entered; 0: it was not */
+    uint32_t ticks_per_us;
     struct tb *making; /* room for bt_translate() */
     uint8_t cold[COLD_COUNTERS];
     struct jc jc[NR_JCS];
@@ -211,6 +230,12 @@ void bt_emit_pop(struct trans *t);
 void bt_emit_branch(struct trans *t); /* INSN_JMP .. INSN_RET */
 /* Leaves the block for the place at off, relative to the page. */
 void bt_emit_goto(struct trans *t, int64_t off, bool check);
+
+/* ---- tier.c: which user code runs in the direct tier ---- */
+/* At each turn of the run loop: keeps the books. True: user code should run there now. */
+bool bt_wants_direct(struct bt_vcpu *b);
+/* Runs it there. False: run() returns *res. */
+bool bt_run_direct(struct bt_vcpu *b, enum run_result *res);
 
 /* ---- cache.c ---- */
 struct tb *bt_find(struct bt_vm *vm, gpa_t at, uint32_t key);

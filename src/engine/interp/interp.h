@@ -100,7 +100,7 @@ struct code_page {
  * below 4096 exactly when the access lies in the entry's page (the page before it has another
  * index).
  */
-#define TLB_INDEX_BITS 12
+#define TLB_INDEX_BITS 16
 #define TLB_ENTRIES    (1u << TLB_INDEX_BITS)
 /* What the fast paths do not need of an entry. */
 struct tlb_note {
@@ -157,6 +157,12 @@ struct ivcpu_hooks {
     void (*drop_all)(struct ivcpu *v);
     /* Is there code made of this page? */
     bool (*has_code)(struct ivcpu *v, uint64_t page);
+    /* A flush as the guest asked for it, before it is done. */
+    void (*tlb_flush)(struct ivcpu *v, const struct tlb_flush *what);
+    /* This page is noted as holding code from now on. */
+    void (*noted)(struct ivcpu *v, gpa_t at);
+    /* As cpu_ops.kick: any thread. */
+    void (*kick)(struct ivcpu *v);
     /* Code follows that may use the vector registers: anything but the core's and this folder's. */
     void (*outside)(struct ivcpu *v);
 };
@@ -242,7 +248,7 @@ uint8_t *bulk_ptr(struct ivcpu *v, uint64_t lin, bool write);
 /* Makes the access hit, with A and D set, if it is one to RAM that interp would let go fast. Raises
  * nothing. */
 bool tlb_fill(struct ivcpu *v, uint64_t lin, unsigned bytes, bool write);
-void tlb_init(struct ivcpu *v);
+void tlb_init(struct ivcpu *v); /* v is all zero */
 void tlb_flush_all(struct ivcpu *v);
 /* A page got code: stores to it must be seen from now on. */
 void tlb_protect_page(struct ivcpu *v, uint64_t page);
@@ -265,6 +271,7 @@ bool interp_must_step(const struct ivcpu *v);
 bool interp_run_block(struct ivcpu *v, enum run_result *res);
 int interp_vm_init(struct interp_vm *vm, const struct engine_config *cfg);
 void interp_vm_fini(struct interp_vm *vm);
+/* v is all zero, and large: fresh pages of the host, that are only touched where needed. */
 void interp_vcpu_init(struct interp_vm *vm, struct ivcpu *v, uint32_t id);
 void interp_vcpu_fini(struct ivcpu *v);
 void interp_state_changed(struct vcpu *vc);
