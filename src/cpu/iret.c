@@ -125,7 +125,7 @@ static uint64_t protected_mask(const struct cpu *c, unsigned op_bytes)
 static enum step read_outer_stack(struct cpu *c, const struct frame *f, unsigned op_bytes,
                                   struct target *t, struct stack *out)
 {
-    uint64_t ss;
+    uint64_t ss = 0;
     enum step st = stack_peek(c, &f->st, 0, op_bytes, &out->sp);
 
     if (st == STEP_NEXT)
