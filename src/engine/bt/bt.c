@@ -18,8 +18,8 @@
 
 #include "lib/log.h"
 
-/* A block is translated when it has been run so often by interp. */
-#define HOT 2
+/* A block that runs once or twice is not worth a translation. */
+const struct bt_config bt_default_config = { .hot = 2, .limit = UINT64_MAX };
 
 static uint32_t bt_key(const struct cpu *c)
 {
@@ -86,7 +86,7 @@ static bool is_hot(struct bt_vcpu *b, gpa_t at)
 {
     uint8_t *n = &b->cold[(at.v * 0x9e3779b97f4a7c15ull) >> 50];
 
-    if (*n >= HOT)
+    if (*n >= b->cfg->hot)
         return true;
     ++*n;
     return false;
@@ -99,7 +99,7 @@ static struct tb *get_block(struct bt_vcpu *b, gpa_t at, uint32_t key, const uin
 
     if (tb)
         return tb;
-    if (!is_hot(b, at))
+    if (!is_hot(b, at) || bt_limit_reached(b))
         return NULL;
     vectors_out(b);
     note_code(&b->iv, at);
@@ -108,6 +108,10 @@ static struct tb *get_block(struct bt_vcpu *b, gpa_t at, uint32_t key, const uin
         bt_flush_cache(b);
         tb = bt_translate(b, at, key, code);
     }
+    if (tb && bt_limit_reached(b))
+        log_info("bt: the last of %llu blocks is at guest-physical %#llx, RIP %#llx, key %#x",
+                 (unsigned long long)b->cfg->limit, (unsigned long long)at.v,
+                 (unsigned long long)b->iv.vc.cpu.rip, key);
     return tb;
 }
 
@@ -509,6 +513,16 @@ static int bt_probe(char *why, size_t why_bytes)
     return 0;
 }
 
+static void bt_describe(char *line, size_t bytes)
+{
+    char why[128];
+
+    if (direct_probe(why, sizeof(why)) == 0)
+        (void)snprintf(line, bytes, "direct tier: yes (hot user code in a process of its own)");
+    else
+        (void)snprintf(line, bytes, "direct tier: no (%s)", why);
+}
+
 static int bt_vm_create(const struct engine_config *cfg, struct engine_vm **out)
 {
     struct bt_vm *vm = calloc(1, sizeof(*vm));
@@ -561,6 +575,7 @@ static int bt_vcpu_create(struct engine_vm *evm, uint32_t id, struct vcpu **out)
         return -ENOMEM;
     }
     b->vm = vm;
+    b->cfg = evm->cfg.bt ? evm->cfg.bt : &bt_default_config;
     b->mask_index = (uint64_t)(TLB_ENTRIES - 1) << PAGE_SHIFT;
     b->mask_page = PAGE_MASK;
     b->mxcsr = 0x1f80;
@@ -573,8 +588,8 @@ static int bt_vcpu_create(struct engine_vm *evm, uint32_t id, struct vcpu **out)
     interp_vcpu_init(&vm->ivm, &b->iv, id);
     b->ticks_per_us = (uint32_t)(1000 * (1ull << 30) /
                                  evm->cfg.time_ops->tsc_to_ns(evm->cfg.ctx, 1ull << 30));
-    if (b->ticks_per_us && direct_probe(why, sizeof(why)) == 0 &&
-        direct_create(&b->iv, &b->direct) < 0)
+    if (b->ticks_per_us && b->cfg->tiers != BT_TIERS_CHECKED &&
+        direct_probe(why, sizeof(why)) == 0 && direct_create(&b->iv, &b->direct) < 0)
         b->direct = NULL;
     b->iv.hooks = &hooks;
     *out = &b->iv.vc;
@@ -607,6 +622,7 @@ const struct engine_ops bt_engine = {
     .name = "bt",
     .about = "binary translation: near native speed without hardware virtualization",
     .probe = bt_probe,
+    .describe = bt_describe,
     .vm_create = bt_vm_create,
     .vm_destroy = bt_vm_destroy,
     .vcpu_create = bt_vcpu_create,

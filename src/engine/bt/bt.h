@@ -150,6 +150,7 @@ struct bt_vcpu {
     struct host_trap_region region;
     struct host_trap_stack stack;
     struct bt_vm *vm;
+    const struct bt_config *cfg;
     struct direct *direct; /* NULL: not to be had here */
     struct burst bursts[NR_BURSTS];
     uint64_t user_since; /* TSC when the guest's user code was entered; 0: it was not */
@@ -244,6 +245,8 @@ bool bt_run_direct(struct bt_vcpu *b, enum run_result *res);
 
 /* Brings its counters into vcpu.nr_exits. */
 void bt_count_direct(struct bt_vcpu *b);
+/* Both tiers together have made as many blocks as bt_config.limit allows. */
+bool bt_limit_reached(const struct bt_vcpu *b);
 
 /* ---- cache.c ---- */
 struct tb *bt_find(struct bt_vm *vm, gpa_t at, uint32_t key);
