@@ -79,7 +79,7 @@ struct vcpu {
     struct engine_vm *evm; /* the engine's per-VM part */
     uint64_t nr_exits[NR_EXITS];
     uint64_t exit_ns[NR_EXITS]; /* total time by reason */
-    uint64_t nr_insns;          /* guest instructions retired */
+    uint64_t nr_insns;          /* guest instructions retired; bt: only those that interp ran */
     struct dbg dbg;
     gva_t dbg_hit;        /* RUN_DEBUG: address that hit; for a step the new RIP */
     unsigned dbg_hit_acc; /* ACC_* of what hit; ACC_EXEC for steps too */

@@ -108,6 +108,8 @@ static struct tb *get_block(struct bt_vcpu *b, gpa_t at, uint32_t key, const uin
         bt_flush_cache(b);
         tb = bt_translate(b, at, key, code);
     }
+    if (tb)
+        perf_map_add(b->vm, tb);
     if (tb && bt_limit_reached(b))
         log_info("bt: the last of %llu blocks is at guest-physical %#llx, RIP %#llx, key %#x",
                  (unsigned long long)b->cfg->limit, (unsigned long long)at.v,
@@ -547,6 +549,8 @@ static int bt_vm_create(const struct engine_config *cfg, struct engine_vm **out)
                               .end = vm->hc.rw + vm->hc.bytes,
                               .delta = vm->hc.rx - vm->hc.rw };
     BUG_ON(!bt_make_thunks(vm));
+    if (cfg->bt && cfg->bt->perf_map)
+        perf_map_open(vm);
     *out = &vm->ivm.evm;
     return 0;
 }
@@ -556,6 +560,7 @@ static void bt_vm_destroy(struct engine_vm *evm)
     struct bt_vm *vm = container_of(evm, struct bt_vm, ivm.evm);
 
     interp_vm_fini(&vm->ivm);
+    perf_map_close(vm);
     host_code_destroy(&vm->hc);
     free(vm->by_pc);
     free(vm);

@@ -12,6 +12,8 @@
 #ifndef ENGINE_BT_BT_H
 #define ENGINE_BT_BT_H
 
+#include <stdio.h>
+
 #include "engine/bt/direct/direct.h"
 #include "engine/bt/emit.h"
 #include "engine/bt/insn.h"
@@ -174,6 +176,7 @@ struct bt_vm {
     struct tb_page *pages[TB_PAGES];
     struct tb **by_pc; /* in the order of their code */
     unsigned nr_by_pc, max_by_pc;
+    FILE *perf_map; /* NULL: none */
 };
 
 /* Offsets for the GS segment. */
@@ -247,6 +250,12 @@ bool bt_run_direct(struct bt_vcpu *b, enum run_result *res);
 void bt_count_direct(struct bt_vcpu *b);
 /* Both tiers together have made as many blocks as bt_config.limit allows. */
 bool bt_limit_reached(const struct bt_vcpu *b);
+
+/* ---- perfmap.c ---- */
+/* After the thunks are made; goes on without after a message. */
+void perf_map_open(struct bt_vm *vm);
+void perf_map_add(struct bt_vm *vm, const struct tb *tb);
+void perf_map_close(struct bt_vm *vm);
 
 /* ---- cache.c ---- */
 struct tb *bt_find(struct bt_vm *vm, gpa_t at, uint32_t key);
