@@ -167,7 +167,7 @@ int child_run(struct native_child *ch, const struct insn_case *k, struct outcome
     siginfo_t si;
     int status;
 
-    memcpy(ch->code + k->code_off, k->code, k->len);
+    memcpy(ch->code + k->code_off, k->code, case_bytes(k));
     memcpy(ch->data, k->data, AREA_BYTES);
     for (unsigned i = 0; i < NR_GPRS; i++)
         *const_slot(&r, i) = k->in.gpr[i];

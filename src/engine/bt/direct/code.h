@@ -88,6 +88,7 @@ struct code {
     bool tsc;       /* so is RDTSC, unless the guest may read the TSC and it is the host's but for
                        an offset */
     bool host_bmi2; /* RORX */
+    bool no_abs32;  /* RIP-relative operands always by a scratch register (tests) */
     uint32_t used;
     uint64_t generation; /* counts dcode_reset() */
     struct dblock *blocks;

@@ -200,7 +200,7 @@ static void xl_copy(struct xl *x)
     }
     abs = rip_operand(x);
     point_here(x);
-    if (abs < BIT64(31) && in->len < 15) {
+    if (abs < BIT64(31) && in->len < 15 && !x->k->no_abs32) {
         emit_rebased(x, H_NONE, abs);
         return;
     }
@@ -483,6 +483,13 @@ static bool unit_ready(const struct code *k, const struct insn *in)
     return k->avx || !(in->z.attributes & ZYDIS_ATTRIB_HAS_VEX) || in->unit != UNIT_AVX;
 }
 
+/* An operand-size prefix makes a near branch 16 bits wide on AMD's processors. */
+static bool is_odd_branch(const struct insn *in)
+{
+    return in->z.meta.branch_type != ZYDIS_BRANCH_TYPE_NONE &&
+           (in->z.attributes & ZYDIS_ATTRIB_HAS_OPERANDSIZE);
+}
+
 /* True: the block goes on behind it. */
 static bool xl_insn(struct xl *x)
 {
@@ -490,6 +497,8 @@ static bool xl_insn(struct xl *x)
     /* The target is relative to the page of the instruction's start. */
     uint64_t target = (x->rip & PAGE_MASK) + (uint64_t)in->target;
 
+    if (is_odd_branch(in))
+        return emit_interp(x, x->rip), false;
     if (in->cls == INSN_INTERP) {
         if (in->op.fn != op_ud && may_copy(in) && unit_ready(x->k, in) &&
             !(is_rip_relative(in) && in->z.address_width == 32))
