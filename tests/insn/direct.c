@@ -79,5 +79,8 @@ enum direct_result direct_one(struct direct *d, bool by_scratch)
         if (r.loaded && r.c->rip != start) /* an indirect branch, or an exit not yet linked */
             return DIRECT_KICKED;
     }
-    return r.result;
+    if (r.c->rip == start)
+        return r.result;
+    r.c->exc.valid = false; /* the branch was taken; what is at its target is another case */
+    return DIRECT_KICKED;
 }

@@ -12,5 +12,9 @@ $(O)/tests/insn-quick: $(O)/insn
 $(O)/tests/insn-long: $(O)/insn
 	@mkdir -p $(@D)
 	$(Q)printf '#!/bin/sh\nexec $(O)/insn --cases 4000000 "$$@"\n' >$@; chmod +x $@
-UNIT_TESTS += $(O)/tests/insn-quick
+# The same in bt's direct tier, with RIP-relative operands in both of its ways.
+$(O)/tests/insn-direct $(O)/tests/insn-direct-scratch: $(O)/tests/insn-%: $(O)/insn
+	@mkdir -p $(@D)
+	$(Q)printf '#!/bin/sh\nexec $(O)/insn --$* --cases 100000 --seed 1 "$$@"\n' >$@; chmod +x $@
+UNIT_TESTS += $(O)/tests/insn-quick $(O)/tests/insn-direct $(O)/tests/insn-direct-scratch
 LONG_TESTS += $(O)/tests/insn-long

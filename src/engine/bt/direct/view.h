@@ -28,8 +28,8 @@ struct view {
     unsigned nr_chunks;
     unsigned nr_maps; /* upper bound of the worker's VMAs */
     uint64_t nr_pages;
-    uint64_t filled_to; /* end of the last window */
-    unsigned window;    /* its pages */
+    uint64_t filled_to;                    /* end of the last window */
+    unsigned window;                       /* its pages */
     uint64_t written[VIEW_NOTE_BITS / 64]; /* by hash of the guest page: may be mapped writable */
 };
 
