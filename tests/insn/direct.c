@@ -54,7 +54,7 @@ enum direct_result direct_one(struct direct *d, bool by_scratch)
     if (!r.s)
         return DIRECT_REFUSED;
     r.s->code.no_abs32 = by_scratch;
-    b = enter(&r);
+    b = enter(&r, false);
     if (b)
         from = b->host;
     if (r.go_on && dcode_point_at(&r.s->code, from)->rip != start) { /* a NOP: nothing to run */

@@ -139,7 +139,7 @@ static bool in_stub(const struct worker *w)
 }
 
 /* Like run(), step by step. */
-static enum direct_result run_steps(struct lockstep *l)
+static enum direct_result run_steps(struct lockstep *l, bool fast_loop)
 {
     struct direct *d = l->f->d;
     struct run r = { .d = d, .c = &l->f->v->cpu, .s = space_enter(d) };
@@ -147,7 +147,8 @@ static enum direct_result run_steps(struct lockstep *l)
     bool leaving = false;
 
     assert_non_null(r.s);
-    (void)enter(&r);
+    r.s->code.fast_loop = fast_loop;
+    (void)enter(&r, false);
     while (r.go_on) {
         if (!leaving)
             set_trap_flag(&r.s->w);
@@ -179,7 +180,7 @@ static void start(struct fake *f, uint64_t at)
     fake_user_state(f, at);
 }
 
-static void check_at(uint64_t at)
+static void check_at(uint64_t at, bool fast_loop)
 {
     struct lockstep l = { .ref = fake_create(), .f = fake_create() };
 
@@ -187,7 +188,7 @@ static void check_at(uint64_t at)
     start(l.f, at);
     l.before = l.ref->v->cpu;
     for (;;) {
-        enum direct_result res = run_steps(&l);
+        enum direct_result res = run_steps(&l, fast_loop);
 
         if (res == DIRECT_SYSCALL)
             break;
@@ -204,8 +205,10 @@ static void check_at(uint64_t at)
 static void test_every_host_instruction_has_a_precise_state(void **state)
 {
     (void)state;
-    check_at(CODE_LOW);
-    check_at(CODE_HIGH);
+    check_at(CODE_LOW, true);
+    check_at(CODE_HIGH, true);
+    check_at(CODE_LOW, false);
+    check_at(CODE_HIGH, false);
 }
 
 int main(void)
