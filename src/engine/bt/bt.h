@@ -150,7 +150,9 @@ struct bt_vcpu {
     struct direct *direct; /* NULL: not to be had here */
     struct burst bursts[NR_BURSTS];
     uint64_t user_since; /* TSC when the guest's user code was entered; 0: it was not */
+    uint64_t overhead_then;
     uint32_t ticks_per_us;
+    bool checked_once; /* the next instruction is not for the direct tier */
     struct tb *making; /* room for bt_translate() */
     uint8_t cold[COLD_COUNTERS];
     struct jc jc[NR_JCS];

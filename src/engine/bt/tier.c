@@ -12,7 +12,14 @@
 
 /* In microseconds of native speed. Between the two it stays as it is. */
 #define BURST_DIRECT     12
-#define BURST_CHECKED    5
+#define BURST_CHECKED    6
+/*
+ * What is not the guest's own work, in microseconds: each stop of a worker (its end, a page filled,
+ * a branch linked), and a block translated by the checked tier. Without it a new process, which is
+ * all fills and translations, looks as if it ran for long.
+ */
+#define STOP             9
+#define TRANSLATE        20
 /* The checked tier's time is worth so much of native time. */
 #define CHECKED_SLOWDOWN 3
 /* A space that is refused is left alone for so many bursts. */
@@ -28,11 +35,29 @@ static struct burst *burst_of(struct bt_vcpu *b)
     return u;
 }
 
-static void account(struct bt_vcpu *b, struct burst *u, uint64_t ticks)
+/* What the tiers have done so far that is not the guest's own work, in TSC ticks. */
+static uint64_t overhead(const struct bt_vcpu *b)
 {
+    return (STOP * direct_stats(b->direct)->nr_stops +
+            TRANSLATE * b->iv.vc.nr_exits[EXIT_TRANSLATE]) *
+           b->ticks_per_us;
+}
+
+static void begin(struct bt_vcpu *b)
+{
+    b->user_since = host_tsc();
+    b->overhead_then = overhead(b);
+}
+
+/* A burst has ended, or has lasted long enough to be counted. */
+static void account(struct bt_vcpu *b, struct burst *u)
+{
+    uint64_t ticks = host_tsc() - b->user_since, not = overhead(b) - b->overhead_then;
+
+    ticks = ticks > not ? ticks - not : 0;
     if (!u->direct)
         ticks /= CHECKED_SLOWDOWN;
-    ticks = MIN(ticks, 1000ull * b->ticks_per_us);
+    ticks = MIN(ticks, 200ull * b->ticks_per_us);
     u->mean = (uint32_t)((3 * (uint64_t)u->mean + ticks) / 4);
     if (u->mean > BURST_DIRECT * b->ticks_per_us)
         u->direct = true;
@@ -43,27 +68,29 @@ static void account(struct bt_vcpu *b, struct burst *u, uint64_t ticks)
 bool bt_wants_direct(struct bt_vcpu *b)
 {
     const struct cpu *c = &b->iv.vc.cpu;
-    uint64_t now, since = b->user_since;
     struct burst *u;
 
     if (!b->direct)
         return false;
     if (!is_user(c)) {
-        if (since) {
-            account(b, burst_of(b), host_tsc() - since);
-            b->user_since = 0;
-        }
+        if (b->user_since)
+            account(b, burst_of(b));
+        b->user_since = 0;
         return false;
     }
     if (!(c->mode & MODE_CS64))
         return false;
     u = burst_of(b);
-    now = host_tsc();
-    if (!since) {
-        b->user_since = now;
-    } else if (!u->direct && now - since > 10 * CHECKED_SLOWDOWN * BURST_DIRECT * b->ticks_per_us) {
-        account(b, u, now - since); /* it does not even come to its end */
-        b->user_since = now;
+    if (!b->user_since) {
+        begin(b);
+    } else if (!u->direct && host_tsc() - b->user_since >
+                                 10 * CHECKED_SLOWDOWN * BURST_DIRECT * b->ticks_per_us) {
+        account(b, u); /* it does not even come to its end */
+        begin(b);
+    }
+    if (b->checked_once) {
+        b->checked_once = false;
+        return false;
     }
     if (u->direct && u->refused) {
         u->refused--;
@@ -77,8 +104,12 @@ bool bt_run_direct(struct bt_vcpu *b, enum run_result *res)
     struct ivcpu *v = &b->iv;
 
     switch (direct_run(b->direct)) {
-    case DIRECT_SYSCALL:
-    case DIRECT_INTERP:
+    case DIRECT_SYSCALL: /* the checked tier has it as a site already */
+        b->checked_once = true;
+        return true;
+    case DIRECT_INTERP: /* the end of a burst: code that does this often is better off elsewhere */
+        account(b, burst_of(b));
+        begin(b);
         v->wait_step = true;
         return true;
     case DIRECT_FAULT:
