@@ -53,7 +53,7 @@ enum direct_result direct_one(struct direct *d, bool by_scratch)
 
     if (!r.s)
         return DIRECT_REFUSED;
-    r.s->code.no_abs32 = by_scratch;
+    r.s->code.scratch_only = by_scratch;
     b = enter(&r, false);
     if (b)
         from = b->host;

@@ -89,7 +89,7 @@ struct code {
                        an offset */
     bool host_bmi2; /* RORX */
     bool fast_loop; /* LOOP is as fast as any branch: AMD */
-    bool no_abs32;  /* RIP-relative operands always by a scratch register (tests) */
+    bool scratch_only; /* RIP-relative operands always by a scratch register (tests) */
     uint32_t used;
     uint64_t generation; /* counts dcode_reset() */
     struct dblock *blocks;

@@ -139,7 +139,7 @@ static bool in_stub(const struct worker *w)
 }
 
 /* Like run(), step by step. */
-static enum direct_result run_steps(struct lockstep *l, bool fast_loop)
+static enum direct_result run_steps(struct lockstep *l, bool plain)
 {
     struct direct *d = l->f->d;
     struct run r = { .d = d, .c = &l->f->v->cpu, .s = space_enter(d) };
@@ -147,7 +147,8 @@ static enum direct_result run_steps(struct lockstep *l, bool fast_loop)
     bool leaving = false;
 
     assert_non_null(r.s);
-    r.s->code.fast_loop = fast_loop;
+    r.s->code.fast_loop = plain;
+    r.s->code.scratch_only = !plain;
     (void)enter(&r, false);
     while (r.go_on) {
         if (!leaving)
@@ -180,7 +181,7 @@ static void start(struct fake *f, uint64_t at)
     fake_user_state(f, at);
 }
 
-static void check_at(uint64_t at, bool fast_loop)
+static void check_at(uint64_t at, bool plain)
 {
     struct lockstep l = { .ref = fake_create(), .f = fake_create() };
 
@@ -188,7 +189,7 @@ static void check_at(uint64_t at, bool fast_loop)
     start(l.f, at);
     l.before = l.ref->v->cpu;
     for (;;) {
-        enum direct_result res = run_steps(&l, fast_loop);
+        enum direct_result res = run_steps(&l, plain);
 
         if (res == DIRECT_SYSCALL)
             break;

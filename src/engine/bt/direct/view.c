@@ -42,9 +42,8 @@ struct chunk {
 
 /* ---- the guest's page tables ---- */
 
-#define PTE_U  BIT64(2)
-#define PTE_A  BIT64(5)
-#define PTE_PS BIT64(7)
+#define PTE_U BIT64(2)
+#define PTE_A BIT64(5)
 
 static const uint64_t *table_at(struct mmu *mmu, uint64_t at)
 {
@@ -87,7 +86,7 @@ void view_leaves(struct mmu *mmu, struct cpu *c, uint64_t lin, struct leaves *ou
         out->writable &= !!(e & LEAF_W);
         out->exec &= !(e & LEAF_NX);
         at = e & LEAF_ADDR;
-        if (!(e & PTE_PS))
+        if (!(e & LEAF_PS))
             continue;
         if (shift > 30) /* reserved */
             return;

@@ -69,6 +69,7 @@ uint64_t view_leaf(const struct cpu *c, const struct leaves *l, unsigned idx);
 #define LEAF_P    BIT64(0)
 #define LEAF_W    BIT64(1)
 #define LEAF_D    BIT64(6)
+#define LEAF_PS   BIT64(7) /* of an entry of an upper level */
 #define LEAF_NX   BIT64(63)
 #define LEAF_ADDR 0x000ffffffffff000ull
 

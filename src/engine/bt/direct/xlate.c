@@ -187,6 +187,26 @@ static void emit_rebased(struct xl *x, enum hreg base, uint64_t abs)
 
 /* ---- instructions ---- */
 
+/* Can an instruction of these bytes, written next, reach it by its own displacement? */
+static bool in_reach(const struct xl *x, uint64_t abs, unsigned bytes)
+{
+    int64_t rel = (int64_t)(abs - ((uintptr_t)emit_pc(&x->e) + bytes));
+
+    return rel == (int32_t)rel && !x->k->scratch_only;
+}
+
+/* The instruction with a displacement that leads to the same place from here. */
+static void emit_moved(struct xl *x, uint64_t abs)
+{
+    const struct insn *in = &x->in;
+    uint32_t rel = (uint32_t)(abs - ((uintptr_t)emit_pc(&x->e) + in->len));
+    uint8_t b[15];
+
+    memcpy(b, in->bytes, in->len);
+    memcpy(b + in->z.raw.disp.offset, &rel, sizeof(rel));
+    emit_bytes(&x->e, b, in->len);
+}
+
 static void xl_copy(struct xl *x)
 {
     const struct insn *in = &x->in;
@@ -200,7 +220,11 @@ static void xl_copy(struct xl *x)
     }
     abs = rip_operand(x);
     point_here(x);
-    if (abs < BIT64(31) && in->len < 15 && !x->k->no_abs32) {
+    if (in_reach(x, abs, in->len)) {
+        emit_moved(x, abs);
+        return;
+    }
+    if (abs < BIT64(31) && in->len < 15 && !x->k->scratch_only) {
         emit_rebased(x, H_NONE, abs);
         return;
     }
@@ -232,6 +256,8 @@ static void xl_lea(struct xl *x)
     }
     if (in->z.operand_width == 16)
         emit_interp(x, x->rip);
+    else if (rip_operand(x) >= BIT64(32) && in_reach(x, rip_operand(x), in->len))
+        emit_moved(x, rip_operand(x));
     else
         emit_mov_imm(&x->e, (enum hreg)reg,
                      in->z.operand_width == 64 ? rip_operand(x) : (uint32_t)rip_operand(x));
@@ -289,6 +315,7 @@ static void load_target(struct xl *x)
     const struct insn *in = &x->in;
     const ZydisDecodedOperand *o = &in->ops[0];
     unsigned at = in->z.raw.modrm.offset, rex = 0;
+    bool near;
 
     if (in->cls == INSN_RET) {
         emit_load(&x->e, H_RCX, HMEM_BASE(H_RSP, 0));
@@ -298,7 +325,8 @@ static void load_target(struct xl *x)
         emit_mov_rr(&x->e, H_RCX, (enum hreg)(o->reg.value - ZYDIS_REGISTER_RAX));
         return;
     }
-    if (is_rip_relative(in)) {
+    near = is_rip_relative(in) && in_reach(x, rip_operand(x), 8);
+    if (is_rip_relative(in) && !near) {
         emit_mov_imm(&x->e, H_RCX, rip_operand(x));
         point(x, UNDO_TWO, 0, x->rip);
     }
@@ -306,6 +334,10 @@ static void load_target(struct xl *x)
         emit8(&x->e, 0x64);
     if (o->mem.segment == ZYDIS_REGISTER_GS)
         emit8(&x->e, 0x65);
+    if (near) {
+        rip_op(x, 0x8b, H_RCX, rip_operand(x));
+        return;
+    }
     if (is_rip_relative(in)) {
         emit_op_rm(&x->e, EMIT_W, 0x8b, H_RCX, HMEM_BASE(H_RCX, 0));
         return;
