@@ -255,11 +255,7 @@ int child_run(struct native_child *ch, const struct insn_case *k, struct outcome
     struct xsave_area *x = (struct xsave_area *)(void *)ch->xstate;
     siginfo_t si;
 
-<<<<<<< HEAD
     memcpy(ch->code + k->code_off, k->code, case_code_bytes(k));
-=======
-    memcpy(ch->code + k->code_off, k->code, case_bytes(k));
->>>>>>> direct
     memcpy(ch->data, k->data, AREA_BYTES);
     regs_to_user(&k->in, &r);
     memcpy(x, &k->in.fpu, sizeof(*x));

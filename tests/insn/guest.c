@@ -6,8 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "engine/interp/interp.h"
-
 #define RAM_BYTES   MIB(2)
 #define PT_AT       0x1000ull /* PML4, PDPT, PD, PT for code, PT for data, PT for the handlers */
 #define GDT_AT      0x8000ull
@@ -27,7 +25,6 @@ struct insn_guest {
     struct engine_vm *evm;
     struct vcpu *v;
     struct slot *ram;
-    struct direct *direct; /* made when first used */
     struct cpu_model model;
     struct log_seen seen;
     uint64_t tsc;
@@ -196,7 +193,6 @@ int guest_start(const struct engine_ops *engine, struct insn_guest **out)
 
 void guest_stop(struct insn_guest *g)
 {
-    direct_destroy(g->direct);
     g->evm->ops->vcpu_destroy(g->v);
     g->evm->ops->vm_destroy(g->evm);
     mmu_destroy(g->mmu);
@@ -234,64 +230,26 @@ static void user_state(struct cpu *c, const struct regs *r)
     c->activity = CPU_RUNNING;
 }
 
-<<<<<<< HEAD
 static bool pushes_error_code(int vector)
 {
     return vector == VEC_DF || (vector >= VEC_TS && vector <= VEC_PF) || vector == VEC_AC;
 }
 
 void guest_run(struct insn_guest *g, const struct insn_case *k, struct outcome *out)
-=======
-/* True: the direct tier has done it, or left an exception to deliver. */
-static bool run_direct(struct insn_guest *g, enum guest_how how)
-{
-    struct cpu *c = &g->v->cpu;
-
-    if (!g->direct && direct_create(container_of(g->v, struct ivcpu, vc), &g->direct) < 0)
-        return false;
-    direct_code_written_all(g->direct);
-    switch (direct_one(g->direct, how == GUEST_DIRECT_SCRATCH)) {
-    case DIRECT_KICKED:
-        return true;
-    case DIRECT_FAULT:
-        (void)!cpu_deliver(c);
-        return true;
-    default:
-        return false;
-    }
-}
-
-void guest_run(struct insn_guest *g, const struct insn_case *k, enum guest_how how,
-               struct outcome *out)
->>>>>>> direct
 {
     const struct engine_ops *e = g->evm->ops;
     struct cpu *c = &g->v->cpu;
     enum run_result res;
 
     /* Through mmu_write, so that cached code is dropped. */
-<<<<<<< HEAD
     (void)mmu_write(g->mmu, GPA(CODE_PA + k->code_off), k->code, case_code_bytes(k));
-=======
-    (void)mmu_write(g->mmu, GPA(CODE_PA + k->code_off), k->code, case_bytes(k));
->>>>>>> direct
     memcpy(g->ram->hva + DATA_PA, k->data, AREA_BYTES);
     user_state(c, &k->in);
-    g->v->dbg.step = false;
+    g->v->dbg.step = true;
     e->state_changed(g->v);
-<<<<<<< HEAD
     res = e->run(g->v);
     if (k->two_steps && res == RUN_DEBUG && c->cpl == 3)
         res = e->run(g->v);
-=======
-    c->req = 0;
-    res = RUN_DEBUG;
-    if (how == GUEST_STEP || !run_direct(g, how)) {
-        g->v->dbg.step = true;
-        e->state_changed(g->v);
-        res = e->run(g->v);
-    }
->>>>>>> direct
     memset(&out->regs, 0, sizeof(out->regs));
     memcpy(out->regs.gpr, c->gpr, sizeof(out->regs.gpr));
     out->regs.rip = c->rip;

@@ -10,12 +10,8 @@
 #ifndef TESTS_INSN_INSN_H
 #define TESTS_INSN_INSN_H
 
-<<<<<<< HEAD
 #include <Zydis/Zydis.h>
 
-=======
-#include "engine/bt/direct/direct.h"
->>>>>>> direct
 #include "engine/engine.h"
 
 /* The same linear addresses in the child and in the guest. Each area has an unmapped page on both
@@ -46,14 +42,10 @@ struct outcome {
 };
 
 struct insn_case {
-<<<<<<< HEAD
     enum code_mode mode;
     ZydisDecodedInstruction insn;
     ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
     uint8_t code[16];
-=======
-    uint8_t code[16]; /* len bytes and a HLT, as far as the two pages go */
->>>>>>> direct
     unsigned len;
     unsigned code_off; /* in the two code pages */
     bool two_steps;    /* loads SS: the trap comes behind the next instruction, a NOP */
@@ -64,7 +56,6 @@ struct insn_case {
     uint8_t data[AREA_BYTES];
 };
 
-<<<<<<< HEAD
 /* As much of it as lies in the area. */
 static inline unsigned case_code_bytes(const struct insn_case *k)
 {
@@ -151,15 +142,6 @@ const char *judge(const struct insn_case *k, struct outcome *host, struct outcom
                   size_t n);
 
 /* ---- child.c: the host ---- */
-=======
-static inline unsigned case_bytes(const struct insn_case *k)
-{
-    return (unsigned)MIN(k->len + 1, 2 * PAGE_BYTES - k->code_off);
-}
-
-/* The host. -errno from start; run: 0, or -1 when the case cannot be judged (the child met a signal
- * that says too little). */
->>>>>>> direct
 struct native_child;
 /* -errno from start; *has_ldt says whether it has the local descriptor table. run: 0, or -1 when
  * the case cannot be judged. */
@@ -167,19 +149,10 @@ int child_start(struct native_child **out, bool *has_ldt);
 int child_run(struct native_child *ch, const struct insn_case *k, struct outcome *out);
 void child_stop(struct native_child *ch);
 
-<<<<<<< HEAD
 /* ---- guest.c ---- */
-=======
-/* direct.c: runs one instruction of the guest, or says why not; DIRECT_KICKED: done. */
-enum direct_result direct_one(struct direct *d, bool by_scratch);
-
-/* The guest. How: by the engine's debugger's step, or first by the direct tier. */
-enum guest_how { GUEST_STEP, GUEST_DIRECT, GUEST_DIRECT_SCRATCH };
->>>>>>> direct
 struct insn_guest;
 int guest_start(const struct engine_ops *engine, struct insn_guest **out);
-void guest_run(struct insn_guest *g, const struct insn_case *k, enum guest_how how,
-               struct outcome *out);
+void guest_run(struct insn_guest *g, const struct insn_case *k, struct outcome *out);
 void guest_stop(struct insn_guest *g);
 
 #endif

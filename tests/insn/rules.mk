@@ -22,8 +22,3 @@ $(foreach m,64 32 16,$(eval $(call INSN_TEST,quick,$(m),$(INSN_QUICK_$(m)) --see
 $(foreach m,64 32 16,$(eval $(call INSN_TEST,long,$(m),$(INSN_LONG_$(m)))))
 UNIT_TESTS += $(patsubst %,$(O)/tests/insn-quick-%,64 32 16)
 LONG_TESTS += $(patsubst %,$(O)/tests/insn-long-%,64 32 16)
-# The same in bt's direct tier, with RIP-relative operands in both of its ways.
-$(O)/tests/insn-direct $(O)/tests/insn-direct-scratch: $(O)/tests/insn-%: $(O)/insn
-	@mkdir -p $(@D)
-	$(Q)printf '#!/bin/sh\nexec $(O)/insn --$* --cases 100000 --seed 1 "$$@"\n' >$@; chmod +x $@
-UNIT_TESTS += $(O)/tests/insn-direct $(O)/tests/insn-direct-scratch
