@@ -20,6 +20,10 @@ void host_close(int fd);
 void *host_map_fd(int fd, uint64_t off_bytes, uint64_t bytes);
 void host_unmap(void *p, uint64_t bytes);
 
+/* The first run of bytes at or behind off_bytes that the file really holds: [*start, *end). False:
+ * the rest is a hole. */
+bool host_data_next(int fd, uint64_t off_bytes, uint64_t *start, uint64_t *end);
+
 /* A code buffer, mapped twice: writable here, executable there; never both at one address. */
 struct host_code {
     uint8_t *rw;

@@ -96,6 +96,7 @@ static void *run_vcpu(void *arg)
     while (run_gate(p)) {
         switch (p->v->engine->run(p->v)) {
         case RUN_STOPPED:
+        case RUN_LIMIT: /* nobody set one */
             break;
         case RUN_HALTED:
             run_sleep(p);

@@ -166,6 +166,7 @@ struct ivcpu {
     bool stepping;           /* the instruction runs alone */
     bool again;              /* a repeated string instruction was left before its end */
     bool wait_step;          /* the next instruction has to run alone */
+    uint64_t room;           /* blocks of more instructions do not fit under the run limit */
     uint32_t key;            /* current block key */
     uint64_t jump_gen;       /* jump cache entries of older generations are dead */
     struct block *cur;       /* being executed, for instruction counts */
