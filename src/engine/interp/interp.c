@@ -249,6 +249,7 @@ static bool run_block(struct ivcpu *v, enum run_result *res)
         return true;
     }
     if (unlikely(b->nr_insns > v->room)) {
+        v->room = 0;
         v->wait_step = true;
         return true;
     }
@@ -325,17 +326,19 @@ static enum run_result run_limited(struct ivcpu *v)
 
     if (v->room == UINT64_MAX)
         code_drop_all(v); /* chains of earlier runs */
+    v->room = vc->run_limit;
     if (must_serve(CPU(v)) && !serve_or_halt(v, &res))
         return res;
     while ((done = vcpu_steps(vc) - from) < vc->run_limit) {
-        bool due = done && must_serve(CPU(v));
+        bool due = done && must_serve(CPU(v)), full = !v->room;
 
+        /* An instruction that has to run alone may be a repeated one, half done. */
+        if (done && !vc->run_exact && (v->wait_step ? full : due))
+            return RUN_LIMIT;
         v->room = vc->run_limit - done;
         v->link = NULL;
         if (v->graveyard)
             block_bury(v);
-        if (done && !vc->run_exact && (due || v->wait_step))
-            return RUN_LIMIT;
         if (due && !hold_events(v))
             return RUN_HALTED;
         tlb_set_view(v);
