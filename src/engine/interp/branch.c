@@ -124,10 +124,9 @@ static ALWAYS_INLINE bool push_return(struct ivcpu *v, const struct op *op)
 
     if (likely((c->mode & MODE_CS64) && op->bytes == 8)) {
         uint64_t sp = c->gpr[RSP] - 8;
-        const struct tlbe *e = tlb_at(v, sp);
 
-        if (TLB_HIT(e, w, sp, 8))
-            *(una64 *)(e->add + sp) = ret;
+        if (TLB_HIT(v->tlb, w, sp, 8))
+            *(una64 *)TLB_HVA(v->tlb, sp) = ret;
         else if (!store_slow(v, &(struct op){ .seg = SEG_SS }, sp, 8, ret))
             return false;
         c->gpr[RSP] = sp;

@@ -6,6 +6,8 @@
  */
 #include "engine/interp/handlers.h"
 
+#include <string.h>
+
 #include <Zydis/Zydis.h>
 
 /* op->fl: what drop_dead_flags() and block building know of an op */
@@ -734,37 +736,56 @@ static void report_undefined(struct decoding *d)
               ZydisMnemonicGetString(d->insn.mnemonic), (unsigned long long)c->rip);
 }
 
-unsigned decode_insn(struct ivcpu *v, uint32_t key, const uint8_t *bytes, unsigned avail,
-                     uint16_t off, struct op *op)
+static unsigned decode(struct decoding *d, unsigned avail, uint16_t off)
 {
-    const struct cpu_model *model = v->vm->evm.cfg.model;
-    struct decoding d = { .v = v, .key = key, .bytes = bytes, .op = op };
+    const struct cpu_model *model = d->v->vm->evm.cfg.model;
+    struct op *op = d->op;
     ZydisDecoder dec;
     ZyanStatus st;
     bool ok;
 
-    init_decoder(&dec, key, model->vendor);
+    init_decoder(&dec, d->key, model->vendor);
     *op = (struct op){ .off = off, .len = 1 };
-    st = ZydisDecoderDecodeFull(&dec, bytes, MIN(avail, 15), &d.insn, d.ops);
+    st = ZydisDecoderDecodeFull(&dec, d->bytes, MIN(avail, 15), &d->insn, d->ops);
     if (st == ZYDIS_STATUS_NO_MORE_DATA || st == ZYDIS_STATUS_INSTRUCTION_TOO_LONG)
         return 0;
     if (ZYAN_SUCCESS(st)) {
-        op->len = d.insn.length;
-        set_operands(&d);
-        d.rule = &rules[d.insn.mnemonic];
-        if (!native_insn_offered(model, &d.insn))
-            ok = emit_without_feature(&d);
-        else if (d.rule->emit && rule_applies(&d.insn))
-            ok = d.rule->emit(&d);
+        op->len = d->insn.length;
+        set_operands(d);
+        d->rule = &rules[d->insn.mnemonic];
+        if (!native_insn_offered(model, &d->insn))
+            ok = emit_without_feature(d);
+        else if (d->rule->emit && rule_applies(&d->insn))
+            ok = d->rule->emit(d);
         else
-            ok = emit_native(&d);
+            ok = emit_native(d);
         if (ok)
             return op->len;
-        report_undefined(&d);
+        report_undefined(d);
     }
     op->fn = op_ud;
     op->fl = FL_END;
     return op->len;
+}
+
+unsigned decode_insn(struct ivcpu *v, uint32_t key, const uint8_t *bytes, unsigned avail,
+                     uint16_t off, struct op *op)
+{
+    struct decoding d = { .v = v, .key = key, .bytes = bytes, .op = op };
+
+    return decode(&d, avail, off);
+}
+
+unsigned decode_insn_full(struct ivcpu *v, uint32_t key, const uint8_t *bytes, unsigned avail,
+                          uint16_t off, struct op *op, ZydisDecodedInstruction *insn,
+                          ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT])
+{
+    struct decoding d = { .v = v, .key = key, .bytes = bytes, .op = op };
+    unsigned len = decode(&d, avail, off);
+
+    *insn = d.insn;
+    memcpy(ops, d.ops, sizeof(d.ops));
+    return len;
 }
 
 bool op_ends_block(const struct op *op)

@@ -431,12 +431,9 @@ static int interp_vcpu_create(struct engine_vm *evm, uint32_t id, struct vcpu **
     v->vc.cpu.model = evm->cfg.model;
     v->vc.cpu.ops = &interp_cpu_ops;
     v->vc.cpu.seen = evm->cfg.seen;
-    for (unsigned i = 0; i < TLB_ENTRIES; i++)
-        v->no_view[i] =
-            (struct tlbe){ .tag_r = TLB_NO_TAG, .tag_w = TLB_NO_TAG, .tag_x = TLB_NO_TAG };
     v->jump_gen = 1;
     v->room = UINT64_MAX;
-    tlb_flush_all(v);
+    tlb_init(v);
     tlb_set_view(v);
     cpu_reset(&v->vc.cpu, RESET_POWER_ON);
     lock_take(&vm->lock);

@@ -94,22 +94,27 @@ struct code_page {
     struct code_page *next; /* hash chain */
 };
 
-#define TLB_ENTRIES 1024
-#define TLB_NO_TAG  1ull /* never equal to a page address */
-struct tlbe {
-    uint64_t tag_r, tag_w, tag_x; /* page address, or TLB_NO_TAG */
-    uintptr_t add;                /* hva = add + linear */
-};
+/*
+ * The software TLB: direct-mapped, in arrays, so that bt's translated code indexes them with what
+ * one instruction takes out of an address. Tags are kept negated: address + bytes - 1 + tag is below
+ * 4096 exactly when the access lies in the entry's page (the page before it has another index).
+ */
+#define TLB_INDEX_BITS 12
+#define TLB_ENTRIES    (1u << TLB_INDEX_BITS)
 /* What the fast paths do not need of an entry. */
 struct tlb_note {
     uint64_t page; /* guest-physical page number */
     uint64_t lin;  /* linear page address */
     uint8_t shift; /* size of the guest's page it was cut from */
     bool global;
+    bool used; /* is in used[] */
 };
 struct tlb {
-    struct tlbe e[TLB_ENTRIES];
+    uint64_t ntag_r[TLB_ENTRIES], ntag_w[TLB_ENTRIES], ntag_x[TLB_ENTRIES];
+    uintptr_t add[TLB_ENTRIES]; /* hva = add + linear */
     struct tlb_note note[TLB_ENTRIES];
+    unsigned nr_used; /* entries filled since they were last flushed: what a flush has to look at */
+    uint16_t used[TLB_ENTRIES];
 };
 
 /* Which rights an access has: the TLB is kept per view. */
@@ -156,10 +161,9 @@ struct interp_vm {
 
 struct ivcpu {
     struct vcpu vc;   /* first: the contract's view, and in it first the registers */
-    struct tlbe *tlb; /* the current view's entries */
+    struct tlb *tlb;  /* the current view's entries */
     struct tlb views[NR_VIEWS];
-    struct tlbe no_view[TLB_ENTRIES]; /* never filled: every access takes the slow half, which
-                                         checks alignment */
+    struct tlb no_view; /* never filled: every access takes the slow half, which checks alignment */
     uint64_t val;                     /* result of a slow load */
     uint64_t lin;                     /* result of a slow address computation */
     enum leave leave;
@@ -220,6 +224,7 @@ const uint8_t *fetch_ptr(struct ivcpu *v, uint64_t lin, gpa_t *at);
 /* Pointer to RAM for n bytes from lin in one page with the right, or NULL without any effect: for
  * bulk string moves. */
 uint8_t *bulk_ptr(struct ivcpu *v, uint64_t lin, bool write);
+void tlb_init(struct ivcpu *v);
 void tlb_flush_all(struct ivcpu *v);
 /* A page got code: stores to it must be seen from now on. */
 void tlb_protect_page(struct ivcpu *v, uint64_t page);
@@ -256,6 +261,11 @@ const struct op *step_decode(struct ivcpu *v);
  */
 unsigned decode_insn(struct ivcpu *v, uint32_t key, const uint8_t *bytes, unsigned avail,
                      uint16_t off, struct op *op);
+/* The same, with what Zydis found (all zero for what it does not know), for engines that translate.
+ */
+unsigned decode_insn_full(struct ivcpu *v, uint32_t key, const uint8_t *bytes, unsigned avail,
+                          uint16_t off, struct op *op, ZydisDecodedInstruction *insn,
+                          ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT]);
 /* Does this op end its block? */
 bool op_ends_block(const struct op *op);
 /* Replace flag-setting handlers by plain ones where nobody looks at the flags. ops[0..nr) in order.
@@ -347,30 +357,21 @@ static ALWAYS_INLINE uint64_t plain_ea(const struct ivcpu *v, const struct op *o
         }                                                 \
     } while (0)
 
-/*
- * The sum keeps a page and the next one in different entries, which TLB_HIT needs, and the kernel's
- * stacks from meeting its linear map (Linux boot: 4.0 to 0.4 million fills, measured as EXIT_FILL).
- */
 static ALWAYS_INLINE unsigned tlb_index(uint64_t lin)
 {
-    return ((lin >> PAGE_SHIFT) + (lin >> (PAGE_SHIFT + 10))) & (TLB_ENTRIES - 1);
+    return (lin >> PAGE_SHIFT) & (TLB_ENTRIES - 1);
 }
 
-static ALWAYS_INLINE struct tlbe *tlb_at(struct ivcpu *v, uint64_t lin)
-{
-    return &v->tlb[tlb_index(lin)];
-}
-
-/* One compare finds the page and that the access does not cross it: the next page is in another
- * entry. */
-#define TLB_HIT(e, right, lin, nbytes) \
-    likely((e)->tag_##right == (((lin) + (nbytes)-1) & PAGE_MASK))
+/* One compare finds the page and that the access does not cross it. */
+#define TLB_HIT(t, right, lin, nbytes) \
+    likely((lin) + ((nbytes)-1) + (t)->ntag_##right[tlb_index(lin)] < PAGE_BYTES)
+#define TLB_HVA(t, lin) ((t)->add[tlb_index(lin)] + (lin))
 
 #define LOAD(v, op, bits, lin, out)                \
     do {                                           \
-        const struct tlbe *e_ = tlb_at(v, lin);    \
-        if (TLB_HIT(e_, r, lin, bits / 8)) {       \
-            out = *(una##bits *)(e_->add + (lin)); \
+        const struct tlb *t_ = (v)->tlb;           \
+        if (TLB_HIT(t_, r, lin, bits / 8)) {       \
+            out = *(una##bits *)TLB_HVA(t_, lin);  \
         } else {                                   \
             if (!load_slow(v, op, lin, bits / 8))  \
                 return leave_here(v, op);          \
@@ -380,9 +381,9 @@ static ALWAYS_INLINE struct tlbe *tlb_at(struct ivcpu *v, uint64_t lin)
 
 #define STORE(v, op, bits, lin, value)                                       \
     do {                                                                     \
-        const struct tlbe *e_ = tlb_at(v, lin);                              \
-        if (TLB_HIT(e_, w, lin, bits / 8))                                   \
-            *(una##bits *)(e_->add + (lin)) = (uint##bits##_t)(value);       \
+        const struct tlb *t_ = (v)->tlb;                                     \
+        if (TLB_HIT(t_, w, lin, bits / 8))                                   \
+            *(una##bits *)TLB_HVA(t_, lin) = (uint##bits##_t)(value);        \
         else if (!store_slow(v, op, lin, bits / 8, (uint##bits##_t)(value))) \
             return leave_here(v, op);                                        \
     } while (0)
@@ -391,9 +392,9 @@ static ALWAYS_INLINE struct tlbe *tlb_at(struct ivcpu *v, uint64_t lin)
  * the store is certain. */
 #define LOAD_RMW(v, op, bits, lin, old)            \
     do {                                           \
-        const struct tlbe *e_ = tlb_at(v, lin);    \
-        if (TLB_HIT(e_, w, lin, bits / 8)) {       \
-            old = *(una##bits *)(e_->add + (lin)); \
+        const struct tlb *t_ = (v)->tlb;           \
+        if (TLB_HIT(t_, w, lin, bits / 8)) {       \
+            old = *(una##bits *)TLB_HVA(t_, lin);  \
         } else {                                   \
             if (!rmw_slow(v, op, lin, bits / 8))   \
                 return leave_here(v, op);          \

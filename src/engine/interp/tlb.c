@@ -24,9 +24,9 @@ void tlb_set_view(struct ivcpu *v)
     const struct cpu *c = CPU(v);
 
     if (is_user(c))
-        v->tlb = (c->cr0 & CR0_AM) && (c->rflags & RFLAGS_AC) ? v->no_view : v->views[VIEW_USER].e;
+        v->tlb = (c->cr0 & CR0_AM) && (c->rflags & RFLAGS_AC) ? &v->no_view : &v->views[VIEW_USER];
     else
-        v->tlb = v->views[c->mode & MODE_AC ? VIEW_KERNEL_AC : VIEW_KERNEL].e;
+        v->tlb = &v->views[c->mode & MODE_AC ? VIEW_KERNEL_AC : VIEW_KERNEL];
 }
 
 static enum tlb_view view_of(const struct cpu *c, unsigned acc)
@@ -40,16 +40,53 @@ static enum tlb_view view_of(const struct cpu *c, unsigned acc)
     return c->rflags & RFLAGS_AC ? VIEW_KERNEL_AC : VIEW_KERNEL;
 }
 
-static void tlbe_clear(struct tlbe *e)
+/* No address with this index has this page. */
+static uint64_t no_ntag(unsigned i)
 {
-    e->tag_r = e->tag_w = e->tag_x = TLB_NO_TAG;
+    return -((uint64_t)(i ^ 1) << PAGE_SHIFT);
+}
+
+static void entry_clear(struct tlb *t, unsigned i)
+{
+    t->ntag_r[i] = t->ntag_w[i] = t->ntag_x[i] = no_ntag(i);
+}
+
+static void view_init(struct tlb *t)
+{
+    for (unsigned i = 0; i < TLB_ENTRIES; i++)
+        entry_clear(t, i);
+}
+
+void tlb_init(struct ivcpu *v)
+{
+    for (unsigned w = 0; w < NR_VIEWS; w++)
+        view_init(&v->views[w]);
+    view_init(&v->no_view);
+    v->large_lo = UINT64_MAX;
+}
+
+/* Drops the entries that are not (all of) global. */
+static void view_flush(struct tlb *t, bool keep_global)
+{
+    unsigned kept = 0;
+
+    for (unsigned n = 0; n < t->nr_used; n++) {
+        unsigned i = t->used[n];
+
+        if (keep_global && t->note[i].global) {
+            t->used[kept++] = (uint16_t)i;
+            continue;
+        }
+        entry_clear(t, i);
+        t->note[i].used = false;
+    }
+    t->nr_used = kept;
 }
 
 void tlb_flush_all(struct ivcpu *v)
 {
     for (unsigned w = 0; w < NR_VIEWS; w++)
-        for (unsigned i = 0; i < TLB_ENTRIES; i++)
-            tlbe_clear(&v->views[w].e[i]);
+        view_flush(&v->views[w], false);
     v->large_lo = UINT64_MAX;
     v->large_hi = 0;
     v->jump_gen++;
@@ -58,9 +95,7 @@ void tlb_flush_all(struct ivcpu *v)
 static void flush_nonglobal(struct ivcpu *v)
 {
     for (unsigned w = 0; w < NR_VIEWS; w++)
-        for (unsigned i = 0; i < TLB_ENTRIES; i++)
-            if (!v->views[w].note[i].global)
-                tlbe_clear(&v->views[w].e[i]);
+        view_flush(&v->views[w], true);
     v->jump_gen++;
 }
 
@@ -70,22 +105,28 @@ static void flush_page(struct ivcpu *v, uint64_t lin)
     for (unsigned w = 0; w < NR_VIEWS; w++) {
         struct tlb *t = &v->views[w];
 
-        tlbe_clear(&t->e[tlb_index(lin)]);
+        entry_clear(t, tlb_index(lin));
         if (lin < v->large_lo || lin >= v->large_hi)
             continue;
-        for (unsigned i = 0; i < TLB_ENTRIES; i++)
-            if (t->note[i].shift > PAGE_SHIFT && (t->note[i].lin ^ lin) >> t->note[i].shift == 0)
-                tlbe_clear(&t->e[i]);
+        for (unsigned n = 0; n < t->nr_used; n++) {
+            const struct tlb_note *note = &t->note[t->used[n]];
+
+            if (note->shift > PAGE_SHIFT && (note->lin ^ lin) >> note->shift == 0)
+                entry_clear(t, t->used[n]);
+        }
     }
     v->jump_gen++;
 }
 
 void tlb_protect_page(struct ivcpu *v, uint64_t page)
 {
-    for (unsigned w = 0; w < NR_VIEWS; w++)
-        for (unsigned i = 0; i < TLB_ENTRIES; i++)
-            if (v->views[w].note[i].page == page)
-                v->views[w].e[i].tag_w = TLB_NO_TAG;
+    for (unsigned w = 0; w < NR_VIEWS; w++) {
+        struct tlb *t = &v->views[w];
+
+        for (unsigned n = 0; n < t->nr_used; n++)
+            if (t->note[t->used[n]].page == page)
+                t->ntag_w[t->used[n]] = no_ntag(t->used[n]);
+    }
 }
 
 /* Does a debugger or the guest watch data in this page? */
@@ -103,26 +144,29 @@ static bool page_watched(const struct ivcpu *v, uint64_t lin)
 
 static void fill(struct ivcpu *v, struct tlb *t, const struct walk *w, const struct span *s)
 {
-    struct tlbe *e = &t->e[tlb_index(w->at.v)];
-    struct tlb_note *note = &t->note[tlb_index(w->at.v)];
-    uint64_t tag = w->at.v & PAGE_MASK;
+    unsigned i = tlb_index(w->at.v);
+    struct tlb_note *note = &t->note[i];
+    uint64_t ntag = -(w->at.v & PAGE_MASK);
     bool watched = page_watched(v, w->at.v);
 
-    if (note->page != s->at.v >> PAGE_SHIFT ||
-        (e->add + tag) != (uintptr_t)(s->hva - s->at.v % PAGE_BYTES) ||
-        (e->tag_r != tag && e->tag_w != tag && e->tag_x != tag))
-        tlbe_clear(e);
+    if (note->page != s->at.v >> PAGE_SHIFT || t->add[i] != (uintptr_t)s->hva - w->at.v ||
+        (t->ntag_r[i] != ntag && t->ntag_w[i] != ntag && t->ntag_x[i] != ntag))
+        entry_clear(t, i);
     note->page = s->at.v >> PAGE_SHIFT;
     note->global = w->global;
-    note->lin = tag;
+    note->lin = w->at.v & PAGE_MASK;
     note->shift = (uint8_t)w->shift;
-    e->add = (uintptr_t)s->hva - w->at.v;
+    if (!note->used) {
+        note->used = true;
+        t->used[t->nr_used++] = (uint16_t)i;
+    }
+    t->add[i] = (uintptr_t)s->hva - w->at.v;
     if (w->acc & ACC_EXEC) {
-        e->tag_x = tag;
+        t->ntag_x[i] = ntag;
     } else if (!watched) {
-        e->tag_r = tag;
+        t->ntag_r[i] = ntag;
         if ((w->acc & ACC_WRITE) && !(s->slot->notes[slot_page(s->slot, s->at)] & PAGE_NOTE_CODE))
-            e->tag_w = tag;
+            t->ntag_w[i] = ntag;
     }
     if (w->shift > PAGE_SHIFT) {
         uint64_t bytes = 1ull << w->shift, lo = align_down(w->at.v, bytes);
@@ -137,14 +181,14 @@ static enum step span_find(struct ivcpu *v, uint64_t lin, unsigned acc, struct s
 {
     struct cpu *c = CPU(v);
     struct tlb *t = &v->views[view_of(c, acc)];
-    const struct tlbe *e = &t->e[tlb_index(lin)];
-    uint64_t tag = acc & ACC_EXEC ? e->tag_x : acc & ACC_WRITE ? e->tag_w : e->tag_r;
+    unsigned i = tlb_index(lin);
+    uint64_t ntag = acc & ACC_EXEC ? t->ntag_x[i] : acc & ACC_WRITE ? t->ntag_w[i] : t->ntag_r[i];
     struct walk w = { .at = GVA(lin), .acc = acc };
     enum step st;
 
-    if (tag == (lin & PAGE_MASK)) {
-        s->hva = (uint8_t *)(e->add + lin);
-        s->at = GPA(t->note[tlb_index(lin)].page << PAGE_SHIFT | lin % PAGE_BYTES);
+    if (lin + ntag < PAGE_BYTES) {
+        s->hva = (uint8_t *)(t->add[i] + lin);
+        s->at = GPA(t->note[i].page << PAGE_SHIFT | lin % PAGE_BYTES);
         s->slot = NULL;
         return STEP_NEXT;
     }
@@ -211,7 +255,7 @@ static bool check(struct ivcpu *v, const struct op *op, uint64_t lin, unsigned b
 
     if (c->mode & MODE_LMA && (!is_canonical(c, lin) || !is_canonical(c, lin + bytes - 1)))
         return fault(v, op && op->seg == SEG_SS ? raise_ss(c, 0) : raise_gp(c, 0));
-    if (unlikely(v->tlb == v->no_view) && (lin & (bytes - 1)))
+    if (unlikely(v->tlb == &v->no_view) && (lin & (bytes - 1)))
         return fault(v, raise_err(c, VEC_AC, 0));
     return watch(v, lin, bytes, acc);
 }
@@ -362,11 +406,10 @@ bool rmw_slow(struct ivcpu *v, const struct op *op, uint64_t lin, unsigned bytes
 
 void *atomic_ptr(struct ivcpu *v, const struct op *op, uint64_t lin, unsigned bytes)
 {
-    const struct tlbe *e = tlb_at(v, lin);
     struct pieces p;
 
-    if (TLB_HIT(e, w, lin, bytes))
-        return (void *)(e->add + lin);
+    if (TLB_HIT(v->tlb, w, lin, bytes))
+        return (void *)TLB_HVA(v->tlb, lin);
     v->leave = LEAVE_NEXT;
     if (lin % PAGE_BYTES + bytes > PAGE_BYTES)
         return NULL;
@@ -377,18 +420,17 @@ void *atomic_ptr(struct ivcpu *v, const struct op *op, uint64_t lin, unsigned by
 
 uint8_t *bulk_ptr(struct ivcpu *v, uint64_t lin, bool write)
 {
-    const struct tlbe *e = tlb_at(v, lin);
+    const struct tlb *t = v->tlb;
 
-    return (write ? e->tag_w : e->tag_r) == (lin & PAGE_MASK) ? (uint8_t *)(e->add + lin) : NULL;
+    return (write ? TLB_HIT(t, w, lin, 1) : TLB_HIT(t, r, lin, 1)) ? (uint8_t *)TLB_HVA(t, lin)
+                                                                   : NULL;
 }
 
 bool load_n(struct ivcpu *v, const struct op *op, uint64_t lin, unsigned bytes, uint64_t *out)
 {
-    const struct tlbe *e = tlb_at(v, lin);
-
     *out = 0;
-    if (TLB_HIT(e, r, lin, bytes)) {
-        memcpy(out, (void *)(e->add + lin), bytes);
+    if (TLB_HIT(v->tlb, r, lin, bytes)) {
+        memcpy(out, (void *)TLB_HVA(v->tlb, lin), bytes);
         return true;
     }
     if (!load_slow(v, op, lin, bytes))
@@ -505,11 +547,11 @@ static ALWAYS_INLINE void copy(void *to, const void *from, unsigned bytes)
 /* Where an access that stays in a page with the right tag goes: NULL if there is more to it. */
 static ALWAYS_INLINE void *core_hit(struct cpu *c, gva_t at, unsigned bytes, unsigned acc)
 {
-    const struct tlbe *e = &of_cpu(c)->views[view_of(c, acc)].e[tlb_index(at.v)];
-    uint64_t tag = acc & ACC_WRITE ? e->tag_w : e->tag_r;
+    const struct tlb *t = &of_cpu(c)->views[view_of(c, acc)];
 
-    return likely(tag == ((at.v + bytes - 1) & PAGE_MASK) && bytes <= PAGE_BYTES)
-               ? (void *)(e->add + at.v)
+    return bytes <= PAGE_BYTES && (acc & ACC_WRITE ? TLB_HIT(t, w, at.v, bytes)
+                                                   : TLB_HIT(t, r, at.v, bytes))
+               ? (void *)TLB_HVA(t, at.v)
                : NULL;
 }
 

@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A guest instruction as the translator sees it: what it names, how it touches memory, and which of
+ * a few classes it belongs to. The allow-list is here: whatever is not known to be harmless when it
+ * runs as it is, with its operands renamed, is INSN_INTERP.
+ */
+#ifndef ENGINE_BT_INSN_H
+#define ENGINE_BT_INSN_H
+
+#include "engine/interp/handlers.h"
+
+enum insn_class {
+    INSN_INTERP, /* sensitive, rare or unknown: interp runs it (op) */
+    INSN_COPY,   /* runs as it is; registers and the memory operand may be renamed */
+    INSN_LEA,
+    INSN_NOP,
+    INSN_PUSH, /* a register, an immediate or memory */
+    INSN_POP,  /* a register */
+    INSN_LEAVE,
+    INSN_JMP,      /* direct: target */
+    INSN_JCC,      /* direct: target, cc */
+    INSN_CALL,     /* direct: target */
+    INSN_JMP_IND,  /* through a register or memory */
+    INSN_CALL_IND, /* through a register or memory */
+    INSN_RET,      /* near; imm bytes are dropped from the stack */
+};
+
+/* Which unit has to be usable: else interp raises #UD or #NM. */
+enum insn_unit { UNIT_GPR, UNIT_X87, UNIT_SSE, UNIT_AVX };
+
+struct insn {
+    ZydisDecodedInstruction z;
+    ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
+    struct op op; /* interp's decoding */
+    uint8_t bytes[15];
+    uint8_t len;
+    uint16_t off; /* in its page */
+    enum insn_class cls;
+    enum insn_unit unit;
+    bool ends;          /* nothing falls through to the next instruction, or the mode may change */
+    int mem;            /* index in ops of the memory operand (LEA's too), or -1 */
+    uint16_t mem_bytes; /* 1..64 */
+    unsigned mem_acc;   /* ACC_READ, or ACC_WRITE for writes and read-modify-writes */
+    uint8_t cc;
+    int64_t target; /* of a direct transfer, relative to the start of the page */
+    uint64_t imm;   /* PUSH, RET */
+};
+
+/*
+ * Decodes 64-bit code for the translator; v and key as in decode_insn(). Returns the length, 0 if
+ * more bytes are needed than avail.
+ */
+unsigned insn_decode(struct ivcpu *v, uint32_t key, const uint8_t *bytes, unsigned avail,
+                     uint16_t off, struct insn *in);
+
+#endif
