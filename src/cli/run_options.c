@@ -464,6 +464,12 @@ int run_options_parse(struct run_options *o, int argc, char **argv, bool *help)
         log_error("--trace-file '%s' without --trace: nothing would be in it", o->trace_file);
         return EXIT_USAGE;
     }
+    if (!o->lockstep.tested &&
+        (o->lockstep.from || o->lockstep.chunk != LOCKSTEP_CHUNK ||
+         o->lockstep.memory_every != LOCKSTEP_MEMORY)) {
+        log_error("--lockstep-from, -chunk and -memory need --lockstep REFERENCE,TESTED");
+        return EXIT_USAGE;
+    }
     if (o->lockstep.tested && o->gdb) {
         log_error("--gdb with --lockstep: a debugger would stop only one of the engines");
         return EXIT_USAGE;

@@ -369,6 +369,11 @@ const struct engine_ops lockstep_engine = {
     .poke = lockstep_poke,
 };
 
+bool lockstep_differed(const struct vm *vm)
+{
+    return vm->cfg.lockstep.reference && container_of(vm->evm, struct lockstep, evm)->differed;
+}
+
 void lockstep_trim_model(struct cpu_model *m)
 {
     static const enum cpu_feature random[] = { FEAT_RDRAND, FEAT_RDSEED };

@@ -20,6 +20,8 @@
 extern const struct engine_ops lockstep_engine;
 /* Takes from the model what no two engines can do alike: random numbers. */
 void lockstep_trim_model(struct cpu_model *m);
+/* Was a difference found? All vCPUs parked. */
+bool lockstep_differed(const struct vm *vm);
 
 /* ---- what follows is shared by the files of lockstep only ---- */
 
