@@ -464,9 +464,8 @@ int run_options_parse(struct run_options *o, int argc, char **argv, bool *help)
         log_error("--trace-file '%s' without --trace: nothing would be in it", o->trace_file);
         return EXIT_USAGE;
     }
-    if (!o->lockstep.tested &&
-        (o->lockstep.from || o->lockstep.chunk != LOCKSTEP_CHUNK ||
-         o->lockstep.memory_every != LOCKSTEP_MEMORY)) {
+    if (!o->lockstep.tested && (o->lockstep.from || o->lockstep.chunk != LOCKSTEP_CHUNK ||
+                                o->lockstep.memory_every != LOCKSTEP_MEMORY)) {
         log_error("--lockstep-from, -chunk and -memory need --lockstep REFERENCE,TESTED");
         return EXIT_USAGE;
     }
