@@ -161,6 +161,30 @@ static int vector_of(const siginfo_t *si)
 
 int child_run(struct native_child *ch, const struct insn_case *k, struct outcome *out)
 {
+    struct exec x = {
+        .code = k->code, .len = k->len, .code_off = k->code_off, .in = &k->in, .data = k->data
+    };
+
+    return child_exec(ch, &x, out);
+}
+
+void child_interrupt(struct native_child *ch)
+{
+    (void)kill(ch->pid, SIGSTOP);
+}
+
+static pid_t wait_for(pid_t pid, int *status)
+{
+    pid_t rc;
+
+    do
+        rc = waitpid(pid, status, 0);
+    while (rc < 0 && errno == EINTR);
+    return rc;
+}
+
+int child_exec(struct native_child *ch, const struct exec *k, struct outcome *out)
+{
     struct user_regs_struct r = ch->base;
     struct iovec iov = { ch->xstate, ch->xstate_bytes };
     struct xsave_area *x = (struct xsave_area *)(void *)ch->xstate;
@@ -170,19 +194,19 @@ int child_run(struct native_child *ch, const struct insn_case *k, struct outcome
     memcpy(ch->code + k->code_off, k->code, k->len);
     memcpy(ch->data, k->data, AREA_BYTES);
     for (unsigned i = 0; i < NR_GPRS; i++)
-        *const_slot(&r, i) = k->in.gpr[i];
-    r.rip = k->in.rip;
-    r.eflags = k->in.rflags;
+        *const_slot(&r, i) = k->in->gpr[i];
+    r.rip = k->in->rip;
+    r.eflags = k->in->rflags;
     r.orig_rax = (unsigned long long)-1;
-    memcpy(x, &k->in.fpu, sizeof(*x));
+    memcpy(x, &k->in->fpu, sizeof(*x));
     x->mxcsr_mask = 0;
     x->xstate_bv = XCR0_X87 | XCR0_SSE | XCR0_AVX;
     memset((uint8_t *)x + 464, 0, 48); /* software bytes of the signal frame */
     if (ptrace(PTRACE_SETREGS, ch->pid, 0, &r) < 0 ||
         ptrace(PTRACE_SETREGSET, ch->pid, NT_X86_XSTATE, &iov) < 0 ||
-        ptrace(PTRACE_SINGLESTEP, ch->pid, 0, 0) < 0)
+        ptrace(k->whole ? PTRACE_CONT : PTRACE_SINGLESTEP, ch->pid, 0, 0) < 0)
         return -1;
-    if (waitpid(ch->pid, &status, 0) != ch->pid || !WIFSTOPPED(status))
+    if (wait_for(ch->pid, &status) != ch->pid || !WIFSTOPPED(status))
         return -1;
     if (ptrace(PTRACE_GETSIGINFO, ch->pid, 0, &si) < 0 ||
         ptrace(PTRACE_GETREGS, ch->pid, 0, &r) < 0 ||
@@ -196,6 +220,7 @@ int child_run(struct native_child *ch, const struct insn_case *k, struct outcome
     for (unsigned i = 0; i < NR_GPRS; i++)
         out->regs.gpr[i] = *const_slot(&r, i);
     out->regs.rip = r.rip;
+    out->cs = (uint16_t)r.cs;
     out->regs.rflags = r.eflags;
     memcpy(&out->regs.fpu, x, sizeof(*x));
     /* Components in their initial state are not stored. */

@@ -134,6 +134,7 @@ static void make_descriptors(struct insn_guest *g)
     put64(g, GDT_AT + 0x30,
           0x00affb000000ffffull); /* as Linux has them, so that selectors compare equal: 33h, 2bh */
     put64(g, GDT_AT + 0x28, 0x00cff3000000ffffull);
+    put64(g, GDT_AT + 0x20, 0x00cffb000000ffffull); /* 23h, 32-bit code */
     put64(g, TSS_AT + 4, KERNEL_AT + STACK_AT);
     put64(g, TSS_AT + 96, 0x68ull << 48); /* no I/O permission map */
     for (unsigned i = 0; i < 32; i++) {
@@ -142,6 +143,7 @@ static void make_descriptors(struct insn_guest *g)
          * for users */
         uint64_t dpl = i == VEC_BP || i == VEC_OF ? 0x6000 : 0;
 
+        g->ram->hva[HANDLERS_PA + i * 16] = 0xf4; /* hlt: where a program ends */
         put64(g, IDT_AT + i * 16,
               (h & 0xffff) | 0x08ull << 16 | (0x8e00ull | dpl) << 32 | (h >> 16 & 0xffff) << 48);
         put64(g, IDT_AT + i * 16 + 8, h >> 32);
@@ -227,6 +229,20 @@ static void user_state(struct cpu *c, const struct regs *r)
 
 void guest_run(struct insn_guest *g, const struct insn_case *k, struct outcome *out)
 {
+    struct exec x = {
+        .code = k->code, .len = k->len, .code_off = k->code_off, .in = &k->in, .data = k->data
+    };
+
+    guest_exec(g, &x, out);
+}
+
+void guest_interrupt(struct insn_guest *g)
+{
+    cpu_post(&g->v->cpu, REQ_STOP);
+}
+
+void guest_exec(struct insn_guest *g, const struct exec *k, struct outcome *out)
+{
     const struct engine_ops *e = g->evm->ops;
     struct cpu *c = &g->v->cpu;
     enum run_result res;
@@ -234,10 +250,13 @@ void guest_run(struct insn_guest *g, const struct insn_case *k, struct outcome *
     /* Through mmu_write, so that cached code is dropped. */
     (void)mmu_write(g->mmu, GPA(CODE_PA + k->code_off), k->code, k->len);
     memcpy(g->ram->hva + DATA_PA, k->data, AREA_BYTES);
-    user_state(c, &k->in);
-    g->v->dbg.step = true;
+    user_state(c, k->in);
+    g->v->dbg.step = !k->whole;
+    g->v->run_limit = k->run_limit;
     e->state_changed(g->v);
-    res = e->run(g->v);
+    do
+        res = e->run(g->v);
+    while (res == RUN_LIMIT);
     memset(&out->regs, 0, sizeof(out->regs));
     memcpy(out->regs.gpr, c->gpr, sizeof(out->regs.gpr));
     out->regs.rip = c->rip;
@@ -245,7 +264,8 @@ void guest_run(struct insn_guest *g, const struct insn_case *k, struct outcome *
     out->regs.fpu = c->fpu;
     out->vector = -1;
     out->fault_at = 0;
-    if (res != RUN_DEBUG) {
+    out->cs = c->seg[SEG_CS].sel;
+    if (res != (k->whole ? RUN_HALTED : RUN_DEBUG)) {
         out->vector = 100 + (int)res;
     } else if (c->rip >= HANDLERS_AT && c->rip < HANDLERS_AT + 32 * 16) {
         /* What was interrupted is on the ring 0 stack: [error code,] RIP, CS, RFLAGS, RSP, SS from
@@ -255,6 +275,7 @@ void guest_run(struct insn_guest *g, const struct insn_case *k, struct outcome *
         out->vector = (int)((c->rip - HANDLERS_AT) / 16);
         out->fault_at = out->vector == VEC_PF ? c->cr2 : 0;
         out->regs.rip = top[-5];
+        out->cs = (uint16_t)top[-4];
         out->regs.rflags = top[-3];
         out->regs.gpr[RSP] = top[-2];
     }
