@@ -17,6 +17,7 @@
 
 #include "engine/interp/native.h"
 #include "known.h"
+#include "random.h"
 
 struct options {
     const char *engine;
@@ -40,50 +41,23 @@ struct tester {
     struct tally tally[ZYDIS_MNEMONIC_MAX_VALUE + 1];
 };
 
-/* xorshift64*: repeatable by seed. */
 static uint64_t rnd(struct tester *t)
 {
-    t->rng ^= t->rng >> 12;
-    t->rng ^= t->rng << 25;
-    t->rng ^= t->rng >> 27;
-    return t->rng * 0x2545f4914f6cdd1dull;
+    return rng_next(&t->rng);
 }
 
 static unsigned pick(struct tester *t, unsigned n)
 {
-    return (unsigned)(rnd(t) >> 32) % n;
+    return rng_pick(&t->rng, n);
 }
 
 /* ---- which instructions ---- */
-
-static const uint8_t legacy_prefixes[] = { 0x66, 0xf2, 0xf3, 0x67, 0xf0 };
 
 /* Random bytes shaped like an instruction. Returns false if it is not one that can be tested. */
 static bool make_code(struct tester *t, struct insn_case *k, ZydisDecodedInstruction *in,
                       ZydisDecodedOperand *ops)
 {
-    uint8_t *p = k->code;
-    unsigned kind = pick(t, 8);
-
-    memset(k->code, 0, sizeof(k->code));
-    for (unsigned i = pick(t, 3); i > 0 && !pick(t, 2); i--)
-        *p++ = legacy_prefixes[pick(t, ARRAY_SIZE(legacy_prefixes))];
-    if (kind < 6 && pick(t, 2))
-        *p++ = (uint8_t)(0x40 | pick(t, 16));
-    if (kind < 2) {
-        *p++ = (uint8_t)rnd(t);
-    } else if (kind < 4) {
-        *p++ = 0x0f, *p++ = (uint8_t)rnd(t);
-    } else if (kind < 6) {
-        *p++ = 0x0f, *p++ = pick(t, 2) ? 0x38 : 0x3a, *p++ = (uint8_t)rnd(t);
-    } else if (kind == 6) {
-        *p++ = 0xc5, *p++ = (uint8_t)rnd(t), *p++ = (uint8_t)rnd(t);
-    } else {
-        *p++ = 0xc4, *p++ = (uint8_t)((rnd(t) & 0xe0) | (1 + pick(t, 3))), *p++ = (uint8_t)rnd(t);
-        *p++ = (uint8_t)rnd(t);
-    }
-    while (p < k->code + 15)
-        *p++ = (uint8_t)rnd(t);
+    rng_code(&t->rng, k->code, RNG_REX);
     /* Displacements are small or absent half of the time, or the operand would never be mapped. */
     if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&t->dec, k->code, 15, in, ops)))
         return false;
@@ -102,35 +76,6 @@ static bool make_code(struct tester *t, struct insn_case *k, ZydisDecodedInstruc
 }
 
 /* ---- operands ---- */
-
-static uint64_t edge_value(struct tester *t)
-{
-    static const uint64_t edges[] = { 0,
-                                      1,
-                                      0x7f,
-                                      0x80,
-                                      0xff,
-                                      0x7fff,
-                                      0x8000,
-                                      0xffff,
-                                      0x7fffffff,
-                                      0x80000000,
-                                      0xffffffff,
-                                      INT64_MAX,
-                                      1ull << 63,
-                                      ~0ull,
-                                      0x0000800000000000ull,
-                                      0x00007fffffffffffull };
-
-    switch (pick(t, 4)) {
-    case 0:
-        return edges[pick(t, ARRAY_SIZE(edges))];
-    case 1:
-        return pick(t, 64);
-    default:
-        return rnd(t);
-    }
-}
 
 /* An address worth having in a base register: in the areas, at their edges, across pages, sometimes
  * non-canonical. */
@@ -152,56 +97,21 @@ static uint64_t address(struct tester *t)
     }
 }
 
-/* Floating-point registers: a mix of plain numbers and everything odd. */
-static void random_fpu(struct tester *t, struct xsave_area *x)
-{
-    static const uint64_t odd[] = { 0,
-                                    1ull << 63,
-                                    0x3ff0000000000000ull,
-                                    0x7ff0000000000000ull,
-                                    0x7ff8000000000000ull,
-                                    0x7ff0000000000001ull,
-                                    1,
-                                    0x3f8000003f800000ull,
-                                    0x7f8000007f800001ull };
-
-    memset(x, 0, sizeof(*x));
-    for (unsigned i = 0; i < 16; i++)
-        for (unsigned j = 0; j < 4; j++) {
-            uint64_t v = pick(t, 3) ? rnd(t) : odd[pick(t, ARRAY_SIZE(odd))];
-
-            memcpy((j < 2 ? x->xmm[i] : x->ymmh[i]) + 8 * (j & 1), &v, 8);
-        }
-    x->fcw = pick(t, 2) ? 0x37f : (uint16_t)(0x3f | pick(t, 16) << 8 | 0x40);
-    x->mxcsr = pick(t, 2) ? 0x1f80
-                          : 0x1f80 | (uint32_t)pick(t, 4) << 13 | (uint32_t)pick(t, 2) << 15 |
-                                (uint32_t)pick(t, 2) << 6;
-    if (!pick(t, 8))
-        x->mxcsr &= ~((uint32_t)pick(t, 64) << 7); /* unmasked exceptions */
-    x->ftw = (uint8_t)rnd(t);
-    x->fsw = (uint16_t)(pick(t, 8) << 11);
-    for (unsigned i = 0; i < 8; i++) {
-        uint64_t m = pick(t, 4) ? rnd(t) | 1ull << 63 : odd[pick(t, ARRAY_SIZE(odd))];
-        uint16_t e = (uint16_t)(pick(t, 4) ? 0x3ff0 + pick(t, 32) : rnd(t));
-
-        memcpy(x->st[i], &m, 8);
-        memcpy(x->st[i] + 8, &e, 2);
-    }
-}
-
 static void make_state(struct tester *t, struct insn_case *k)
 {
     struct regs *r = &k->in;
 
     for (unsigned i = 0; i < NR_GPRS; i++)
-        r->gpr[i] = pick(t, 8) < 5 ? address(t) : edge_value(t);
+        r->gpr[i] = pick(t, 8) < 5 ? address(t) : rng_edge(&t->rng);
     /* A repeat count that ends. */
     if (pick(t, 4))
-        r->gpr[RCX] = pick(t, 3) ? r->gpr[RCX] & 0xff : edge_value(t);
+        r->gpr[RCX] = pick(t, 3) ? r->gpr[RCX] & 0xff : rng_edge(&t->rng);
     r->rflags = RFLAGS_FIXED1 | RFLAGS_IF | (rnd(t) & (RFLAGS_ARITH | RFLAGS_DF));
     k->code_off = pick(t, 16) ? 64 * pick(t, 100) : (unsigned)PAGE_BYTES - 1 - pick(t, 15);
     r->rip = CODE_AT + k->code_off;
-    random_fpu(t, &r->fpu);
+    rng_fpu(&t->rng, &r->fpu);
+    if (!pick(t, 8))
+        r->fpu.mxcsr &= ~((uint32_t)pick(t, 64) << 7); /* unmasked exceptions */
     for (unsigned i = 0; i < AREA_BYTES; i += 8) {
         uint64_t v = rnd(t);
 
