@@ -562,7 +562,7 @@ static void gen_one(struct generator *g)
     static void (*const leaves[])(struct generator *) = {
         gen_alu, gen_flags, gen_div, gen_string, gen_loop_insn, gen_call, gen_compat,
     };
-    static const uint8_t weights[] = { 12, 5, 1, 2, 1, 2, 1 };
+    static const uint8_t weights[] = { 12, 8, 1, 2, 1, 2, 1 };
     static void (*const nests[])(struct generator *) = { gen_if, gen_loop, gen_push, gen_indirect };
     unsigned at = pick(g, 48);
 
