@@ -142,6 +142,9 @@ static bool is_unwanted(const ZydisDecodedInstruction *in, const ZydisDecodedOpe
     case ZYDIS_MNEMONIC_FLDCW:
     case ZYDIS_MNEMONIC_BOUND:
         return true;
+    case ZYDIS_MNEMONIC_VPINSRD: /* VEX.W in 32-bit code: ignored by Intel, #UD by AMD */
+    case ZYDIS_MNEMONIC_VPEXTRD:
+        return in->machine_mode != ZYDIS_MACHINE_MODE_LONG_64 && in->raw.vex.W;
     case ZYDIS_MNEMONIC_NOP: /* 0F 0D with a register is undefined on some */
         return in->opcode_map == ZYDIS_OPCODE_MAP_0F && in->opcode == 0x0d;
     default:
