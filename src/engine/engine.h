@@ -148,7 +148,7 @@ struct engine_ops {
     uint64_t (*poke)(struct vcpu *v, gva_t at, const void *buf, uint64_t bytes);
 };
 
-extern const struct engine_ops interp_engine;
+extern const struct engine_ops interp_engine, bt_engine;
 
 /* The engines of this build in order of preference; NULL-terminated. */
 extern const struct engine_ops *const engines[];

@@ -45,6 +45,25 @@ int host_trap_install(void) MUST_CHECK;
 void host_trap_remove(void);
 /* For this thread, until the next call; NULL disarms. */
 void host_trap_arm(struct host_trap *t);
+/*
+ * Translated code: any SIGSEGV, SIGBUS, SIGFPE, SIGILL or SIGTRAP in [lo, hi) goes on at resume with
+ * all registers as they were, and `at` tells where it was. One per thread; NULL: none.
+ */
+struct host_trap_region {
+    const uint8_t *lo, *hi;
+    const uint8_t *resume;
+    const uint8_t *volatile at;
+    volatile int sig;
+};
+void host_trap_region(struct host_trap_region *r);
+/* A stack for this thread's signals, since translated code's RSP is the guest's. */
+struct host_trap_stack {
+    void *base;
+    size_t bytes;
+};
+int host_trap_stack_set(struct host_trap_stack *s) MUST_CHECK;
+/* After the thread has left its region for good, or ended. */
+void host_trap_stack_free(struct host_trap_stack *s);
 
 /* ---- locks: ranks ascend; a thread takes locks of ever higher rank ---- */
 enum lock_rank {

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Traps in generated code (SIGFPE, SIGILL). A thread names the one host instruction that may trap
- * and where to go on instead; any other such signal goes to whoever handled it before.
+ * Traps in generated code. A thread names the one host instruction that may trap (interp's stubs),
+ * or a region of them (translated code), and where to go on instead; any other such signal goes to
+ * whoever handled it before.
  *
  * The handlers and what they read are of the process and of the thread: signals know no VM.
  */
@@ -9,21 +10,27 @@
 
 #include <errno.h>
 #include <signal.h>
+#include <sys/auxv.h>
+#include <sys/mman.h>
 #include <ucontext.h>
 
-static const int trap_sigs[] = { SIGFPE, SIGILL };
+static const int trap_sigs[] = { SIGFPE, SIGILL, SIGSEGV, SIGBUS, SIGTRAP };
 
 static pthread_mutex_t trap_lock = PTHREAD_MUTEX_INITIALIZER;
 static unsigned trap_users;                              /* guarded by trap_lock */
 static struct sigaction trap_old[ARRAY_SIZE(trap_sigs)]; /* written while there is no user */
 static _Thread_local struct host_trap *volatile trap_armed;
+static _Thread_local struct host_trap_region *volatile trap_region;
 static _Thread_local bool trap_unblocked;
 
 /* SIGNAL_SAFE */
 static void trap_chain(int sig, siginfo_t *info, void *uctx)
 {
-    const struct sigaction *old = &trap_old[sig == trap_sigs[0] ? 0 : 1];
+    const struct sigaction *old = &trap_old[0];
 
+    for (unsigned i = 0; i < ARRAY_SIZE(trap_sigs); i++)
+        if (trap_sigs[i] == sig)
+            old = &trap_old[i];
     if (old->sa_flags & SA_SIGINFO) {
         old->sa_sigaction(sig, info, uctx);
         return;
@@ -40,9 +47,17 @@ static void trap_chain(int sig, siginfo_t *info, void *uctx)
 static void trap_handler(int sig, siginfo_t *info, void *uctx)
 {
     struct host_trap *t = trap_armed;
+    struct host_trap_region *r = trap_region;
     mcontext_t *mc = &((ucontext_t *)uctx)->uc_mcontext;
+    const uint8_t *pc = (const uint8_t *)(uintptr_t)mc->gregs[REG_RIP];
 
-    if (!t || mc->gregs[REG_RIP] != (greg_t)(uintptr_t)t->at) {
+    if (r && pc >= r->lo && pc < r->hi) {
+        r->at = pc;
+        r->sig = sig;
+        mc->gregs[REG_RIP] = (greg_t)(uintptr_t)r->resume;
+        return;
+    }
+    if ((sig != SIGFPE && sig != SIGILL) || !t || mc->gregs[REG_RIP] != (greg_t)(uintptr_t)t->at) {
         trap_chain(sig, info, uctx);
         return;
     }
@@ -95,6 +110,43 @@ static NOINLINE void trap_unblock(void)
         (void)sigaddset(&set, trap_sigs[i]);
     (void)pthread_sigmask(SIG_UNBLOCK, &set, NULL);
     trap_unblocked = true;
+}
+
+void host_trap_region(struct host_trap_region *r)
+{
+    if (!trap_unblocked)
+        trap_unblock();
+    trap_region = r;
+}
+
+int host_trap_stack_set(struct host_trap_stack *s)
+{
+    stack_t ss;
+
+    if (!s->base) {
+        s->bytes = align_up(getauxval(AT_MINSIGSTKSZ) + KIB(32), PAGE_BYTES);
+        s->base = mmap(NULL, s->bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (s->base == MAP_FAILED) {
+            s->base = NULL;
+            return -ENOMEM;
+        }
+    }
+    /* Disarmed while a handler runs: else a guest RSP that lies in it would make the kernel believe
+     * that it is in use already. */
+    ss = (stack_t){ .ss_sp = s->base, .ss_size = s->bytes, .ss_flags = (int)(1u << 31) };
+    return sigaltstack(&ss, NULL) ? -errno : 0;
+}
+
+void host_trap_stack_free(struct host_trap_stack *s)
+{
+    stack_t ss = { .ss_flags = SS_DISABLE }, now;
+
+    if (!s->base)
+        return;
+    if (!sigaltstack(NULL, &now) && now.ss_sp == s->base)
+        (void)sigaltstack(&ss, NULL);
+    (void)munmap(s->base, s->bytes);
+    s->base = NULL;
 }
 
 void host_trap_arm(struct host_trap *t)

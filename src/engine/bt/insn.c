@@ -10,35 +10,35 @@
  * op_native to interp and taken by classify_native().
  */
 static const uint8_t plain[ZYDIS_MNEMONIC_MAX_VALUE + 1] = {
-#define PLAIN(m) [ZYDIS_MNEMONIC_##m] = 1,
-    PLAIN(MOV) PLAIN(MOVNTI) PLAIN(MOVZX) PLAIN(MOVSX) PLAIN(MOVSXD) PLAIN(MOVBE) PLAIN(ADD) PLAIN(
-        OR) PLAIN(ADC) PLAIN(SBB) PLAIN(AND) PLAIN(SUB) PLAIN(XOR) PLAIN(CMP) PLAIN(TEST) PLAIN(INC)
-        PLAIN(DEC) PLAIN(NEG) PLAIN(NOT) PLAIN(IMUL) PLAIN(MUL) PLAIN(DIV) PLAIN(IDIV) PLAIN(SHL)
-            PLAIN(SHR) PLAIN(SAR) PLAIN(ROL) PLAIN(ROR) PLAIN(RCL) PLAIN(RCR) PLAIN(SHLD)
-                PLAIN(SHRD) PLAIN(BT) PLAIN(BTS) PLAIN(BTR) PLAIN(BTC) PLAIN(BSF) PLAIN(BSR)
-                    PLAIN(BSWAP) PLAIN(CMOVO) PLAIN(CMOVNO) PLAIN(CMOVB) PLAIN(CMOVNB) PLAIN(CMOVZ)
-                        PLAIN(CMOVNZ) PLAIN(CMOVBE) PLAIN(CMOVNBE) PLAIN(CMOVS) PLAIN(CMOVNS)
-                            PLAIN(CMOVP) PLAIN(CMOVNP) PLAIN(CMOVL) PLAIN(CMOVNL) PLAIN(CMOVLE)
-                                PLAIN(CMOVNLE) PLAIN(SETO) PLAIN(SETNO) PLAIN(SETB) PLAIN(SETNB)
-                                    PLAIN(SETZ) PLAIN(SETNZ) PLAIN(SETBE) PLAIN(SETNBE) PLAIN(SETS)
-                                        PLAIN(SETNS) PLAIN(SETP) PLAIN(SETNP) PLAIN(SETL)
-                                            PLAIN(SETNL) PLAIN(SETLE) PLAIN(SETNLE) PLAIN(XCHG)
-                                                PLAIN(XADD) PLAIN(CMPXCHG) PLAIN(CMPXCHG8B)
-                                                    PLAIN(CMPXCHG16B) PLAIN(CBW) PLAIN(CWDE)
-                                                        PLAIN(CDQE) PLAIN(CWD) PLAIN(CDQ) PLAIN(CQO)
-                                                            PLAIN(CLC) PLAIN(STC) PLAIN(CMC)
-                                                                PLAIN(LAHF) PLAIN(SAHF) PLAIN(PAUSE)
-                                                                    PLAIN(LFENCE) PLAIN(MFENCE)
-                                                                        PLAIN(SFENCE)
+#define PLAIN(m) [ZYDIS_MNEMONIC_##m] = 1
+    PLAIN(MOV),        PLAIN(MOVNTI),  PLAIN(MOVZX),  PLAIN(MOVSX),   PLAIN(MOVSXD),
+    PLAIN(MOVBE),      PLAIN(ADD),     PLAIN(OR),     PLAIN(ADC),     PLAIN(SBB),
+    PLAIN(AND),        PLAIN(SUB),     PLAIN(XOR),    PLAIN(CMP),     PLAIN(TEST),
+    PLAIN(INC),        PLAIN(DEC),     PLAIN(NEG),    PLAIN(NOT),     PLAIN(IMUL),
+    PLAIN(MUL),        PLAIN(DIV),     PLAIN(IDIV),   PLAIN(SHL),     PLAIN(SHR),
+    PLAIN(SAR),        PLAIN(ROL),     PLAIN(ROR),    PLAIN(RCL),     PLAIN(RCR),
+    PLAIN(SHLD),       PLAIN(SHRD),    PLAIN(BT),     PLAIN(BTS),     PLAIN(BTR),
+    PLAIN(BTC),        PLAIN(BSF),     PLAIN(BSR),    PLAIN(BSWAP),   PLAIN(CMOVO),
+    PLAIN(CMOVNO),     PLAIN(CMOVB),   PLAIN(CMOVNB), PLAIN(CMOVZ),   PLAIN(CMOVNZ),
+    PLAIN(CMOVBE),     PLAIN(CMOVNBE), PLAIN(CMOVS),  PLAIN(CMOVNS),  PLAIN(CMOVP),
+    PLAIN(CMOVNP),     PLAIN(CMOVL),   PLAIN(CMOVNL), PLAIN(CMOVLE),  PLAIN(CMOVNLE),
+    PLAIN(SETO),       PLAIN(SETNO),   PLAIN(SETB),   PLAIN(SETNB),   PLAIN(SETZ),
+    PLAIN(SETNZ),      PLAIN(SETBE),   PLAIN(SETNBE), PLAIN(SETS),    PLAIN(SETNS),
+    PLAIN(SETP),       PLAIN(SETNP),   PLAIN(SETL),   PLAIN(SETNL),   PLAIN(SETLE),
+    PLAIN(SETNLE),     PLAIN(XCHG),    PLAIN(XADD),   PLAIN(CMPXCHG), PLAIN(CMPXCHG8B),
+    PLAIN(CMPXCHG16B), PLAIN(CBW),     PLAIN(CWDE),   PLAIN(CDQE),    PLAIN(CWD),
+    PLAIN(CDQ),        PLAIN(CQO),     PLAIN(CLC),    PLAIN(STC),     PLAIN(CMC),
+    PLAIN(LAHF),       PLAIN(SAHF),    PLAIN(PAUSE),  PLAIN(LFENCE),  PLAIN(MFENCE),
+    PLAIN(SFENCE),
 #undef PLAIN
 };
 
 /* Condition codes of Jcc by mnemonic; 0: not one; else cc + 1. */
 static const uint8_t jcc[ZYDIS_MNEMONIC_MAX_VALUE + 1] = {
-#define JCC(m, cc) [ZYDIS_MNEMONIC_##m] = (cc) + 1,
-    JCC(JO, 0) JCC(JNO, 1) JCC(JB, 2) JCC(JNB, 3) JCC(JZ, 4) JCC(JNZ, 5) JCC(JBE, 6) JCC(JNBE, 7)
-        JCC(JS, 8) JCC(JNS, 9) JCC(JP, 10) JCC(JNP, 11) JCC(JL, 12) JCC(JNL, 13) JCC(JLE, 14)
-            JCC(JNLE, 15)
+#define JCC(m, cc) [ZYDIS_MNEMONIC_##m] = (cc) + 1
+    JCC(JO, 0),  JCC(JNO, 1),  JCC(JB, 2),   JCC(JNB, 3),   JCC(JZ, 4),  JCC(JNZ, 5),
+    JCC(JBE, 6), JCC(JNBE, 7), JCC(JS, 8),   JCC(JNS, 9),   JCC(JP, 10), JCC(JNP, 11),
+    JCC(JL, 12), JCC(JNL, 13), JCC(JLE, 14), JCC(JNLE, 15),
 #undef JCC
 };
 

@@ -138,6 +138,8 @@ static bool drop_in_page(struct ivcpu *v, uint64_t page, unsigned off, unsigned 
 
 bool code_drop(struct ivcpu *v, gpa_t at, uint64_t bytes)
 {
+    uint64_t all = bytes;
+    gpa_t first = at;
     bool any = false;
 
     while (bytes) {
@@ -147,11 +149,15 @@ bool code_drop(struct ivcpu *v, gpa_t at, uint64_t bytes)
         at = gpa_add(at, n);
         bytes -= n;
     }
+    if (v->hooks)
+        any |= v->hooks->drop(v, first, all);
     return any;
 }
 
 void code_drop_all(struct ivcpu *v)
 {
+    if (v->hooks)
+        v->hooks->drop_all(v);
     for (unsigned i = 0; i < PAGE_BUCKETS; i++)
         while (v->pages[i])
             (void)drop_in_page(v, v->pages[i]->page, 0, PAGE_BYTES);
@@ -205,7 +211,8 @@ bool code_stored(struct ivcpu *v, gpa_t at, unsigned bytes)
     /* With one vCPU the note goes when the last block has gone, and stores are fast again. */
     if (!alone) {
         tell(v->vm, v, at, bytes);
-    } else if (!*page_slot(v, at.v >> PAGE_SHIFT)) {
+    } else if (!*page_slot(v, at.v >> PAGE_SHIFT) &&
+               !(v->hooks && v->hooks->has_code(v, at.v >> PAGE_SHIFT))) {
         struct slot *s = mmu_slot_find(v->vm->evm.cfg.mmu, at);
 
         if (s)
@@ -239,11 +246,9 @@ static bool block_insert(struct ivcpu *v, struct block *b)
     return true;
 }
 
-/*
- * The page is noted as code before its bytes are read: a store that comes in between is then seen
- * by the listener or by the TLB's missing write tag.
- */
-static void note_code(struct ivcpu *v, gpa_t at)
+/* A store that comes between this and the reading is seen by the listener or by the TLB's missing
+ * write tag. */
+void note_code(struct ivcpu *v, gpa_t at)
 {
     struct slot *s = mmu_slot_find(v->vm->evm.cfg.mmu, at);
 

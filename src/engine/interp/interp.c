@@ -27,14 +27,7 @@ static uint64_t linear_rip(const struct cpu *c)
     return c->mode & MODE_CS64 ? c->rip : (uint32_t)(c->rip + c->seg[SEG_CS].base);
 }
 
-static void run_ops(struct ivcpu *v, const struct op *op)
-{
-    while (op)
-        op = op->fn(v, op);
-}
-
-/* Everything that other threads and earlier instructions left to do. False: run() returns *res. */
-static bool serve(struct ivcpu *v, enum run_result *res)
+bool interp_serve(struct ivcpu *v, enum run_result *res)
 {
     struct cpu *c = CPU(v);
     uint32_t req = __atomic_load_n((uint32_t *)&c->req, __ATOMIC_ACQUIRE);
@@ -77,7 +70,7 @@ static bool debug_stop(struct ivcpu *v, gva_t at, enum run_result *res)
     return false;
 }
 
-static bool deliver(struct ivcpu *v, enum run_result *res)
+bool interp_deliver(struct ivcpu *v, enum run_result *res)
 {
     struct cpu *c = CPU(v);
 
@@ -137,9 +130,7 @@ static bool enters_untraced(const struct cpu *c, const struct op *op)
            op->fn == op_syscall;
 }
 
-/* One instruction, uncached, with all that needs to be looked at per instruction. False: run()
- * returns *res. */
-static bool step(struct ivcpu *v, enum run_result *res)
+bool interp_step(struct ivcpu *v, enum run_result *res)
 {
     struct cpu *c = CPU(v);
     bool tf = c->rflags & RFLAGS_TF, fault;
@@ -152,7 +143,7 @@ static bool step(struct ivcpu *v, enum run_result *res)
             return false;
         v->dbg_resume = false;
         if (fault)
-            return deliver(v, res);
+            return interp_deliver(v, res);
     }
     enter_page(v, c->rip, linear_rip(c));
     op = step_decode(v);
@@ -170,7 +161,7 @@ static bool step(struct ivcpu *v, enum run_result *res)
     }
     if (v->leave == LEAVE_FAULT) {
         v->vc.nr_insns -= op != NULL;
-        return deliver(v, res);
+        return interp_deliver(v, res);
     }
     if (v->leave == LEAVE_EXIT) {
         v->vc.nr_insns -= op != NULL;
@@ -208,8 +199,7 @@ static bool code_bp_near(const struct ivcpu *v)
     return (v->vc.cpu.dr7 & 0xff) && cpu_bp_in_page(&v->vc.cpu, GVA(page), true);
 }
 
-/* Has the next instruction to run alone? */
-static bool must_step(const struct ivcpu *v)
+bool interp_must_step(const struct ivcpu *v)
 {
     const struct cpu *c = &v->vc.cpu;
 
@@ -233,8 +223,7 @@ static struct block *next_block(struct ivcpu *v)
     return b;
 }
 
-/* One block and those chained to it. False: run() returns *res. */
-static bool run_block(struct ivcpu *v, enum run_result *res)
+bool interp_run_block(struct ivcpu *v, enum run_result *res)
 {
     struct cpu *c = CPU(v);
     struct block **link = v->link, *b;
@@ -244,7 +233,7 @@ static bool run_block(struct ivcpu *v, enum run_result *res)
     if (unlikely(!b)) {
         v->link = NULL;
         if (v->leave == LEAVE_FAULT)
-            return deliver(v, res);
+            return interp_deliver(v, res);
         v->wait_step = true;
         return true;
     }
@@ -267,7 +256,7 @@ static bool run_block(struct ivcpu *v, enum run_result *res)
     }
     switch (v->leave) {
     case LEAVE_FAULT:
-        return deliver(v, res);
+        return interp_deliver(v, res);
     case LEAVE_STEP:
         v->wait_step = true;
         return true;
@@ -293,7 +282,7 @@ static bool serve_or_halt(struct ivcpu *v, enum run_result *res)
     /* What a shadow holds back is due after one instruction, not after a block. */
     v->wait_step |= c->shadow_sti || c->shadow_movss;
     v->link = NULL;
-    if (!serve(v, res))
+    if (!interp_serve(v, res))
         return false;
     if (c->activity != CPU_HALTED && c->activity != CPU_WAIT_SIPI)
         return true;
@@ -343,7 +332,7 @@ static enum run_result run_limited(struct ivcpu *v)
             return RUN_HALTED;
         tlb_set_view(v);
         v->key = block_key(CPU(v));
-        if (must_step(v) ? !step(v, &res) : !run_block(v, &res))
+        if (interp_must_step(v) ? !interp_step(v, &res) : !interp_run_block(v, &res))
             return res;
     }
     return RUN_LIMIT;
@@ -363,13 +352,13 @@ static enum run_result interp_run(struct vcpu *vc)
             return res;
         tlb_set_view(v);
         v->key = block_key(c);
-        if (unlikely(must_step(v))) {
+        if (unlikely(interp_must_step(v))) {
             v->link = NULL;
-            if (!step(v, &res))
+            if (!interp_step(v, &res))
                 return res;
             if (v->graveyard)
                 block_bury(v);
-        } else if (!run_block(v, &res)) {
+        } else if (!interp_run_block(v, &res)) {
             return res;
         }
     }
@@ -383,6 +372,21 @@ static int interp_probe(char *why, size_t why_bytes)
     return 0; /* plain C on an x86-64 host */
 }
 
+int interp_vm_init(struct interp_vm *vm, const struct engine_config *cfg)
+{
+    int rc;
+
+    vm->evm.cfg = *cfg;
+    rc = native_cache_create(&vm->native);
+    if (rc < 0)
+        return rc;
+    lock_init(&vm->lock, LOCK_CODE);
+    lock_init(&vm->split_lock, LOCK_LEAF);
+    vm->listener.written = code_listen;
+    mmu_listen(cfg->mmu, &vm->listener);
+    return 0;
+}
+
 static int interp_vm_create(const struct engine_config *cfg, struct engine_vm **out)
 {
     struct interp_vm *vm = calloc(1, sizeof(*vm));
@@ -391,46 +395,40 @@ static int interp_vm_create(const struct engine_config *cfg, struct engine_vm **
     if (!vm)
         return -ENOMEM;
     vm->evm.ops = &interp_engine;
-    vm->evm.cfg = *cfg;
-    rc = native_cache_create(&vm->native);
+    rc = interp_vm_init(vm, cfg);
     if (rc < 0) {
         free(vm);
         return rc;
     }
-    lock_init(&vm->lock, LOCK_CODE);
-    lock_init(&vm->split_lock, LOCK_LEAF);
-    vm->listener.written = code_listen;
-    mmu_listen(cfg->mmu, &vm->listener);
     *out = &vm->evm;
     return 0;
+}
+
+void interp_vm_fini(struct interp_vm *vm)
+{
+    mmu_unlisten(vm->evm.cfg.mmu, &vm->listener);
+    native_cache_destroy(vm->native);
+    lock_destroy(&vm->lock);
+    lock_destroy(&vm->split_lock);
 }
 
 static void interp_vm_destroy(struct engine_vm *evm)
 {
     struct interp_vm *vm = container_of(evm, struct interp_vm, evm);
 
-    mmu_unlisten(evm->cfg.mmu, &vm->listener);
-    native_cache_destroy(vm->native);
-    lock_destroy(&vm->lock);
-    lock_destroy(&vm->split_lock);
+    interp_vm_fini(vm);
     free(vm);
 }
 
-static int interp_vcpu_create(struct engine_vm *evm, uint32_t id, struct vcpu **out)
+void interp_vcpu_init(struct interp_vm *vm, struct ivcpu *v, uint32_t id)
 {
-    struct interp_vm *vm = container_of(evm, struct interp_vm, evm);
-    struct ivcpu *v = aligned_alloc(64, align_up(sizeof(*v), 64));
-
-    if (!v)
-        return -ENOMEM;
-    memset(v, 0, sizeof(*v));
     v->vm = vm;
-    v->vc.engine = &interp_engine;
-    v->vc.evm = evm;
+    v->vc.engine = vm->evm.ops;
+    v->vc.evm = &vm->evm;
     v->vc.cpu.id = id;
-    v->vc.cpu.model = evm->cfg.model;
+    v->vc.cpu.model = vm->evm.cfg.model;
     v->vc.cpu.ops = &interp_cpu_ops;
-    v->vc.cpu.seen = evm->cfg.seen;
+    v->vc.cpu.seen = vm->evm.cfg.seen;
     v->jump_gen = 1;
     v->room = UINT64_MAX;
     tlb_init(v);
@@ -440,13 +438,23 @@ static int interp_vcpu_create(struct engine_vm *evm, uint32_t id, struct vcpu **
     v->next = vm->vcpus;
     vm->vcpus = v;
     lock_drop(&vm->lock);
+}
+
+static int interp_vcpu_create(struct engine_vm *evm, uint32_t id, struct vcpu **out)
+{
+    struct ivcpu *v = aligned_alloc(64, align_up(sizeof(*v), 64));
+
+    if (!v)
+        return -ENOMEM;
+    memset(v, 0, sizeof(*v));
+    interp_vcpu_init(container_of(evm, struct interp_vm, evm), v, id);
     *out = &v->vc;
     return 0;
 }
 
-static void interp_vcpu_destroy(struct vcpu *vc)
+void interp_vcpu_fini(struct ivcpu *v)
 {
-    struct ivcpu *v = container_of(vc, struct ivcpu, vc), **p;
+    struct ivcpu **p;
 
     lock_take(&v->vm->lock);
     for (p = &v->vm->vcpus; *p != v; p = &(*p)->next)
@@ -455,10 +463,17 @@ static void interp_vcpu_destroy(struct vcpu *vc)
     lock_drop(&v->vm->lock);
     code_drop_all(v);
     block_bury(v);
+}
+
+static void interp_vcpu_destroy(struct vcpu *vc)
+{
+    struct ivcpu *v = container_of(vc, struct ivcpu, vc);
+
+    interp_vcpu_fini(v);
     free(v);
 }
 
-static void interp_state_changed(struct vcpu *vc)
+void interp_state_changed(struct vcpu *vc)
 {
     struct ivcpu *v = container_of(vc, struct ivcpu, vc);
 
@@ -506,12 +521,12 @@ static uint64_t guest_copy(struct vcpu *vc, gva_t at, void *buf, const void *fro
     return done;
 }
 
-static uint64_t interp_peek(struct vcpu *vc, gva_t at, void *buf, uint64_t bytes)
+uint64_t interp_peek(struct vcpu *vc, gva_t at, void *buf, uint64_t bytes)
 {
     return guest_copy(vc, at, buf, NULL, bytes);
 }
 
-static uint64_t interp_poke(struct vcpu *vc, gva_t at, const void *buf, uint64_t bytes)
+uint64_t interp_poke(struct vcpu *vc, gva_t at, const void *buf, uint64_t bytes)
 {
     return guest_copy(vc, at, NULL, buf, bytes);
 }

@@ -146,6 +146,18 @@ enum leave {
     LEAVE_EXIT,  /* as STEP_EXIT */
 };
 
+/* What an engine built on interp wants to know. */
+struct ivcpu_hooks {
+    /* After the software TLB was flushed; lin for FLUSH_PAGE. The kinds with a PCID do not come. */
+    void (*flushed)(struct ivcpu *v, enum flush_kind kind, uint64_t lin);
+    /* Code at [at, at + bytes) was written: drop what was made of it. True if there was any. */
+    bool (*drop)(struct ivcpu *v, gpa_t at, uint64_t bytes);
+    /* All of it. */
+    void (*drop_all)(struct ivcpu *v);
+    /* Is there code made of this page? */
+    bool (*has_code)(struct ivcpu *v, uint64_t page);
+};
+
 struct interp_vm {
     struct engine_vm evm;
     struct native_cache *native;
@@ -187,6 +199,7 @@ struct ivcpu {
     bool code_bps;   /* DR7 or the debugger has instruction breakpoints */
     bool dbg_resume; /* do not stop again at the breakpoint we stand on */
     bool dbg_stop;   /* a debugger's watchpoint hit during the instruction */
+    const struct ivcpu_hooks *hooks; /* of an engine that keeps translations beside; or NULL */
     struct interp_vm *vm;
     struct ivcpu *next;
     struct jump jumps[JUMP_CACHE];
@@ -224,6 +237,9 @@ const uint8_t *fetch_ptr(struct ivcpu *v, uint64_t lin, gpa_t *at);
 /* Pointer to RAM for n bytes from lin in one page with the right, or NULL without any effect: for
  * bulk string moves. */
 uint8_t *bulk_ptr(struct ivcpu *v, uint64_t lin, bool write);
+/* Makes the access hit, with A and D set, if it is one to RAM that interp would let go fast. Raises
+ * nothing. */
+bool tlb_fill(struct ivcpu *v, uint64_t lin, unsigned bytes, bool write);
 void tlb_init(struct ivcpu *v);
 void tlb_flush_all(struct ivcpu *v);
 /* A page got code: stores to it must be seen from now on. */
@@ -231,7 +247,33 @@ void tlb_protect_page(struct ivcpu *v, uint64_t page);
 void tlb_set_view(struct ivcpu *v);
 extern const struct cpu_ops interp_cpu_ops;
 
-/* ---- interp.c ---- */
+/* ---- interp.c: the pieces of the run loop, for it and for engines that hand instructions over ----
+ */
+/* Everything that other threads and earlier instructions left to do. False: run() returns *res. */
+bool interp_serve(struct ivcpu *v, enum run_result *res);
+/* The pending exception. False: run() returns *res. */
+bool interp_deliver(struct ivcpu *v, enum run_result *res);
+/* One instruction, uncached, with all that needs to be looked at per instruction. False: run()
+ * returns *res. */
+bool interp_step(struct ivcpu *v, enum run_result *res);
+/* Has the next instruction to run alone? */
+bool interp_must_step(const struct ivcpu *v);
+/* One block and those chained to it. False: run() returns *res. */
+bool interp_run_block(struct ivcpu *v, enum run_result *res);
+int interp_vm_init(struct interp_vm *vm, const struct engine_config *cfg);
+void interp_vm_fini(struct interp_vm *vm);
+void interp_vcpu_init(struct interp_vm *vm, struct ivcpu *v, uint32_t id);
+void interp_vcpu_fini(struct ivcpu *v);
+void interp_state_changed(struct vcpu *vc);
+uint64_t interp_peek(struct vcpu *vc, gva_t at, void *buf, uint64_t bytes);
+uint64_t interp_poke(struct vcpu *vc, gva_t at, const void *buf, uint64_t bytes);
+
+static inline void run_ops(struct ivcpu *v, const struct op *op)
+{
+    while (op)
+        op = op->fn(v, op);
+}
+
 /* Breakpoints changed, the guest's or the debugger's. */
 void interp_debug_update(struct vcpu *vc);
 
@@ -250,6 +292,8 @@ void code_listen(struct code_listener *l, gpa_t at, uint64_t bytes);
 /* Frees dropped blocks; only when none is being executed. */
 void block_bury(struct ivcpu *v);
 uint32_t block_key(const struct cpu *c);
+/* Before the code at `at` is read to be decoded: stores to its page will be seen. */
+void note_code(struct ivcpu *v, gpa_t at);
 /* Decodes the one instruction at the current RIP into v->step_ops. NULL: leave. */
 const struct op *step_decode(struct ivcpu *v);
 

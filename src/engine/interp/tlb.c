@@ -83,20 +83,28 @@ static void view_flush(struct tlb *t, bool keep_global)
     t->nr_used = kept;
 }
 
+/* What was found by virtual address is no longer true. */
+static void flushed(struct ivcpu *v, enum flush_kind kind, uint64_t lin)
+{
+    v->jump_gen++;
+    if (v->hooks)
+        v->hooks->flushed(v, kind, lin);
+}
+
 void tlb_flush_all(struct ivcpu *v)
 {
     for (unsigned w = 0; w < NR_VIEWS; w++)
         view_flush(&v->views[w], false);
     v->large_lo = UINT64_MAX;
     v->large_hi = 0;
-    v->jump_gen++;
+    flushed(v, FLUSH_ALL, 0);
 }
 
 static void flush_nonglobal(struct ivcpu *v)
 {
     for (unsigned w = 0; w < NR_VIEWS; w++)
         view_flush(&v->views[w], true);
-    v->jump_gen++;
+    flushed(v, FLUSH_NONGLOBAL, 0);
 }
 
 /* Entries are 4 KB; those cut from a larger page all go with it. */
@@ -115,7 +123,7 @@ static void flush_page(struct ivcpu *v, uint64_t lin)
                 entry_clear(t, t->used[n]);
         }
     }
-    v->jump_gen++;
+    flushed(v, lin < v->large_lo || lin >= v->large_hi ? FLUSH_PAGE : FLUSH_ALL, lin);
 }
 
 void tlb_protect_page(struct ivcpu *v, uint64_t page)
@@ -206,6 +214,20 @@ static enum step span_find(struct ivcpu *v, uint64_t lin, unsigned acc, struct s
         s->slot->notes[slot_page(s->slot, w.pa)] |= PAGE_NOTE_DIRTY;
     fill(v, t, &w, s);
     return STEP_NEXT;
+}
+
+bool tlb_fill(struct ivcpu *v, uint64_t lin, unsigned bytes, bool write)
+{
+    struct span s;
+
+    if (lin % PAGE_BYTES + bytes > PAGE_BYTES ||
+        (CPU(v)->mode & MODE_LMA && !is_canonical(CPU(v), lin)))
+        return false;
+    if (span_find(v, lin, write ? ACC_WRITE : ACC_READ, &s) != STEP_NEXT) {
+        CPU(v)->exc.valid = false; /* the instruction itself will raise it */
+        return false;
+    }
+    return write ? TLB_HIT(v->tlb, w, lin, bytes) : TLB_HIT(v->tlb, r, lin, bytes);
 }
 
 /* ---- checks that only the slow half makes ---- */

@@ -1,0 +1,192 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Translated stack operations and near control transfers.
+ *
+ * A jump within the page is chained: patched to go to its target's block. All others look their
+ * target's RIP up in a table (struct jc), since what is at an address in another page depends on
+ * the address space. Wherever a loop could close, cpu.req is looked at.
+ */
+#include "engine/bt/bt.h"
+
+/* H_PTR = RSP + by, the address of a stack access. */
+static void stack_address(struct trans *t, int by)
+{
+    if (by)
+        emit_lea(t->e, H_PTR, HMEM_BASE(H_RSP, by));
+    else
+        emit_mov_rr(t->e, H_PTR, H_RSP);
+}
+
+/* Memory operand of PUSH, CALL and JMP: into b->tmp, since another lookup may follow. */
+static void load_operand(struct trans *t, enum hreg dst)
+{
+    bt_emit_ea(t, &t->in.ops[t->in.mem].mem);
+    bt_emit_lookup(t, 8, false);
+    emit_load(t->e, dst, HMEM_GUEST);
+}
+
+void bt_emit_push(struct trans *t)
+{
+    const ZydisDecodedOperand *o = &t->in.ops[0];
+    enum hreg src = H_TMP;
+
+    if (t->in.mem >= 0) {
+        load_operand(t, H_PTR);
+        emit_store(t->e, HMEM_GS(BT_OFF(tmp)), H_PTR);
+    }
+    stack_address(t, -8);
+    bt_emit_lookup(t, 8, true);
+    if (t->in.mem >= 0) {
+        emit_load(t->e, H_TMP, HMEM_GS(BT_OFF(tmp)));
+    } else if (o->type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
+        emit_mov_imm(t->e, H_TMP, t->in.imm);
+    } else {
+        src = bt_home(bt_gpr(o->reg.value));
+        if (src == H_NONE) {
+            bt_emit_get(t, H_TMP, bt_gpr(o->reg.value));
+            src = H_TMP;
+        }
+    }
+    emit_store(t->e, HMEM_GUEST, src);
+    emit_lea(t->e, H_RSP, HMEM_BASE(H_RSP, -8));
+}
+
+void bt_emit_pop(struct trans *t)
+{
+    bool leave = t->in.cls == INSN_LEAVE;
+    unsigned gpr = leave ? (unsigned)RBP : bt_gpr(t->in.ops[0].reg.value);
+
+    if (leave)
+        emit_mov_rr(t->e, H_PTR, H_RBP);
+    else
+        stack_address(t, 0);
+    bt_emit_lookup(t, 8, false);
+    emit_load(t->e, H_PTR, HMEM_GUEST);
+    if (leave)
+        emit_lea(t->e, H_RSP, HMEM_BASE(H_RBP, 8));
+    else if (gpr != RSP)
+        emit_lea(t->e, H_RSP, HMEM_BASE(H_RSP, 8));
+    bt_emit_put(t, gpr, H_PTR);
+}
+
+/* To the RIP in H_PTR, by the table. */
+static void go_far(struct trans *t, bool check)
+{
+    size_t jc = BT_OFF(jc) + (size_t)bt_jc_class(t->key) * sizeof(struct jc);
+    uint8_t *hit;
+
+    if (check) {
+        emit_op_rm(t->e, 0, 0x8b, H_TMP, HMEM_GS(CPU_OFF(req)));
+        hit = emit_jrcxz_later(t->e);
+        bt_emit_leave(t, WHY_MISS);
+        emit_fix8(t->e, hit);
+    }
+    emit_op_rr(t->e, EMIT_0F, 0xb7, H_AUX, H_PTR); /* MOVZX of the low 16 bits */
+    emit_lea(t->e, H_AUX, (struct hmem){ .base = H_AUX, .index = H_AUX });
+    emit_load(t->e, H_TMP, HMEM_GS_INDEX(H_AUX, 3, jc + offsetof(struct jc_entry, neg_rip)));
+    emit_lea(t->e, H_TMP, (struct hmem){ .base = H_TMP, .index = H_PTR });
+    hit = emit_jrcxz_later(t->e);
+    bt_emit_leave(t, WHY_MISS);
+    emit_fix8(t->e, hit);
+    emit_jmp_mem(t->e, HMEM_GS_INDEX(H_AUX, 3, jc + offsetof(struct jc_entry, far)));
+}
+
+/* A jump that is chained: to its stub until then. */
+static void chained_jump(struct trans *t, uint32_t target, bool check)
+{
+    struct tb_exit *x = &t->exits[t->tb->nr_exits];
+    uint8_t *hit;
+
+    if (t->tb->nr_exits == ARRAY_SIZE(t->exits)) {
+        t->e->full = true;
+        return;
+    }
+    *x = (struct tb_exit){ .target = target };
+    t->tb->nr_exits++;
+    if (check) {
+        emit_op_rm(t->e, 0, 0x8b, H_TMP, HMEM_GS(CPU_OFF(req)));
+        hit = emit_jrcxz_later(t->e);
+        x->check = emit_jmp_later(t->e);
+        emit_fix8(t->e, hit);
+    }
+    x->rel32 = emit_jmp_later(t->e);
+}
+
+void bt_emit_goto(struct trans *t, int64_t off, bool check)
+{
+    if (off >= 0 && off < (int64_t)PAGE_BYTES) {
+        chained_jump(t, (uint32_t)off, check);
+        return;
+    }
+    emit_load(t->e, H_PTR, HMEM_GS(GPR_OFF(SLOT_PAGE / 8)));
+    if (off == (int32_t)off) {
+        emit_lea(t->e, H_PTR, HMEM_BASE(H_PTR, off));
+    } else {
+        emit_mov_imm(t->e, H_AUX, (uint64_t)off);
+        emit_lea(t->e, H_PTR, (struct hmem){ .base = H_PTR, .index = H_AUX });
+    }
+    go_far(t, check);
+}
+
+static void push_return(struct trans *t)
+{
+    stack_address(t, -8);
+    bt_emit_lookup(t, 8, true);
+    emit_load(t->e, H_TMP, HMEM_GS(GPR_OFF(SLOT_PAGE / 8)));
+    emit_lea(t->e, H_TMP, HMEM_BASE(H_TMP, t->in.off + t->in.len));
+    emit_store(t->e, HMEM_GUEST, H_TMP);
+    emit_lea(t->e, H_RSP, HMEM_BASE(H_RSP, -8));
+}
+
+/* The target of an indirect branch into b->tmp, or for a register nothing: it is read later. */
+static void indirect_target(struct trans *t)
+{
+    if (t->in.mem >= 0)
+        load_operand(t, H_PTR);
+    else
+        bt_emit_get(t, H_PTR, bt_gpr(t->in.ops[0].reg.value));
+}
+
+void bt_emit_branch(struct trans *t)
+{
+    struct site *s = &t->tb->sites[t->nr];
+    const struct insn *in = &t->in;
+    uint8_t *over;
+
+    switch (in->cls) {
+    case INSN_JMP:
+        bt_emit_goto(t, in->target, in->target <= in->off);
+        break;
+    case INSN_JCC:
+        over = emit_jcc_later(t->e, in->cc ^ 1u);
+        bt_emit_goto(t, in->target, in->target <= in->off);
+        if (!t->e->full)
+            emit_fix32(over, t->e->delta, emit_pc(t->e));
+        break;
+    case INSN_CALL:
+        push_return(t);
+        s->rsp_undo = -8;
+        bt_emit_goto(t, in->target, in->target <= in->off);
+        break;
+    case INSN_JMP_IND:
+        indirect_target(t);
+        go_far(t, true);
+        break;
+    case INSN_CALL_IND:
+        indirect_target(t);
+        emit_store(t->e, HMEM_GS(BT_OFF(tmp)), H_PTR);
+        push_return(t);
+        s->rsp_undo = -8;
+        emit_load(t->e, H_PTR, HMEM_GS(BT_OFF(tmp)));
+        go_far(t, true);
+        break;
+    default: /* INSN_RET */
+        stack_address(t, 0);
+        bt_emit_lookup(t, 8, false);
+        emit_load(t->e, H_PTR, HMEM_GUEST);
+        emit_lea(t->e, H_RSP, HMEM_BASE(H_RSP, 8 + (int32_t)in->imm));
+        s->rsp_undo = 8 + (int32_t)in->imm;
+        go_far(t, true);
+        break;
+    }
+}

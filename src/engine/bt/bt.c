@@ -1,0 +1,512 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Binary translation: the run loop and the engine contract.
+ *
+ * The loop is interp's, with translated code in the place of decoded blocks: events, single steps
+ * and cold code are interp's business. Translated code comes back here for what it cannot do alone:
+ * a TLB miss, an instruction for interp, a branch whose target is not known yet.
+ */
+#include "engine/bt/bt.h"
+
+#include <asm/hwcap2.h>
+#include <cpuid.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/auxv.h>
+
+/* A block is translated when it has been run so often by interp. */
+#define HOT 0
+
+static uint32_t bt_key(const struct cpu *c)
+{
+    uint32_t key = block_key(c);
+
+    if (is_user(c))
+        key |= KEY_USER;
+    else if (c->mode & MODE_AC)
+        key |= KEY_AC;
+    if (c->cr0 & (CR0_EM | CR0_TS))
+        return key;
+    key |= KEY_X87;
+    if (c->cr4 & CR4_OSFXSR)
+        key |= KEY_SSE;
+    if ((c->cr4 & CR4_OSXSAVE) && (c->xcr0 & 6) == 6)
+        key |= KEY_AVX;
+    return key;
+}
+
+/* Can this mode be translated at all? */
+static bool translates(const struct bt_vcpu *b)
+{
+    const struct cpu *c = &b->iv.vc.cpu;
+
+    return (c->mode & MODE_CS64) && b->iv.tlb != &b->iv.no_view && !b->iv.watching;
+}
+
+static bool wanted(const struct bt_vcpu *b)
+{
+    const struct cpu *c = &b->iv.vc.cpu;
+
+    return c->req || c->pending_dbg || c->shadow_sti || c->shadow_movss ||
+           c->activity != CPU_RUNNING;
+}
+
+/* ---- finding blocks ---- */
+
+static bool is_hot(struct bt_vcpu *b, gpa_t at)
+{
+    uint8_t *n = &b->cold[(at.v * 0x9e3779b97f4a7c15ull) >> 50];
+
+    if (*n >= HOT)
+        return true;
+    ++*n;
+    return false;
+}
+
+/* The block at guest-physical at; translates it if it is hot. NULL: interp runs the code. */
+static struct tb *get_block(struct bt_vcpu *b, gpa_t at, uint32_t key, const uint8_t *code)
+{
+    struct tb *tb = bt_find(b->vm, at, key);
+
+    if (tb)
+        return tb;
+    if (!is_hot(b, at))
+        return NULL;
+    note_code(&b->iv, at);
+    tb = bt_translate(b, at, key, code);
+    if (!tb && b->vm->code.full) {
+        bt_flush_cache(b);
+        tb = bt_translate(b, at, key, code);
+    }
+    return tb;
+}
+
+/* The block at cpu.rip, or NULL: b->iv.leave tells as block_find() does. */
+static struct tb *block_at_rip(struct bt_vcpu *b, uint32_t key)
+{
+    struct cpu *c = &b->iv.vc.cpu;
+    const uint8_t *code;
+    struct tb *tb;
+    gpa_t at;
+
+    code = fetch_ptr(&b->iv, c->rip, &at);
+    if (!code)
+        return NULL;
+    b->iv.leave = LEAVE_NEXT;
+    tb = get_block(b, at, key, code);
+    if (tb) {
+        const struct tlb *t = &b->iv.views[bt_view(key)];
+        unsigned i = tlb_index(c->rip);
+
+        bt_jc_add(b, c->rip, tb, t->note[i].global && t->note[i].shift == PAGE_SHIFT + 9);
+    }
+    return tb;
+}
+
+/* ---- what translated code comes back for ---- */
+
+static void flags_in(struct bt_vcpu *b)
+{
+    struct cpu *c = &b->iv.vc.cpu;
+
+    c->rflags = merge_flags(c->rflags, (uint32_t)b->flags);
+}
+
+static void flags_out(struct bt_vcpu *b)
+{
+    uint64_t f = b->iv.vc.cpu.rflags;
+
+    b->flags = (f & (RFLAGS_ARITH & 0xff)) << 8 | (f >> 11 & 1);
+}
+
+static uint64_t page_base(const struct bt_vcpu *b)
+{
+    return b->iv.vc.cpu.gpr[SLOT_PAGE / 8];
+}
+
+static const uint8_t *resume_at(struct bt_vcpu *b, const struct tb *tb, uint32_t pc)
+{
+    if (tb->vectors && b->vec_cold)
+        b->vec_want = 1;
+    return tb->code + pc;
+}
+
+static bool site_ops(struct bt_vcpu *b, struct site *s)
+{
+    struct ivcpu *v = &b->iv;
+    const uint8_t *code;
+    gpa_t at;
+
+    if (s->ops)
+        return true;
+    code = fetch_ptr(v, v->vc.cpu.rip, &at);
+    if (!code)
+        return false;
+    s->ops = calloc(2, sizeof(*s->ops));
+    if (!s->ops)
+        return false;
+    (void)decode_insn(v, s->tb->key, code, (unsigned)PAGE_BYTES - s->off, s->off, &s->ops[0]);
+    if (op_is_branch(&s->ops[0]))
+        s->ops[0].aux2 = 0;
+    s->ops[1] = (struct op){ .fn = op_end, .off = (uint16_t)(s->off + s->len) };
+    return true;
+}
+
+/*
+ * interp runs the site's instruction. Returns where to go on in the block; NULL: leave it, cpu.rip
+ * is true and *res set if run() has to return (*stop).
+ */
+static const uint8_t *run_site(struct bt_vcpu *b, struct site *s, bool *stop, enum run_result *res)
+{
+    struct ivcpu *v = &b->iv;
+    struct cpu *c = &v->vc.cpu;
+    struct tb *tb = s->tb;
+
+    v->vc.nr_exits[EXIT_HANDOVER]++;
+    flags_in(b);
+    c->rip = page_base(b) + s->off;
+    if (!site_ops(b, s) || s->ops[0].fn == op_native_full) {
+        v->wait_step = true;
+        return NULL;
+    }
+    v->again = false;
+    v->cur = NULL;
+    v->leave = LEAVE_NEXT;
+    v->vc.nr_insns++;
+    run_ops(v, s->ops);
+    if (unlikely(v->graveyard))
+        block_bury(v);
+    if (v->leave == LEAVE_NEXT) {
+        if (s->ends || tb->dead || c->rip != page_base(b) + s->off + s->len || wanted(b) ||
+            (c->rflags & RFLAGS_TF) || bt_key(c) != tb->key || cpu_event_ready(c))
+            return NULL;
+        flags_out(b);
+        return resume_at(b, tb, s->next);
+    }
+    v->vc.nr_insns--;
+    if (v->leave == LEAVE_FAULT) {
+        *stop = !interp_deliver(v, res);
+    } else if (v->leave == LEAVE_EXIT) {
+        *stop = true;
+        *res = RUN_SHUTDOWN;
+    } else {
+        v->wait_step = true;
+    }
+    return NULL;
+}
+
+/* A TLB miss: fill and try again, or let interp do the instruction (devices, faults, two pages). */
+static const uint8_t *run_slow(struct bt_vcpu *b, struct site *s, bool *stop, enum run_result *res)
+{
+    struct ivcpu *v = &b->iv;
+
+    v->vc.nr_exits[EXIT_MISS]++;
+    if (s->acc_bytes && tlb_fill(v, b->ea, s->acc_bytes, s->acc_write))
+        return resume_at(b, s->tb, s->pc);
+    return run_site(b, s, stop, res);
+}
+
+/* A near branch to an address that is not canonical faults itself. */
+static void undo_branch(struct bt_vcpu *b, const struct site *s)
+{
+    struct cpu *c = &b->iv.vc.cpu;
+
+    c->gpr[RSP] -= (uint64_t)(int64_t)s->rsp_undo;
+    c->rip = page_base(b) + s->off;
+    b->iv.wait_step = true;
+}
+
+/* Where to go on after translated code came back; NULL: not in translated code. */
+static const uint8_t *came_back(struct bt_vcpu *b, bool *stop, enum run_result *res)
+{
+    struct cpu *c = &b->iv.vc.cpu;
+    struct site *s = (struct site *)(uintptr_t)b->site;
+    struct tb *tb;
+
+    switch ((enum bt_why)b->why) {
+    case WHY_SLOW:
+        return run_slow(b, s, stop, res);
+    case WHY_INTERP:
+        return run_site(b, s, stop, res);
+    case WHY_VECTOR:
+        b->vec_want = 1;
+        return s->tb->code + s->pc;
+    case WHY_EXIT:
+        c->rip = page_base(b) + b->exit->target;
+        flags_in(b);
+        if (wanted(b))
+            return NULL;
+        tb =
+            bt_find(b->vm, GPA((b->exit->tb->gpa & PAGE_MASK) + b->exit->target), b->exit->tb->key);
+        if (!tb || b->exit->tb->dead)
+            return NULL;
+        if (!b->exit->to) {
+            bt_link(b->vm, b->exit, tb);
+            b->iv.vc.nr_exits[EXIT_CHAIN]++;
+        }
+        return tb->near;
+    case WHY_MISS:
+        flags_in(b);
+        b->iv.vc.nr_exits[EXIT_LOOKUP]++;
+        if (s && !is_canonical(c, c->rip))
+            undo_branch(b, s);
+        return NULL;
+    default: { /* WHY_TRAP */
+        unsigned n = 0;
+
+        b->iv.vc.nr_exits[EXIT_TRAP]++;
+        tb = bt_by_pc(b->vm, b->region.at);
+        BUG_ON(!tb);
+        while (n + 1u < tb->nr_insns && tb->code + tb->sites[n].next <= b->region.at)
+            n++;
+        return run_site(b, &tb->sites[n], stop, res);
+    }
+    }
+}
+
+/* Translated code at cpu.rip, from block to block. False: run() returns *res. */
+static bool run_translated(struct bt_vcpu *b, enum run_result *res)
+{
+    struct ivcpu *v = &b->iv;
+    struct cpu *c = &v->vc.cpu;
+    uint32_t key = bt_key(c);
+    struct tb *tb = block_at_rip(b, key);
+    bool stop = false;
+
+    v->link = NULL; /* interp's blocks are not chained: all code comes by here until it is hot */
+    if (!tb) {
+        if (v->leave == LEAVE_FAULT)
+            return interp_deliver(v, res);
+        return interp_run_block(v, res);
+    }
+    v->dbg_resume = false;
+    c->gpr[SLOT_PAGE / 8] = c->rip - tb->gpa % PAGE_BYTES;
+    flags_out(b);
+    b->pc = tb->near;
+    while (b->pc) {
+        b->vm->enter(b);
+        b->pc = came_back(b, &stop, res);
+    }
+    return !stop;
+}
+
+static void enter_thread(struct bt_vcpu *b)
+{
+    BUG_ON(host_trap_stack_set(&b->stack) < 0);
+    __asm__ volatile("rdgsbase %0" : "=r"(b->host_gs));
+    __asm__ volatile("wrgsbase %0" : : "r"(b));
+    host_trap_region(&b->region);
+}
+
+static void leave_thread(const struct bt_vcpu *b)
+{
+    host_trap_region(NULL);
+    __asm__ volatile("wrgsbase %0" : : "r"(b->host_gs));
+}
+
+static enum run_result run_loop(struct bt_vcpu *b)
+{
+    struct ivcpu *v = &b->iv;
+    struct cpu *c = &v->vc.cpu;
+    enum run_result res = RUN_STOPPED;
+
+    for (;;) {
+        if (wanted(b) || cpu_event_ready(c)) {
+            v->wait_step |= c->shadow_sti || c->shadow_movss;
+            if (!interp_serve(v, &res))
+                return res;
+            if (c->activity == CPU_HALTED || c->activity == CPU_WAIT_SIPI) {
+                v->vc.nr_exits[EXIT_HLT]++;
+                return RUN_HALTED;
+            }
+        }
+        tlb_set_view(v);
+        v->key = block_key(c);
+        if (unlikely(interp_must_step(v))) {
+            v->link = NULL;
+            if (!interp_step(v, &res))
+                return res;
+            if (v->graveyard)
+                block_bury(v);
+        } else if (translates(b)) {
+            if (!run_translated(b, &res))
+                return res;
+        } else if (!interp_run_block(v, &res)) {
+            return res;
+        }
+    }
+}
+
+static enum run_result bt_run(struct vcpu *vc)
+{
+    struct bt_vcpu *b = container_of(vc, struct bt_vcpu, iv.vc);
+    enum run_result res;
+
+    enter_thread(b);
+    res = run_loop(b);
+    leave_thread(b);
+    return res;
+}
+
+/* ---- what interp tells ---- */
+
+static struct bt_vcpu *of_ivcpu(struct ivcpu *v)
+{
+    return container_of(v, struct bt_vcpu, iv);
+}
+
+static void hook_flushed(struct ivcpu *v, enum flush_kind kind, uint64_t lin)
+{
+    bt_jc_flush(of_ivcpu(v), kind, lin);
+}
+
+static bool hook_drop(struct ivcpu *v, gpa_t at, uint64_t bytes)
+{
+    return bt_drop(of_ivcpu(v), at, bytes);
+}
+
+static void hook_drop_all(struct ivcpu *v)
+{
+    (void)bt_drop_all(of_ivcpu(v));
+}
+
+static bool hook_has_code(struct ivcpu *v, uint64_t page)
+{
+    return bt_has_code(of_ivcpu(v)->vm, page);
+}
+
+static const struct ivcpu_hooks hooks = {
+    .flushed = hook_flushed,
+    .drop = hook_drop,
+    .drop_all = hook_drop_all,
+    .has_code = hook_has_code,
+};
+
+/* ---- the contract ---- */
+
+/* BMI2's PEXT is microcode on AMD processors before Zen 3. */
+static bool pext_is_slow(void)
+{
+    unsigned a, bx, cx, dx, family;
+
+    __cpuid(0, a, bx, cx, dx);
+    if (bx != signature_AMD_ebx)
+        return false;
+    __cpuid(1, a, bx, cx, dx);
+    family = (a >> 8 & 15) + (a >> 20 & 255);
+    return family < 0x19;
+}
+
+static int bt_probe(char *why, size_t why_bytes)
+{
+    if (!__builtin_cpu_supports("bmi2")) {
+        (void)snprintf(why, why_bytes, "the host's processor lacks BMI2");
+        return -ENOTSUP;
+    }
+    if (!(getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE)) {
+        (void)snprintf(why, why_bytes,
+                       "the host's kernel does not let programs set GS.base (FSGSBASE)");
+        return -ENOTSUP;
+    }
+    if (!__builtin_cpu_supports("avx")) {
+        (void)snprintf(why, why_bytes, "the host's processor lacks AVX");
+        return -ENOTSUP;
+    }
+    return 0;
+}
+
+static int bt_vm_create(const struct engine_config *cfg, struct engine_vm **out)
+{
+    struct bt_vm *vm = calloc(1, sizeof(*vm));
+    int rc;
+
+    if (!vm)
+        return -ENOMEM;
+    vm->ivm.evm.ops = &bt_engine;
+    vm->slow_pext = pext_is_slow();
+    rc = host_code_create(&vm->hc, CODE_CACHE);
+    if (rc < 0) {
+        free(vm);
+        return rc;
+    }
+    rc = interp_vm_init(&vm->ivm, cfg);
+    if (rc < 0) {
+        host_code_destroy(&vm->hc);
+        free(vm);
+        return rc;
+    }
+    vm->code = (struct emit){ .p = vm->hc.rw,
+                              .end = vm->hc.rw + vm->hc.bytes,
+                              .delta = vm->hc.rx - vm->hc.rw };
+    BUG_ON(!bt_make_thunks(vm));
+    *out = &vm->ivm.evm;
+    return 0;
+}
+
+static void bt_vm_destroy(struct engine_vm *evm)
+{
+    struct bt_vm *vm = container_of(evm, struct bt_vm, ivm.evm);
+
+    interp_vm_fini(&vm->ivm);
+    host_code_destroy(&vm->hc);
+    free(vm->by_pc);
+    free(vm);
+}
+
+static int bt_vcpu_create(struct engine_vm *evm, uint32_t id, struct vcpu **out)
+{
+    struct bt_vm *vm = container_of(evm, struct bt_vm, ivm.evm);
+    struct bt_vcpu *b = aligned_alloc(64, align_up(sizeof(*b), 64));
+
+    if (!b)
+        return -ENOMEM;
+    memset(b, 0, sizeof(*b));
+    b->making = calloc(1, sizeof(*b->making) + TB_MAX_INSNS * sizeof(struct site));
+    if (!b->making) {
+        free(b);
+        return -ENOMEM;
+    }
+    b->vm = vm;
+    b->mask_index = (uint64_t)(TLB_ENTRIES - 1) << PAGE_SHIFT;
+    b->mask_page = PAGE_MASK;
+    b->mxcsr = 0x1f80;
+    b->vec_cold = 1;
+    b->region = (struct host_trap_region){ .lo = vm->hc.rx,
+                                           .hi = vm->hc.rx + vm->hc.bytes,
+                                           .resume = vm->leave[WHY_TRAP] };
+    for (unsigned i = 0; i < NR_JCS; i++)
+        b->jc[i].e[0].neg_rip = 1;
+    interp_vcpu_init(&vm->ivm, &b->iv, id);
+    b->iv.hooks = &hooks;
+    *out = &b->iv.vc;
+    return 0;
+}
+
+static void bt_vcpu_destroy(struct vcpu *vc)
+{
+    struct bt_vcpu *b = container_of(vc, struct bt_vcpu, iv.vc);
+
+    bt_flush_cache(b);
+    b->iv.hooks = NULL;
+    interp_vcpu_fini(&b->iv);
+    host_trap_stack_free(&b->stack);
+    free(b->making);
+    free(b);
+}
+
+const struct engine_ops bt_engine = {
+    .name = "bt",
+    .about = "binary translation: near native speed without hardware virtualization",
+    .probe = bt_probe,
+    .vm_create = bt_vm_create,
+    .vm_destroy = bt_vm_destroy,
+    .vcpu_create = bt_vcpu_create,
+    .vcpu_destroy = bt_vcpu_destroy,
+    .run = bt_run,
+    .state_changed = interp_state_changed,
+    .debug_update = interp_debug_update,
+    .peek = interp_peek,
+    .poke = interp_poke,
+};

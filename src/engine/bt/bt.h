@@ -1,0 +1,236 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Binary translation, inside: translation blocks, what a vCPU's translated code keeps in memory,
+ * and the parts of the translator. Nobody outside this folder includes it.
+ *
+ * Translated code runs on the vCPU's thread with the guest's registers in the host's and GS.base at
+ * struct bt_vcpu. Three host registers are its own: RCX, R10 and R11; the guest's RCX lives in R9,
+ * its R9, R10 and R11 in cpu.gpr[]. It touches guest memory only through the software TLB it shares
+ * with interp. None of its own instructions changes the arithmetic flags, so these are always the
+ * guest's, and every instruction of the guest begins with the exact guest state.
+ */
+#ifndef ENGINE_BT_BT_H
+#define ENGINE_BT_BT_H
+
+#include "engine/bt/emit.h"
+#include "engine/bt/insn.h"
+#include "host/host.h"
+
+/* Block keys: interp's, and what else the translation depends on. */
+#define TB_MAX_INSNS 64
+
+#define KEY_USER BIT(20) /* CPL 3 */
+#define KEY_AC   BIT(21) /* supervisor code with RFLAGS.AC: SMAP is lifted */
+#define KEY_X87  BIT(22) /* usable without #UD or #NM */
+#define KEY_SSE  BIT(23)
+#define KEY_AVX  BIT(24)
+
+#define H_PTR       H_R10 /* effective address, then half of the host address */
+#define H_AUX       H_R11 /* TLB index, then the other half */
+#define H_TMP       H_RCX /* what JRCXZ tests */
+#define H_GUEST_RCX H_R9
+
+struct tb;
+
+/* One guest instruction in a block. */
+struct site {
+    struct tb *tb;
+    uint32_t pc,
+        next;     /* where its host code begins, and the next instruction's: offsets in tb->code */
+    uint16_t off; /* in the guest's page */
+    uint8_t len;
+    uint8_t acc_write;  /* its memory access is a write */
+    uint16_t acc_bytes; /* 0: makes none that may be filled and tried again */
+    bool ends;          /* never go on with the next instruction */
+    int32_t rsp_undo; /* a near branch has moved RSP so far when its target proves not canonical */
+    struct op *ops;   /* decoded by interp: it and an end; NULL until needed */
+};
+
+/* A way out of a block to a place in the same page. */
+struct tb_exit {
+    struct tb *tb;
+    uint32_t target;         /* offset in the page */
+    uint8_t *rel32;          /* of the jump, where it is written */
+    uint8_t *check;          /* of the one taken when cpu.req is set, or NULL */
+    const uint8_t *stub;     /* where it goes while not chained */
+    struct tb *to;           /* chained to */
+    struct tb_exit *next_in; /* others chained to the same block */
+};
+
+struct tb {
+    uint64_t gpa;
+    uint32_t key;
+    uint16_t bytes, nr_insns, nr_exits;
+    bool dead;    /* dropped; it may still be the one that runs */
+    bool vectors; /* uses x87 or vector registers */
+    const uint8_t *code, *end;
+    const uint8_t *far;  /* entry with R10 = RIP */
+    const uint8_t *near; /* entry within the page */
+    struct tb *hash_next, *page_next;
+    struct tb_exit *in; /* exits of other blocks chained to this one */
+    struct tb_exit *exits;
+    struct site sites[]; /* nr_insns */
+};
+
+/* Translated code of one guest page. */
+struct tb_page {
+    uint64_t page; /* gpa >> 12 */
+    struct tb *tbs;
+    uint64_t lines;
+    unsigned near_misses;
+    struct tb_page *next;
+};
+
+/* Targets of indirect branches, by the low 16 bits of their RIP. */
+#define JC_ENTRIES 65536u
+#define JC_USED    16384u
+struct jc_entry {
+    uint64_t neg_rip; /* minus RIP; 0: empty (1 for RIP 0's own entry) */
+    const uint8_t *far;
+};
+struct jc {
+    struct jc_entry e[JC_ENTRIES];
+    unsigned nr_used;
+    uint32_t used[JC_USED]; /* index, JC_GLOBAL */
+    uint8_t pages[4096];    /* which pages the used entries are in: a filter */
+};
+#define JC_GLOBAL BIT(31)
+enum jc_class { JC_USER, JC_KERNEL, JC_KERNEL_AC, NR_JCS };
+
+/* Why translated code came back. */
+enum bt_why {
+    WHY_EXIT,   /* left through v->exit */
+    WHY_MISS,   /* an indirect branch to cpu.rip has no entry; v->site is the branch */
+    WHY_SLOW,   /* v->site's memory access missed the TLB at v->ea */
+    WHY_INTERP, /* v->site is for interp */
+    WHY_VECTOR, /* the vector registers are wanted: load and go on at v->site */
+    WHY_TRAP,   /* the host instruction at region.at raised a signal */
+    NR_WHYS
+};
+
+#define TB_BUCKETS    16384
+#define TB_PAGES      4096
+#define CODE_CACHE    MIB(64)
+#define COLD_COUNTERS 16384
+
+struct bt_vcpu {
+    struct ivcpu iv;                /* first: interp runs what is refused */
+    uint64_t mask_index, mask_page; /* for PEXT: a TLB index, a page number */
+    uint64_t ea, tmp;
+    const struct site *site;
+    struct tb_exit *exit;
+    uint32_t why;
+    uint32_t vec_cold; /* 0: the vector registers hold the guest's; 1: they are in cpu.fpu */
+    uint32_t vec_want; /* load them on entry */
+    uint32_t mxcsr;    /* the host's */
+    uint64_t flags;    /* LAHF's AH in bits 8..15, SETO in bit 0 */
+    const uint8_t *pc; /* where to enter */
+    uint64_t host_rsp;
+    uint64_t host_gs;
+    struct host_trap_region region;
+    struct host_trap_stack stack;
+    struct bt_vm *vm;
+    struct tb *making; /* room for bt_translate() */
+    uint8_t cold[COLD_COUNTERS];
+    struct jc jc[NR_JCS];
+};
+
+struct bt_vm {
+    struct interp_vm ivm; /* first */
+    struct host_code hc;
+    struct emit code; /* the free rest of the cache */
+    uint8_t *start;   /* behind the thunks */
+    bool slow_pext;
+    void (*enter)(struct bt_vcpu *b); /* loads the guest's registers, goes to b->pc; back: b->why */
+    const uint8_t *leave[NR_WHYS];
+    struct tb *hash[TB_BUCKETS];
+    struct tb_page *pages[TB_PAGES];
+    struct tb **by_pc; /* in the order of their code */
+    unsigned nr_by_pc, max_by_pc;
+};
+
+/* Offsets for the GS segment. */
+#define BT_OFF(member)  offsetof(struct bt_vcpu, member)
+#define CPU_OFF(member) (offsetof(struct bt_vcpu, iv.vc.cpu.member))
+#define GPR_OFF(n)      (offsetof(struct bt_vcpu, iv.vc.cpu.gpr) + 8 * (size_t)(n))
+
+/* ---- thunk.c ---- */
+/* Writes the code that enters and leaves translated code. False: no room. */
+bool bt_make_thunks(struct bt_vm *vm);
+
+/* ---- translate.c ---- */
+/* Translates at guest-physical at, whose bytes are at code. NULL: the first instruction crosses the
+ * page, or there is no room (the caller flushes). */
+struct tb *bt_translate(struct bt_vcpu *b, gpa_t at, uint32_t key, const uint8_t *code);
+
+struct trans {
+    struct bt_vcpu *b;
+    struct emit *e;
+    struct tb *tb; /* being made, with room for TB_MAX_INSNS sites */
+    struct insn in;
+    uint32_t key;
+    unsigned nr;    /* instructions so far */
+    bool behind;    /* all instructions are done: what leaves has no site */
+    bool vec_ready; /* the check for the vector registers has been made */
+    unsigned nr_slow;
+    struct {
+        uint8_t *rel32;
+        int site; /* index, or -1 */
+        uint8_t why;
+    } slow[256]; /* jumps to stubs behind the block */
+    struct tb_exit exits[64];
+};
+
+/* ---- mem.c ---- */
+/* A guest register's place in the host; H_NONE: in cpu.gpr[]. */
+enum hreg bt_home(unsigned gpr);
+unsigned bt_gpr(ZydisRegister r); /* of any width, not AH..BH */
+/* H_PTR = effective (linear) address of in->ops[in->mem]. */
+void bt_emit_ea(struct trans *t, const ZydisDecodedOperandMem *m);
+/* Into dst, for LEA; 32 bits when a32. Does not add a segment base. */
+void bt_emit_offset(struct trans *t, const ZydisDecodedOperandMem *m, enum hreg dst, bool a32);
+/* H_PTR holds a linear address; afterwards H_PTR + H_AUX is its host address, H_TMP is free. Goes
+ * to the current site's slow stub on a miss. */
+void bt_emit_lookup(struct trans *t, unsigned bytes, bool write);
+#define HMEM_GUEST ((struct hmem){ .base = H_PTR, .index = H_AUX })
+/* A guest register into a host register and back. */
+void bt_emit_get(struct trans *t, enum hreg dst, unsigned gpr);
+void bt_emit_put(struct trans *t, unsigned gpr, enum hreg src);
+/* A jump to a stub that leaves with the current instruction's site. */
+void bt_emit_leave(struct trans *t, enum bt_why why);
+
+/* ---- copy.c ---- */
+bool bt_emit_copy(struct trans *t);
+bool bt_emit_lea(struct trans *t);
+
+/* ---- branch.c ---- */
+void bt_emit_push(struct trans *t);
+void bt_emit_pop(struct trans *t);
+void bt_emit_branch(struct trans *t); /* INSN_JMP .. INSN_RET */
+/* Leaves the block for the place at off, relative to the page. */
+void bt_emit_goto(struct trans *t, int64_t off, bool check);
+
+/* ---- cache.c ---- */
+struct tb *bt_find(struct bt_vm *vm, gpa_t at, uint32_t key);
+bool bt_insert(struct bt_vm *vm, struct tb *tb);
+void bt_link(struct bt_vm *vm, struct tb_exit *x, struct tb *to);
+/* Drops translations that overlap; true if there were any. */
+bool bt_drop(struct bt_vcpu *b, gpa_t at, uint64_t bytes);
+void bt_drop_all(struct bt_vcpu *b);
+bool bt_has_code(struct bt_vm *vm, uint64_t page);
+void bt_flush_cache(struct bt_vcpu *b);
+struct tb *bt_by_pc(struct bt_vm *vm, const uint8_t *pc);
+void bt_jc_add(struct bt_vcpu *b, uint64_t rip, struct tb *tb, bool global);
+void bt_jc_flush(struct bt_vcpu *b, enum flush_kind kind, uint64_t lin);
+
+static inline enum jc_class bt_jc_class(uint32_t key)
+{
+    return key & KEY_USER ? JC_USER : key & KEY_AC ? JC_KERNEL_AC : JC_KERNEL;
+}
+
+static inline enum tlb_view bt_view(uint32_t key)
+{
+    return key & KEY_USER ? VIEW_USER : key & KEY_AC ? VIEW_KERNEL_AC : VIEW_KERNEL;
+}
+
+#endif

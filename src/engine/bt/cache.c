@@ -1,0 +1,277 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The cache of translations: by guest-physical address and key, by page for invalidation, by host
+ * address for traps; their chains; and each vCPU's table of branch targets. A dropped block may be
+ * the one that runs: it is only freed, and its code written over, when the whole cache is flushed.
+ */
+#include "engine/bt/bt.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* So many stores beside its code make a page a data page (as in interp). */
+#define NEAR_MISSES_MAX 32
+
+static struct tb **hash_slot(struct bt_vm *vm, uint64_t gpa, uint32_t key)
+{
+    uint64_t h = (gpa ^ (uint64_t)key << 20) * 0x9e3779b97f4a7c15ull;
+
+    return &vm->hash[h >> 50]; /* TB_BUCKETS = 2^14 */
+}
+
+static struct tb_page **page_slot(struct bt_vm *vm, uint64_t page)
+{
+    struct tb_page **p = &vm->pages[page % TB_PAGES];
+
+    while (*p && (*p)->page != page)
+        p = &(*p)->next;
+    return p;
+}
+
+struct tb *bt_find(struct bt_vm *vm, gpa_t at, uint32_t key)
+{
+    struct tb *tb = *hash_slot(vm, at.v, key);
+
+    while (tb && (tb->gpa != at.v || tb->key != key))
+        tb = tb->hash_next;
+    return tb;
+}
+
+static uint64_t lines_of(unsigned off, unsigned bytes)
+{
+    unsigned first = off / 64, last = (unsigned)MIN(off + bytes - 1, PAGE_BYTES - 1) / 64;
+
+    return (~0ull >> (63 - (last - first))) << first;
+}
+
+bool bt_insert(struct bt_vm *vm, struct tb *tb)
+{
+    struct tb_page **pp = page_slot(vm, tb->gpa >> PAGE_SHIFT), *pg = *pp;
+    struct tb **h = hash_slot(vm, tb->gpa, tb->key);
+
+    if (vm->nr_by_pc == vm->max_by_pc) {
+        unsigned max = vm->max_by_pc ? 2 * vm->max_by_pc : 4096;
+        struct tb **p = realloc(vm->by_pc, max * sizeof(struct tb *));
+
+        if (!p)
+            return false;
+        vm->by_pc = p;
+        vm->max_by_pc = max;
+    }
+    if (!pg) {
+        pg = calloc(1, sizeof(*pg));
+        if (!pg)
+            return false;
+        pg->page = tb->gpa >> PAGE_SHIFT;
+        *pp = pg;
+    }
+    vm->by_pc[vm->nr_by_pc++] = tb;
+    tb->hash_next = *h;
+    *h = tb;
+    tb->page_next = pg->tbs;
+    pg->tbs = tb;
+    pg->lines |= lines_of(tb->gpa % PAGE_BYTES, tb->bytes);
+    return true;
+}
+
+bool bt_has_code(struct bt_vm *vm, uint64_t page)
+{
+    return *page_slot(vm, page) != NULL;
+}
+
+struct tb *bt_by_pc(struct bt_vm *vm, const uint8_t *pc)
+{
+    unsigned lo = 0, hi = vm->nr_by_pc;
+
+    while (lo < hi) {
+        unsigned mid = (lo + hi) / 2;
+
+        if (vm->by_pc[mid]->end <= pc)
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    return lo < vm->nr_by_pc && vm->by_pc[lo]->code <= pc ? vm->by_pc[lo] : NULL;
+}
+
+/* ---- chains ---- */
+
+void bt_link(struct bt_vm *vm, struct tb_exit *x, struct tb *to)
+{
+    x->to = to;
+    x->next_in = to->in;
+    to->in = x;
+    emit_fix32(x->rel32, vm->code.delta, to->near);
+}
+
+static void unlink_exit(struct bt_vm *vm, struct tb_exit *x)
+{
+    struct tb_exit **p = &x->to->in;
+
+    while (*p != x)
+        p = &(*p)->next_in;
+    *p = x->next_in;
+    x->to = NULL;
+    emit_fix32(x->rel32, vm->code.delta, x->stub);
+}
+
+/* ---- dropping ---- */
+
+static void jc_forget(struct bt_vcpu *b, const struct tb *tb)
+{
+    struct jc *jc = &b->jc[bt_jc_class(tb->key)];
+
+    for (unsigned i = tb->gpa % PAGE_BYTES; i < JC_ENTRIES; i += PAGE_BYTES)
+        if (jc->e[i].far == tb->far)
+            jc->e[i] = (struct jc_entry){ .neg_rip = i == 0, .far = NULL };
+}
+
+static void bury(struct bt_vcpu *b, struct tb *tb)
+{
+    struct tb **p = hash_slot(b->vm, tb->gpa, tb->key);
+
+    while (*p != tb)
+        p = &(*p)->hash_next;
+    *p = tb->hash_next;
+    while (tb->in)
+        unlink_exit(b->vm, tb->in);
+    for (unsigned i = 0; i < tb->nr_exits; i++)
+        if (tb->exits[i].to)
+            unlink_exit(b->vm, &tb->exits[i]);
+    jc_forget(b, tb);
+    tb->dead = true;
+}
+
+static void tb_free(struct tb *tb)
+{
+    for (unsigned i = 0; i < tb->nr_insns; i++)
+        free(tb->sites[i].ops);
+    free(tb);
+}
+
+static bool drop_in_page(struct bt_vcpu *b, uint64_t page, unsigned off, unsigned bytes)
+{
+    struct tb_page **pp = page_slot(b->vm, page), *pg = *pp;
+    uint64_t lines = lines_of(off, bytes), kept = 0;
+    struct tb **p;
+
+    if (!pg)
+        return false;
+    if (!(pg->lines & lines) && ++pg->near_misses < NEAR_MISSES_MAX)
+        return false;
+    if (pg->near_misses >= NEAR_MISSES_MAX)
+        lines = ~0ull;
+    for (p = &pg->tbs; *p;) {
+        struct tb *tb = *p;
+        uint64_t mine = lines_of(tb->gpa % PAGE_BYTES, tb->bytes);
+
+        if (mine & lines) {
+            *p = tb->page_next;
+            bury(b, tb);
+        } else {
+            kept |= mine;
+            p = &tb->page_next;
+        }
+    }
+    pg->lines = kept;
+    if (!pg->tbs) {
+        *pp = pg->next;
+        free(pg);
+    }
+    return true;
+}
+
+bool bt_drop(struct bt_vcpu *b, gpa_t at, uint64_t bytes)
+{
+    bool any = false;
+
+    while (bytes) {
+        uint64_t n = MIN(bytes, PAGE_BYTES - at.v % PAGE_BYTES);
+
+        any |= drop_in_page(b, at.v >> PAGE_SHIFT, at.v % PAGE_BYTES, (unsigned)n);
+        at = gpa_add(at, n);
+        bytes -= n;
+    }
+    return any;
+}
+
+void bt_drop_all(struct bt_vcpu *b)
+{
+    for (unsigned i = 0; i < TB_PAGES; i++)
+        while (b->vm->pages[i])
+            (void)drop_in_page(b, b->vm->pages[i]->page, 0, PAGE_BYTES);
+}
+
+/* Not while the vCPU is in translated code. */
+void bt_flush_cache(struct bt_vcpu *b)
+{
+    struct bt_vm *vm = b->vm;
+
+    for (unsigned i = 0; i < TB_PAGES; i++)
+        while (vm->pages[i]) {
+            struct tb_page *pg = vm->pages[i];
+
+            vm->pages[i] = pg->next;
+            free(pg);
+        }
+    memset(vm->hash, 0, sizeof(vm->hash));
+    for (unsigned i = 0; i < vm->nr_by_pc; i++)
+        tb_free(vm->by_pc[i]);
+    vm->nr_by_pc = 0;
+    vm->code.p = vm->start;
+    vm->code.full = false;
+    bt_jc_flush(b, FLUSH_ALL, 0);
+    b->iv.vc.nr_exits[EXIT_CACHE_FLUSH]++;
+}
+
+/* ---- branch targets ---- */
+
+static void jc_clear(struct jc *jc, unsigned i)
+{
+    jc->e[i] = (struct jc_entry){ .neg_rip = i == 0 };
+}
+
+static bool goes(const struct jc *jc, uint32_t used, enum flush_kind kind, uint64_t page)
+{
+    unsigned i = used & (JC_ENTRIES - 1);
+
+    if (!jc->e[i].far)
+        return true;
+    if (kind == FLUSH_PAGE)
+        return -jc->e[i].neg_rip >> PAGE_SHIFT == page;
+    return kind == FLUSH_ALL || !(used & JC_GLOBAL);
+}
+
+void bt_jc_flush(struct bt_vcpu *b, enum flush_kind kind, uint64_t lin)
+{
+    uint64_t page = lin >> PAGE_SHIFT;
+
+    for (unsigned c = 0; c < NR_JCS; c++) {
+        struct jc *jc = &b->jc[c];
+        unsigned kept = 0;
+
+        if (!jc->nr_used || (kind == FLUSH_PAGE && !jc->pages[page % sizeof(jc->pages)]))
+            continue;
+        for (unsigned n = 0; n < jc->nr_used; n++) {
+            if (goes(jc, jc->used[n], kind, page))
+                jc_clear(jc, jc->used[n] & (JC_ENTRIES - 1));
+            else
+                jc->used[kept++] = jc->used[n];
+        }
+        jc->nr_used = kept;
+        if (!kept)
+            memset(jc->pages, 0, sizeof(jc->pages));
+    }
+}
+
+void bt_jc_add(struct bt_vcpu *b, uint64_t rip, struct tb *tb, bool global)
+{
+    struct jc *jc = &b->jc[bt_jc_class(tb->key)];
+    unsigned i = rip & (JC_ENTRIES - 1);
+
+    if (jc->nr_used == JC_USED)
+        bt_jc_flush(b, FLUSH_ALL, 0);
+    jc->e[i] = (struct jc_entry){ .neg_rip = -rip, .far = tb->far };
+    jc->used[jc->nr_used++] = i | (global ? JC_GLOBAL : 0);
+    jc->pages[(rip >> PAGE_SHIFT) % sizeof(jc->pages)] = 1;
+}

@@ -1,0 +1,161 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Translated memory operands: effective addresses and the lookup in the software TLB. */
+#include "engine/bt/bt.h"
+
+enum hreg bt_home(unsigned gpr)
+{
+    if (gpr == RCX)
+        return H_GUEST_RCX;
+    return gpr >= R9 && gpr <= R11 ? H_NONE : (enum hreg)gpr;
+}
+
+unsigned bt_gpr(ZydisRegister r)
+{
+    switch (ZydisRegisterGetClass(r)) {
+    case ZYDIS_REGCLASS_GPR8:
+        return r >= ZYDIS_REGISTER_SPL ? r - ZYDIS_REGISTER_SPL + RSP : r - ZYDIS_REGISTER_AL;
+    case ZYDIS_REGCLASS_GPR16:
+        return r - ZYDIS_REGISTER_AX;
+    case ZYDIS_REGCLASS_GPR32:
+        return r - ZYDIS_REGISTER_EAX;
+    default:
+        return r - ZYDIS_REGISTER_RAX;
+    }
+}
+
+void bt_emit_get(struct trans *t, enum hreg dst, unsigned gpr)
+{
+    enum hreg h = bt_home(gpr);
+
+    if (h == H_NONE)
+        emit_load(t->e, dst, HMEM_GS(GPR_OFF(gpr)));
+    else
+        emit_mov_rr(t->e, dst, h);
+}
+
+void bt_emit_put(struct trans *t, unsigned gpr, enum hreg src)
+{
+    enum hreg h = bt_home(gpr);
+
+    if (h == H_NONE)
+        emit_store(t->e, HMEM_GS(GPR_OFF(gpr)), src);
+    else
+        emit_mov_rr(t->e, h, src);
+}
+
+/* The host register with a guest address register, brought into `via` if it lives in memory. */
+static enum hreg address_reg(struct trans *t, ZydisRegister r, enum hreg via)
+{
+    enum hreg h = bt_home(bt_gpr(r));
+
+    if (h != H_NONE)
+        return h;
+    emit_load(t->e, via, HMEM_GS(GPR_OFF(bt_gpr(r))));
+    return via;
+}
+
+static unsigned log2_of(unsigned scale)
+{
+    return scale == 8 ? 3 : scale == 4 ? 2 : scale == 2 ? 1 : 0;
+}
+
+void bt_emit_offset(struct trans *t, const ZydisDecodedOperandMem *m, enum hreg dst, bool a32)
+{
+    struct hmem h = { .base = H_NONE, .index = H_NONE };
+    int64_t disp = m->disp.has_displacement ? m->disp.value : 0;
+
+    if (m->base == ZYDIS_REGISTER_RIP || m->base == ZYDIS_REGISTER_EIP) {
+        emit_load(t->e, H_PTR, HMEM_GS(GPR_OFF(SLOT_PAGE / 8)));
+        h.base = H_PTR;
+        disp += t->in.off + t->in.len;
+    } else if (m->base != ZYDIS_REGISTER_NONE) {
+        h.base = address_reg(t, m->base, H_PTR);
+    }
+    if (m->index != ZYDIS_REGISTER_NONE) {
+        h.index = address_reg(t, m->index, H_AUX);
+        h.scale = (uint8_t)log2_of(m->scale);
+    }
+    if (h.base == H_NONE && h.index == H_NONE) {
+        emit_mov_imm(t->e, dst, a32 ? (uint32_t)disp : (uint64_t)disp);
+        return;
+    }
+    if (disp != (int32_t)disp) { /* a RIP-relative one at the end of its reach */
+        emit_lea(t->e, H_PTR, HMEM_BASE(h.base, INT32_MAX));
+        h.base = H_PTR;
+        disp -= INT32_MAX;
+    }
+    h.disp = (int32_t)disp;
+    if (a32)
+        emit_lea32(t->e, dst, h);
+    else if (!disp && h.index == H_NONE)
+        emit_mov_rr(t->e, dst, h.base);
+    else
+        emit_lea(t->e, dst, h);
+}
+
+void bt_emit_ea(struct trans *t, const ZydisDecodedOperandMem *m)
+{
+    bt_emit_offset(t, m, H_PTR, t->in.z.address_width == 32);
+    if (m->segment == ZYDIS_REGISTER_FS || m->segment == ZYDIS_REGISTER_GS) {
+        emit_load(t->e, H_AUX,
+                  HMEM_GS(m->segment == ZYDIS_REGISTER_FS ? CPU_OFF(seg[SEG_FS].base)
+                                                          : CPU_OFF(seg[SEG_GS].base)));
+        emit_lea(t->e, H_PTR, (struct hmem){ .base = H_PTR, .index = H_AUX });
+    }
+}
+
+void bt_emit_leave(struct trans *t, enum bt_why why)
+{
+    uint8_t *at = emit_jmp_later(t->e);
+
+    if (t->nr_slow == ARRAY_SIZE(t->slow)) {
+        t->e->full = true;
+        return;
+    }
+    t->slow[t->nr_slow].rel32 = at;
+    t->slow[t->nr_slow].why = (uint8_t)why;
+    t->slow[t->nr_slow++].site = t->behind ? -1 : (int)t->nr;
+}
+
+static void emit_index(struct trans *t)
+{
+    if (!t->b->vm->slow_pext) {
+        emit_pext(t->e, H_AUX, H_PTR, HMEM_GS(BT_OFF(mask_index)));
+        return;
+    }
+    /* PEXT is microcode on these: two shifts, whose counts are in a register. */
+    emit_mov_imm(t->e, H_TMP, 32 - PAGE_SHIFT - TLB_INDEX_BITS);
+    emit_shlx32(t->e, H_AUX, H_PTR, H_TMP);
+    emit_mov_imm(t->e, H_TMP, 32 - TLB_INDEX_BITS);
+    emit_shrx(t->e, H_AUX, H_AUX, H_TMP, false);
+}
+
+void bt_emit_lookup(struct trans *t, unsigned bytes, bool write)
+{
+    enum tlb_view view = bt_view(t->key);
+    size_t tlb = BT_OFF(iv.views) + (size_t)view * sizeof(struct tlb);
+    struct site *s = &t->tb->sites[t->nr];
+    uint8_t *hit;
+
+    s->acc_bytes = (uint16_t)bytes;
+    s->acc_write = write;
+    emit_index(t);
+    emit_load(
+        t->e, H_TMP,
+        HMEM_GS_INDEX(H_AUX, 3,
+                      tlb + (write ? offsetof(struct tlb, ntag_w) : offsetof(struct tlb, ntag_r))));
+    emit_lea(t->e, H_TMP,
+             (struct hmem){ .base = H_TMP, .index = H_PTR, .disp = (int32_t)bytes - 1 });
+    if (!t->b->vm->slow_pext) {
+        emit_pext(t->e, H_TMP, H_TMP, HMEM_GS(BT_OFF(mask_page)));
+    } else {
+        emit_mov_imm(t->e, H_AUX, PAGE_SHIFT);
+        emit_shrx(t->e, H_TMP, H_TMP, H_AUX, true);
+    }
+    hit = emit_jrcxz_later(t->e);
+    bt_emit_leave(t, WHY_SLOW);
+    emit_fix8(t->e, hit);
+    if (t->b->vm->slow_pext)
+        emit_index(t);
+    emit_load(t->e, H_AUX, HMEM_GS_INDEX(H_AUX, 3, tlb + offsetof(struct tlb, add)));
+}

@@ -1,0 +1,201 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The translator: a block is the instructions from one place up to the first that nothing falls
+ * through, within a page; conditional branches leave it on the way. It is keyed by guest-physical
+ * address and mode and does not know at which virtual address it runs.
+ */
+#include "engine/bt/bt.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static bool unit_usable(const struct trans *t)
+{
+    switch (t->in.unit) {
+    case UNIT_X87:
+        return t->key & KEY_X87;
+    case UNIT_SSE:
+        return t->key & KEY_SSE;
+    case UNIT_AVX:
+        return t->key & KEY_AVX;
+    default:
+        return true;
+    }
+}
+
+/* The vector registers may be in memory since C code ran: checked once in a block, since whoever
+ * enters in its middle loads them. */
+static void want_vectors(struct trans *t)
+{
+    uint8_t *ok;
+
+    t->tb->vectors = true;
+    if (t->vec_ready)
+        return;
+    t->vec_ready = true;
+    emit_op_rm(t->e, 0, 0x8b, H_TMP, HMEM_GS(BT_OFF(vec_cold)));
+    ok = emit_jrcxz_later(t->e);
+    bt_emit_leave(t, WHY_VECTOR);
+    emit_fix8(t->e, ok);
+}
+
+/* interp runs it, and comes back behind it if it falls through. */
+static void emit_interp(struct trans *t)
+{
+    bt_emit_leave(t, WHY_INTERP);
+    t->tb->sites[t->nr].ends = t->in.ends;
+}
+
+static void emit_insn(struct trans *t)
+{
+    struct site *s = &t->tb->sites[t->nr];
+    struct emit before = *t->e;
+    unsigned nr_slow = t->nr_slow;
+    bool done = true;
+
+    if (!unit_usable(t)) {
+        emit_interp(t);
+        return;
+    }
+    if (t->in.cls == INSN_COPY && t->in.unit != UNIT_GPR)
+        want_vectors(t);
+    switch (t->in.cls) {
+    case INSN_COPY:
+        done = bt_emit_copy(t);
+        break;
+    case INSN_LEA:
+        done = bt_emit_lea(t);
+        break;
+    case INSN_NOP:
+        break;
+    case INSN_PUSH:
+        bt_emit_push(t);
+        break;
+    case INSN_POP:
+    case INSN_LEAVE:
+        bt_emit_pop(t);
+        break;
+    case INSN_INTERP:
+        done = false;
+        break;
+    default:
+        bt_emit_branch(t);
+        break;
+    }
+    if (!done) { /* it cannot be renamed */
+        *t->e = before;
+        t->nr_slow = nr_slow;
+        s->acc_bytes = 0;
+        emit_interp(t);
+    }
+}
+
+static void emit_stubs(struct trans *t)
+{
+    for (unsigned i = 0; i < t->nr_slow && !t->e->full; i++) {
+        emit_fix32(t->slow[i].rel32, t->e->delta, emit_pc(t->e));
+        emit_mov_imm(t->e, H_TMP,
+                     t->slow[i].site < 0 ? 0 : (uintptr_t)&t->tb->sites[t->slow[i].site]);
+        emit_jmp(t->e, t->b->vm->leave[t->slow[i].why]);
+    }
+}
+
+/* The exits have moved from t to the block: write their stubs. */
+static void emit_exit_stubs(struct trans *t)
+{
+    struct tb *tb = t->tb;
+
+    for (unsigned i = 0; i < tb->nr_exits && !t->e->full; i++) {
+        struct tb_exit *x = &tb->exits[i];
+
+        x->stub = emit_pc(t->e);
+        emit_mov_imm(t->e, H_TMP, (uintptr_t)x);
+        emit_jmp(t->e, t->b->vm->leave[WHY_EXIT]);
+        if (t->e->full)
+            break;
+        emit_fix32(x->rel32, t->e->delta, x->stub);
+        if (x->check)
+            emit_fix32(x->check, t->e->delta, x->stub);
+    }
+}
+
+static void emit_block(struct trans *t, const uint8_t *code)
+{
+    unsigned start = t->tb->gpa % PAGE_BYTES, off = start;
+    bool open = true;
+
+    t->tb->far = emit_pc(t->e);
+    if (off)
+        emit_lea(t->e, H_PTR, HMEM_BASE(H_PTR, -(int)off));
+    emit_store(t->e, HMEM_GS(GPR_OFF(SLOT_PAGE / 8)), H_PTR);
+    t->tb->near = emit_pc(t->e);
+    for (t->nr = 0; t->nr < TB_MAX_INSNS && open && !t->e->full; t->nr++) {
+        struct site *s = &t->tb->sites[t->nr];
+        unsigned len = off < PAGE_BYTES
+                           ? insn_decode(&t->b->iv, t->key, code + (off - start),
+                                         (unsigned)(PAGE_BYTES - off), (uint16_t)off, &t->in)
+                           : 0;
+
+        if (!len)
+            break;
+        *s = (struct site){ .off = (uint16_t)off, .len = (uint8_t)len };
+        s->pc = (uint32_t)(emit_pc(t->e) - t->tb->code);
+        emit_insn(t);
+        s->next = (uint32_t)(emit_pc(t->e) - t->tb->code);
+        off += len;
+        open = t->in.cls == INSN_JCC || (!t->in.ends && t->in.cls < INSN_JMP);
+        if (t->tb->nr_exits + 2u >= ARRAY_SIZE(t->exits) || t->nr_slow + 8 > ARRAY_SIZE(t->slow)) {
+            t->nr++;
+            break;
+        }
+    }
+    t->tb->bytes = (uint16_t)(off - start);
+    t->tb->nr_insns = (uint16_t)t->nr;
+    t->behind = true;
+    if (open && t->nr)
+        bt_emit_goto(t, off, false);
+}
+
+/* The block as it will stay: it and its exits in one piece. */
+static struct tb *settle(const struct trans *t)
+{
+    size_t head = sizeof(struct tb) + t->nr * sizeof(struct site);
+    struct tb *tb = malloc(head + t->tb->nr_exits * sizeof(struct tb_exit));
+
+    if (!tb)
+        return NULL;
+    memcpy(tb, t->tb, head);
+    tb->exits = (struct tb_exit *)((char *)tb + head);
+    memcpy(tb->exits, t->exits, tb->nr_exits * sizeof(struct tb_exit));
+    for (unsigned i = 0; i < t->nr; i++)
+        tb->sites[i].tb = tb;
+    for (unsigned i = 0; i < tb->nr_exits; i++)
+        tb->exits[i].tb = tb;
+    return tb;
+}
+
+struct tb *bt_translate(struct bt_vcpu *b, gpa_t at, uint32_t key, const uint8_t *code)
+{
+    struct trans t = { .b = b, .e = &b->vm->code, .key = key, .tb = b->making };
+    struct emit before = *t.e;
+    struct tb *tb = NULL;
+
+    *t.tb = (struct tb){ .gpa = at.v, .key = key, .code = emit_pc(t.e) };
+    emit_block(&t, code);
+    if (t.nr)
+        tb = settle(&t);
+    if (tb) {
+        t.tb = tb;
+        emit_stubs(&t);
+        emit_exit_stubs(&t);
+        tb->end = emit_pc(t.e);
+        if (!t.e->full && bt_insert(b->vm, tb)) {
+            b->iv.vc.nr_exits[EXIT_TRANSLATE]++;
+            return tb;
+        }
+        free(tb);
+    }
+    before.full = t.e->full;
+    *t.e = before;
+    return NULL;
+}
