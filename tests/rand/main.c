@@ -24,7 +24,7 @@
  */
 #define HOST_MAX_NS 2000000
 #define HOST_TRIES  3
-#define HANG_S      4
+#define HANG_S      15
 
 struct tester {
     struct native_child *child;
