@@ -35,6 +35,12 @@ MAIN_O := $(patsubst %.c,$(O)/%.o,$(wildcard src/cli/main.c))
 $(O)/src/cpu/%.o: CFLAGS += -ffreestanding
 $(O)/src/cpu/%_test.o $(O)/src/lib/%_test.o: CFLAGS += -fhosted
 
+# Code that runs while a guest's vector registers are in the processor (engine/bt).
+VECTORLESS := $(filter-out $(TEST_C) src/engine/interp/native%,$(filter src/cpu/% src/mmu/% src/engine/% \
+	src/bus/clock.c src/vm/platform.c src/dev/pic.c,$(LIB_C)))
+$(VECTORLESS:%.c=$(O)/%.o): CFLAGS += -mgeneral-regs-only -minline-all-stringops \
+	-mmemcpy-strategy=unrolled_loop:64:noalign,rep_8byte:-1:noalign -mmemset-strategy=unrolled_loop:64:noalign,rep_8byte:-1:noalign
+
 # Programs that print TAP; tests/*/rules.mk add to these.
 UNIT_TESTS := $(TEST_C:src/%.c=$(O)/unit/%)
 TESTS :=

@@ -19,6 +19,9 @@ void host_close(int fd);
  * failure, errno set. */
 void *host_map_fd(int fd, uint64_t off_bytes, uint64_t bytes);
 void host_unmap(void *p, uint64_t bytes);
+/* Fresh zero pages of the process's own, for large structures that are mostly untouched; freed by
+ * host_unmap(). NULL on failure. */
+void *host_pages(uint64_t bytes);
 
 /* The first run of bytes at or behind off_bytes that the file really holds: [*start, *end). False:
  * the rest is a hole. */

@@ -95,6 +95,14 @@ void *host_map_fd(int fd, uint64_t off_bytes, uint64_t bytes)
     return p;
 }
 
+void *host_pages(uint64_t bytes)
+{
+    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+                   -1, 0);
+
+    return p == MAP_FAILED ? NULL : p;
+}
+
 void host_unmap(void *p, uint64_t bytes)
 {
     if (p)

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 
 static _Atomic int log_max = LOG_INFO;
+_Thread_local void (*log_guard)(void);
 
 void log_set_level(enum log_level level)
 {
@@ -25,6 +26,8 @@ void log_msg(enum log_level level, const char *fmt, ...)
 
     if ((int)level > log_max)
         return;
+    if (log_guard)
+        log_guard();
     n = snprintf(line, sizeof(line), "doppel: %s", tags[level]);
     va_start(ap, fmt);
     (void)vsnprintf(line + n, sizeof(line) - (size_t)n, fmt, ap);

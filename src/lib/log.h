@@ -12,6 +12,10 @@
 
 enum log_level { LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG };
 
+/* Called on this thread before a message or a trace line is made, if not NULL: a thread that keeps a
+ * guest's vector registers in the processor stores them first. */
+extern _Thread_local void (*log_guard)(void);
+
 /* Safe from any thread; not from signal handlers. */
 void log_msg(enum log_level level, const char *fmt, ...) PRINTF_LIKE(2, 3);
 

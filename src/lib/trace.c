@@ -5,6 +5,8 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+#include "lib/log.h"
+
 static const char *const trace_names[] = {
 #define TRACE(id, name, text) name,
 #include "lib/trace.def"
@@ -32,6 +34,8 @@ void trace_emit(const struct trace *t, enum trace_cat cat, const char *fmt, ...)
     char text[256];
     va_list ap;
 
+    if (log_guard)
+        log_guard();
     va_start(ap, fmt);
     (void)vsnprintf(text, sizeof(text), fmt, ap);
     va_end(ap);

@@ -16,8 +16,10 @@
 #include <string.h>
 #include <sys/auxv.h>
 
+#include "lib/log.h"
+
 /* A block is translated when it has been run so often by interp. */
-#define HOT 0
+#define HOT 2
 
 static uint32_t bt_key(const struct cpu *c)
 {
@@ -53,6 +55,31 @@ static bool wanted(const struct bt_vcpu *b)
            c->activity != CPU_RUNNING;
 }
 
+/* ---- the vector registers ---- */
+
+/*
+ * The guest's stay in the processor while C code runs, since that is built without them; before any
+ * other code they are stored, and loaded again when translated code next wants them.
+ */
+static void vectors_out(struct bt_vcpu *b)
+{
+    if (b->vec_cold)
+        return;
+    __asm__ volatile("xsave64 %0\n\tldmxcsr %1"
+                     : "+m"(b->iv.vc.cpu.fpu)
+                     : "m"(b->mxcsr), "a"(XSTATE_ALL), "d"(0)
+                     : "memory");
+    b->vec_cold = 1;
+}
+
+static void guard(void)
+{
+    struct bt_vcpu *b;
+
+    __asm__ volatile("rdgsbase %0" : "=r"(b));
+    vectors_out(b);
+}
+
 /* ---- finding blocks ---- */
 
 static bool is_hot(struct bt_vcpu *b, gpa_t at)
@@ -74,6 +101,7 @@ static struct tb *get_block(struct bt_vcpu *b, gpa_t at, uint32_t key, const uin
         return tb;
     if (!is_hot(b, at))
         return NULL;
+    vectors_out(b);
     note_code(&b->iv, at);
     tb = bt_translate(b, at, key, code);
     if (!tb && b->vm->code.full) {
@@ -100,7 +128,7 @@ static struct tb *block_at_rip(struct bt_vcpu *b, uint32_t key)
         const struct tlb *t = &b->iv.views[bt_view(key)];
         unsigned i = tlb_index(c->rip);
 
-        bt_jc_add(b, c->rip, tb, t->note[i].global && t->note[i].shift == PAGE_SHIFT + 9);
+        bt_jc_add(b, c->rip, tb, t->note[i].global);
     }
     return tb;
 }
@@ -141,6 +169,7 @@ static bool site_ops(struct bt_vcpu *b, struct site *s)
 
     if (s->ops)
         return true;
+    vectors_out(b);
     code = fetch_ptr(v, v->vc.cpu.rip, &at);
     if (!code)
         return false;
@@ -171,13 +200,17 @@ static const uint8_t *run_site(struct bt_vcpu *b, struct site *s, bool *stop, en
         v->wait_step = true;
         return NULL;
     }
+    if (s->ops[0].fn == op_native)
+        vectors_out(b);
     v->again = false;
     v->cur = NULL;
     v->leave = LEAVE_NEXT;
     v->vc.nr_insns++;
     run_ops(v, s->ops);
-    if (unlikely(v->graveyard))
+    if (unlikely(v->graveyard)) {
+        vectors_out(b);
         block_bury(v);
+    }
     if (v->leave == LEAVE_NEXT) {
         if (s->ends || tb->dead || c->rip != page_base(b) + s->off + s->len || wanted(b) ||
             (c->rflags & RFLAGS_TF) || bt_key(c) != tb->key || cpu_event_ready(c))
@@ -279,6 +312,7 @@ static bool run_translated(struct bt_vcpu *b, enum run_result *res)
     if (!tb) {
         if (v->leave == LEAVE_FAULT)
             return interp_deliver(v, res);
+        vectors_out(b);
         return interp_run_block(v, res);
     }
     v->dbg_resume = false;
@@ -298,10 +332,13 @@ static void enter_thread(struct bt_vcpu *b)
     __asm__ volatile("rdgsbase %0" : "=r"(b->host_gs));
     __asm__ volatile("wrgsbase %0" : : "r"(b));
     host_trap_region(&b->region);
+    log_guard = guard;
 }
 
-static void leave_thread(const struct bt_vcpu *b)
+static void leave_thread(struct bt_vcpu *b)
 {
+    vectors_out(b);
+    log_guard = NULL;
     host_trap_region(NULL);
     __asm__ volatile("wrgsbase %0" : : "r"(b->host_gs));
 }
@@ -315,6 +352,8 @@ static enum run_result run_loop(struct bt_vcpu *b)
     for (;;) {
         if (wanted(b) || cpu_event_ready(c)) {
             v->wait_step |= c->shadow_sti || c->shadow_movss;
+            if (c->req)
+                vectors_out(b);
             if (!interp_serve(v, &res))
                 return res;
             if (c->activity == CPU_HALTED || c->activity == CPU_WAIT_SIPI) {
@@ -326,6 +365,7 @@ static enum run_result run_loop(struct bt_vcpu *b)
         v->key = block_key(c);
         if (unlikely(interp_must_step(v))) {
             v->link = NULL;
+            vectors_out(b);
             if (!interp_step(v, &res))
                 return res;
             if (v->graveyard)
@@ -333,8 +373,10 @@ static enum run_result run_loop(struct bt_vcpu *b)
         } else if (translates(b)) {
             if (!run_translated(b, &res))
                 return res;
-        } else if (!interp_run_block(v, &res)) {
-            return res;
+        } else {
+            vectors_out(b);
+            if (!interp_run_block(v, &res))
+                return res;
         }
     }
 }
@@ -377,11 +419,17 @@ static bool hook_has_code(struct ivcpu *v, uint64_t page)
     return bt_has_code(of_ivcpu(v)->vm, page);
 }
 
+static void hook_outside(struct ivcpu *v)
+{
+    vectors_out(of_ivcpu(v));
+}
+
 static const struct ivcpu_hooks hooks = {
     .flushed = hook_flushed,
     .drop = hook_drop,
     .drop_all = hook_drop_all,
     .has_code = hook_has_code,
+    .outside = hook_outside,
 };
 
 /* ---- the contract ---- */
@@ -458,14 +506,13 @@ static void bt_vm_destroy(struct engine_vm *evm)
 static int bt_vcpu_create(struct engine_vm *evm, uint32_t id, struct vcpu **out)
 {
     struct bt_vm *vm = container_of(evm, struct bt_vm, ivm.evm);
-    struct bt_vcpu *b = aligned_alloc(64, align_up(sizeof(*b), 64));
+    struct bt_vcpu *b = host_pages(sizeof(*b));
 
     if (!b)
         return -ENOMEM;
-    memset(b, 0, sizeof(*b));
     b->making = calloc(1, sizeof(*b->making) + TB_MAX_INSNS * sizeof(struct site));
     if (!b->making) {
-        free(b);
+        host_unmap(b, sizeof(*b));
         return -ENOMEM;
     }
     b->vm = vm;
@@ -493,7 +540,7 @@ static void bt_vcpu_destroy(struct vcpu *vc)
     interp_vcpu_fini(&b->iv);
     host_trap_stack_free(&b->stack);
     free(b->making);
-    free(b);
+    host_unmap(b, sizeof(*b));
 }
 
 const struct engine_ops bt_engine = {

@@ -25,6 +25,8 @@
 #define KEY_SSE  BIT(23)
 #define KEY_AVX  BIT(24)
 
+#define XSTATE_ALL 7u /* x87, SSE, AVX: what a guest is offered */
+
 #define H_PTR       H_R10 /* effective address, then half of the host address */
 #define H_AUX       H_R11 /* TLB index, then the other half */
 #define H_TMP       H_RCX /* what JRCXZ tests */
@@ -84,17 +86,22 @@ struct tb_page {
 /* Targets of indirect branches, by the low 16 bits of their RIP. */
 #define JC_ENTRIES 65536u
 #define JC_USED    16384u
+#define JC_PAGES   4096u
 struct jc_entry {
     uint64_t neg_rip; /* minus RIP; 0: empty (1 for RIP 0's own entry) */
     const uint8_t *far;
 };
+/* Which entries were filled since the last flush, and from which pages: low bits of the page's
+ * number in the upper half. The page counts tell quickly that there is none of a page. */
+struct jc_log {
+    unsigned nr;
+    uint32_t used[JC_USED];
+    uint16_t in_page[JC_PAGES];
+};
 struct jc {
     struct jc_entry e[JC_ENTRIES];
-    unsigned nr_used;
-    uint32_t used[JC_USED]; /* index, JC_GLOBAL */
-    uint8_t pages[4096];    /* which pages the used entries are in: a filter */
+    struct jc_log local, global;
 };
-#define JC_GLOBAL BIT(31)
 enum jc_class { JC_USER, JC_KERNEL, JC_KERNEL_AC, NR_JCS };
 
 /* Why translated code came back. */
@@ -108,8 +115,8 @@ enum bt_why {
     NR_WHYS
 };
 
-#define TB_BUCKETS    16384
-#define TB_PAGES      4096
+#define TB_BUCKETS    65536
+#define TB_PAGES      16384
 #define CODE_CACHE    MIB(64)
 #define COLD_COUNTERS 16384
 

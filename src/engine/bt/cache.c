@@ -16,7 +16,7 @@ static struct tb **hash_slot(struct bt_vm *vm, uint64_t gpa, uint32_t key)
 {
     uint64_t h = (gpa ^ (uint64_t)key << 20) * 0x9e3779b97f4a7c15ull;
 
-    return &vm->hash[h >> 50]; /* TB_BUCKETS = 2^14 */
+    return &vm->hash[h >> 48]; /* TB_BUCKETS = 2^16 */
 }
 
 static struct tb_page **page_slot(struct bt_vm *vm, uint64_t page)
@@ -231,47 +231,58 @@ static void jc_clear(struct jc *jc, unsigned i)
     jc->e[i] = (struct jc_entry){ .neg_rip = i == 0 };
 }
 
-static bool goes(const struct jc *jc, uint32_t used, enum flush_kind kind, uint64_t page)
+static void log_flush(struct jc *jc, struct jc_log *log)
 {
-    unsigned i = used & (JC_ENTRIES - 1);
+    for (unsigned n = 0; n < log->nr; n++) {
+        jc_clear(jc, log->used[n] & 0xffff);
+        log->in_page[log->used[n] >> 16] = 0;
+    }
+    log->nr = 0;
+}
 
-    if (!jc->e[i].far)
-        return true;
-    if (kind == FLUSH_PAGE)
-        return -jc->e[i].neg_rip >> PAGE_SHIFT == page;
-    return kind == FLUSH_ALL || !(used & JC_GLOBAL);
+static void log_flush_page(struct jc *jc, struct jc_log *log, unsigned page)
+{
+    unsigned kept = 0;
+
+    if (!log->in_page[page])
+        return;
+    for (unsigned n = 0; n < log->nr; n++) {
+        if (log->used[n] >> 16 == page)
+            jc_clear(jc, log->used[n] & 0xffff);
+        else
+            log->used[kept++] = log->used[n];
+    }
+    log->nr = kept;
+    log->in_page[page] = 0;
 }
 
 void bt_jc_flush(struct bt_vcpu *b, enum flush_kind kind, uint64_t lin)
 {
-    uint64_t page = lin >> PAGE_SHIFT;
+    unsigned page = (lin >> PAGE_SHIFT) % JC_PAGES;
 
     for (unsigned c = 0; c < NR_JCS; c++) {
         struct jc *jc = &b->jc[c];
-        unsigned kept = 0;
 
-        if (!jc->nr_used || (kind == FLUSH_PAGE && !jc->pages[page % sizeof(jc->pages)]))
+        if (kind == FLUSH_PAGE) {
+            log_flush_page(jc, &jc->local, page);
+            log_flush_page(jc, &jc->global, page);
             continue;
-        for (unsigned n = 0; n < jc->nr_used; n++) {
-            if (goes(jc, jc->used[n], kind, page))
-                jc_clear(jc, jc->used[n] & (JC_ENTRIES - 1));
-            else
-                jc->used[kept++] = jc->used[n];
         }
-        jc->nr_used = kept;
-        if (!kept)
-            memset(jc->pages, 0, sizeof(jc->pages));
+        log_flush(jc, &jc->local);
+        if (kind == FLUSH_ALL)
+            log_flush(jc, &jc->global);
     }
 }
 
 void bt_jc_add(struct bt_vcpu *b, uint64_t rip, struct tb *tb, bool global)
 {
     struct jc *jc = &b->jc[bt_jc_class(tb->key)];
-    unsigned i = rip & (JC_ENTRIES - 1);
+    struct jc_log *log = global ? &jc->global : &jc->local;
+    unsigned i = rip & (JC_ENTRIES - 1), page = (rip >> PAGE_SHIFT) % JC_PAGES;
 
-    if (jc->nr_used == JC_USED)
-        bt_jc_flush(b, FLUSH_ALL, 0);
+    if (log->nr == JC_USED)
+        log_flush(jc, log);
     jc->e[i] = (struct jc_entry){ .neg_rip = -rip, .far = tb->far };
-    jc->used[jc->nr_used++] = i | (global ? JC_GLOBAL : 0);
-    jc->pages[(rip >> PAGE_SHIFT) % sizeof(jc->pages)] = 1;
+    log->used[log->nr++] = page << 16 | i;
+    log->in_page[page]++;
 }

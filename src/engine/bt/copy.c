@@ -25,7 +25,7 @@ struct parts {
     bool modrm;
     uint8_t mod, reg, rm;     /* with the prefix's bits */
     uint8_t tail[8], nr_tail; /* immediates */
-    bool has_high8, implicit_cl;
+    bool has_high8, implicit_rcx, writes_rcx;
     struct staged st[3];
     unsigned nr_staged;
 };
@@ -149,10 +149,12 @@ static bool look_at_registers(const struct insn *in, struct parts *p)
         if (is_high8(o->reg.value)) /* AH of LAHF, SAHF, MUL, DIV */
             continue;
         gpr = bt_gpr(o->reg.value);
-        if (gpr == RCX && !(o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE))
-            p->implicit_cl = true;
-        else if (bt_home(gpr) != (enum hreg)gpr)
+        if (gpr == RCX) {
+            p->implicit_rcx = true;
+            p->writes_rcx |= (o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE) != 0;
+        } else if (bt_home(gpr) != (enum hreg)gpr) {
             return false;
+        }
     }
     return true;
 }
@@ -263,9 +265,9 @@ bool bt_emit_copy(struct trans *t)
             return false;
         without_moffs(&p);
     }
-    if (p.has_high8 && (p.implicit_cl || (p.rex & 0x40)))
+    if (p.has_high8 && (p.implicit_rcx || (p.rex & 0x40)))
         return false;
-    free_mask = p.implicit_cl ? 0 : 1u << H_RCX;
+    free_mask = p.implicit_rcx ? 0 : 1u << H_RCX;
     if (!mem)
         free_mask |= p.has_high8 ? 0 : 1u << H_R10 | 1u << H_R11;
     else if (p.has_high8)
@@ -290,12 +292,14 @@ bool bt_emit_copy(struct trans *t)
     for (unsigned i = 0; i < p.nr_staged; i++)
         if (p.st[i].load)
             bt_emit_get(t, p.st[i].host, p.st[i].gpr);
-    if (p.implicit_cl)
+    if (p.implicit_rcx)
         bt_emit_get(t, H_RCX, RCX);
     write_out(t->e, &p, mem ? &m : NULL);
     for (unsigned i = 0; i < p.nr_staged; i++)
         if (p.st[i].store)
             bt_emit_put(t, p.st[i].gpr, p.st[i].host);
+    if (p.writes_rcx)
+        bt_emit_put(t, RCX, H_RCX);
     return true;
 }
 

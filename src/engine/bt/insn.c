@@ -110,6 +110,11 @@ static void classify_native(struct insn *in)
 {
     const struct native_desc *d = &in->op.stub->d;
 
+    if (in->z.mnemonic == ZYDIS_MNEMONIC_VZEROUPPER || in->z.mnemonic == ZYDIS_MNEMONIC_VZEROALL) {
+        in->unit = UNIT_AVX;
+        in->cls = INSN_COPY;
+        return;
+    }
     if (!d->code_bytes || d->index_bytes || d->mem_op >= (int)in->z.operand_count_visible ||
         (in->mem >= 0) != (d->mem_op >= 0))
         return;

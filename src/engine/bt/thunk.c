@@ -2,11 +2,9 @@
 /*
  * The door between C and translated code, written at the start of the code cache. Entering saves
  * what the host's ABI wants kept and loads the guest's registers; leaving stores them and returns
- * to C. The guest's vector registers stay in the processor until C code runs that may use them.
+ * to C. The guest's vector registers stay in the processor: see vectors_out() in bt.c.
  */
 #include "engine/bt/bt.h"
-
-#define XSTATE_ALL 7u /* x87, SSE, AVX: what a guest is offered */
 
 static const uint8_t kept[] = { H_RBX, H_RBP, H_R12, H_R13, H_R14, H_R15 };
 
@@ -22,14 +20,6 @@ static void emit_store_imm32(struct emit *e, struct hmem m, uint32_t imm)
 {
     emit_op_rm(e, 0, 0xc7, 0, m);
     emit32(e, imm);
-}
-
-/* XSAVE64 or XRSTOR64 of cpu.fpu, all of the guest's components. */
-static void emit_xstate(struct emit *e, unsigned digit)
-{
-    emit_mov_imm(e, H_RAX, XSTATE_ALL);
-    emit_mov_imm(e, H_RDX, 0);
-    emit_op_rm(e, EMIT_W | EMIT_0F, 0xae, digit, HMEM_GS(CPU_OFF(fpu)));
 }
 
 /* Jumps over what follows if the 32-bit word is not `val`... returns the rel32 to mend. */
@@ -56,7 +46,9 @@ static void emit_enter(struct emit *e)
     skip = emit_skip_unless(e, HMEM_GS(BT_OFF(vec_want)), 1);
     emit_op_rm(e, EMIT_W, 0xc7, 0, HMEM_GS(CPU_OFF(fpu.xstate_bv)));
     emit32(e, XSTATE_ALL);
-    emit_xstate(e, 5);
+    emit_mov_imm(e, H_RAX, XSTATE_ALL);
+    emit_mov_imm(e, H_RDX, 0);
+    emit_op_rm(e, EMIT_W | EMIT_0F, 0xae, 5, HMEM_GS(CPU_OFF(fpu))); /* XRSTOR64 */
     emit_store_imm32(e, HMEM_GS(BT_OFF(vec_want)), 0);
     emit_store_imm32(e, HMEM_GS(BT_OFF(vec_cold)), 0);
     land(e, skip);
@@ -75,7 +67,7 @@ static void emit_leave(struct emit *e)
     static const uint8_t flags[] = { 0x9f,               /* LAHF */
                                      0x0f, 0x90, 0xc0,   /* SETO AL */
                                      0x0f, 0xb7, 0xc0 }; /* MOVZX EAX, AX */
-    uint8_t *skip;
+                                                         /* MOVZX EAX, AX */
 
     for (unsigned r = 0; r < NR_GPRS; r++)
         if (bt_home(r) != H_NONE)
@@ -83,11 +75,6 @@ static void emit_leave(struct emit *e)
     emit_bytes(e, flags, sizeof(flags));
     emit_store(e, HMEM_GS(BT_OFF(flags)), H_RAX);
     emit_load(e, H_RSP, HMEM_GS(BT_OFF(host_rsp)));
-    skip = emit_skip_unless(e, HMEM_GS(BT_OFF(vec_cold)), 0);
-    emit_xstate(e, 4);
-    emit_op_rm(e, EMIT_0F, 0xae, 2, HMEM_GS(BT_OFF(mxcsr))); /* LDMXCSR: C code wants its own */
-    emit_store_imm32(e, HMEM_GS(BT_OFF(vec_cold)), 1);
-    land(e, skip);
     for (unsigned i = ARRAY_SIZE(kept); i-- > 0;)
         emit_push_pop(e, 0x58, kept[i]);
     emit8(e, 0xc3);

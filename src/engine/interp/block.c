@@ -206,7 +206,10 @@ void code_drop_written(struct ivcpu *v)
 bool code_stored(struct ivcpu *v, gpa_t at, unsigned bytes)
 {
     uint64_t t = vcpu_exit_begin(&v->vc, EXIT_SMC);
-    bool any = code_drop(v, at, bytes), alone = v->vm->vcpus == v && !v->next;
+    bool any, alone = v->vm->vcpus == v && !v->next;
+
+    go_outside(v); /* it frees memory */
+    any = code_drop(v, at, bytes);
 
     /* With one vCPU the note goes when the last block has gone, and stores are fast again. */
     if (!alone) {

@@ -442,11 +442,10 @@ void interp_vcpu_init(struct interp_vm *vm, struct ivcpu *v, uint32_t id)
 
 static int interp_vcpu_create(struct engine_vm *evm, uint32_t id, struct vcpu **out)
 {
-    struct ivcpu *v = aligned_alloc(64, align_up(sizeof(*v), 64));
+    struct ivcpu *v = host_pages(sizeof(*v));
 
     if (!v)
         return -ENOMEM;
-    memset(v, 0, sizeof(*v));
     interp_vcpu_init(container_of(evm, struct interp_vm, evm), v, id);
     *out = &v->vc;
     return 0;
@@ -470,7 +469,7 @@ static void interp_vcpu_destroy(struct vcpu *vc)
     struct ivcpu *v = container_of(vc, struct ivcpu, vc);
 
     interp_vcpu_fini(v);
-    free(v);
+    host_unmap(v, sizeof(*v));
 }
 
 void interp_state_changed(struct vcpu *vc)

@@ -96,10 +96,11 @@ struct code_page {
 
 /*
  * The software TLB: direct-mapped, in arrays, so that bt's translated code indexes them with what
- * one instruction takes out of an address. Tags are kept negated: address + bytes - 1 + tag is below
- * 4096 exactly when the access lies in the entry's page (the page before it has another index).
+ * one instruction takes out of an address. Tags are kept negated: address + bytes - 1 + tag is
+ * below 4096 exactly when the access lies in the entry's page (the page before it has another
+ * index).
  */
-#define TLB_INDEX_BITS 12
+#define TLB_INDEX_BITS 16
 #define TLB_ENTRIES    (1u << TLB_INDEX_BITS)
 /* What the fast paths do not need of an entry. */
 struct tlb_note {
@@ -156,6 +157,8 @@ struct ivcpu_hooks {
     void (*drop_all)(struct ivcpu *v);
     /* Is there code made of this page? */
     bool (*has_code)(struct ivcpu *v, uint64_t page);
+    /* Code follows that may use the vector registers: anything but the core's and this folder's. */
+    void (*outside)(struct ivcpu *v);
 };
 
 struct interp_vm {
@@ -172,12 +175,12 @@ struct interp_vm {
 #define WRITTEN_QUEUE 64
 
 struct ivcpu {
-    struct vcpu vc;   /* first: the contract's view, and in it first the registers */
-    struct tlb *tlb;  /* the current view's entries */
+    struct vcpu vc;  /* first: the contract's view, and in it first the registers */
+    struct tlb *tlb; /* the current view's entries */
     struct tlb views[NR_VIEWS];
     struct tlb no_view; /* never filled: every access takes the slow half, which checks alignment */
-    uint64_t val;                     /* result of a slow load */
-    uint64_t lin;                     /* result of a slow address computation */
+    uint64_t val;       /* result of a slow load */
+    uint64_t lin;       /* result of a slow address computation */
     enum leave leave;
     bool stepping;  /* the instruction runs alone */
     bool again;     /* a repeated string instruction was left before its end */
@@ -240,14 +243,15 @@ uint8_t *bulk_ptr(struct ivcpu *v, uint64_t lin, bool write);
 /* Makes the access hit, with A and D set, if it is one to RAM that interp would let go fast. Raises
  * nothing. */
 bool tlb_fill(struct ivcpu *v, uint64_t lin, unsigned bytes, bool write);
-void tlb_init(struct ivcpu *v);
+void tlb_init(struct ivcpu *v); /* v is all zero */
 void tlb_flush_all(struct ivcpu *v);
 /* A page got code: stores to it must be seen from now on. */
 void tlb_protect_page(struct ivcpu *v, uint64_t page);
 void tlb_set_view(struct ivcpu *v);
 extern const struct cpu_ops interp_cpu_ops;
 
-/* ---- interp.c: the pieces of the run loop, for it and for engines that hand instructions over ----
+/* ---- interp.c: the pieces of the run loop, for it and for engines that hand instructions over
+ * ----
  */
 /* Everything that other threads and earlier instructions left to do. False: run() returns *res. */
 bool interp_serve(struct ivcpu *v, enum run_result *res);
@@ -262,6 +266,7 @@ bool interp_must_step(const struct ivcpu *v);
 bool interp_run_block(struct ivcpu *v, enum run_result *res);
 int interp_vm_init(struct interp_vm *vm, const struct engine_config *cfg);
 void interp_vm_fini(struct interp_vm *vm);
+/* v is all zero, and large: fresh pages of the host, that are only touched where needed. */
 void interp_vcpu_init(struct interp_vm *vm, struct ivcpu *v, uint32_t id);
 void interp_vcpu_fini(struct ivcpu *v);
 void interp_state_changed(struct vcpu *vc);
@@ -327,6 +332,14 @@ typedef uint16_t __attribute__((may_alias, aligned(1))) una16;
 typedef uint32_t __attribute__((may_alias, aligned(1))) una32;
 typedef uint64_t __attribute__((may_alias, aligned(1))) una64;
 typedef uint8_t una8 __attribute__((may_alias));
+
+/* Before a call of the machine or a library. What lies in this folder (but for the native stubs)
+ * and in cpu/ is built without vector registers (see the Makefile). */
+static inline void go_outside(struct ivcpu *v)
+{
+    if (v->hooks)
+        v->hooks->outside(v);
+}
 
 #define CPU(v)            (&(v)->vc.cpu)
 #define REG(v, bits, off) (*(alias##bits *)((char *)CPU(v)->gpr + (off)))
@@ -411,16 +424,16 @@ static ALWAYS_INLINE unsigned tlb_index(uint64_t lin)
     likely((lin) + ((nbytes)-1) + (t)->ntag_##right[tlb_index(lin)] < PAGE_BYTES)
 #define TLB_HVA(t, lin) ((t)->add[tlb_index(lin)] + (lin))
 
-#define LOAD(v, op, bits, lin, out)                \
-    do {                                           \
-        const struct tlb *t_ = (v)->tlb;           \
-        if (TLB_HIT(t_, r, lin, bits / 8)) {       \
-            out = *(una##bits *)TLB_HVA(t_, lin);  \
-        } else {                                   \
-            if (!load_slow(v, op, lin, bits / 8))  \
-                return leave_here(v, op);          \
-            out = (uint##bits##_t)(v)->val;        \
-        }                                          \
+#define LOAD(v, op, bits, lin, out)               \
+    do {                                          \
+        const struct tlb *t_ = (v)->tlb;          \
+        if (TLB_HIT(t_, r, lin, bits / 8)) {      \
+            out = *(una##bits *)TLB_HVA(t_, lin); \
+        } else {                                  \
+            if (!load_slow(v, op, lin, bits / 8)) \
+                return leave_here(v, op);         \
+            out = (uint##bits##_t)(v)->val;       \
+        }                                         \
     } while (0)
 
 #define STORE(v, op, bits, lin, value)                                       \
@@ -434,16 +447,16 @@ static ALWAYS_INLINE unsigned tlb_index(uint64_t lin)
 
 /* Read-modify-write without LOCK: `expr` computes the new value from `old`. Flags are set only once
  * the store is certain. */
-#define LOAD_RMW(v, op, bits, lin, old)            \
-    do {                                           \
-        const struct tlb *t_ = (v)->tlb;           \
-        if (TLB_HIT(t_, w, lin, bits / 8)) {       \
-            old = *(una##bits *)TLB_HVA(t_, lin);  \
-        } else {                                   \
-            if (!rmw_slow(v, op, lin, bits / 8))   \
-                return leave_here(v, op);          \
-            old = (uint##bits##_t)(v)->val;        \
-        }                                          \
+#define LOAD_RMW(v, op, bits, lin, old)           \
+    do {                                          \
+        const struct tlb *t_ = (v)->tlb;          \
+        if (TLB_HIT(t_, w, lin, bits / 8)) {      \
+            old = *(una##bits *)TLB_HVA(t_, lin); \
+        } else {                                  \
+            if (!rmw_slow(v, op, lin, bits / 8))  \
+                return leave_here(v, op);         \
+            old = (uint##bits##_t)(v)->val;       \
+        }                                         \
     } while (0)
 
 /* Write a register of the given width: 32-bit results clear the upper half (SDM 1, "General-Purpose

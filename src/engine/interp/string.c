@@ -94,6 +94,12 @@ static uint64_t bulk_count(const struct ivcpu *v, const struct op *op, const str
     return MIN(MIN(in_page, room), s->count);
 }
 
+/* Upwards; no C library, which would use vector registers. */
+static void move_up(uint8_t *to, const uint8_t *from, uint64_t nr)
+{
+    __asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(nr) : : "memory");
+}
+
 static const struct op *movs(struct ivcpu *v, const struct op *op)
 {
     struct string s = string_begin(v, op);
@@ -117,7 +123,7 @@ static const struct op *movs(struct ivcpu *v, const struct op *op)
             uint8_t *to = from ? bulk_ptr(v, dst, true) : NULL;
 
             if (to)
-                memmove(to, from, nr * s.n);
+                move_up(to, from, nr * s.n);
             else
                 nr = 0;
         }
@@ -141,19 +147,16 @@ static void fill(uint8_t *to, uint64_t x, unsigned n, uint64_t nr)
 {
     switch (n) {
     case 1:
-        memset(to, (int)x, nr);
+        __asm__ volatile("rep stosb" : "+D"(to), "+c"(nr) : "a"(x) : "memory");
         return;
     case 2:
-        for (uint64_t i = 0; i < nr; i++)
-            ((una16 *)to)[i] = (uint16_t)x;
+        __asm__ volatile("rep stosw" : "+D"(to), "+c"(nr) : "a"(x) : "memory");
         return;
     case 4:
-        for (uint64_t i = 0; i < nr; i++)
-            ((una32 *)to)[i] = (uint32_t)x;
+        __asm__ volatile("rep stosl" : "+D"(to), "+c"(nr) : "a"(x) : "memory");
         return;
     default:
-        for (uint64_t i = 0; i < nr; i++)
-            ((una64 *)to)[i] = x;
+        __asm__ volatile("rep stosq" : "+D"(to), "+c"(nr) : "a"(x) : "memory");
         return;
     }
 }

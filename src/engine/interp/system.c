@@ -56,6 +56,7 @@ uint64_t io_read(struct ivcpu *v, uint16_t port, unsigned bytes)
     uint64_t t = vcpu_exit_begin(&v->vc, EXIT_PIO), x;
 
     CPU(v)->pending_dbg |= cpu_match_io_bp(CPU(v), port, bytes);
+    go_outside(v);
     x = cfg->ops->port_read(cfg->ctx, port, bytes);
     vcpu_exit_end(&v->vc, EXIT_PIO, t);
     return x;
@@ -67,6 +68,7 @@ void io_write(struct ivcpu *v, uint16_t port, unsigned bytes, uint64_t val)
     uint64_t t = vcpu_exit_begin(&v->vc, EXIT_PIO);
 
     CPU(v)->pending_dbg |= cpu_match_io_bp(CPU(v), port, bytes);
+    go_outside(v);
     cfg->ops->port_write(cfg->ctx, port, bytes, val);
     vcpu_exit_end(&v->vc, EXIT_PIO, t);
 }
@@ -692,6 +694,7 @@ HANDLER(vmcall)
     uint64_t t = vcpu_exit_begin(&v->vc, EXIT_HYPERCALL);
 
     sync_rip(v, op);
+    go_outside(v);
     cfg->ops->hypercall(cfg->ctx, CPU(v));
     vcpu_exit_end(&v->vc, EXIT_HYPERCALL, t);
     return leave_step(v, op, STEP_NEXT);

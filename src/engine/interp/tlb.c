@@ -40,10 +40,10 @@ static enum tlb_view view_of(const struct cpu *c, unsigned acc)
     return c->rflags & RFLAGS_AC ? VIEW_KERNEL_AC : VIEW_KERNEL;
 }
 
-/* No address with this index has this page. */
+/* No address with this index is in this page. */
 static uint64_t no_ntag(unsigned i)
 {
-    return -((uint64_t)(i ^ 1) << PAGE_SHIFT);
+    return i ? 0 : -(uint64_t)PAGE_BYTES;
 }
 
 static void entry_clear(struct tlb *t, unsigned i)
@@ -51,17 +51,11 @@ static void entry_clear(struct tlb *t, unsigned i)
     t->ntag_r[i] = t->ntag_w[i] = t->ntag_x[i] = no_ntag(i);
 }
 
-static void view_init(struct tlb *t)
-{
-    for (unsigned i = 0; i < TLB_ENTRIES; i++)
-        entry_clear(t, i);
-}
-
 void tlb_init(struct ivcpu *v)
 {
     for (unsigned w = 0; w < NR_VIEWS; w++)
-        view_init(&v->views[w]);
-    view_init(&v->no_view);
+        entry_clear(&v->views[w], 0);
+    entry_clear(&v->no_view, 0);
     v->large_lo = UINT64_MAX;
 }
 
@@ -306,10 +300,12 @@ static uint64_t mmio_read(struct ivcpu *v, gpa_t at, unsigned bytes)
     enum exit_reason why = apic_claims(CPU(v), at) ? EXIT_APIC : EXIT_MMIO;
     uint64_t t = vcpu_exit_begin(&v->vc, why), x;
 
-    if (why == EXIT_APIC) /* registers are 32 bits wide; narrower reads see their bytes */
+    if (why == EXIT_APIC) { /* registers are 32 bits wide; narrower reads see their bytes */
         x = apic_mmio_read(CPU(v), at.v & 0xffc) >> (8 * (at.v & 3));
-    else
+    } else {
+        go_outside(v);
         x = cfg->ops->mmio_read(cfg->ctx, at, bytes);
+    }
     vcpu_exit_end(&v->vc, why, t);
     return low_bytes(x, bytes);
 }
@@ -326,6 +322,7 @@ static void mmio_write(struct ivcpu *v, gpa_t at, unsigned bytes, uint64_t val)
         if (cpu_event_ready(CPU(v)))
             __atomic_fetch_or((uint32_t *)&CPU(v)->req, REQ_IRQ, __ATOMIC_RELAXED);
     } else {
+        go_outside(v);
         cfg->ops->mmio_write(cfg->ctx, at, bytes, val);
     }
     vcpu_exit_end(&v->vc, why, t);
@@ -571,8 +568,8 @@ static ALWAYS_INLINE void *core_hit(struct cpu *c, gva_t at, unsigned bytes, uns
 {
     const struct tlb *t = &of_cpu(c)->views[view_of(c, acc)];
 
-    return bytes <= PAGE_BYTES && (acc & ACC_WRITE ? TLB_HIT(t, w, at.v, bytes)
-                                                   : TLB_HIT(t, r, at.v, bytes))
+    return bytes <= PAGE_BYTES &&
+                   (acc & ACC_WRITE ? TLB_HIT(t, w, at.v, bytes) : TLB_HIT(t, r, at.v, bytes))
                ? (void *)TLB_HVA(t, at.v)
                : NULL;
 }
@@ -734,7 +731,7 @@ static void core_debug_changed(struct cpu *c)
     interp_debug_update(&v->vc);
 }
 
-static void core_kick(struct cpu *c)
+static void core_kick(struct cpu *c) /* any thread: no business of go_outside() */
 {
     host_futex_wake(&c->req);
 }
@@ -762,18 +759,21 @@ static uint64_t core_tsc_to_ns(struct cpu *c, uint64_t tsc)
 static void core_apic_timer(struct cpu *c, uint64_t deadline_ns)
 {
     FORWARD(c);
+    go_outside(of_cpu(c));
     cfg->time_ops->apic_timer(cfg->ctx, c->id, deadline_ns);
 }
 
 static void core_apic_send(struct cpu *c, const struct apic_msg *msg)
 {
     FORWARD(c);
+    go_outside(of_cpu(c));
     cfg->time_ops->apic_send(cfg->ctx, c->id, msg);
 }
 
 static void core_apic_eoi(struct cpu *c, uint8_t vector)
 {
     FORWARD(c);
+    go_outside(of_cpu(c));
     cfg->time_ops->apic_eoi(cfg->ctx, c->id, vector);
 }
 
@@ -786,12 +786,14 @@ static bool core_pic_pending(struct cpu *c)
 static uint8_t core_pic_ack(struct cpu *c)
 {
     FORWARD(c);
+    go_outside(of_cpu(c));
     return cfg->time_ops->pic_ack(cfg->ctx);
 }
 
 static void core_ferr(struct cpu *c)
 {
     FORWARD(c);
+    go_outside(of_cpu(c));
     cfg->time_ops->ferr(cfg->ctx);
 }
 
