@@ -25,6 +25,7 @@
 #define HOST_MAX_NS 2000000
 #define HOST_TRIES  3
 #define HANG_S      15
+#define MINIMIZE_S  2 /* of programs that hang */
 
 struct tester {
     struct native_child *child;
@@ -34,6 +35,7 @@ struct tester {
     struct prog prog;
     struct outcome host, us;
     char what[200];
+    bool minimizing;
     bool hangs; /* what was found is that the engine does not end */
     uint64_t nr_run, nr_bad, nr_skipped;
     uint64_t nr_ends[32]; /* by vector */
@@ -141,7 +143,7 @@ static bool differs(struct tester *t)
                       .run_limit = p->run_limit };
     bool judged = false;
 
-    watch(t, HANG_S);
+    watch(t, t->minimizing && t->hangs ? MINIMIZE_S : HANG_S);
     for (unsigned i = 0; i < HOST_TRIES && !judged && !hung; i++) {
         uint64_t start = host_mono_ns();
 
@@ -205,7 +207,9 @@ static void report(struct tester *t, uint64_t seed)
 
     printf("# %s\n", t->what);
     t->hangs = hung;
+    t->minimizing = true;
     minimize(t);
+    t->minimizing = false;
     printf("# made smaller: %s\n", t->what);
     if (t->prog.run_limit)
         printf("# run in pieces of %lu steps\n", t->prog.run_limit);
@@ -292,7 +296,9 @@ int main(int argc, char **argv)
         printf("not ok 1 - a guest on engine %s\n1..1\n", o.engine);
         return 1;
     }
-    (void)signal(SIGALRM, on_alarm);
+    /* An engine may have the guest's RSP in the host's. */
+    (void)sigaction(SIGALRM, &(struct sigaction){ .sa_handler = on_alarm, .sa_flags = SA_ONSTACK },
+                    NULL);
     printf("# engine %s, programs of seeds %lu to %lu\n", o.engine, o.seed, o.seed + o.count - 1);
     end = time(NULL) + (time_t)o.seconds;
     for (uint64_t i = 0; i < o.count && t.nr_bad < 10 && (!o.seconds || time(NULL) < end); i++) {
