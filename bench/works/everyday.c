@@ -47,6 +47,8 @@ static uint64_t command(int times, const char *const *argv)
     posix_spawn_file_actions_t redirect;
     uint64_t sum = 0xcbf29ce484222325;
 
+    /* Another work may have left it. */
+    (void)unlink(PRODUCT);
     (void)posix_spawn_file_actions_init(&redirect);
     (void)posix_spawn_file_actions_addopen(&redirect, 0, "/dev/null", O_RDONLY, 0);
     (void)posix_spawn_file_actions_addopen(&redirect, 1, OUTPUT, O_WRONLY | O_CREAT | O_TRUNC,

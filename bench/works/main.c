@@ -3,15 +3,22 @@
  * Runs works for bench/run: the same static program on the host and in each guest.
  *
  *   work list                             "GROUP NAME" of each
- *   work [-p] [-s SECONDS] [-n SAMPLES] [-l SECONDS] NAME[,NAME]...
+ *   work [-p] [-s SECONDS] [-n SAMPLES] [-b SECONDS] [-l SECONDS] NAME[,NAME]...
  *
- * -p: stays on one CPU. -s: about so long per sample. -n: that many samples. -l: nobody waits
- * longer for one work. Prints for each work "bench: begin NAME", then one of
+ * -p: stays on one CPU.
+ * -s: about so long per sample; short ones, so that some are not disturbed on a busy host.
+ * -n: that many samples, but
+ * -b: fewer if they take longer than this (three, unless that is four times as long).
+ * -l: nobody waits longer for one work.
  *
- *   bench: done NAME CHECKSUM SECONDS FIRST SAMPLE...   all the time since "begin"; then
- * nanoseconds for one operation: in the first block, when everything is cold, and in the samples
+ * Prints for each work "bench: begin NAME", then one of
+ *
+ *   bench: done NAME CHECKSUM SECONDS FIRST SAMPLE...
  *   bench: unsupported NAME
  *   bench: failed NAME WHY
+ *
+ * SECONDS are all since "begin". FIRST and the samples are nanoseconds for one operation: in the
+ * first block, when everything is cold, and then.
  *
  * Each work is a process of its own, so that one that fails does not take the others with it.
  */
@@ -98,15 +105,16 @@ static double time_blocks(const struct work *w, uint64_t blocks, uint64_t sum)
 
 static void measure(const struct work *w, const struct options *o)
 {
-    double samples[SAMPLES_MAX], begin, first, t, ns;
+    double samples[SAMPLES_MAX], begin, start, first, t, ns;
     uint64_t sum, blocks = 1;
     int n = 0;
 
+    begin = now();
     if (w->prepare)
         w->prepare();
-    begin = now();
+    start = now();
     sum = w->block();
-    first = t = now() - begin;
+    first = t = now() - start;
     /* On a machine that is that slow the first one is the sample. */
     if (first > o->limit_s / 8) {
         samples[n++] = first;
@@ -121,8 +129,7 @@ static void measure(const struct work *w, const struct options *o)
         blocks = (uint64_t)((double)blocks * o->sample_s / t);
         blocks += !blocks;
     }
-    while (n < o->samples && (n == 0 || now() - begin < o->limit_s / 2) &&
-           (n < SAMPLES_MIN || now() - begin < o->budget_s))
+    while (n < o->samples && (n == 0 || now() - start < o->budget_s * (n < SAMPLES_MIN ? 4 : 1)))
         samples[n++] = time_blocks(w, blocks, sum) / (double)blocks;
     ns = 1e9 / (double)w->ops;
     printf("bench: done %s %016llx %.3f %.3f", w->name, (unsigned long long)sum, now() - begin,

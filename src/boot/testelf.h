@@ -22,61 +22,37 @@
 #define TESTELF_ENTRY_OFF  0x80u
 #define TESTELF_PVH_OFF    0x90u
 
-static inline void testelf_make64(uint8_t *img)
-{
-    Elf64_Ehdr eh = { .e_ident = { 0x7f, 'E', 'L', 'F', 2, 1, 1 },
-                      .e_type = ET_EXEC,
-                      .e_machine = EM_X86_64,
-                      .e_version = 1,
-                      .e_entry = TESTELF_VADDR + TESTELF_ENTRY_OFF,
-                      .e_phoff = sizeof(eh),
-                      .e_ehsize = sizeof(eh),
-                      .e_phentsize = sizeof(Elf64_Phdr),
-                      .e_phnum = 2 };
-    Elf64_Phdr ph[2] = {
-        { .p_type = PT_LOAD,
-          .p_offset = TESTELF_CODE_OFF,
-          .p_vaddr = TESTELF_VADDR,
-          .p_paddr = TESTELF_PADDR,
-          .p_filesz = TESTELF_CODE_BYTES,
-          .p_memsz = TESTELF_MEM_BYTES },
-        { .p_type = PT_NOTE,
-          .p_offset = TESTELF_NOTE_OFF,
-          .p_filesz = TESTELF_NOTE_BYTES,
-          .p_align = 4 },
-    };
-
-    memcpy(img, &eh, sizeof(eh));
-    memcpy(img + sizeof(eh), ph, sizeof(ph));
-}
-
-static inline void testelf_make32(uint8_t *img)
-{
-    Elf32_Ehdr eh = { .e_ident = { 0x7f, 'E', 'L', 'F', 1, 1, 1 },
-                      .e_type = ET_EXEC,
-                      .e_machine = EM_386,
-                      .e_version = 1,
-                      .e_entry = TESTELF_VADDR + TESTELF_ENTRY_OFF,
-                      .e_phoff = sizeof(eh),
-                      .e_ehsize = sizeof(eh),
-                      .e_phentsize = sizeof(Elf32_Phdr),
-                      .e_phnum = 2 };
-    Elf32_Phdr ph[2] = {
-        { .p_type = PT_LOAD,
-          .p_offset = TESTELF_CODE_OFF,
-          .p_vaddr = TESTELF_VADDR,
-          .p_paddr = TESTELF_PADDR,
-          .p_filesz = TESTELF_CODE_BYTES,
-          .p_memsz = TESTELF_MEM_BYTES },
-        { .p_type = PT_NOTE,
-          .p_offset = TESTELF_NOTE_OFF,
-          .p_filesz = TESTELF_NOTE_BYTES,
-          .p_align = 4 },
-    };
-
-    memcpy(img, &eh, sizeof(eh));
-    memcpy(img + sizeof(eh), ph, sizeof(ph));
-}
+/* Both classes have the same fields in structures of their own. */
+#define TESTELF_HEADERS(bits, class, machine)                                      \
+    static inline void testelf_make##bits(uint8_t *img)                            \
+    {                                                                              \
+        Elf##bits##_Ehdr eh = { .e_ident = { 0x7f, 'E', 'L', 'F', (class), 1, 1 }, \
+                                .e_type = ET_EXEC,                                 \
+                                .e_machine = (machine),                            \
+                                .e_version = 1,                                    \
+                                .e_entry = TESTELF_VADDR + TESTELF_ENTRY_OFF,      \
+                                .e_phoff = sizeof(eh),                             \
+                                .e_ehsize = sizeof(eh),                            \
+                                .e_phentsize = sizeof(Elf##bits##_Phdr),           \
+                                .e_phnum = 2 };                                    \
+        Elf##bits##_Phdr ph[2] = {                                                 \
+            { .p_type = PT_LOAD,                                                   \
+              .p_offset = TESTELF_CODE_OFF,                                        \
+              .p_vaddr = TESTELF_VADDR,                                            \
+              .p_paddr = TESTELF_PADDR,                                            \
+              .p_filesz = TESTELF_CODE_BYTES,                                      \
+              .p_memsz = TESTELF_MEM_BYTES },                                      \
+            { .p_type = PT_NOTE,                                                   \
+              .p_offset = TESTELF_NOTE_OFF,                                        \
+              .p_filesz = TESTELF_NOTE_BYTES,                                      \
+              .p_align = 4 },                                                      \
+        };                                                                         \
+                                                                                   \
+        memcpy(img, &eh, sizeof(eh));                                              \
+        memcpy(img + sizeof(eh), ph, sizeof(ph));                                  \
+    }
+TESTELF_HEADERS(64, ELFCLASS64, EM_X86_64)
+TESTELF_HEADERS(32, ELFCLASS32, EM_386)
 
 /* Without notes: their room is zero. */
 static inline void testelf_make(uint8_t *img, bool is64)

@@ -147,6 +147,8 @@ struct clock *bus_clock(struct bus *b);
 uint64_t clock_now_ns(const struct clock *c); /* any thread */
 uint64_t clock_tsc(const struct clock *
                        c); /* the guest's invariant TSC: same clock, clock_tsc_khz() ticks per ms */
+/* clock_tsc() is the host's TSC plus *offset until the clock is paused. False: it is not. */
+bool clock_tsc_offset(const struct clock *c, uint64_t *offset);
 uint64_t clock_tsc_khz(const struct clock *c);
 uint64_t clock_tsc_to_ns(const struct clock *c, uint64_t tsc);
 uint64_t clock_real_ns(const struct clock *c); /* host's UTC time, for the RTC */

@@ -72,6 +72,12 @@ uint64_t clock_tsc(const struct clock *c)
     return ticks;
 }
 
+bool clock_tsc_offset(const struct clock *c, uint64_t *offset)
+{
+    *offset = atomic_load_explicit(&c->offset, memory_order_relaxed);
+    return c->from_tsc && !atomic_load_explicit(&c->paused, memory_order_relaxed);
+}
+
 uint64_t clock_tsc_khz(const struct clock *c)
 {
     return c->khz;

@@ -356,7 +356,10 @@ static const struct opt run_opts[] = {
     { "append", 0, "TEXT", "kernel command line", set_append },
     { "memory", 0, "SIZE", "RAM, such as 512M (default) or 2G", set_memory },
     { "cpus", 0, "N", "vCPUs; 1 in this version", set_cpus },
-    { "cpu", 0, "MODEL", "host (default), x86-64-v2 or x86-64-v3", set_cpu },
+    { "cpu", 0, "MODEL",
+      "host (default), x86-64-v2 or x86-64-v3; ,+FEATURE and ,-FEATURE change\n"
+      "single features",
+      set_cpu },
     { "engine", 0, "NAME",
       "interp, bt, kvm or auto (default: the fastest that works here);\n"
       "`doppel engines` tells which do",

@@ -44,6 +44,55 @@ static void test_model_names(void **state)
     assert_string_equal(err, "unknown CPU");
 }
 
+static void test_single_features_are_added_and_taken_away(void **state)
+{
+    static struct fake f;
+
+    (void)state;
+    use_model(&f, "x86-64-v2");
+    assert_false(model_has(&f.model, FEAT_LA57));
+    assert_int_equal(cpuid(&f, 0x80000008, 0).eax >> 8 & 0xff, 48);
+    use_model(&f, "x86-64-v2,+la57");
+    assert_true(cpuid(&f, 7, 0).ecx & BIT(16));
+    assert_int_equal(cpuid(&f, 0x80000008, 0).eax >> 8 & 0xff, 57);
+    assert_string_equal(f.model.name, "x86-64-v2");
+    use_model(&f, "host,-la57,-smap,-sse4_2");
+    assert_false(model_has(&f.model, FEAT_LA57) || model_has(&f.model, FEAT_SMAP) ||
+                 model_has(&f.model, FEAT_SSE42));
+    assert_true(model_has(&f.model, FEAT_SMEP) && model_has(&f.model, FEAT_SSE41));
+    use_model(&f, "x86-64-v3,-xsave"); /* AVX falls with it */
+    assert_false(model_has(&f.model, FEAT_AVX2));
+    assert_int_equal(f.model.xcr0, 3);
+    use_model(&f, "x86-64-v2,-popcnt,+popcnt"); /* in order */
+    assert_true(model_has(&f.model, FEAT_POPCNT));
+}
+
+static void test_bad_feature_lists_are_refused_by_name(void **state)
+{
+    static const struct {
+        const char *spec, *says;
+    } cases[] = {
+        { "host,+warp", "'+warp'" },
+        { "host,la57", "'la57'" },
+        { "host,", "''" },
+        { "host,-la57,,", "''" },
+        { "host,+", "'+'" },
+        { "host,+averyveryveryveryverylongfeature", "'+averyveryveryveryveryl'" },
+        { "host,+monitor", "'+monitor': neither" },
+        { "host,-xsave,+avx2", "'+avx2': it needs" },
+        { "z80,+la57", "unknown CPU model 'z80'" },
+    };
+
+    (void)state;
+    for (unsigned i = 0; i < ARRAY_SIZE(cases); i++) {
+        struct cpu_model m;
+        char err[256];
+
+        assert_false(cpu_model_init(&m, cases[i].spec, err, sizeof(err)));
+        assert_non_null(strstr(err, cases[i].says));
+    }
+}
+
 static void test_host_model_hides_what_doppel_lacks(void **state)
 {
     static struct fake f;
@@ -273,6 +322,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_model_names),
+        cmocka_unit_test(test_single_features_are_added_and_taken_away),
+        cmocka_unit_test(test_bad_feature_lists_are_refused_by_name),
         cmocka_unit_test(test_host_model_hides_what_doppel_lacks),
         cmocka_unit_test(test_levels_are_the_psabi_and_no_more),
         cmocka_unit_test(test_vendor_string_and_limits),

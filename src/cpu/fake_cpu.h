@@ -67,7 +67,8 @@ enum {
     S_BAD_LONG = 0xe0, /* L and D */
     S_LONG3_NP = 0xe8,
     S_TSS_NP = 0xf0,
-    GDT_END = 0xf8,
+    S_DATA3_NP = 0xf8,
+    GDT_END = 0x100,
 };
 
 enum fake_mode { REAL, PM0, PM3, VM86, LONG0, LONG3, COMPAT3 };
@@ -316,6 +317,7 @@ static inline void fake_tables(void)
         { S_BAD_LONG, 0, 0xfffff, A_CODE | A_FLAT | SEG_L },
         { S_LONG3_NP, 0, 0xfffff, (A_CODE | SEG_G | SEG_L | A_DPL(3)) & ~SEG_P },
         { S_TSS_NP, TSS_B_AT, 0x67, SYS_TSS_AVAIL },
+        { S_DATA3_NP, 0, 0xfffff, (A_DATA | A_FLAT | A_DPL(3)) & ~SEG_P },
     };
 
     for (unsigned i = 0; i < ARRAY_SIZE(gdt); i++)

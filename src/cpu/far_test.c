@@ -308,10 +308,12 @@ static const struct frame_case return_cases[] = {
     { "SS beyond", PM0, S_CODE3 | 3, 0, GDT_END | 3, VEC_GP, GDT_END },
     { "SS of wrong RPL", PM0, S_CODE3 | 3, 0, S_DATA3, VEC_GP, S_DATA3 },
     { "SS of wrong DPL", PM0, S_CODE3 | 3, 0, S_DATA0 | 3, VEC_GP, S_DATA0 },
+    { "absent SS", PM0, S_CODE3 | 3, 0, S_DATA3_NP | 3, VEC_SS, S_DATA3_NP },
     { "SS of code", PM0, S_CODE1 | 1, 0, S_CODE1 | 1, VEC_GP, S_CODE1 },
     { "not canonical", LONG0, S_LONG3 | 3, NON_CANONICAL, S_DATA3 | 3, VEC_GP, 0 },
     { "null SS to ring 3", LONG0, S_LONG3 | 3, 0, 3, VEC_GP, 0 },
     { "null SS to compatibility code", LONG0, S_CODE1 | 1, 0, 1, VEC_GP, 0 },
+    { "absent SS from long mode", LONG0, S_LONG3 | 3, 0, S_DATA3_NP | 3, VEC_SS, S_DATA3_NP },
     { "absent long code", LONG0, S_LONG3_NP | 3, 0, S_DATA3 | 3, VEC_NP, S_LONG3_NP },
 };
 
@@ -450,6 +452,9 @@ static void test_iret_long_mode_always_pops_ss_rsp(void **state)
     c = fake_make(LONG0);
     c->rflags |= RFLAGS_NT;
     check_fault(c, cpu_iret(c, 8), VEC_GP, 0, "NT in IA-32e mode");
+    c = fake_make(LONG0);
+    FRAME(STACK0, 8, 0x2222, S_LONG0, 0x202, STACK0, S_DATA_NP);
+    check_fault(c, cpu_iret(c, 8), VEC_SS, S_DATA_NP, "absent SS in the same ring");
 }
 
 static void test_iret_to_vm86_and_in_it(void **state)

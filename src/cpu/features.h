@@ -51,10 +51,10 @@ struct cpu_model {
 
 /*
  * Fills m for "host", "x86-64-v2" or "x86-64-v3" (NULL: "host"): only what doppel implements and
- * the host has. False, with a reason in err, for an unknown name or a host that lacks what the
- * model needs.
+ * the host has. Behind the name ",+FEATURE" and ",-FEATURE" (texts of features.def) change single
+ * features. False, with a reason in err, for an unknown name or a host that lacks what is needed.
  */
-bool cpu_model_init(struct cpu_model *m, const char *name, char *err, size_t err_bytes) MUST_CHECK;
+bool cpu_model_init(struct cpu_model *m, const char *spec, char *err, size_t err_bytes) MUST_CHECK;
 
 static inline bool model_has(const struct cpu_model *m, enum cpu_feature f)
 {

@@ -4,9 +4,9 @@
  * what the host has, and what the model's name promises.
  *
  * "host" offers all that both have. "x86-64-v2" and "x86-64-v3" are the psABI's levels and no more,
- * whatever the host has beyond, so that guests see the same on all hosts of one vendor. Vendor,
- * family and model number are always the host's: where vendors differ, the instructions that run on
- * the host's own unit decide.
+ * whatever the host has beyond, so that guests see the same on all hosts of one vendor. Single
+ * features can be added and taken away behind the name. Vendor, family and model number are always
+ * the host's: where vendors differ, the instructions that run on the host's own unit decide.
  */
 #include <cpuid.h>
 
@@ -33,6 +33,12 @@ static const enum cpu_feature own_amd[] = {
     FEAT_MMXEXT,   FEAT_CMP_LEGACY, FEAT_TOPOEXT,      FEAT_AMD_SSB_NO,        FEAT_BTC_NO,
     FEAT_AUTOIBRS, FEAT_SRSO_NO,    FEAT_LFENCE_RDTSC, FEAT_NULL_SEL_CLR_BASE,
 };
+
+/*
+ * Doppel's own as well, but shown only where the host has it or the user asks for it: a guest that
+ * finds LA57 has five levels to walk at every miss, and hardly ever the memory that needs them.
+ */
+static const enum cpu_feature on_request[] = { FEAT_LA57 };
 
 /*
  * Implemented, but not shown. MONITOR: MWAIT would be a busy loop or a HLT, and guests idle better
@@ -79,7 +85,7 @@ static const struct {
     { "x86-64-v3", 3 },
 };
 
-static const struct {
+static const struct feature {
     enum cpu_feature id;
     const char *text;
 } features[] = {
@@ -188,9 +194,25 @@ static void offer(uint32_t words[NR_FEATURE_WORDS], const enum cpu_feature *set,
         words[set[i] / 32] |= BIT(set[i] % 32);
 }
 
-static void hide(struct cpu_model *m, enum cpu_feature f)
+static void clear(uint32_t words[NR_FEATURE_WORDS], enum cpu_feature f)
 {
-    m->words[f / 32] &= ~BIT(f % 32);
+    words[f / 32] &= ~BIT(f % 32);
+}
+
+/* Takes from the host's words what no guest is to see. */
+static void mask_host(const struct cpu_model *m, uint32_t host[NR_FEATURE_WORDS])
+{
+    const uint64_t avx = XCR0_SSE | XCR0_AVX;
+
+    if ((host_xcr0() & avx) != avx)
+        clear(host, FEAT_AVX);
+    for (unsigned i = 0; i < ARRAY_SIZE(hidden); i++)
+        clear(host, hidden[i]);
+    /* A set of the other vendor's would be a lie, or name MSRs that are not there. */
+    if (m->vendor == VENDOR_AMD)
+        clear(host, FEAT_ARCH_CAP);
+    else
+        host[FW_8_21_EAX] = 0;
 }
 
 /* What host and doppel both have. */
@@ -201,13 +223,6 @@ static void offer_common(struct cpu_model *m, const uint32_t host[NR_FEATURE_WOR
 
         m->words[f / 32] |= host[f / 32] & BIT(f % 32);
     }
-    for (unsigned i = 0; i < ARRAY_SIZE(hidden); i++)
-        hide(m, hidden[i]);
-    /* A set of the other vendor's would be a lie, or name MSRs that are not there. */
-    if (m->vendor == VENDOR_AMD)
-        hide(m, FEAT_ARCH_CAP);
-    else
-        m->words[FW_8_21_EAX] = 0;
 }
 
 static bool offer_levels(struct cpu_model *m, const uint32_t host[NR_FEATURE_WORDS], unsigned level,
@@ -231,20 +246,20 @@ static bool offer_levels(struct cpu_model *m, const uint32_t host[NR_FEATURE_WOR
     return true;
 }
 
-static void offer_own(struct cpu_model *m)
+static void offer_own(const struct cpu_model *m, uint32_t words[NR_FEATURE_WORDS])
 {
-    offer(m->words, own, ARRAY_SIZE(own));
+    offer(words, own, ARRAY_SIZE(own));
     if (m->vendor == VENDOR_AMD)
-        offer(m->words, own_amd, ARRAY_SIZE(own_amd));
+        offer(words, own_amd, ARRAY_SIZE(own_amd));
     else
-        offer(m->words, own_intel, ARRAY_SIZE(own_intel));
+        offer(words, own_intel, ARRAY_SIZE(own_intel));
 }
 
 static void drop_incomplete(struct cpu_model *m)
 {
     for (unsigned i = 0; i < ARRAY_SIZE(prerequisites); i++)
         if (!model_has(m, prerequisites[i].needs))
-            hide(m, prerequisites[i].what);
+            clear(m->words, prerequisites[i].what);
 }
 
 /* Physical addresses of named models are 40 bits wide: enough for 1 TB, and every host has them. */
@@ -257,15 +272,95 @@ static void set_widths(struct cpu_model *m, bool named)
     m->xcr0 = XCR0_X87 | XCR0_SSE | (model_has(m, FEAT_AVX) ? XCR0_AVX : 0);
 }
 
-static bool fill(struct cpu_model *m, unsigned level, char *err, size_t err_bytes)
+/* ---- what the user adds and takes away ---- */
+
+/* "+la57" or "-avx": one item of the list behind a model's name. */
+struct change {
+    char text[24]; /* with its sign; cut off if longer than any feature's */
+    const struct feature *feature;
+};
+
+static const struct feature *feature_named(const char *text)
 {
-    const uint64_t avx = XCR0_SSE | XCR0_AVX;
+    for (unsigned i = 0; i < ARRAY_SIZE(features); i++)
+        if (same_text(features[i].text, text))
+            return &features[i];
+    return NULL;
+}
+
+/* Takes the item at *at, which is behind a comma; *at ends at the next comma, or NULL. */
+static struct change next_change(const char **at)
+{
+    struct change ch = { .feature = NULL };
+    const char *p = *at;
+
+    for (unsigned n = 0; *p && *p != ','; p++)
+        if (n + 1 < sizeof(ch.text))
+            ch.text[n++] = *p;
+    if (ch.text[0] == '+' || ch.text[0] == '-')
+        ch.feature = feature_named(ch.text + 1);
+    *at = *p ? p + 1 : NULL;
+    return ch;
+}
+
+static bool refuse(char *err, size_t err_bytes, const struct change *ch, const char *why)
+{
+    add_text(err, err_bytes, "'");
+    add_text(err, err_bytes, ch->text);
+    add_text(err, err_bytes, "': ");
+    add_text(err, err_bytes, why);
+    return false;
+}
+
+static bool apply_changes(struct cpu_model *m, const uint32_t host[NR_FEATURE_WORDS],
+                          const char *list, char *err, size_t err_bytes)
+{
+    uint32_t possible[NR_FEATURE_WORDS]; /* the host's, and those that doppel makes */
+
+    __builtin_memcpy(possible, host, sizeof(possible));
+    offer_own(m, possible);
+    offer(possible, on_request, ARRAY_SIZE(on_request));
+    while (list) {
+        struct change ch = next_change(&list);
+        enum cpu_feature f;
+
+        if (!ch.feature)
+            return refuse(err, err_bytes, &ch,
+                          "no + or - and a feature as /proc/cpuinfo names it, or one that doppel "
+                          "does not know");
+        f = ch.feature->id;
+        if (ch.text[0] == '-')
+            clear(m->words, f);
+        else if (possible[f / 32] >> (f % 32) & 1)
+            offer(m->words, &f, 1);
+        else
+            return refuse(err, err_bytes, &ch, "neither this host's CPU nor doppel has it");
+    }
+    return true;
+}
+
+/* After drop_incomplete(): is all there that was asked for? */
+static bool check_changes(const struct cpu_model *m, const char *list, char *err, size_t err_bytes)
+{
+    while (list) {
+        struct change ch = next_change(&list);
+
+        if (ch.text[0] == '+' && !model_has(m, ch.feature->id))
+            return refuse(err, err_bytes, &ch, "it needs another feature that is not there");
+    }
+    return true;
+}
+
+/* ---- the whole ---- */
+
+static bool fill(struct cpu_model *m, unsigned level, const char *changes, char *err,
+                 size_t err_bytes)
+{
     uint32_t host[NR_FEATURE_WORDS];
 
     host_identity(m);
     host_words(host);
-    if ((host_xcr0() & avx) != avx)
-        host[FEAT_AVX / 32] &= ~BIT(FEAT_AVX % 32);
+    mask_host(m, host);
     if (!level) {
         offer_common(m, host);
     } else {
@@ -275,24 +370,41 @@ static bool fill(struct cpu_model *m, unsigned level, char *err, size_t err_byte
         if (!offer_levels(m, host, level, err, err_bytes))
             return false;
     }
-    offer_own(m);
+    offer_own(m, m->words);
+    if (!apply_changes(m, host, changes, err, err_bytes))
+        return false;
     drop_incomplete(m);
+    if (!check_changes(m, changes, err, err_bytes))
+        return false;
     set_widths(m, level != 0);
     m->nr_cpus = 1;
     return true;
 }
 
-bool cpu_model_init(struct cpu_model *m, const char *name, char *err, size_t err_bytes)
+/* Copies the model's name; returns the list behind it, or NULL. */
+static const char *split_name(struct cpu_model *m, const char *spec)
 {
+    unsigned n = 0;
+
+    for (; *spec && *spec != ','; spec++)
+        if (n + 1 < sizeof(m->name))
+            m->name[n++] = *spec;
+    return *spec ? spec + 1 : NULL;
+}
+
+bool cpu_model_init(struct cpu_model *m, const char *spec, char *err, size_t err_bytes)
+{
+    const char *changes;
+
     *m = (struct cpu_model){ 0 };
     if (err_bytes)
         err[0] = 0;
-    add_text(m->name, sizeof(m->name), name ? name : "host");
+    changes = split_name(m, spec ? spec : "host");
     for (unsigned i = 0; i < ARRAY_SIZE(models); i++)
-        if (same_text(name ? name : "host", models[i].name))
-            return fill(m, models[i].level, err, err_bytes);
+        if (same_text(m->name, models[i].name))
+            return fill(m, models[i].level, changes, err, err_bytes);
     add_text(err, err_bytes, "unknown CPU model '");
-    add_text(err, err_bytes, name);
+    add_text(err, err_bytes, m->name);
     add_text(err, err_bytes, "'; there are");
     for (unsigned i = 0; i < ARRAY_SIZE(models); i++) {
         add_text(err, err_bytes, i ? ", " : " ");

@@ -6,9 +6,11 @@
  * Registers". As in every chip set with an ELCR, that register alone chooses between edge and
  * level; ICW1's LTIM bit has no effect.
  *
- * One deviation, shared with other virtual machines: an edge stays latched in IRR until it is
- * acknowledged, even when its line falls before. The data sheet would deliver the default IR7 then;
- * lines that are only pulsed would get lost.
+ * INT is a latch: a level that is withdrawn before the CPU acknowledges it leaves INT up, and the
+ * CPU gets the default IR7 ("Edge and Level Triggered Modes"). One deviation, shared with other
+ * virtual machines: an edge stays latched in IRR until it is acknowledged, even when its line falls
+ * before. The data sheet would deliver the default IR7 here too; lines that are only pulsed would
+ * get lost.
  */
 #include "dev/pic.h"
 
@@ -90,6 +92,12 @@ static int pic_request(const struct pic *p, const struct pic_chip *c)
     return busy < 0 || pic_rank(c, ir) < pic_rank(c, busy) ? ir : -1;
 }
 
+/* INT: there is a request, or there was one when the line of it fell. */
+static bool pic_int(const struct pic *p, const struct pic_chip *c)
+{
+    return c->withdrawn || pic_request(p, c) >= 0;
+}
+
 static void pic_pin(struct pic_chip *c, unsigned ir, int level)
 {
     uint8_t bit = (uint8_t)BIT(ir);
@@ -115,8 +123,8 @@ static void pic_update(struct pic *p)
 {
     bool up;
 
-    pic_cascade(p, pic_request(p, &p->chip[1]) >= 0);
-    up = pic_request(p, &p->chip[0]) >= 0;
+    pic_cascade(p, pic_int(p, &p->chip[1]));
+    up = pic_int(p, &p->chip[0]);
     /* Relaxed suffices in pic_pending(): a vCPU that must see it is kicked by the line below. */
     if (atomic_exchange_explicit(&p->int_out, up, memory_order_relaxed) != up)
         irq_set(&p->intr, up);
@@ -125,10 +133,15 @@ static void pic_update(struct pic *p)
 void pic_set_irq(void *ctx, unsigned irq, int level)
 {
     struct pic *p = ctx;
+    struct pic_chip *c;
+    bool up;
 
     if (irq == PIC_CASCADE_IR || irq > 15)
         return;
-    pic_pin(&p->chip[irq >> 3], irq & 7, level);
+    c = &p->chip[irq >> 3];
+    up = pic_int(p, c);
+    pic_pin(c, irq & 7, level);
+    c->withdrawn = up && pic_request(p, c) < 0;
     pic_update(p);
 }
 
@@ -165,6 +178,7 @@ uint8_t pic_ack(struct pic *p)
     assert_held(bus_lock(p->dev.bus));
     ir = pic_request(p, m);
     vector = pic_chip_vector(m, ir);
+    m->withdrawn = false;
     if (ir >= 0)
         pic_chip_ack(m, ir);
     if (ir == PIC_CASCADE_IR && m->icw3 & BIT(PIC_CASCADE_IR) && !(m->icw1 & ICW1_SNGL)) {
@@ -172,6 +186,7 @@ uint8_t pic_ack(struct pic *p)
 
         /* The slave answers to its own number on the cascade bus only. */
         vector = (s->icw3 & 7) == PIC_CASCADE_IR ? pic_chip_vector(s, sir) : 0xff;
+        s->withdrawn = false;
         if (sir >= 0)
             pic_chip_ack(s, sir);
         /* Its INT falls with the INTA; if there is more to say, that is a new edge. */
@@ -190,7 +205,7 @@ static void pic_icw1(struct pic *p, struct pic_chip *c, uint8_t val)
     c->isr = 0;
     c->imr = 0;
     c->lowest = 7;
-    c->special_mask = c->rotate_aeoi = c->poll = c->read_isr = false;
+    c->special_mask = c->rotate_aeoi = c->poll = c->read_isr = c->withdrawn = false;
     c->step = PIC_WANT_ICW2;
     if (!(val & ICW1_IC4) && log_first(bus_seen(p->dev.bus), 0x8259))
         log_warn("pic: guest chose the MCS-80/85 mode, which a PC cannot use; vectors are as in "
@@ -277,6 +292,7 @@ static void pic_write_data(struct pic_chip *c, uint8_t val)
     case PIC_RAW:
     case PIC_READY:
         c->imr = val;
+        c->withdrawn = false; /* INT follows the new mask */
         return;
     }
 }
@@ -286,14 +302,13 @@ static uint8_t pic_poll(struct pic *p, struct pic_chip *c)
 {
     int ir = pic_request(p, c);
 
-    c->poll = false;
-    if (ir < 0)
-        return 0;
-    pic_chip_ack(c, ir);
+    c->poll = c->withdrawn = false;
+    if (ir >= 0)
+        pic_chip_ack(c, ir);
     if (!pic_is_master(p, c))
         pic_cascade(p, 0);
     pic_update(p);
-    return (uint8_t)(0x80 | (unsigned)ir);
+    return ir < 0 ? 0 : (uint8_t)(0x80 | (unsigned)ir);
 }
 
 static uint64_t pic_read(struct device *dev, uint32_t off_bytes, unsigned bytes)
@@ -366,7 +381,8 @@ static void pic_loaded(struct device *dev)
         FIELD(struct pic, chip[i].lowest, U8, 1),                                                  \
         FIELD(struct pic, chip[i].special_mask, BOOL, 1),                                          \
         FIELD(struct pic, chip[i].rotate_aeoi, BOOL, 1), FIELD(struct pic, chip[i].poll, BOOL, 1), \
-        FIELD(struct pic, chip[i].read_isr, BOOL, 1)
+        FIELD(struct pic, chip[i].read_isr, BOOL, 1),                                              \
+        FIELD(struct pic, chip[i].withdrawn, BOOL, 1)
 
 static const struct state_field pic_state[] = { PIC_CHIP_FIELDS(0), PIC_CHIP_FIELDS(1) };
 

@@ -15,6 +15,7 @@ struct pic_chip {
     uint8_t step;   /* enum pic_step */
     uint8_t lowest; /* the IR of lowest priority; 7 unless rotated */
     bool special_mask, rotate_aeoi, poll, read_isr;
+    bool withdrawn; /* INT stays up for a request that is gone */
 };
 
 struct pic_config {

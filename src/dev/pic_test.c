@@ -129,10 +129,70 @@ static void test_elcr_level_is_delivered_until_line_falls(void **state)
     out(e, 0xa0, 0x20);
     out(e, 0x20, 0x20);
     assert_true(pic_pending(&e->pic));
+    assert_int_equal(ack(e), 0x2a);
     line(e, 10, 0);
+    out(e, 0xa0, 0x20);
+    out(e, 0x20, 0x20);
     assert_false(pic_pending(&e->pic));
     assert_int_equal(ack(e), SPURIOUS_MASTER);
     assert_int_equal(e->pic.chip[0].isr, 0);
+}
+
+static void test_withdrawn_level_is_spurious(void **state)
+{
+    struct env *e = *state;
+    struct pic_chip *m = &e->pic.chip[0], *s = &e->pic.chip[1];
+
+    program(e, 0x01);
+    out(e, 0x4d0, 0xff);
+    out(e, 0x4d1, 0xff);
+    line(e, 4, 1);
+    line(e, 4, 0);
+    assert_true(pic_pending(&e->pic));
+    assert_int_equal(m->irr, 0);
+    assert_int_equal(ack(e), SPURIOUS_MASTER);
+    assert_int_equal(m->isr, 0);
+    assert_false(pic_pending(&e->pic));
+
+    line(e, 12, 1);
+    line(e, 12, 0);
+    assert_int_equal(ack(e), SPURIOUS_SLAVE);
+    assert_int_equal(m->isr, 0x04);
+    assert_int_equal(s->isr, 0);
+    out(e, 0x20, 0x20);
+    assert_false(pic_pending(&e->pic));
+}
+
+static void test_withdrawn_level_gives_way(void **state)
+{
+    struct env *e = *state;
+
+    program(e, 0x01);
+    out(e, 0x4d0, 0xff);
+    line(e, 4, 1);
+    line(e, 4, 0);
+    line(e, 6, 1); /* to a real request */
+    assert_int_equal(ack(e), 0x26);
+    line(e, 6, 0);
+    out(e, 0x20, 0x20);
+    assert_false(pic_pending(&e->pic));
+    line(e, 4, 1);
+    line(e, 4, 0);
+    out(e, 0x21, 0x00); /* to a mask */
+    assert_false(pic_pending(&e->pic));
+    line(e, 4, 1);
+    line(e, 4, 0);
+    out(e, 0x20, 0x0c); /* to a poll */
+    assert_int_equal(in(e, 0x20), 0);
+    assert_false(pic_pending(&e->pic));
+    line(e, 4, 1);
+    line(e, 4, 0);
+    program(e, 0x01); /* to ICW1 */
+    assert_false(pic_pending(&e->pic));
+    out(e, 0x21, 0xff);
+    line(e, 4, 1);
+    line(e, 4, 0);
+    assert_false(pic_pending(&e->pic)); /* masked, it never was one */
 }
 
 static void test_priorities_nest_and_eoi_clears_the_highest(void **state)
@@ -328,6 +388,8 @@ int main(void)
         TEST(test_power_on_makes_no_request_before_init),
         TEST(test_edge_is_delivered_once),
         TEST(test_elcr_level_is_delivered_until_line_falls),
+        TEST(test_withdrawn_level_is_spurious),
+        TEST(test_withdrawn_level_gives_way),
         TEST(test_priorities_nest_and_eoi_clears_the_highest),
         TEST(test_mask_hides_and_unmask_shows),
         TEST(test_spurious_slave_sets_only_the_cascade_in_service),

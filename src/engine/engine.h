@@ -55,6 +55,10 @@ struct platform_time_ops {
     bool (*pic_pending)(void *ctx); /* any thread */
     uint8_t (*pic_ack)(void *ctx);
     void (*ferr)(void *ctx);
+    /* Optional: while vCPUs run, tsc() is the host's TSC plus *offset. False or NULL: ask each
+     * time.
+     */
+    bool (*tsc_offset)(void *ctx, uint64_t *offset);
 };
 
 /* What a debugger wants of a vCPU (gdb stub). Changed only while the vCPU is stopped; then

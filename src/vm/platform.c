@@ -74,6 +74,11 @@ static uint64_t platform_tsc(void *ctx)
     return clock_tsc(bus_clock(((struct vm *)ctx)->bus));
 }
 
+static bool platform_tsc_offset(void *ctx, uint64_t *offset)
+{
+    return clock_tsc_offset(bus_clock(((struct vm *)ctx)->bus), offset);
+}
+
 static uint64_t platform_now_ns(void *ctx)
 {
     return clock_now_ns(bus_clock(((struct vm *)ctx)->bus));
@@ -135,6 +140,7 @@ static void platform_ferr(void *ctx)
 
 const struct platform_time_ops vm_platform_time_ops = {
     .tsc = platform_tsc,
+    .tsc_offset = platform_tsc_offset,
     .now_ns = platform_now_ns,
     .tsc_to_ns = platform_tsc_to_ns,
     .apic_timer = platform_apic_timer,

@@ -357,6 +357,8 @@ static enum run_result run_loop(struct bt_vcpu *b)
             if (!interp_serve(v, &res))
                 return res;
             if (c->activity == CPU_HALTED || c->activity == CPU_WAIT_SIPI) {
+                if (b->direct)
+                    direct_unbind(b->direct);
                 v->vc.nr_exits[EXIT_HLT]++;
                 return RUN_HALTED;
             }
@@ -370,6 +372,10 @@ static enum run_result run_loop(struct bt_vcpu *b)
                 return res;
             if (v->graveyard)
                 block_bury(v);
+        } else if (bt_wants_direct(b)) {
+            vectors_out(b);
+            if (!bt_run_direct(b, &res))
+                return res;
         } else if (translates(b)) {
             if (!run_translated(b, &res))
                 return res;
@@ -406,17 +412,51 @@ static void hook_flushed(struct ivcpu *v, enum flush_kind kind, uint64_t lin)
 
 static bool hook_drop(struct ivcpu *v, gpa_t at, uint64_t bytes)
 {
-    return bt_drop(of_ivcpu(v), at, bytes);
+    struct bt_vcpu *b = of_ivcpu(v);
+
+    if (b->direct)
+        direct_code_written(b->direct, at, bytes);
+    return bt_drop(b, at, bytes);
 }
 
 static void hook_drop_all(struct ivcpu *v)
 {
-    (void)bt_drop_all(of_ivcpu(v));
+    struct bt_vcpu *b = of_ivcpu(v);
+
+    if (b->direct)
+        direct_code_written_all(b->direct);
+    bt_drop_all(b);
 }
 
 static bool hook_has_code(struct ivcpu *v, uint64_t page)
 {
-    return bt_has_code(of_ivcpu(v)->vm, page);
+    struct bt_vcpu *b = of_ivcpu(v);
+
+    return bt_has_code(b->vm, page) || (b->direct && direct_has_code(b->direct, page));
+}
+
+static void hook_tlb_flush(struct ivcpu *v, const struct tlb_flush *what)
+{
+    struct bt_vcpu *b = of_ivcpu(v);
+
+    if (b->direct)
+        direct_flush(b->direct, what);
+}
+
+static void hook_noted(struct ivcpu *v, gpa_t at)
+{
+    struct bt_vcpu *b = of_ivcpu(v);
+
+    if (b->direct)
+        direct_code_noted(b->direct, at);
+}
+
+static void hook_kick(struct ivcpu *v)
+{
+    struct bt_vcpu *b = of_ivcpu(v);
+
+    if (b->direct)
+        direct_kick(b->direct);
 }
 
 static void hook_outside(struct ivcpu *v)
@@ -429,6 +469,9 @@ static const struct ivcpu_hooks hooks = {
     .drop = hook_drop,
     .drop_all = hook_drop_all,
     .has_code = hook_has_code,
+    .tlb_flush = hook_tlb_flush,
+    .noted = hook_noted,
+    .kick = hook_kick,
     .outside = hook_outside,
 };
 
@@ -507,6 +550,7 @@ static int bt_vcpu_create(struct engine_vm *evm, uint32_t id, struct vcpu **out)
 {
     struct bt_vm *vm = container_of(evm, struct bt_vm, ivm.evm);
     struct bt_vcpu *b = host_pages(sizeof(*b));
+    char why[128];
 
     if (!b)
         return -ENOMEM;
@@ -526,6 +570,11 @@ static int bt_vcpu_create(struct engine_vm *evm, uint32_t id, struct vcpu **out)
     for (unsigned i = 0; i < NR_JCS; i++)
         b->jc[i].e[0].neg_rip = 1;
     interp_vcpu_init(&vm->ivm, &b->iv, id);
+    b->ticks_per_us = (uint32_t)(1000 * (1ull << 30) /
+                                 evm->cfg.time_ops->tsc_to_ns(evm->cfg.ctx, 1ull << 30));
+    if (b->ticks_per_us && direct_probe(why, sizeof(why)) == 0 &&
+        direct_create(&b->iv, &b->direct) < 0)
+        b->direct = NULL;
     b->iv.hooks = &hooks;
     *out = &b->iv.vc;
     return 0;
@@ -537,10 +586,20 @@ static void bt_vcpu_destroy(struct vcpu *vc)
 
     bt_flush_cache(b);
     b->iv.hooks = NULL;
+    direct_destroy(b->direct);
     interp_vcpu_fini(&b->iv);
     host_trap_stack_free(&b->stack);
     free(b->making);
     host_unmap(b, sizeof(*b));
+}
+
+static void bt_state_changed(struct vcpu *vc)
+{
+    struct bt_vcpu *b = container_of(vc, struct bt_vcpu, iv.vc);
+
+    if (b->direct)
+        direct_reset(b->direct);
+    interp_state_changed(vc);
 }
 
 const struct engine_ops bt_engine = {
@@ -552,7 +611,7 @@ const struct engine_ops bt_engine = {
     .vcpu_create = bt_vcpu_create,
     .vcpu_destroy = bt_vcpu_destroy,
     .run = bt_run,
-    .state_changed = interp_state_changed,
+    .state_changed = bt_state_changed,
     .debug_update = interp_debug_update,
     .peek = interp_peek,
     .poke = interp_poke,

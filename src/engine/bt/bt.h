@@ -12,6 +12,7 @@
 #ifndef ENGINE_BT_BT_H
 #define ENGINE_BT_BT_H
 
+#include "engine/bt/direct/direct.h"
 #include "engine/bt/emit.h"
 #include "engine/bt/insn.h"
 #include "host/host.h"
@@ -115,6 +116,15 @@ enum bt_why {
     NR_WHYS
 };
 
+/* How long a guest process runs between two visits to its kernel. */
+#define NR_BURSTS 64
+struct burst {
+    uint64_t root;   /* of its page tables */
+    uint32_t mean;   /* TSC ticks at native speed, roughly */
+    bool direct;     /* runs in the direct tier */
+    uint8_t refused; /* times to go until that is tried again */
+};
+
 #define TB_BUCKETS    65536
 #define TB_PAGES      16384
 #define CODE_CACHE    MIB(64)
@@ -137,6 +147,11 @@ struct bt_vcpu {
     struct host_trap_region region;
     struct host_trap_stack stack;
     struct bt_vm *vm;
+    struct direct *direct; /* NULL: not to be had here */
+    struct burst bursts[NR_BURSTS];
+    uint64_t user_since; /* TSC when the guest's user code was entered; 0: it was not */
+    uint32_t ticks_per_us;
+    bool checked_once; /* the next instruction is not for the direct tier */
     struct tb *making; /* room for bt_translate() */
     uint8_t cold[COLD_COUNTERS];
     struct jc jc[NR_JCS];
@@ -216,6 +231,12 @@ void bt_emit_pop(struct trans *t);
 void bt_emit_branch(struct trans *t); /* INSN_JMP .. INSN_RET */
 /* Leaves the block for the place at off, relative to the page. */
 void bt_emit_goto(struct trans *t, int64_t off, bool check);
+
+/* ---- tier.c: which user code runs in the direct tier ---- */
+/* At each turn of the run loop: keeps the books. True: user code should run there now. */
+bool bt_wants_direct(struct bt_vcpu *b);
+/* Runs it there. False: run() returns *res. */
+bool bt_run_direct(struct bt_vcpu *b, enum run_result *res);
 
 /* ---- cache.c ---- */
 struct tb *bt_find(struct bt_vm *vm, gpa_t at, uint32_t key);

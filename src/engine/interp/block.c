@@ -263,6 +263,8 @@ void note_code(struct ivcpu *v, gpa_t at)
         if (o == v)
             tlb_protect_page(o, at.v >> PAGE_SHIFT);
     lock_drop(&v->vm->lock);
+    if (v->hooks)
+        v->hooks->noted(v, at);
 }
 
 static struct block *block_make(struct ivcpu *v, gpa_t at, uint32_t key, const uint8_t *code)

@@ -157,6 +157,12 @@ struct ivcpu_hooks {
     void (*drop_all)(struct ivcpu *v);
     /* Is there code made of this page? */
     bool (*has_code)(struct ivcpu *v, uint64_t page);
+    /* A flush as the guest asked for it, before it is done. */
+    void (*tlb_flush)(struct ivcpu *v, const struct tlb_flush *what);
+    /* This page is noted as holding code from now on. */
+    void (*noted)(struct ivcpu *v, gpa_t at);
+    /* As cpu_ops.kick: any thread. */
+    void (*kick)(struct ivcpu *v);
     /* Code follows that may use the vector registers: anything but the core's and this folder's. */
     void (*outside)(struct ivcpu *v);
 };

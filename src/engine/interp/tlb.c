@@ -40,10 +40,11 @@ static enum tlb_view view_of(const struct cpu *c, unsigned acc)
     return c->rflags & RFLAGS_AC ? VIEW_KERNEL_AC : VIEW_KERNEL;
 }
 
-/* No address with this index is in this page. */
+/* What no access whose address has this index matches, not even one that crosses into the next page:
+ * page 0, or page 2 for the first page and the last one, whose next is page 0. */
 static uint64_t no_ntag(unsigned i)
 {
-    return i ? 0 : -(uint64_t)PAGE_BYTES;
+    return i && i != TLB_ENTRIES - 1 ? 0 : -(2 * PAGE_BYTES);
 }
 
 static void entry_clear(struct tlb *t, unsigned i)
@@ -51,11 +52,18 @@ static void entry_clear(struct tlb *t, unsigned i)
     t->ntag_r[i] = t->ntag_w[i] = t->ntag_x[i] = no_ntag(i);
 }
 
+/* t is all zero. */
+static void view_init(struct tlb *t)
+{
+    entry_clear(t, 0);
+    entry_clear(t, TLB_ENTRIES - 1);
+}
+
 void tlb_init(struct ivcpu *v)
 {
     for (unsigned w = 0; w < NR_VIEWS; w++)
-        entry_clear(&v->views[w], 0);
-    entry_clear(&v->no_view, 0);
+        view_init(&v->views[w]);
+    view_init(&v->no_view);
     v->large_lo = UINT64_MAX;
 }
 
@@ -708,6 +716,8 @@ static void core_tlb_flush(struct cpu *c, const struct tlb_flush *what)
     bool other = (what->kind == FLUSH_PCID || what->kind == FLUSH_PCID_PAGE) &&
                  (c->cr4 & CR4_PCIDE) && what->pcid != (c->cr3 & CR3_PCID_MASK);
 
+    if (v->hooks)
+        v->hooks->tlb_flush(v, what);
     if (other)
         return;
     switch (what->kind) {
@@ -733,7 +743,11 @@ static void core_debug_changed(struct cpu *c)
 
 static void core_kick(struct cpu *c) /* any thread: no business of go_outside() */
 {
+    const struct ivcpu_hooks *hooks = of_cpu(c)->hooks;
+
     host_futex_wake(&c->req);
+    if (hooks)
+        hooks->kick(of_cpu(c));
 }
 
 #define FORWARD(c) const struct engine_config *cfg = &of_cpu(c)->vm->evm.cfg

@@ -295,7 +295,7 @@ static void returns(void)
             struct way_out w = { c->cs, c->ss, SEL_KDATA, SEL_UDATA | 3, far_ret };
             struct trap t = try(leave, (word_t)&w, 0);
 
-            /* Bochs raises #NP for IRET; processors do not. */
+            /* Bochs does too, for IRET; processors do not: see m64/compat.c. */
             if (c->vec == VEC_SS)
                 tcg_deviates("raises #NP");
             EXPECT_TRAP(&t, c->vec, c->err, "%s %s", how, c->what);

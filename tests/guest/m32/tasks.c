@@ -270,8 +270,6 @@ static void refusals(void)
     t = try(go, TASK, true);
     back_to_our_tss();
     EXPECT_TRAP(&t, VEC_NP, S(5), "DS in the new TSS not present");
-    /* Faults of its CS, SS and LDT leave no stack to handle them on but another task's, and are not
-     * tried. */
 }
 
 static word_t iret_nested(word_t a, word_t b)

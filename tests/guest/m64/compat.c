@@ -129,6 +129,28 @@ static word_t ds_read(word_t sel, word_t at)
     return v;
 }
 
+/*
+ * #SS is what APM 3, "IRET" and the operation in SDM 2, "IRET" have (the latter's list of
+ * exceptions has #NP), and what an AMD processor was seen to raise within ring 3. TCG and Bochs
+ * raise #NP.
+ */
+static void iret_to_absent_ss(void)
+{
+    struct trap t;
+
+    GDT(S(3)) = descriptor(0, 0xfffff, 0x12 | DESC_D | DESC_G);
+    GDT(S(4)) = descriptor(0, 0xfffff, 0x12 | ACC_DPL(3) | DESC_D | DESC_G);
+    t = try(iret_to, SEL_KCODE, S(3));
+    tcg_deviates("raises #NP");
+    EXPECT_TRAP(&t, VEC_SS, S(3), "IRET within ring 0 to an SS not present");
+    t = try(iret_to, SEL_UCODE64 | 3, S(4) | 3);
+    tcg_deviates("raises #NP");
+    EXPECT_TRAP(&t, VEC_SS, S(4), "IRET from ring 0 to ring 3");
+    t = try_user(iret_to, SEL_UCODE64 | 3, S(4) | 3);
+    tcg_deviates("raises #NP");
+    EXPECT_TRAP(&t, VEC_SS, S(4), "IRET within ring 3");
+}
+
 static void rules_of_64_bit_mode(void)
 {
     static uint32_t word = 0x5555aaaa;
@@ -154,6 +176,7 @@ static void rules_of_64_bit_mode(void)
     EXPECT_TRAP(&t, VEC_NONE, 0, "IRET within ring 0 with a null SS");
     t = try(iret_to, SEL_UCODE64 | 3, 0);
     EXPECT_TRAP(&t, VEC_GP, 0, "but not to ring 3");
+    iret_to_absent_ss();
 }
 
 /* Out of long mode: 32-bit code turns paging off, then EFER.LME, and comes back the same way. */

@@ -1,0 +1,450 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The code cache's books: blocks by address and by page, points, exits, links.
+ */
+#include "engine/bt/direct/code.h"
+
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/bt/direct/internal.h"
+#include "engine/bt/direct/layout.h"
+#include "engine/bt/direct/view.h"
+#include "engine/bt/direct/worker.h"
+#include "engine/bt/emit.h"
+#include "engine/interp/interp.h"
+
+/* Room that translating one block never exceeds. */
+#define BLOCK_ROOM KIB(32)
+
+#define INT3 0xcc
+
+static uint32_t hash_of(uint64_t x)
+{
+    return (uint32_t)((x * 0x9e3779b97f4a7c15ull) >> 51); /* CODE_BUCKETS = 2^13 */
+}
+
+/* Makes room for one more element. */
+static bool grow(void **p, uint32_t nr, uint32_t *max, size_t bytes)
+{
+    uint32_t want = *max ? *max * 2 : 256;
+    void *q;
+
+    if (nr < *max)
+        return true;
+    q = realloc(*p, want * bytes);
+    if (!q)
+        return false;
+    *p = q;
+    *max = want;
+    return true;
+}
+#define GROW(k, what) \
+    grow((void **)&(k)->what, (k)->nr_##what, &(k)->max_##what, sizeof(*(k)->what))
+
+void dcode_init(struct code *k, struct worker *w, struct ivcpu *v, struct direct *d)
+{
+    *k = (struct code){ .w = w, .v = v, .d = d, .mmu = v->vc.evm->cfg.mmu };
+    k->host_bmi2 = __builtin_cpu_supports("bmi2");
+    memset(w->hva + HOME_HASH, 0xff, HOME_HASH_BYTES);
+    xlate_prologue(k);
+}
+
+void dcode_destroy(struct code *k)
+{
+    free(k->blocks);
+    free(k->points);
+    free(k->xits);
+    free(k->pages);
+    free(k->vpages);
+    *k = (struct code){ 0 };
+}
+
+static uint64_t *table_entry(const struct code *k, uint64_t rip)
+{
+    return (uint64_t *)(k->w->hva + HOME_TABLE) + (rip & 0xffff);
+}
+
+static uint64_t pad_address(const struct code *k, const struct dblock *b)
+{
+    return k->w->home + HOME_CODE + b->pad;
+}
+
+static struct hash_entry *hash_probe(const struct code *k, uint64_t rip)
+{
+    return (struct hash_entry *)(k->w->hva + HOME_HASH) + hash_index(rip);
+}
+
+static void withdraw(const struct code *k, const struct dblock *b)
+{
+    uint64_t *e = table_entry(k, b->rip);
+    struct hash_entry *h = hash_probe(k, b->rip);
+
+    if (!b->pad)
+        return;
+    if (*e == pad_address(k, b))
+        *e = 0;
+    for (unsigned i = 0; i < HASH_PROBES; i++)
+        if (h[i].rip == b->rip)
+            h[i] = (struct hash_entry){ ~0ull, ~0ull };
+}
+
+void dcode_reset(struct code *k)
+{
+    for (uint32_t i = 0; i < k->nr_blocks; i++)
+        withdraw(k, &k->blocks[i]);
+    memset(k->hash, 0, sizeof(k->hash));
+    memset(k->page_hash, 0, sizeof(k->page_hash));
+    k->used = k->nr_blocks = k->nr_points = k->nr_xits = k->nr_pages = k->nr_vpages = 0;
+    k->generation++;
+    k->d->stats.nr_resets++;
+    xlate_prologue(k);
+}
+
+/* ---- finding ---- */
+
+struct dblock *dcode_find(struct code *k, uint64_t rip)
+{
+    for (uint32_t i = k->hash[hash_of(rip)]; i; i = k->blocks[i - 1].hash_next)
+        if (k->blocks[i - 1].rip == rip)
+            return &k->blocks[i - 1];
+    return NULL;
+}
+
+static struct code_page_ref *page_find(const struct code *k, uint64_t page)
+{
+    for (uint32_t i = k->page_hash[hash_of(page)]; i; i = k->pages[i - 1].next)
+        if (k->pages[i - 1].page == page)
+            return &k->pages[i - 1];
+    return NULL;
+}
+
+bool dcode_has_page(const struct code *k, uint64_t page)
+{
+    const struct code_page_ref *p = page_find(k, page);
+
+    return p && p->first;
+}
+
+const struct xit *dcode_xit_at(const struct code *k, uint32_t host)
+{
+    uint32_t lo = 0, hi = k->nr_xits;
+
+    while (lo < hi) {
+        uint32_t mid = (lo + hi) / 2;
+
+        if (k->xits[mid].host < host)
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    return lo < k->nr_xits && k->xits[lo].host == host ? &k->xits[lo] : NULL;
+}
+
+const struct dblock *dcode_block_at(const struct code *k, uint32_t host)
+{
+    uint32_t lo = 0, hi = k->nr_blocks;
+
+    while (lo < hi) {
+        uint32_t mid = (lo + hi) / 2;
+
+        if (k->blocks[mid].host < host)
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    return lo < k->nr_blocks && k->blocks[lo].host == host ? &k->blocks[lo] : NULL;
+}
+
+const struct point *dcode_point_at(const struct code *k, uint32_t host)
+{
+    uint32_t lo = 0, hi = k->nr_points;
+
+    while (lo < hi) {
+        uint32_t mid = (lo + hi) / 2;
+
+        if (k->points[mid].host < host)
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    return lo < k->nr_points && k->points[lo].host == host ? &k->points[lo] : NULL;
+}
+
+/* ---- adding ---- */
+
+bool dcode_add_point(struct code *k, const struct point *p)
+{
+    /* Two for one place: the later one has the say (a NOP before it made no code). */
+    if (k->nr_points && k->points[k->nr_points - 1].host == p->host)
+        k->nr_points--;
+    if (!GROW(k, points))
+        return false;
+    k->points[k->nr_points++] = *p;
+    return true;
+}
+
+bool dcode_add_xit(struct code *k, const struct xit *x)
+{
+    if (!GROW(k, xits))
+        return false;
+    k->xits[k->nr_xits++] = *x;
+    return true;
+}
+
+static struct code_page_ref *page_get(struct code *k, uint64_t page)
+{
+    struct code_page_ref *p = page_find(k, page);
+
+    if (p)
+        return p;
+    if (!GROW(k, pages))
+        return NULL;
+    p = &k->pages[k->nr_pages++];
+    *p = (struct code_page_ref){ .page = page, .next = k->page_hash[hash_of(page)] };
+    k->page_hash[hash_of(page)] = k->nr_pages;
+    return p;
+}
+
+bool dcode_add_vpage(struct code *k, uint64_t lin, uint64_t page)
+{
+    lin &= PAGE_MASK;
+    /* The latest are the likeliest. */
+    for (uint32_t i = k->nr_vpages; i-- > 0;)
+        if (k->vpages[i].lin == lin)
+            return k->vpages[i].page = page, true;
+    if (!GROW(k, vpages))
+        return false;
+    k->vpages[k->nr_vpages++] = (struct code_vpage){ lin, page };
+    return true;
+}
+
+struct dblock *dcode_add_block(struct code *k, const struct dblock *b)
+{
+    struct dblock *n;
+
+    if (!GROW(k, blocks))
+        return NULL;
+    n = &k->blocks[k->nr_blocks];
+    *n = *b;
+    for (unsigned i = 0; i < 2 && b->page[i] != NO_PAGE; i++)
+        if (!page_get(k, b->page[i]))
+            return NULL;
+    for (unsigned i = 0; i < 2 && b->page[i] != NO_PAGE; i++) {
+        struct code_page_ref *p = page_find(k, b->page[i]);
+
+        n->page_next[i] = p->first;
+        p->first = k->nr_blocks + 1;
+    }
+    n->hash_next = k->hash[hash_of(b->rip)];
+    k->hash[hash_of(b->rip)] = ++k->nr_blocks;
+    return n;
+}
+
+/* ---- linking ---- */
+
+static uint8_t *code_rw(const struct code *k, uint32_t host)
+{
+    return k->w->hva + HOME_CODE + host;
+}
+
+static void set_rel32(const struct code *k, uint32_t at, uint32_t to)
+{
+    int32_t rel = (int32_t)(to - (at + 4));
+
+    memcpy(code_rw(k, at), &rel, sizeof(rel));
+}
+
+void dcode_link(struct code *k, const struct xit *x, const struct dblock *to)
+{
+    if (x->patch)
+        set_rel32(k, x->patch, to->host);
+}
+
+void dcode_forward(struct code *k, const struct dblock *dead, const struct dblock *to)
+{
+    *code_rw(k, dead->host) = 0xe9; /* jmp rel32 */
+    set_rel32(k, dead->host + 1, to->host);
+}
+
+void dcode_offer(struct code *k, struct dblock *b)
+{
+    struct hash_entry *h = hash_probe(k, b->rip);
+    unsigned i;
+
+    if (!b->pad)
+        xlate_pad(k, b);
+    if (!b->pad)
+        return;
+    *table_entry(k, b->rip) = pad_address(k, b);
+    for (i = 0; i < HASH_PROBES - 1 && h[i].rip != b->rip && ~h[i].rip; i++)
+        ;
+    h[i] = (struct hash_entry){ b->rip, k->w->home + HOME_CODE + b->pad2 };
+}
+
+/* ---- dropping ---- */
+
+static void close_block(struct code *k, struct dblock *b)
+{
+    uint32_t *p = &k->hash[hash_of(b->rip)];
+
+    while (*p && &k->blocks[*p - 1] != b)
+        p = &k->blocks[*p - 1].hash_next;
+    if (*p)
+        *p = b->hash_next;
+    b->dead = true;
+    withdraw(k, b);
+    *code_rw(k, b->host) = INT3;
+}
+
+/* Does the block have bytes in [off, off + bytes) of its page number i? */
+static bool overlaps(const struct dblock *b, unsigned i, uint64_t off, uint64_t bytes)
+{
+    uint64_t first = b->rip % PAGE_BYTES, in_first = MIN(b->bytes, PAGE_BYTES - first);
+
+    if (i == 0)
+        return first < off + bytes && off < first + in_first;
+    return off < b->bytes - in_first;
+}
+
+static void drop_in_page(struct code *k, uint64_t page, uint64_t off, uint64_t bytes)
+{
+    struct code_page_ref *p = page_find(k, page);
+    uint32_t *link;
+
+    if (!p)
+        return;
+    for (link = &p->first; *link;) {
+        struct dblock *b = &k->blocks[*link - 1];
+        unsigned i = b->page[0] == page ? 0 : 1;
+
+        if (!b->dead && overlaps(b, i, off, bytes))
+            close_block(k, b);
+        if (b->dead)
+            *link = b->page_next[i];
+        else
+            link = &b->page_next[i];
+    }
+}
+
+void dcode_drop(struct code *k, gpa_t at, uint64_t bytes)
+{
+    while (bytes) {
+        uint64_t n = MIN(bytes, PAGE_BYTES - at.v % PAGE_BYTES);
+
+        drop_in_page(k, at.v >> PAGE_SHIFT, at.v % PAGE_BYTES, n);
+        at = gpa_add(at, n);
+        bytes -= n;
+    }
+}
+
+static void drop_vpage(struct code *k, uint64_t lin)
+{
+    for (uint32_t i = 0; i < k->nr_blocks; i++) {
+        struct dblock *b = &k->blocks[i];
+
+        if (!b->dead &&
+            ((b->rip & PAGE_MASK) == lin || ((b->rip + b->bytes - 1) & PAGE_MASK) == lin))
+            close_block(k, b);
+    }
+}
+
+static bool vpage_good(struct code *k, const struct code_vpage *p)
+{
+    struct cpu *c = &k->v->vc.cpu;
+    struct leaves l;
+    uint64_t leaf;
+
+    view_leaves(k->mmu, c, p->lin, &l);
+    leaf = view_leaf(c, &l, (unsigned)(p->lin >> PAGE_SHIFT) % 512);
+    return leaf && !(leaf & LEAF_NX) && (leaf & LEAF_ADDR) >> PAGE_SHIFT == p->page;
+}
+
+/* Looks at the pages whose address under the mask is as given. */
+static void validate_where(struct code *k, uint64_t mask, uint64_t is)
+{
+    for (uint32_t i = 0; i < k->nr_vpages;) {
+        struct code_vpage *p = &k->vpages[i];
+
+        if ((p->lin & mask) != is || vpage_good(k, p)) {
+            i++;
+            continue;
+        }
+        drop_vpage(k, p->lin);
+        *p = k->vpages[--k->nr_vpages];
+    }
+}
+
+void dcode_validate(struct code *k)
+{
+    validate_where(k, 0, 0);
+}
+
+void dcode_validate_near(struct code *k, uint64_t lin)
+{
+    validate_where(k, ~(MIB(2) - 1), align_down(lin, MIB(2)));
+}
+
+/* ---- fetching ---- */
+
+/* Finds the page of code at lin and notes it as code. */
+static enum step fetch_page(struct code *k, uint64_t lin, const uint8_t **hva, uint64_t *page)
+{
+    struct walk w = { .at = GVA(lin), .acc = ACC_EXEC | ACC_USER };
+    struct cpu *c = &k->v->vc.cpu;
+    struct slot *s;
+
+    *hva = NULL;
+    if (cpu_walk(c, &w) != STEP_NEXT)
+        return STEP_FAULT;
+    s = mmu_slot_find(k->mmu, w.pa);
+    if (!s || apic_claims(c, w.pa))
+        return STEP_NEXT;
+    *page = w.pa.v >> PAGE_SHIFT;
+    if (!(s->notes[slot_page(s, w.pa)] & PAGE_NOTE_CODE)) {
+        s->notes[slot_page(s, w.pa)] |= PAGE_NOTE_CODE;
+        tlb_protect_page(k->v, *page);
+    }
+    /* Pairs with the fence in mmu_slot_written(): noted first, read then. */
+    atomic_thread_fence(memory_order_seq_cst);
+    if (!dcode_has_page(k, *page))
+        direct_protect_page(k->d, *page);
+    if (dcode_add_vpage(k, lin, *page))
+        *hva = slot_hva(s, w.pa);
+    return STEP_NEXT;
+}
+
+struct dblock *dcode_get(struct code *k, uint64_t rip, enum step *st)
+{
+    struct xlate_from from = { .rip = rip, .page = { NO_PAGE, NO_PAGE } };
+    unsigned first = (unsigned)(PAGE_BYTES - rip % PAGE_BYTES);
+    struct dblock *b;
+    uint8_t copy[PAGE_BYTES + 16];
+    const uint8_t *hva;
+
+    *st = STEP_NEXT;
+    /* Also when it is there: who wants it may want a pad for it. */
+    if (k->used + BLOCK_ROOM > HOME_CODE_BYTES)
+        dcode_reset(k);
+    b = dcode_find(k, rip);
+    if (b)
+        return b;
+    *st = fetch_page(k, rip, &hva, &from.page[0]);
+    if (*st != STEP_NEXT || !hva)
+        return NULL;
+    /* A copy: what is decoded must be what is translated. */
+    from.nr_bytes = MIN(first, 1024);
+    memcpy(copy, hva, from.nr_bytes);
+    from.bytes = copy;
+    b = xlate_block(k, &from);
+    if (b || first > 14)
+        return b;
+    /* The first instruction goes on in the next page. */
+    *st = fetch_page(k, rip + first, &hva, &from.page[1]);
+    if (*st != STEP_NEXT || !hva)
+        return NULL;
+    memcpy(copy + first, hva, 15 - MIN(first, 15));
+    from.nr_bytes = 15;
+    return xlate_block(k, &from);
+}

@@ -1,0 +1,173 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A worker's code cache: translations by guest-virtual address, what they are linked by, and the
+ * way back from a host PC to the guest's state.
+ *
+ * Blocks are written one behind the other and dropped as a whole cache; a block whose guest code
+ * changed is only closed: its first byte becomes an INT3, which is later overwritten by a jump to
+ * its successor, so that nothing that is linked to it needs to be known.
+ *
+ * Every host PC at which guest code can be stopped has a point, or is behind one whose instruction
+ * is the guest's own.
+ */
+#ifndef ENGINE_BT_DIRECT_CODE_H
+#define ENGINE_BT_DIRECT_CODE_H
+
+#include "cpu/cpu.h"
+#include "mmu/mmu.h"
+
+struct worker;
+struct ivcpu;
+struct direct;
+
+#define CODE_BUCKETS 8192
+
+struct dblock {
+    uint64_t rip;
+    uint64_t page[2];   /* guest-physical pages it was made of; the second NO_PAGE but for one
+                           instruction across a border */
+    uint32_t host, pad; /* offsets in HOME_CODE; pad 0: none yet */
+    uint32_t pad2;      /* the pad's entry for the second level */
+    uint16_t bytes;     /* of guest code */
+    bool dead;
+    uint8_t first; /* XIT_INTERP, XIT_SYSCALL: so is its first instruction; do not even go there */
+    uint32_t hash_next, page_next[2]; /* indexes + 1 */
+};
+#define NO_PAGE UINT64_MAX
+
+/* Why a translation runs into an INT3. */
+enum xit_kind {
+    XIT_NONE,
+    XIT_CHAIN,   /* a direct branch to `target` that is not linked yet */
+    XIT_INTERP,  /* the instruction at `target` is for interp */
+    XIT_SYSCALL, /* and it is SYSCALL */
+    XIT_MISS,    /* an indirect branch that the table does not know */
+    XIT_SITE,    /* no INT3, but the start of an indirect branch: `target` is what it adds to RSP */
+};
+
+/* How the guest's registers are got back at a host PC; SCRATCH n is word n in the home. */
+enum undo {
+    UNDO_NONE,
+    UNDO_REG,    /* point.reg is in scratch 0 */
+    UNDO_TWO,    /* RCX in scratch 0, RAX in 1 */
+    UNDO_TSC,    /* RAX in scratch 1, RDX in 4 */
+    UNDO_TARGET, /* as UNDO_TWO, and RIP is in 2: an indirect branch that has happened */
+    UNDO_HASH,   /* as UNDO_TARGET, and RDX is in 5 */
+    UNDO_FLAGS,  /* as UNDO_HASH, and flags are in 6: SETO's AL, LAHF's AH */
+};
+
+struct point {
+    uint32_t host;
+    uint8_t undo, reg;
+    uint64_t rip;
+};
+
+struct xit {
+    uint32_t host;
+    uint32_t patch; /* CHAIN: offset of the rel32 that led here */
+    uint8_t kind;
+    uint64_t target;
+};
+
+struct code_page_ref {
+    uint64_t page;
+    uint32_t first; /* block index + 1 */
+    uint32_t next;
+};
+/* A page of guest-virtual code and where it was found. */
+struct code_vpage {
+    uint64_t lin, page;
+};
+
+struct code {
+    struct worker *w;
+    struct ivcpu *v;
+    struct direct *d;
+    struct mmu *mmu;
+    bool avx;       /* the guest has AVX enabled: else its instructions are interp's */
+    bool tsc;       /* so is RDTSC, unless the guest may read the TSC and it is the host's but for
+                       an offset */
+    bool host_bmi2; /* RORX */
+    uint32_t used;
+    uint64_t generation; /* counts dcode_reset() */
+    struct dblock *blocks;
+    uint32_t nr_blocks, max_blocks;
+    struct point *points;
+    uint32_t nr_points, max_points;
+    struct xit *xits;
+    uint32_t nr_xits, max_xits;
+    struct code_page_ref *pages;
+    uint32_t nr_pages, max_pages;
+    struct code_vpage *vpages;
+    uint32_t nr_vpages, max_vpages;
+    uint32_t hash[CODE_BUCKETS], page_hash[CODE_BUCKETS];
+};
+
+void dcode_init(struct code *k, struct worker *w, struct ivcpu *v, struct direct *d);
+void dcode_destroy(struct code *k);
+/* Drops everything. No guest code may be inside. */
+void dcode_reset(struct code *k);
+
+/* The living block at rip, or NULL. */
+struct dblock *dcode_find(struct code *k, uint64_t rip);
+/* Found or made. NULL: *st is STEP_FAULT (an exception is pending) or STEP_NEXT (interp has to run
+ * what is there). */
+struct dblock *dcode_get(struct code *k, uint64_t rip, enum step *st);
+bool dcode_has_page(const struct code *k, uint64_t page);
+/* Blocks made of these guest-physical bytes. */
+void dcode_drop(struct code *k, gpa_t at, uint64_t bytes);
+/* Blocks whose addresses no longer lead to the page they were made of. */
+void dcode_validate(struct code *k);
+/* The same for the 2 MB around an address. */
+void dcode_validate_near(struct code *k, uint64_t lin);
+
+/* Links the exit to its target. */
+void dcode_link(struct code *k, const struct xit *x, const struct dblock *to);
+/* Enters the block in the table of indirect branches. */
+void dcode_offer(struct code *k, struct dblock *b);
+/* A closed block is to go on at its successor. */
+void dcode_forward(struct code *k, const struct dblock *dead, const struct dblock *to);
+
+const struct xit *dcode_xit_at(const struct code *k, uint32_t host);
+const struct dblock *dcode_block_at(const struct code *k, uint32_t host);
+/* The point for a host PC; NULL: not a place where guest code stops. */
+const struct point *dcode_point_at(const struct code *k, uint32_t host);
+
+/* ---- for xlate.c ---- */
+bool dcode_add_point(struct code *k, const struct point *p);
+bool dcode_add_xit(struct code *k, const struct xit *x);
+/* Enters a block that was written at `host`; NULL: no memory. */
+struct dblock *dcode_add_block(struct code *k, const struct dblock *b);
+/* Notes that lin's page is where its code was found. False: no memory. */
+bool dcode_add_vpage(struct code *k, uint64_t lin, uint64_t page);
+
+/* xlate.c: translates from rip on. The code is there, its pages are noted. */
+struct xlate_from {
+    uint64_t rip;
+    const uint8_t *bytes;
+    unsigned nr_bytes;
+    uint64_t page[2];
+};
+struct dblock *xlate_block(struct code *k, const struct xlate_from *from) MUST_CHECK;
+/* Writes what every cache begins with. */
+void xlate_prologue(struct code *k);
+/* Writes the block's landing pad for indirect branches; none when the cache is full. */
+void xlate_pad(struct code *k, struct dblock *b);
+
+/*
+ * The second level of the table of indirect branches, for targets that share the low 16 bits: open
+ * addressing, HASH_PROBES entries are looked at. Empty ones have key -1 and lead to -1, where a
+ * jump raises #GP.
+ */
+struct hash_entry {
+    uint64_t rip, to;
+};
+#define HASH_BITS   14
+#define HASH_PROBES 4
+#define HASH_FACTOR 0x9e3779b97f4a7c15ull
+static inline uint32_t hash_index(uint64_t rip)
+{
+    return (uint32_t)((rip * HASH_FACTOR) >> (64 - HASH_BITS));
+}
+
+#endif

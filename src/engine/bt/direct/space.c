@@ -1,0 +1,254 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Spaces: which worker stands for the guest's present address space, and what it has to hear before
+ * it may run.
+ *
+ * A space is found by the root of the guest's page tables, not by PCID: that is what a process
+ * keeps. The PCID says which flushes are for it; a space that comes to run under another one is
+ * looked at as a whole.
+ */
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+
+#include "engine/bt/direct/internal.h"
+#include "engine/bt/direct/layout.h"
+#include "engine/interp/interp.h"
+
+#define ARCH_SET_GS 0x1001
+#define ARCH_SET_FS 0x1002
+
+/* PML4 slots for the home. Guests' programs lie in the lowest and the highest ones. */
+#define FIRST_SLOT 2
+#define LAST_SLOT  200
+#define SLOT_SHIFT 39
+
+static uint64_t root_of(const struct cpu *c)
+{
+    return c->cr3 & LEAF_ADDR;
+}
+
+static uint16_t pcid_of(const struct cpu *c)
+{
+    return c->cr4 & CR4_PCIDE ? (uint16_t)(c->cr3 & CR3_PCID_MASK) : 0;
+}
+
+/* ---- the home's place ---- */
+
+/* Does the guest have nothing where the home is, or would be? */
+static bool slot_free(struct direct *d, uint64_t home)
+{
+    uint64_t root = root_of(&d->v->vc.cpu), e;
+    const struct slot *s = mmu_slot_find(d->v->vc.evm->cfg.mmu, GPA(root));
+
+    if (!s)
+        return false;
+    memcpy(&e, slot_hva(s, GPA(root)) + 8 * (home >> SLOT_SHIFT), sizeof(e));
+    return !(e & LEAF_P);
+}
+
+/* ---- making ---- */
+
+static unsigned list_fds(struct direct *d, int fds[WORKER_MAX_FDS])
+{
+    struct mmu *mmu = d->v->vc.evm->cfg.mmu;
+    const struct slot *s;
+    unsigned nr = 0;
+
+    for (unsigned i = 0; (s = mmu_slot_at(mmu, i)) != NULL && nr < WORKER_MAX_FDS; i++) {
+        bool known = false;
+
+        for (unsigned j = 0; j < nr; j++)
+            known |= fds[j] == s->fd;
+        if (!known)
+            fds[nr++] = s->fd;
+    }
+    return nr;
+}
+
+static bool make_worker(struct direct *d, struct space *s)
+{
+    char why[160] = "no free address range";
+    unsigned tries = 0;
+
+    s->nr_fds = list_fds(d, s->fds);
+    for (uint64_t slot = FIRST_SLOT; slot <= LAST_SLOT && tries < 3; slot++) {
+        struct worker_desc desc = { .home = slot << SLOT_SHIFT,
+                                    .fds = s->fds,
+                                    .nr_fds = s->nr_fds };
+
+        if (!slot_free(d, desc.home))
+            continue;
+        tries++; /* more than one: the monitor itself may lie there */
+        if (worker_create(&s->w, &desc, why, sizeof(why)) < 0)
+            continue;
+        dcode_init(&s->code, &s->w, d->v, d);
+        view_init(&s->view, &s->w, d->v->vc.evm->cfg.mmu, &s->code);
+        s->flush_all = false;
+        s->nr_flushes = 0;
+        s->fs_base = s->gs_base = UINT64_MAX;
+        s->cpu = -1;
+        d->stats.nr_workers++;
+        return true;
+    }
+    log_warn("bt: the direct tier is off: %s", why);
+    d->broken = true;
+    return false;
+}
+
+static void drop_worker(struct space *s)
+{
+    if (!s->w.hva)
+        return;
+    view_forget(&s->view);
+    dcode_destroy(&s->code);
+    worker_destroy(&s->w);
+}
+
+void space_destroy(struct direct *d, struct space *s)
+{
+    for (unsigned i = 0; i < NR_SPACES; i++)
+        if (d->spaces[i] == s)
+            d->spaces[i] = NULL;
+    drop_worker(s);
+    free(s);
+}
+
+/* ---- finding ---- */
+
+/* The least recently used space forgets its guest process; its worker is kept. */
+static struct space *recycle(struct direct *d)
+{
+    struct space *s = d->spaces[0];
+
+    for (unsigned i = 1; i < NR_SPACES; i++)
+        if (d->spaces[i]->last < s->last)
+            s = d->spaces[i];
+    dcode_reset(&s->code);
+    if (s->dead || view_drop(&s->view) < 0)
+        drop_worker(s);
+    s->flush_all = false;
+    s->nr_flushes = 0;
+    return s;
+}
+
+static struct space *find(struct direct *d)
+{
+    uint64_t root = root_of(&d->v->vc.cpu);
+    struct space **room = NULL, *s;
+
+    for (unsigned i = 0; i < NR_SPACES; i++) {
+        if (!d->spaces[i])
+            room = room ? room : &d->spaces[i];
+        else if (d->spaces[i]->root == root)
+            return d->spaces[i];
+    }
+    s = room ? calloc(1, sizeof(*s)) : recycle(d);
+    if (!s)
+        return NULL;
+    if (room)
+        *room = s;
+    s->root = root;
+    s->pcid = pcid_of(&d->v->vc.cpu);
+    return s;
+}
+
+/* ---- what has happened since it ran ---- */
+
+static int apply_flushes(struct direct *d, struct space *s)
+{
+    struct cpu *c = &d->v->vc.cpu;
+    int rc = 0;
+
+    if (s->pcid != pcid_of(c))
+        s->flush_all = true;
+    s->pcid = pcid_of(c);
+    if (s->flush_all) {
+        dcode_validate(&s->code);
+        rc = view_validate(&s->view, c);
+    }
+    for (unsigned i = 0; i < s->nr_flushes && !s->flush_all && !rc; i++) {
+        dcode_validate_near(&s->code, s->flushes[i]);
+        rc = view_validate_page(&s->view, c, s->flushes[i]);
+    }
+    s->flush_all = false;
+    s->nr_flushes = 0;
+    return rc;
+}
+
+static int set_base(struct space *s, uint64_t *old, uint64_t base, unsigned which)
+{
+    if (*old == base)
+        return 0;
+    *old = base;
+    return worker_cmd(&s->w, &(struct worker_call){ SYS_arch_prctl, { which, base } });
+}
+
+/* Is RDTSC to be had without leaving? Then the worker knows the offset. */
+static bool set_tsc(struct direct *d, struct space *s)
+{
+    const struct engine_config *cfg = &d->v->vc.evm->cfg;
+    const struct cpu *c = &d->v->vc.cpu;
+    uint64_t offset;
+
+    if ((c->cr4 & CR4_TSD) || !cfg->time_ops->tsc_offset ||
+        !cfg->time_ops->tsc_offset(cfg->ctx, &offset))
+        return false;
+    worker_set_tsc(&s->w, offset + c->tsc_adjust, (uint32_t)c->tsc_aux);
+    return true;
+}
+
+static int set_state(struct direct *d, struct space *s)
+{
+    const struct cpu *c = &d->v->vc.cpu;
+    bool avx = (c->cr4 & CR4_OSXSAVE) && (c->xcr0 & XCR0_AVX), tsc = set_tsc(d, s);
+    int rc = set_base(s, &s->fs_base, c->seg[SEG_FS].base, ARCH_SET_FS);
+
+    if (!rc)
+        rc = set_base(s, &s->gs_base, c->seg[SEG_GS].base, ARCH_SET_GS);
+    if (avx != s->code.avx || tsc != s->code.tsc)
+        dcode_reset(&s->code);
+    s->code.avx = avx;
+    s->code.tsc = tsc;
+    return rc;
+}
+
+/* The guest's kernel has most likely mapped the page it was last asked for: no second fault to find
+ * out. */
+static int fill_last_fault(struct direct *d, struct space *s)
+{
+    uint64_t root = d->fault.root;
+
+    d->fault.root = 0;
+    return root == s->root ? view_prefill(&s->view, &d->v->vc.cpu, d->fault.at, d->fault.write) : 0;
+}
+
+static bool fds_changed(struct direct *d, const struct space *s)
+{
+    int fds[WORKER_MAX_FDS];
+    unsigned nr = list_fds(d, fds);
+
+    return nr != s->nr_fds || memcmp(fds, s->fds, nr * sizeof(fds[0])) != 0;
+}
+
+struct space *space_enter(struct direct *d)
+{
+    struct space *s = d->broken ? NULL : find(d);
+
+    if (!s)
+        return NULL;
+    if (s->w.hva && (s->dead || !slot_free(d, s->w.home) || fds_changed(d, s)))
+        drop_worker(s);
+    s->dead = false;
+    if (!s->w.hva && !make_worker(d, s)) {
+        space_destroy(d, s);
+        return NULL;
+    }
+    s->last = ++d->nr_runs;
+    if (apply_flushes(d, s) < 0 || set_state(d, s) < 0 || fill_last_fault(d, s) < 0) {
+        drop_worker(s);
+        return NULL;
+    }
+    bind_space(d, s);
+    return s;
+}
