@@ -153,6 +153,13 @@ static uint64_t record_tsc(void *ctx)
     return x;
 }
 
+/* RDTSC without a call would give each engine another time. */
+static bool held_tsc_offset(void *ctx, uint64_t *offset)
+{
+    (void)ctx, (void)offset;
+    return false;
+}
+
 static uint64_t record_now_ns(void *ctx)
 {
     struct lockstep *ls = ctx;
@@ -227,6 +234,7 @@ static void record_ferr(void *ctx)
 
 const struct platform_time_ops ls_record_time_ops = {
     .tsc = record_tsc,
+    .tsc_offset = held_tsc_offset,
     .now_ns = record_now_ns,
     .tsc_to_ns = record_tsc_to_ns,
     .apic_timer = record_apic_timer,
@@ -359,6 +367,7 @@ static void replay_ferr(void *ctx)
 
 const struct platform_time_ops ls_replay_time_ops = {
     .tsc = replay_tsc,
+    .tsc_offset = held_tsc_offset,
     .now_ns = replay_now_ns,
     .tsc_to_ns = replay_tsc_to_ns,
     .apic_timer = replay_apic_timer,

@@ -3,6 +3,7 @@
  * by the debugger's door. */
 #include "insn.h"
 
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -88,9 +89,23 @@ static void ferr(void *ctx)
 {
     (void)ctx;
 }
-static const struct platform_time_ops time_platform = { tsc,         tsc,       tsc_to_ns,
-                                                        apic_timer,  apic_send, apic_eoi,
-                                                        pic_pending, pic_ack,   ferr };
+static bool tsc_offset(void *ctx, uint64_t *offset)
+{
+    (void)ctx, (void)offset;
+    return false;
+}
+static const struct platform_time_ops time_platform = {
+    .tsc = tsc,
+    .tsc_offset = tsc_offset,
+    .now_ns = tsc,
+    .tsc_to_ns = tsc_to_ns,
+    .apic_timer = apic_timer,
+    .apic_send = apic_send,
+    .apic_eoi = apic_eoi,
+    .pic_pending = pic_pending,
+    .pic_ack = pic_ack,
+    .ferr = ferr,
+};
 
 static void put64(struct insn_guest *g, uint64_t pa, uint64_t x)
 {
@@ -253,6 +268,7 @@ void guest_exec(struct insn_guest *g, const struct exec *k, struct outcome *out)
     user_state(c, k->in);
     g->v->dbg.step = !k->whole;
     g->v->run_limit = k->run_limit;
+    atomic_fetch_and(&c->req, ~REQ_STOP); /* of a program before */
     e->state_changed(g->v);
     do
         res = e->run(g->v);
