@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The same case in a guest: long mode, CPL 3, the test areas at the same linear addresses, one step
- * by the debugger's door. */
+/* The same case in a guest: long mode or compatibility mode, CPL 3, the test areas at the same
+ * linear addresses and the same segments, one step by the debugger's door. */
 #include "insn.h"
 
 #include <stdatomic.h>
@@ -12,10 +12,12 @@
 #define GDT_AT      0x8000ull
 #define IDT_AT      0x9000ull
 #define TSS_AT      0xa000ull
+#define LDT_AT      0xb000ull
 #define STACK_AT    0xc000ull
 #define CODE_PA     0x20000ull
 #define DATA_PA     0x30000ull
 #define HANDLERS_PA 0x50000ull
+#define KERNEL_CS   0x10ull
 #define KERNEL_AT   0xffff800000000000ull /* the first 2 MB of RAM, supervisor */
 #define HANDLERS_AT (KERNEL_AT + HANDLERS_PA)
 
@@ -89,14 +91,8 @@ static void ferr(void *ctx)
 {
     (void)ctx;
 }
-static bool tsc_offset(void *ctx, uint64_t *offset)
-{
-    (void)ctx, (void)offset;
-    return false;
-}
 static const struct platform_time_ops time_platform = {
     .tsc = tsc,
-    .tsc_offset = tsc_offset,
     .now_ns = tsc,
     .tsc_to_ns = tsc_to_ns,
     .apic_timer = apic_timer,
@@ -144,12 +140,10 @@ static void make_tables(struct insn_guest *g)
 
 static void make_descriptors(struct insn_guest *g)
 {
-    put64(g, GDT_AT + 0x08, 0x00af9b000000ffffull); /* kernel code */
-    put64(g, GDT_AT + 0x10, 0x00cf93000000ffffull);
-    put64(g, GDT_AT + 0x30,
-          0x00affb000000ffffull); /* as Linux has them, so that selectors compare equal: 33h, 2bh */
-    put64(g, GDT_AT + 0x28, 0x00cff3000000ffffull);
-    put64(g, GDT_AT + 0x20, 0x00cffb000000ffffull); /* 23h, 32-bit code */
+    for (unsigned i = 0; i < GDT_ENTRIES; i++)
+        put64(g, GDT_AT + i * 8, gdt_descriptor(i));
+    for (unsigned i = 0; i < NR_LDT; i++)
+        put64(g, LDT_AT + i * 8, ldt_descriptor((enum ldt_idx)i));
     put64(g, TSS_AT + 4, KERNEL_AT + STACK_AT);
     put64(g, TSS_AT + 96, 0x68ull << 48); /* no I/O permission map */
     for (unsigned i = 0; i < 32; i++) {
@@ -160,7 +154,7 @@ static void make_descriptors(struct insn_guest *g)
 
         g->ram->hva[HANDLERS_PA + i * 16] = 0xf4; /* hlt: where a program ends */
         put64(g, IDT_AT + i * 16,
-              (h & 0xffff) | 0x08ull << 16 | (0x8e00ull | dpl) << 32 | (h >> 16 & 0xffff) << 48);
+              (h & 0xffff) | KERNEL_CS << 16 | (0x8e00ull | dpl) << 32 | (h >> 16 & 0xffff) << 48);
         put64(g, IDT_AT + i * 16 + 8, h >> 32);
     }
 }
@@ -207,28 +201,23 @@ void guest_stop(struct insn_guest *g)
     free(g);
 }
 
-static struct seg segment(uint16_t sel, uint32_t attr)
-{
-    return (struct seg){ .sel = sel, .attr = attr, .limit = UINT32_MAX };
-}
-
 static void user_state(struct cpu *c, const struct regs *r)
 {
-    const uint32_t data = SEG_S | SEG_P | SEG_DPL | 3 | SEG_DB | SEG_G;
-
     memcpy(c->gpr, r->gpr, sizeof(r->gpr));
     c->rip = r->rip;
     c->rflags = r->rflags;
-    c->seg[SEG_CS] = segment(0x33, SEG_S | SEG_P | SEG_DPL | 0xb | SEG_L | SEG_G);
-    c->seg[SEG_SS] = segment(0x2b, data);
     for (unsigned i = 0; i < NR_SEGS; i++)
-        if (i != SEG_CS && i != SEG_SS)
-            c->seg[i] = segment(0, SEG_UNUSABLE);
+        c->seg[i] = seg_of(r->sel[i]);
+    c->seg[SEG_FS].base = r->fs_base;
+    c->seg[SEG_GS].base = r->gs_base;
     c->cpl = 3;
-    c->gdtr = (struct dtable){ KERNEL_AT + GDT_AT, 0x3f };
+    c->gdtr = (struct dtable){ KERNEL_AT + GDT_AT, GDT_ENTRIES * 8 - 1 };
+    c->ldtr = (struct seg){
+        .base = KERNEL_AT + LDT_AT, .limit = NR_LDT * 8 - 1, .sel = 0x50, .attr = SEG_P | SYS_LDT
+    };
     c->idtr = (struct dtable){ KERNEL_AT + IDT_AT, 32 * 16 - 1 };
     c->tr = (struct seg){
-        .base = KERNEL_AT + TSS_AT, .limit = 0x67, .sel = 0x38, .attr = SEG_P | SYS_TSS_BUSY
+        .base = KERNEL_AT + TSS_AT, .limit = 0x67, .sel = 0x40, .attr = SEG_P | SYS_TSS_BUSY
     };
     c->cr0 = CR0_PE | CR0_MP | CR0_ET | CR0_NE | CR0_WP | CR0_AM | CR0_PG;
     c->cr3 = PT_AT;
@@ -236,52 +225,38 @@ static void user_state(struct cpu *c, const struct regs *r)
     c->efer = EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE;
     c->xcr0 = XCR0_X87 | XCR0_SSE | XCR0_AVX;
     c->fpu = r->fpu;
+    c->fpu_cs = c->fpu_ds = 0;
     c->exc = c->delivering = (struct cpu_exc){ 0 };
     c->pending_dbg = 0;
     c->shadow_sti = c->shadow_movss = false;
     c->activity = CPU_RUNNING;
 }
 
-void guest_run(struct insn_guest *g, const struct insn_case *k, struct outcome *out)
+static bool pushes_error_code(int vector)
 {
-    struct exec x = {
-        .code = k->code, .len = k->len, .code_off = k->code_off, .in = &k->in, .data = k->data
-    };
-
-    guest_exec(g, &x, out);
+    return vector == VEC_DF || (vector >= VEC_TS && vector <= VEC_PF) || vector == VEC_AC;
 }
 
-void guest_interrupt(struct insn_guest *g)
+/* run() has come back from where programs end: from how, the debugger's stop as the handler is
+ * entered or the HLT it begins with. */
+static void read_outcome(struct insn_guest *g, enum run_result res, enum run_result how,
+                         struct outcome *out)
 {
-    cpu_post(&g->v->cpu, REQ_STOP);
-}
+    const struct cpu *c = &g->v->cpu;
 
-void guest_exec(struct insn_guest *g, const struct exec *k, struct outcome *out)
-{
-    const struct engine_ops *e = g->evm->ops;
-    struct cpu *c = &g->v->cpu;
-    enum run_result res;
-
-    /* Through mmu_write, so that cached code is dropped. */
-    (void)mmu_write(g->mmu, GPA(CODE_PA + k->code_off), k->code, k->len);
-    memcpy(g->ram->hva + DATA_PA, k->data, AREA_BYTES);
-    user_state(c, k->in);
-    g->v->dbg.step = !k->whole;
-    g->v->run_limit = k->run_limit;
-    atomic_fetch_and(&c->req, ~REQ_STOP); /* of a program before */
-    e->state_changed(g->v);
-    do
-        res = e->run(g->v);
-    while (res == RUN_LIMIT);
     memset(&out->regs, 0, sizeof(out->regs));
     memcpy(out->regs.gpr, c->gpr, sizeof(out->regs.gpr));
     out->regs.rip = c->rip;
     out->regs.rflags = c->rflags;
+    for (unsigned i = 0; i < NR_SEGS; i++)
+        out->regs.sel[i] = c->seg[i].sel;
+    out->regs.fs_base = c->seg[SEG_FS].base;
+    out->regs.gs_base = c->seg[SEG_GS].base;
     out->regs.fpu = c->fpu;
     out->vector = -1;
+    out->err = 0;
     out->fault_at = 0;
-    out->cs = c->seg[SEG_CS].sel;
-    if (res != (k->whole ? RUN_HALTED : RUN_DEBUG)) {
+    if (res != how) {
         out->vector = 100 + (int)res;
     } else if (c->rip >= HANDLERS_AT && c->rip < HANDLERS_AT + 32 * 16) {
         /* What was interrupted is on the ring 0 stack: [error code,] RIP, CS, RFLAGS, RSP, SS from
@@ -289,11 +264,54 @@ void guest_exec(struct insn_guest *g, const struct exec *k, struct outcome *out)
         const uint64_t *top = (const uint64_t *)(const void *)(g->ram->hva + STACK_AT);
 
         out->vector = (int)((c->rip - HANDLERS_AT) / 16);
+        out->err = pushes_error_code(out->vector) ? (uint32_t)top[-6] : 0;
         out->fault_at = out->vector == VEC_PF ? c->cr2 : 0;
         out->regs.rip = top[-5];
-        out->cs = (uint16_t)top[-4];
+        out->regs.sel[SEG_CS] = (uint16_t)top[-4];
         out->regs.rflags = top[-3];
         out->regs.gpr[RSP] = top[-2];
+        out->regs.sel[SEG_SS] = (uint16_t)top[-1];
     }
     memcpy(out->data, g->ram->hva + DATA_PA, AREA_BYTES);
+}
+
+void guest_run(struct insn_guest *g, const struct insn_case *k, struct outcome *out)
+{
+    const struct engine_ops *e = g->evm->ops;
+    struct cpu *c = &g->v->cpu;
+    enum run_result res;
+
+    /* Through mmu_write, so that cached code is dropped. */
+    (void)mmu_write(g->mmu, GPA(CODE_PA + k->code_off), k->code, case_code_bytes(k));
+    memcpy(g->ram->hva + DATA_PA, k->data, AREA_BYTES);
+    user_state(c, &k->in);
+    g->v->dbg.step = true;
+    e->state_changed(g->v);
+    res = e->run(g->v);
+    if (k->two_steps && res == RUN_DEBUG && c->cpl == 3)
+        res = e->run(g->v);
+    read_outcome(g, res, RUN_DEBUG, out);
+}
+
+void guest_exec(struct insn_guest *g, const struct exec *x, struct outcome *out)
+{
+    const struct engine_ops *e = g->evm->ops;
+    enum run_result res;
+
+    (void)mmu_write(g->mmu, GPA(CODE_PA), x->code, CODE_BYTES);
+    memcpy(g->ram->hva + DATA_PA, x->data, AREA_BYTES);
+    user_state(&g->v->cpu, x->in);
+    g->v->dbg.step = false;
+    g->v->run_limit = x->run_limit;
+    atomic_fetch_and(&g->v->cpu.req, ~REQ_STOP); /* of a program before */
+    e->state_changed(g->v);
+    do
+        res = e->run(g->v);
+    while (res == RUN_LIMIT);
+    read_outcome(g, res, RUN_HALTED, out);
+}
+
+void guest_interrupt(struct insn_guest *g)
+{
+    cpu_post(&g->v->cpu, REQ_STOP);
 }

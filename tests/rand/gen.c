@@ -10,29 +10,21 @@
 #include <string.h>
 
 #include "engine/interp/native.h"
-#include "known.h"
 #include "prog.h"
-#include "random.h"
 
 #define MAX_FUNCTIONS 3
 #define MAX_DEPTH     4
 
 struct generator {
-    const struct cpu_model *model;
-    ZydisDecoder dec64, dec32;
+    struct chooser in64, in32;
     struct prog *p;
-    uint64_t rng;
+    struct rng rng;
     unsigned depth, loops;
     int budget;   /* items this part may still have */
     int function; /* being made; calls go to later ones */
     int nr_functions;
     int start[MAX_FUNCTIONS];
 };
-
-static unsigned pick(struct generator *g, unsigned n)
-{
-    return rng_pick(&g->rng, n);
-}
 
 static bool full(const struct generator *g)
 {
@@ -107,8 +99,9 @@ static bool is_reserved(ZydisRegister r)
 /* What would end the program, or must not be made at random. */
 static bool is_unwanted(const ZydisDecodedInstruction *in, const ZydisDecodedOperand *ops)
 {
-    if (known_excluded(in, ops) || known_undefined_result(in) ||
-        (in->attributes & ZYDIS_ATTRIB_IS_PRIVILEGED))
+    if (undefined_result(in) || is_state_image(in) ||
+        (in->attributes &
+         (ZYDIS_ATTRIB_IS_PRIVILEGED | ZYDIS_ATTRIB_HAS_SEGMENT_FS | ZYDIS_ATTRIB_HAS_SEGMENT_GS)))
         return true;
     switch (in->meta.category) {
     case ZYDIS_CATEGORY_CALL:
@@ -141,6 +134,17 @@ static bool is_unwanted(const ZydisDecodedInstruction *in, const ZydisDecodedOpe
     case ZYDIS_MNEMONIC_VLDMXCSR:
     case ZYDIS_MNEMONIC_FLDCW:
     case ZYDIS_MNEMONIC_BOUND:
+    case ZYDIS_MNEMONIC_XLAT: /* read anywhere */
+    case ZYDIS_MNEMONIC_LSL:  /* the host's own segments */
+    case ZYDIS_MNEMONIC_LAR:
+    case ZYDIS_MNEMONIC_VERR:
+    case ZYDIS_MNEMONIC_VERW:
+    case ZYDIS_MNEMONIC_WRFSBASE:
+    case ZYDIS_MNEMONIC_WRGSBASE:
+    case ZYDIS_MNEMONIC_FNSTENV: /* the images hold FIP */
+    case ZYDIS_MNEMONIC_FNSAVE:
+    case ZYDIS_MNEMONIC_FLDENV:
+    case ZYDIS_MNEMONIC_FRSTOR:
         return true;
     case ZYDIS_MNEMONIC_VPINSRD: /* VEX.W in 32-bit code: ignored by Intel, #UD by AMD */
     case ZYDIS_MNEMONIC_VPEXTRD:
@@ -152,7 +156,8 @@ static bool is_unwanted(const ZydisDecodedInstruction *in, const ZydisDecodedOpe
     }
     for (unsigned i = 0; i < in->operand_count; i++)
         if (ops[i].type == ZYDIS_OPERAND_TYPE_REGISTER &&
-            (ops[i].actions & ZYDIS_OPERAND_ACTION_MASK_WRITE) && is_reserved(ops[i].reg.value))
+            (ZydisRegisterGetClass(ops[i].reg.value) == ZYDIS_REGCLASS_SEGMENT ||
+             ((ops[i].actions & ZYDIS_OPERAND_ACTION_MASK_WRITE) && is_reserved(ops[i].reg.value))))
             return true;
     return false;
 }
@@ -177,10 +182,10 @@ static bool is_bit_string(const ZydisDecodedInstruction *in, const ZydisDecodedO
 /* From RBX; at any place, many at the page's end. */
 static int32_t displacement(struct generator *g, bool aligned)
 {
-    int32_t d = (int32_t)pick(g, 3600) - 1600;
+    int32_t d = (int32_t)pick(&g->rng, 3600) - 1600;
 
-    if (!pick(g, 4))
-        d = (int32_t)pick(g, 32) - 24;
+    if (!pick(&g->rng, 4))
+        d = (int32_t)pick(&g->rng, 32) - 24;
     return aligned ? d & ~31 : d;
 }
 
@@ -189,13 +194,15 @@ static int32_t displacement(struct generator *g, bool aligned)
 static bool wants_alignment(struct generator *g, const ZydisDecodedInstruction *in, unsigned bytes)
 {
     if (in->attributes & ZYDIS_ATTRIB_HAS_LOCK)
-        return pick(g, 4);
+        return pick(&g->rng, 4);
     if (bytes < 16)
         return false;
-    return in->encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY ? pick(g, 150) : pick(g, 3);
+    return in->encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY ? pick(&g->rng, 150)
+                                                             : pick(&g->rng, 3);
 }
 
-#define INDEX_NONE 0xff
+#define INDEX_NONE    0xff
+#define INDEX_ALIGNED 0xfe /* none, and the operand is aligned */
 /* ModRM (and SIB) of [RBX + disp32] or [RBX + index * scale + disp32]. */
 static void bend_operand(uint8_t *modrm, unsigned index, unsigned scale)
 {
@@ -228,47 +235,59 @@ static bool operand_ok(const ZydisDecodedOperand *mem, unsigned index)
     return i == low[index][0] || i == low[index][1];
 }
 
-/* One try; the item's bytes, or 0. */
-static unsigned try_insn(struct generator *g, bool code32, uint8_t out[32])
+static bool decode(const struct chooser *c, struct insn_case *k)
 {
-    const ZydisDecoder *dec = code32 ? &g->dec32 : &g->dec64;
-    ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
-    ZydisDecodedInstruction in;
+    return ZYAN_SUCCESS(ZydisDecoderDecodeFull(&c->dec, k->code, 15, &k->insn, k->ops));
+}
+
+/* Puts the memory operand into the test area: [RBX + disp32], or with an index. False: cannot be.
+ */
+static bool bend_memory(struct generator *g, const struct chooser *c, struct insn_case *k,
+                        unsigned index)
+{
+    int32_t d = displacement(g, index == INDEX_ALIGNED);
     const ZydisDecodedOperand *mem;
-    unsigned index = pick(g, 4) ? INDEX_NONE : pick(g, 3), n = 0;
-    uint8_t code[16];
 
-    rng_code(&g->rng, code, code32 ? RNG_NO_REX : RNG_REX);
-    if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(dec, code, 15, &in, ops)))
+    if (index == INDEX_ALIGNED)
+        index = INDEX_NONE;
+    bend_operand(k->code + k->insn.raw.modrm.offset, index, pick(&g->rng, 4));
+    if (!decode(c, k) || k->insn.raw.disp.size != 32)
+        return false;
+    memcpy(k->code + k->insn.raw.disp.offset, &d, 4);
+    if (!decode(c, k))
+        return false;
+    mem = memory_of(&k->insn, k->ops);
+    return mem && operand_ok(mem, index) && !is_bit_string(&k->insn, k->ops);
+}
+
+/* One try; the item's bytes, or 0. */
+static unsigned try_insn(struct generator *g, const struct chooser *c, uint8_t out[32])
+{
+    unsigned index = pick(&g->rng, 4) ? INDEX_NONE : pick(&g->rng, 3), n = 0;
+    static struct insn_case k;
+    const ZydisDecodedOperand *mem;
+
+    if (!choose_code(c, &g->rng, &k))
         return 0;
-    mem = memory_of(&in, ops);
-    if (mem && in.raw.modrm.offset && in.raw.modrm.mod != 3) {
-        bool aligned = wants_alignment(g, &in, mem->size / 8);
-        int32_t d = displacement(g, aligned);
-
-        if (aligned)
-            index = INDEX_NONE;
-        bend_operand(code + in.raw.modrm.offset, index, pick(g, 4));
-        if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(dec, code, 15, &in, ops)) ||
-            in.raw.disp.size != 32)
+    mem = memory_of(&k.insn, k.ops);
+    if (mem && k.insn.raw.modrm.offset && k.insn.raw.modrm.mod != 3) {
+        for (unsigned i = k.len; i < 15; i++) /* more bytes, in case it becomes longer */
+            k.code[i] = (uint8_t)rnd(&g->rng);
+        if (wants_alignment(g, &k.insn, mem->size / 8))
+            index = INDEX_ALIGNED;
+        if (!bend_memory(g, c, &k, index))
             return 0;
-        memcpy(code + in.raw.disp.offset, &d, 4);
-        if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(dec, code, 15, &in, ops)))
-            return 0;
-        mem = memory_of(&in, ops);
-        if (!mem || !operand_ok(mem, index) || is_bit_string(&in, ops))
-            return 0;
-        if (index != INDEX_NONE) /* movzbl %index8, %index: the flags stay */
+        if (index < 3) /* movzbl %index8, %index: the flags stay */
             out[n++] = 0x0f, out[n++] = 0xb6, out[n++] = (uint8_t)(0xc0 | index << 3 | index);
     } else if (mem) {
         return 0;
     }
-    if (is_unwanted(&in, ops) || !native_insn_offered(g->model, &in))
+    if (is_unwanted(&k.insn, k.ops) || !native_insn_offered(c->model, &k.insn))
         return 0;
-    memcpy(out + n, code, in.length);
-    n += in.length;
+    memcpy(out + n, k.code, k.insn.length);
+    n += k.insn.length;
     /* CMP makes undefined flags defined. That of AF alone by logic is everywhere, and harmless. */
-    if (known_undefined_flags(&in) & RFLAGS_ARITH & ~RFLAGS_AF)
+    if (undefined_flags(&k.insn) & RFLAGS_ARITH & ~RFLAGS_AF)
         out[n++] = 0x39, out[n++] = 0xc0;
     return n;
 }
@@ -277,7 +296,7 @@ static void gen_insn(struct generator *g, bool code32)
 {
     for (unsigned tries = 0; tries < 200; tries++) {
         uint8_t code[32];
-        unsigned len = try_insn(g, code32, code);
+        unsigned len = try_insn(g, code32 ? &g->in32 : &g->in64, code);
 
         if (!len)
             continue;
@@ -290,36 +309,37 @@ static void gen_insn(struct generator *g, bool code32)
 static void gen_alu(struct generator *g)
 {
     static const uint8_t regs[] = { RAX, RCX, RDX, RSI, RDI, 8, 9, 10, 11, 12, 13 };
-    unsigned dst = regs[pick(g, ARRAY_SIZE(regs))], src = regs[pick(g, ARRAY_SIZE(regs))];
-    unsigned wide = pick(g, 2), op = pick(g, 8);
+    unsigned dst = regs[pick(&g->rng, ARRAY_SIZE(regs))],
+             src = regs[pick(&g->rng, ARRAY_SIZE(regs))];
+    unsigned wide = pick(&g->rng, 2), op = pick(&g->rng, 8);
     uint8_t rex = (uint8_t)(0x40 | wide << 3 | (src >> 3) << 2 | dst >> 3);
     struct item *it;
 
-    switch (pick(g, 6)) {
+    switch (pick(&g->rng, 6)) {
     case 0: /* op src, dst, any size */
-        if (!pick(g, 3))
+        if (!pick(&g->rng, 3))
             (void)ADD(g, 0x66, rex, op << 3 | 1, 0xc0 | (src & 7) << 3 | (dst & 7));
         else
-            (void)ADD(g, rex, op << 3 | pick(g, 2), 0xc0 | (src & 7) << 3 | (dst & 7));
+            (void)ADD(g, rex, op << 3 | pick(&g->rng, 2), 0xc0 | (src & 7) << 3 | (dst & 7));
         return;
     case 1: /* op $imm8, dst */
-        (void)ADD(g, rex & ~4, 0x83, 0xc0 | op << 3 | (dst & 7), pick(g, 256));
+        (void)ADD(g, rex & ~4, 0x83, 0xc0 | op << 3 | (dst & 7), pick(&g->rng, 256));
         return;
     case 2: /* test src, dst */
-        (void)ADD(g, rex, 0x84 | pick(g, 2), 0xc0 | (src & 7) << 3 | (dst & 7));
+        (void)ADD(g, rex, 0x84 | pick(&g->rng, 2), 0xc0 | (src & 7) << 3 | (dst & 7));
         return;
     case 3: /* op disp(%rbx), src or op src, disp(%rbx) */
-        it = ADD(g, rex & ~1, op << 3 | pick(g, 4), 0x80 | (src & 7) << 3 | RBX);
+        it = ADD(g, rex & ~1, op << 3 | pick(&g->rng, 4), 0x80 | (src & 7) << 3 | RBX);
         more32(it, (uint32_t)displacement(g, false));
         return;
     case 4: /* inc, dec, neg, not */
-        if (pick(g, 2))
-            (void)ADD(g, rex & ~4, 0xff, 0xc0 | pick(g, 2) << 3 | (dst & 7));
+        if (pick(&g->rng, 2))
+            (void)ADD(g, rex & ~4, 0xff, 0xc0 | pick(&g->rng, 2) << 3 | (dst & 7));
         else
-            (void)ADD(g, rex & ~4, 0xf7, 0xd0 | pick(g, 2) << 3 | (dst & 7));
+            (void)ADD(g, rex & ~4, 0xf7, 0xd0 | pick(&g->rng, 2) << 3 | (dst & 7));
         return;
     default: /* mov */
-        it = ADD(g, rex & ~1, 0x88 | pick(g, 4), 0x80 | (src & 7) << 3 | RBX);
+        it = ADD(g, rex & ~1, 0x88 | pick(&g->rng, 4), 0x80 | (src & 7) << 3 | RBX);
         more32(it, (uint32_t)displacement(g, false));
         return;
     }
@@ -331,17 +351,17 @@ static void gen_alu(struct generator *g)
 
 static void gen_flags(struct generator *g)
 {
-    unsigned r = pick(g, 3), cc = pick(g, 16);
+    unsigned r = pick(&g->rng, 3), cc = pick(&g->rng, 16);
     struct item *it;
 
-    switch (pick(g, 6)) {
+    switch (pick(&g->rng, 6)) {
     case 0: /* pushfq; pop r; and $image, r */
         it = ADD(g, 0x9c, 0x58 | r, 0x81, 0xe0 | r);
         more32(it, FLAG_IMAGE);
         return;
     case 1: /* push $image; popfq */
         it = ADD(g, 0x68);
-        more32(it, RFLAGS_FIXED1 | RFLAGS_IF | (uint32_t)(rng_next(&g->rng) & RFLAGS_ARITH));
+        more32(it, RFLAGS_FIXED1 | RFLAGS_IF | (uint32_t)(rnd(&g->rng) & RFLAGS_ARITH));
         MORE(it, 0x9d);
         return;
     case 2: /* lahf; seto %al */
@@ -363,7 +383,7 @@ static void gen_flags(struct generator *g)
 
 static void gen_div(struct generator *g)
 {
-    bool is_signed = pick(g, 2), wide = pick(g, 2);
+    bool is_signed = pick(&g->rng, 2), wide = pick(&g->rng, 2);
     uint8_t rex = wide ? 0x48 : 0x40;
     struct item *it = ADD(g, rex, 0x83, 0xc9, 0x01); /* or $1, %rcx */
 
@@ -380,15 +400,15 @@ static void gen_div(struct generator *g)
 static void gen_string(struct generator *g)
 {
     static const uint8_t ops[] = { 0xa4, 0xa5, 0xaa, 0xab, 0xac, 0xad, 0xa6, 0xa7, 0xae, 0xaf };
-    unsigned kind = pick(g, ARRAY_SIZE(ops)), size = pick(g, 3), rep = pick(g, 4);
-    bool back = !pick(g, 4);
+    unsigned kind = pick(&g->rng, ARRAY_SIZE(ops)), size = pick(&g->rng, 3), rep = pick(&g->rng, 4);
+    bool back = !pick(&g->rng, 4);
     struct item *it = ADD(g, 0x48, 0x8d, 0xb3); /* lea disp(%rbx), %rsi */
 
     more32(it, (uint32_t)(displacement(g, false) / 2));
     MORE(it, 0x48, 0x8d, 0xbb); /* lea disp(%rbx), %rdi */
     more32(it, (uint32_t)(displacement(g, false) / 2));
     MORE(it, 0xb9); /* mov $n, %ecx */
-    more32(it, pick(g, 4) ? pick(g, 70) : 0);
+    more32(it, pick(&g->rng, 4) ? pick(&g->rng, 70) : 0);
     if (back)
         MORE(it, 0xfd); /* std */
     if (rep)
@@ -407,16 +427,16 @@ static void gen_block(struct generator *g, unsigned nr);
 
 static void gen_if(struct generator *g)
 {
-    struct item *skip = branch(g, BRANCH_CC, pick(g, 16)), *end;
+    struct item *skip = branch(g, BRANCH_CC, pick(&g->rng, 16)), *end;
 
-    gen_block(g, 1 + pick(g, 4));
-    if (pick(g, 2)) {
+    gen_block(g, 1 + pick(&g->rng, 4));
+    if (pick(&g->rng, 2)) {
         skip->target = g->p->nr;
         return;
     }
     end = branch(g, BRANCH_JMP, 0);
     skip->target = g->p->nr;
-    gen_block(g, 1 + pick(g, 3));
+    gen_block(g, 1 + pick(&g->rng, 3));
     end->target = g->p->nr;
 }
 
@@ -430,12 +450,15 @@ static void gen_loop(struct generator *g)
     if (g->loops == 2)
         return;
     it = ADD(g, 0x41, 0xb8 | reg); /* mov $n, %r14d or %r15d */
-    more32(it, pick(g, 3) ? 1 + pick(g, 8) : g->loops ? 20 : pick(g, 8) ? 60 : 2000);
+    more32(it, pick(&g->rng, 3)   ? 1 + pick(&g->rng, 8)
+               : g->loops         ? 20
+               : pick(&g->rng, 8) ? 60
+                                  : 2000);
     g->loops++;
     head = g->p->nr;
-    gen_block(g, 1 + pick(g, 6));
+    gen_block(g, 1 + pick(&g->rng, 6));
     g->loops--;
-    if (pick(g, 2))
+    if (pick(&g->rng, 2))
         (void)ADD(g, 0x41, 0xff, 0xc8 | reg); /* dec */
     else
         (void)ADD(g, 0x41, 0x83, 0xe8 | reg, 1); /* sub $1 */
@@ -447,16 +470,16 @@ static void gen_loop_insn(struct generator *g)
 {
     struct item *it = ADD(g, 0xb9); /* mov $n, %ecx */
 
-    more32(it, pick(g, 40));
-    MORE(it, 0xe3, 0x07);              /*    jrcxz 2f */
-    MORE(it, 0x48, 0x01, 0xc8);        /* 1: add %rcx, %rax */
-    MORE(it, 0xa8, 0x04);              /*    test $4, %al */
-    MORE(it, 0xe0 | pick(g, 3), 0xf9); /*    loopcc 1b */
+    more32(it, pick(&g->rng, 40));
+    MORE(it, 0xe3, 0x07);                    /*    jrcxz 2f */
+    MORE(it, 0x48, 0x01, 0xc8);              /* 1: add %rcx, %rax */
+    MORE(it, 0xa8, 0x04);                    /*    test $4, %al */
+    MORE(it, 0xe0 | pick(&g->rng, 3), 0xf9); /*    loopcc 1b */
 }
 
 static void gen_call(struct generator *g)
 {
-    int to = g->function + 1 + (int)pick(g, MAX_FUNCTIONS);
+    int to = g->function + 1 + (int)pick(&g->rng, MAX_FUNCTIONS);
 
     if (to < g->nr_functions)
         branch(g, BRANCH_CALL, 0)->target = -1 - to; /* gen_program() knows where */
@@ -466,21 +489,21 @@ static void gen_push(struct generator *g)
 {
     static const uint8_t regs[] = { RAX, RCX, RDX, RSI, RDI };
 
-    (void)ADD(g, 0x50 | regs[pick(g, ARRAY_SIZE(regs))]);
-    gen_block(g, 1 + pick(g, 3));
-    (void)ADD(g, 0x58 | regs[pick(g, ARRAY_SIZE(regs))]);
+    (void)ADD(g, 0x50 | regs[pick(&g->rng, ARRAY_SIZE(regs))]);
+    gen_block(g, 1 + pick(&g->rng, 3));
+    (void)ADD(g, 0x58 | regs[pick(&g->rng, ARRAY_SIZE(regs))]);
 }
 
 /* Over a block, to one of two places, by register, memory or RET. */
 static void gen_indirect(struct generator *g)
 {
-    unsigned kind = pick(g, 4);
+    unsigned kind = pick(&g->rng, 4);
     struct item *it = ADD(g, 0x48, 0x8d, 0x05); /* lea a(%rip), %rax */
     struct fix *a = more_fix(it, false), *b;
 
     MORE(it, 0x48, 0x8d, 0x0d); /* lea b(%rip), %rcx */
     b = more_fix(it, false);
-    MORE(it, 0x48, 0x0f, 0x40 | pick(g, 16), 0xc1); /* cmovcc %rcx, %rax */
+    MORE(it, 0x48, 0x0f, 0x40 | pick(&g->rng, 16), 0xc1); /* cmovcc %rcx, %rax */
     switch (kind) {
     case 0:
         MORE(it, 0xff, 0xe0); /* jmp *%rax */
@@ -495,7 +518,7 @@ static void gen_indirect(struct generator *g)
         MORE(it, 0xff, 0xd0); /* call *%rax, whose return address both places drop */
         break;
     }
-    gen_block(g, 1 + pick(g, 3));
+    gen_block(g, 1 + pick(&g->rng, 3));
     if (kind == 3) {
         struct item *over = branch(g, BRANCH_JMP, 0);
 
@@ -507,7 +530,7 @@ static void gen_indirect(struct generator *g)
         return;
     }
     a->target = g->p->nr;
-    gen_block(g, 1 + pick(g, 2));
+    gen_block(g, 1 + pick(&g->rng, 2));
     b->target = g->p->nr;
 }
 
@@ -522,7 +545,7 @@ static void gen_compat(struct generator *g)
     to = more_fix(it, true);
     MORE(it, 0x23, 0);
     to->target = g->p->nr;
-    for (unsigned i = 1 + pick(g, 8); i > 0 && !full(g); i--)
+    for (unsigned i = 1 + pick(&g->rng, 8); i > 0 && !full(g); i--)
         gen_insn(g, true);
     it = ADD(g, 0xea); /* ljmp $0x33, $next */
     to = more_fix(it, true);
@@ -539,20 +562,20 @@ static void gen_wild(struct generator *g)
     static const int32_t ends[] = { -2048 - 4, -2048, 2048 - 4, 2048, 0 };
     struct item *it;
 
-    switch (pick(g, 4)) {
+    switch (pick(&g->rng, 4)) {
     case 0: /* mov disp(%rbp), %rax: around the read-only page */
         it = ADD(g, 0x48, 0x8b, 0x85);
-        more32(it, (uint32_t)ends[pick(g, ARRAY_SIZE(ends))]);
+        more32(it, (uint32_t)ends[pick(&g->rng, ARRAY_SIZE(ends))]);
         return;
     case 1: /* add %eax, disp(%rbp) */
         it = ADD(g, 0x01, 0x85);
-        more32(it, (uint32_t)ends[pick(g, ARRAY_SIZE(ends))]);
+        more32(it, (uint32_t)ends[pick(&g->rng, ARRAY_SIZE(ends))]);
         return;
     case 2: /* mov (%rsi), %al */
         (void)ADD(g, 0x8a, 0x06);
         return;
     default: /* ud2, or a division by zero */
-        if (pick(g, 2))
+        if (pick(&g->rng, 2))
             (void)ADD(g, 0x0f, 0x0b);
         else
             (void)ADD(g, 0xf7, 0xf1, 0x39, 0xc0); /* div %ecx; cmp %eax, %eax */
@@ -567,9 +590,9 @@ static void gen_one(struct generator *g)
     };
     static const uint8_t weights[] = { 12, 8, 1, 2, 1, 2, 1 };
     static void (*const nests[])(struct generator *) = { gen_if, gen_loop, gen_push, gen_indirect };
-    unsigned at = pick(g, 48);
+    unsigned at = pick(&g->rng, 48);
 
-    if (!pick(g, 500)) {
+    if (!pick(&g->rng, 500)) {
         gen_wild(g);
         return;
     }
@@ -577,7 +600,7 @@ static void gen_one(struct generator *g)
         nests[at % ARRAY_SIZE(nests)](g);
         return;
     }
-    at = pick(g, 40);
+    at = pick(&g->rng, 40);
     for (unsigned i = 0; i < ARRAY_SIZE(leaves); i++) {
         if (at < weights[i]) {
             leaves[i](g);
@@ -604,9 +627,9 @@ static void gen_function(struct generator *g, int idx)
     g->start[idx] = g->p->nr;
     g->budget = 40;
     (void)ADD(g, 0x41, 0x57, 0x41, 0x56); /* push %r15; push %r14 */
-    gen_block(g, 2 + pick(g, 10));
+    gen_block(g, 2 + pick(&g->rng, 10));
     (void)ADD(g, 0x41, 0x5e, 0x41, 0x5f); /* pop %r14; pop %r15 */
-    if (pick(g, 4))
+    if (pick(&g->rng, 4))
         (void)ADD(g, 0xc3); /* ret */
     else
         (void)ADD(g, 0xf3, 0xc3);
@@ -618,14 +641,20 @@ static void gen_input(struct generator *g)
     struct regs *r = &p->in;
 
     for (unsigned i = 0; i < NR_GPRS; i++)
-        r->gpr[i] = rng_edge(&g->rng);
+        r->gpr[i] = random_edge(&g->rng);
     r->gpr[RBX] = BASE_AT;
     r->gpr[RSP] = STACK_AT;
     r->gpr[RBP] = RO_BASE;
-    r->rflags = RFLAGS_FIXED1 | RFLAGS_IF | (rng_next(&g->rng) & RFLAGS_ARITH);
-    rng_fpu(&g->rng, &r->fpu);
+    r->sel[SEG_CS] = SEL_USER64_CS;
+    r->sel[SEG_SS] = SEL_USER_DS;
+    r->rflags = RFLAGS_FIXED1 | RFLAGS_IF | (rnd(&g->rng) & RFLAGS_ARITH);
+    random_fpu(&g->rng, &r->fpu);
+    /* All exceptions masked, none pending. */
+    r->fpu.mxcsr |= 0x1f80;
+    r->fpu.fcw |= 0x3f;
+    r->fpu.fsw &= (uint16_t)~0x80bf;
     for (unsigned i = 0; i < AREA_BYTES; i += 8) {
-        uint64_t v = rng_next(&g->rng);
+        uint64_t v = rnd(&g->rng);
 
         memcpy(p->data + i, &v, 8);
     }
@@ -637,10 +666,10 @@ static void gen_code(struct generator *g)
 
     p->nr = 0;
     g->depth = g->loops = 0;
-    g->nr_functions = (int)pick(g, MAX_FUNCTIONS + 1);
+    g->nr_functions = (int)pick(&g->rng, MAX_FUNCTIONS + 1);
     g->function = -1;
     g->budget = 150;
-    gen_block(g, 10 + pick(g, 60));
+    gen_block(g, 10 + pick(&g->rng, 60));
     ADD(g, 0xcc)->keep = true; /* int3: the end */
     for (int i = 0; i < g->nr_functions; i++)
         gen_function(g, i);
@@ -648,21 +677,20 @@ static void gen_code(struct generator *g)
         if (p->items[i].branch == BRANCH_CALL)
             p->items[i].target = g->start[-1 - p->items[i].target];
     /* Nowhere, or over the border of the two pages. */
-    p->code_off = pick(g, 4) ? 16 * pick(g, 64) : (unsigned)PAGE_BYTES - 1 - pick(g, 600);
+    p->code_off =
+        pick(&g->rng, 4) ? 16 * pick(&g->rng, 64) : (unsigned)PAGE_BYTES - 1 - pick(&g->rng, 600);
 }
 
 void gen_program(struct generator *g, uint64_t seed, struct prog *p)
 {
     g->p = p;
-    g->rng = seed * 0x9e3779b97f4a7c15ull | 1;
-    for (unsigned i = 0; i < 4; i++)
-        (void)rng_next(&g->rng);
+    rng_seed(&g->rng, seed, 0);
     do
         gen_code(g);
     while (!prog_layout(p));
     gen_input(g);
     p->in.rip = CODE_AT + p->code_off;
-    p->run_limit = pick(g, 4) ? 0 : 1 + pick(g, 50);
+    p->run_limit = pick(&g->rng, 4) ? 0 : 1 + pick(&g->rng, 50);
 }
 
 struct generator *gen_create(const struct cpu_model *model)
@@ -671,18 +699,8 @@ struct generator *gen_create(const struct cpu_model *model)
 
     if (!g)
         return NULL;
-    g->model = model;
-    (void)ZydisDecoderInit(&g->dec64, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
-    (void)ZydisDecoderInit(&g->dec32, ZYDIS_MACHINE_MODE_LONG_COMPAT_32, ZYDIS_STACK_WIDTH_32);
-    for (unsigned i = 0; i < 2; i++) {
-        ZydisDecoder *d = i ? &g->dec32 : &g->dec64;
-
-        (void)ZydisDecoderEnableMode(d, ZYDIS_DECODER_MODE_MPX, ZYAN_FALSE);
-        (void)ZydisDecoderEnableMode(d, ZYDIS_DECODER_MODE_CET, ZYAN_FALSE);
-        (void)ZydisDecoderEnableMode(d, ZYDIS_DECODER_MODE_CLDEMOTE, ZYAN_FALSE);
-        (void)ZydisDecoderEnableMode(d, ZYDIS_DECODER_MODE_AMD_BRANCHES,
-                                     model->vendor == VENDOR_AMD);
-    }
+    chooser_init(&g->in64, CODE64, model);
+    chooser_init(&g->in32, CODE32, model);
     return g;
 }
 

@@ -9,7 +9,7 @@
 #include "insn.h"
 
 #define PROG_ITEMS 1200
-#define PROG_BYTES (2 * PAGE_BYTES)
+#define PROG_BYTES CODE_BYTES
 
 /* What the generator counts on: these registers keep what they have. */
 #define BASE_AT  (DATA_AT + PAGE_BYTES) /* RBX: accesses around it cross a page */

@@ -5,7 +5,7 @@ RAND_ENGINES := interp
 
 RAND_O := $(patsubst %.c,$(O)/%.o,$(wildcard tests/rand/*.c))
 $(RAND_O): CPPFLAGS += -Itests/insn -Itests/rand
-$(O)/rand: $(RAND_O) $(addprefix $(O)/tests/insn/,child.o guest.o known.o random.o) $(O)/libdoppel.a
+$(O)/rand: $(RAND_O) $(addprefix $(O)/tests/insn/,child.o guest.o code.o judge.o random.o segs.o state.o) $(O)/libdoppel.a
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
 define rand_engine

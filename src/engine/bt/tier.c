@@ -13,63 +13,108 @@
 /* In microseconds of native speed. Between the two it stays as it is. */
 #define BURST_DIRECT     12
 #define BURST_CHECKED    6
-/* What going there and back takes of a burst, in microseconds. */
-#define DOOR             8
+/*
+ * What is not the guest's own work, in microseconds: each stop of a worker (its end, a page filled,
+ * a branch linked), and a block translated by the checked tier. Without it a new process, which is
+ * all fills and translations, looks as if it ran for long.
+ */
+#define STOP             9
+#define TRANSLATE        20
+/*
+ * The direct tier translates anew for each process, the checked one keeps its translations of the
+ * files that programs come from: only what has run for so long, in microseconds, will go on for
+ * long enough to make up for that. More, each time that it proved wrong.
+ */
+#define PROVEN           30000
+#define TRIAL            60000 /* after so long there, most of the time should have been the guest's */
 /* The checked tier's time is worth so much of native time. */
 #define CHECKED_SLOWDOWN 3
 /* A space that is refused is left alone for so many bursts. */
 #define REFUSAL          100
 
+/*
+ * By the page tables' root and the thread's FS.base: roots are used again at once by the next
+ * process, which has its thread data elsewhere.
+ */
 static struct burst *burst_of(struct bt_vcpu *b)
 {
-    uint64_t root = b->iv.vc.cpu.cr3 & ~0xfffull;
-    struct burst *u = &b->bursts[(root * 0x9e3779b97f4a7c15ull) >> 58];
+    const struct cpu *c = &b->iv.vc.cpu;
+    uint64_t root = c->cr3 & ~0xfffull, thread = c->seg[SEG_FS].base;
+    struct burst *u = &b->bursts[((root ^ thread) * 0x9e3779b97f4a7c15ull) >> 58];
 
-    if (u->root != root)
-        *u = (struct burst){ .root = root };
+    if (u->root != root || u->thread != thread)
+        *u = (struct burst){ .root = root, .thread = thread, .proof = 1 };
     return u;
 }
 
-static void account(struct bt_vcpu *b, struct burst *u, uint64_t ticks)
+/* What the tiers have done so far that is not the guest's own work, in TSC ticks. */
+static uint64_t overhead(const struct bt_vcpu *b)
 {
-    uint64_t door = (uint64_t)DOOR * b->ticks_per_us;
+    return (STOP * direct_stats(b->direct)->nr_stops +
+            TRANSLATE * b->iv.vc.nr_exits[EXIT_TRANSLATE]) *
+           b->ticks_per_us;
+}
+
+static void begin(struct bt_vcpu *b)
+{
+    b->user_since = host_tsc();
+    b->overhead_then = overhead(b);
+}
+
+static void settle(struct burst *u, bool direct)
+{
+    u->direct = direct;
+    u->all = u->own = 0;
+}
+
+/* A burst has ended, or has lasted long enough to be counted. */
+static void account(struct bt_vcpu *b, struct burst *u)
+{
+    uint64_t all = host_tsc() - b->user_since, other = overhead(b) - b->overhead_then;
+    uint64_t own = all > other ? all - other : 0, us = b->ticks_per_us;
 
     if (!u->direct)
-        ticks /= CHECKED_SLOWDOWN;
-    else
-        ticks = ticks > door ? ticks - door : 0;
-    ticks = MIN(ticks, 1000ull * b->ticks_per_us);
-    u->mean = (uint32_t)((3 * (uint64_t)u->mean + ticks) / 4);
-    if (u->mean > BURST_DIRECT * b->ticks_per_us)
-        u->direct = true;
-    else if (u->mean < BURST_CHECKED * b->ticks_per_us)
-        u->direct = false;
+        own /= CHECKED_SLOWDOWN;
+    u->all += all;
+    u->own += own;
+    u->mean = (uint32_t)((3 * (uint64_t)u->mean + MIN(own, 200 * us)) / 4);
+    if (!u->direct) {
+        if (u->mean > BURST_DIRECT * us && u->own > (uint64_t)PROVEN * us * u->proof)
+            settle(u, true);
+    } else if (u->all > TRIAL * us && u->own < u->all / 2) {
+        u->proof = (uint8_t)MIN(u->proof * 4, 64);
+        settle(u, false);
+    } else if (u->mean < BURST_CHECKED * us) {
+        settle(u, false);
+    }
+    if (u->all > 4 * TRIAL * us) { /* the past counts less */
+        u->all /= 2;
+        u->own /= u->direct ? 2 : 1;
+    }
 }
 
 bool bt_wants_direct(struct bt_vcpu *b)
 {
     const struct cpu *c = &b->iv.vc.cpu;
-    uint64_t now, since = b->user_since;
     struct burst *u;
 
     if (!b->direct)
         return false;
     if (!is_user(c)) {
-        if (since) {
-            account(b, burst_of(b), host_tsc() - since);
-            b->user_since = 0;
-        }
+        if (b->user_since)
+            account(b, burst_of(b));
+        b->user_since = 0;
         return false;
     }
     if (!(c->mode & MODE_CS64))
         return false;
     u = burst_of(b);
-    now = host_tsc();
-    if (!since) {
-        b->user_since = now;
-    } else if (!u->direct && now - since > 10 * CHECKED_SLOWDOWN * BURST_DIRECT * b->ticks_per_us) {
-        account(b, u, now - since); /* it does not even come to its end */
-        b->user_since = now;
+    if (!b->user_since) {
+        begin(b);
+    } else if (!u->direct && host_tsc() - b->user_since >
+                                 10 * CHECKED_SLOWDOWN * BURST_DIRECT * b->ticks_per_us) {
+        account(b, u); /* it does not even come to its end */
+        begin(b);
     }
     if (b->checked_once) {
         b->checked_once = false;
@@ -85,16 +130,14 @@ bool bt_wants_direct(struct bt_vcpu *b)
 bool bt_run_direct(struct bt_vcpu *b, enum run_result *res)
 {
     struct ivcpu *v = &b->iv;
-    uint64_t now;
 
     switch (direct_run(b->direct)) {
     case DIRECT_SYSCALL: /* the checked tier has it as a site already */
         b->checked_once = true;
         return true;
     case DIRECT_INTERP: /* the end of a burst: code that does this often is better off elsewhere */
-        now = host_tsc();
-        account(b, burst_of(b), now - b->user_since);
-        b->user_since = now;
+        account(b, burst_of(b));
+        begin(b);
         v->wait_step = true;
         return true;
     case DIRECT_FAULT:
@@ -109,4 +152,22 @@ bool bt_run_direct(struct bt_vcpu *b, enum run_result *res)
         *res = RUN_SHUTDOWN;
         return false;
     }
+}
+
+void bt_count_direct(struct bt_vcpu *b)
+{
+    const struct direct_stats *s;
+    uint64_t *n = b->iv.vc.nr_exits;
+
+    if (!b->direct)
+        return;
+    s = direct_stats(b->direct);
+    n[EXIT_DIRECT] = s->nr_runs;
+    n[EXIT_DIRECT_STOP] = s->nr_stops;
+    n[EXIT_DIRECT_FILL] = s->nr_fills;
+    n[EXIT_DIRECT_LINK] = s->nr_links;
+    n[EXIT_DIRECT_LOOKUP] = s->nr_misses;
+    n[EXIT_DIRECT_HANDOVER] = s->nr_result[DIRECT_INTERP];
+    n[EXIT_DIRECT_BLOCK] = s->nr_blocks;
+    n[EXIT_DIRECT_WORKER] = s->nr_workers;
 }
