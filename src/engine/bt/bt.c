@@ -57,6 +57,13 @@ static bool wanted(const struct bt_vcpu *b)
 
 /* ---- the vector registers ---- */
 
+/* The sanitizers' own code, called from ours everywhere, uses them. */
+#ifdef DOPPEL_SAN
+#define VECTORS_STAY false
+#else
+#define VECTORS_STAY true
+#endif
+
 /*
  * The guest's stay in the processor while C code runs, since that is built without them; before any
  * other code they are stored, and loaded again when translated code next wants them.
@@ -333,6 +340,8 @@ static bool run_translated(struct bt_vcpu *b, enum run_result *res)
     b->pc = tb->near;
     while (b->pc) {
         b->vm->enter(b);
+        if (!VECTORS_STAY)
+            vectors_out(b);
         b->pc = came_back(b, &stop, res);
     }
     return !stop;
