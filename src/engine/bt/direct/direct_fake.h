@@ -161,7 +161,7 @@ static inline void fake_descriptors(struct fake *f)
     *fake_entry(f, GDT_AT + 0x10) = 0x00cf93000000ffffull;
     *fake_entry(f, GDT_AT + 0x30) = 0x00affb000000ffffull;
     *fake_entry(f, GDT_AT + 0x28) = 0x00cff3000000ffffull;
-    *fake_entry(f, TSS_AT + 4) = KERNEL_AT + STACK_AT;
+    memcpy(f->ram->hva + TSS_AT + 4, &(uint64_t){ KERNEL_AT + STACK_AT }, 8); /* not aligned */
     *fake_entry(f, TSS_AT + 96) = 0x68ull << 48;
     for (unsigned i = 0; i < 32; i++) {
         uint64_t h = HANDLERS_AT + i * 16, dpl = i == VEC_BP ? 0x6000 : 0;
