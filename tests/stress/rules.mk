@@ -26,8 +26,8 @@ TESTS += $(O)/tests/stress
 LONG_TESTS += $(O)/tests/soak
 $(O)/tests/stress: STRESS_ARGS := --initrd $(STRESS_SMALL)
 $(O)/tests/stress: $(STRESS_SMALL)
-$(O)/tests/soak: STRESS_ARGS := --initrd $(STRESS_LARGE) --soak 1300
-$(O)/tests/soak: $(STRESS_LARGE)
+$(O)/tests/soak: STRESS_ARGS := --initrd $(STRESS_SMALL) --initrd-gcc $(STRESS_LARGE) --soak 1300
+$(O)/tests/soak: $(STRESS_SMALL) $(STRESS_LARGE)
 $(O)/tests/stress $(O)/tests/soak: $(O)/doppel $(GUEST_KERNEL) $(STRESS) tests/stress/run tests/stress/rules.mk
 	@mkdir -p $(@D)
 	$(Q)printf '#!/bin/sh\nexec tests/stress/run --doppel $(O)/doppel --kernel $(GUEST_KERNEL) --stress $(STRESS) $(STRESS_ARGS) "$$@"\n' >$@
