@@ -139,6 +139,8 @@ void gate_unpack(const struct desc *d, struct gate *g);
 bool seg_allows(const struct cpu *c, const struct seg *s, uint64_t off, unsigned bytes,
                 unsigned acc);
 struct stack stack_current(const struct cpu *c);
+/* The bits of its stack pointer that count. */
+uint64_t stack_mask(const struct stack *st);
 /* Would n values fit, by the segment's limit? */
 enum step stack_room(struct cpu *c, const struct stack *st, unsigned n, unsigned bytes) MUST_CHECK;
 /* n values of `bytes` bytes each, vals[0] first; limits are checked before anything is written. */
@@ -173,7 +175,7 @@ struct target {
     uint64_t rip;
     unsigned cpl;
 };
-/* Is rip within the code segment (or canonical, for 64-bit code)? #GP. Cuts rip to 32 bits else. */
+/* Is rip within the code segment (or canonical, for 64-bit code)? #GP. */
 enum step target_check_rip(struct cpu *c, struct target *t) MUST_CHECK;
 /* Makes t current: CS, CPL, RIP. The caller then sets SS and RSP and calls cpu_update_mode(). */
 void target_commit(struct cpu *c, const struct target *t);

@@ -20,7 +20,6 @@ enum step target_check_rip(struct cpu *c, struct target *t)
             return raise_gp(c, ext_err(c));
         return STEP_NEXT;
     }
-    t->rip = (uint32_t)t->rip;
     return t->rip > t->cs.limit ? raise_gp(c, ext_err(c)) : STEP_NEXT;
 }
 
@@ -95,24 +94,37 @@ static enum step jmp_direct(struct cpu *c, const struct desc *d, uint64_t off)
     return STEP_NEXT;
 }
 
+/* Between 64-bit code and compatibility mode AMD's processors move RSP by the stack's size for the
+ * new code (seen on Zen 5). */
+static struct stack transfer_stack(const struct cpu *c, const struct target *t)
+{
+    struct stack st = stack_current(c);
+
+    if (in_ia32e(c) && c->model->vendor == VENDOR_AMD) {
+        st.flat = t->cs.attr & SEG_L;
+        st.sp = c->gpr[RSP] & stack_mask(&st);
+    }
+    return st;
+}
+
 static enum step call_direct(struct cpu *c, const struct desc *d, uint64_t off, unsigned op_bytes)
 {
     uint64_t frame[] = { c->seg[SEG_CS].sel, c->next_rip };
-    struct stack st = stack_current(c);
+    struct stack st;
     struct target t = { 0 };
     enum step res = direct_target(c, d, off, &t);
 
+    st = transfer_stack(c, &t);
+    /* A bad target is found only when the return address lies on the stack. */
     if (res == STEP_NEXT)
-        res = stack_room(c, &st, ARRAY_SIZE(frame), op_bytes);
+        res = stack_push(c, &st, frame, ARRAY_SIZE(frame), op_bytes);
     if (res == STEP_NEXT)
         res = target_check_rip(c, &t);
     if (res == STEP_NEXT)
         res = desc_set_accessed(c, d);
-    if (res == STEP_NEXT)
-        res = stack_push(c, &st, frame, ARRAY_SIZE(frame), op_bytes);
     if (res != STEP_NEXT)
         return res;
-    c->gpr[RSP] = stack_rsp(c, &st, in_long64(c));
+    c->gpr[RSP] = stack_rsp(c, &st, st.flat);
     target_commit(c, &t);
     cpu_update_mode(c);
     return STEP_NEXT;
@@ -262,11 +274,16 @@ void return_commit(struct cpu *c, const struct target *t, const struct stack *st
     if (!outer)
         return;
     /* What the outer ring could not have loaded itself becomes null. A register that is null
-     * already keeps its base: 64-bit systems put FS and GS bases there by MSR. */
+     * already loses its RPL (seen on AMD's processors) but keeps its base: 64-bit systems put FS
+     * and GS bases there by MSR. */
     for (unsigned i = 0; i < ARRAY_SIZE(data); i++) {
         struct seg *s = &c->seg[data[i]];
 
-        if ((s->attr & SEG_UNUSABLE) || attr_dpl(s->attr) >= t->cpl)
+        if (s->attr & SEG_UNUSABLE) {
+            s->sel = 0;
+            continue;
+        }
+        if (attr_dpl(s->attr) >= t->cpl)
             continue;
         if (attr_is_code(s->attr) && attr_is_conforming(s->attr))
             continue;
@@ -339,8 +356,9 @@ enum step cpu_far_ret(struct cpu *c, uint16_t pop_bytes, unsigned op_bytes)
         res = desc_set_accessed(c, &t.desc);
     if (res != STEP_NEXT)
         return res;
+    st = transfer_stack(c, &t);
     stack_move(&st, 2 * op_bytes + pop_bytes);
-    c->gpr[RSP] = stack_rsp(c, &st, in_long64(c));
+    c->gpr[RSP] = stack_rsp(c, &st, st.flat);
     target_commit(c, &t);
     cpu_update_mode(c);
     return STEP_NEXT;

@@ -144,6 +144,19 @@ static void test_call_pushes_cs_and_next_rip(void **state)
     assert_int_equal(c->gpr[RSP], STACK0);
 }
 
+static void test_far_call_to_nowhere_pushes_before_it_faults(void **state)
+{
+    struct cpu *c = fake_make(PM0);
+
+    (void)state;
+    check_fault(c, cpu_far_call(c, S_SMALL_CODE, 0x1000, 4), VEC_GP, 0, "beyond the limit");
+    CHECK_STACK(STACK0 - 8, 4, 0x1236, S_CODE0);
+    assert_int_equal(c->gpr[RSP], STACK0);
+    c = fake_make(PM0);
+    fake.absent = STACK0 - PAGE_BYTES;
+    check_fault(c, cpu_far_call(c, S_SMALL_CODE, 0x1000, 4), VEC_PF, PF_W, "stack not there");
+}
+
 /* ---- call gates ---- */
 
 static void test_gate_faults_by_table(void **state)
@@ -417,6 +430,11 @@ static void test_iret_to_outer_ring(void **state)
     assert_int_equal(c->cpl, 3);
     assert_int_equal(c->gpr[RSP], STACK3);
     assert_int_equal(c->seg[SEG_DS].sel, 0); /* was a ring 0 segment */
+    c = fake_make(PM0);
+    c->seg[SEG_ES] = (struct seg){ .sel = 3, .attr = SEG_UNUSABLE };
+    FRAME(STACK0, 4, 0x2222, S_CODE3 | 3, 0x202, STACK3, S_DATA3 | 3);
+    assert_int_equal(cpu_iret(c, 4), STEP_NEXT);
+    assert_int_equal(c->seg[SEG_ES].sel, 0); /* null already: the RPL goes */
     assert_int_equal(c->mode & MODE_USER, MODE_USER);
     /* To a 16-bit stack only SP is loaded. */
     c = fake_make(PM0);
@@ -425,6 +443,35 @@ static void test_iret_to_outer_ring(void **state)
     FRAME(0x1ffe0, 4, 0x2222, S_CODE1 | 1, 0x202, 0xabcd1234, S_DATA16 | 1);
     assert_int_equal(cpu_iret(c, 4), STEP_NEXT);
     assert_int_equal(c->gpr[RSP], 0x11234);
+}
+
+static void test_amd_moves_rsp_by_the_stack_of_the_new_code(void **state)
+{
+    const uint64_t high = 1ull << 32;
+    struct cpu *c = fake_make(LONG3);
+
+    (void)state;
+    fake.model.vendor = VENDOR_AMD;
+    c->gpr[RSP] = high + STACK3;
+    assert_int_equal(cpu_far_call(c, S_CODE3 | 3, 0x100, 4), STEP_NEXT);
+    assert_int_equal(c->gpr[RSP], STACK3 - 8);
+    CHECK_STACK(STACK3 - 8, 4, 0x1236, S_LONG3 | 3);
+    c = fake_make(COMPAT3);
+    fake.model.vendor = VENDOR_AMD;
+    c->seg[SEG_SS].attr &= ~SEG_DB;
+    c->gpr[RSP] = 0xfff0;
+    c->seg[SEG_SS].base = 0x80000;
+    FRAME(0x8fff0, 4, 0x2222, S_LONG3 | 3);
+    assert_int_equal(cpu_far_ret(c, 0x100, 4), STEP_NEXT);
+    assert_int_equal(c->gpr[RSP], 0x100f8);
+    c = fake_make(COMPAT3);
+    fake.model.vendor = VENDOR_INTEL;
+    c->seg[SEG_SS].attr &= ~SEG_DB;
+    c->gpr[RSP] = 0xfff0;
+    c->seg[SEG_SS].base = 0x80000;
+    FRAME(0x8fff0, 4, 0x2222, S_LONG3 | 3);
+    assert_int_equal(cpu_far_ret(c, 0x100, 4), STEP_NEXT);
+    assert_int_equal(c->gpr[RSP], 0xf8);
 }
 
 static void test_iret_long_mode_always_pops_ss_rsp(void **state)
@@ -445,10 +492,13 @@ static void test_iret_long_mode_always_pops_ss_rsp(void **state)
     assert_int_equal(c->seg[SEG_GS].base, 0x77); /* a null register keeps its base */
     assert_true(in_long64(c));
     c = fake_make(LONG0);
-    FRAME(STACK0, 8, 0x100002222, S_CODE3 | 3, 0x202, STACK3, S_DATA3 | 3);
+    FRAME(STACK0, 8, 0x2222, S_CODE3 | 3, 0x202, STACK3, S_DATA3 | 3);
     assert_int_equal(cpu_iret(c, 8), STEP_NEXT);
     assert_int_equal(c->rip, 0x2222);
     assert_false(in_long64(c));
+    c = fake_make(LONG0);
+    FRAME(STACK0, 8, 0x100002222, S_CODE3 | 3, 0x202, STACK3, S_DATA0);
+    check_fault(c, cpu_iret(c, 8), VEC_GP, 0, "RIP beyond the limit, before a bad SS");
     c = fake_make(LONG0);
     c->rflags |= RFLAGS_NT;
     check_fault(c, cpu_iret(c, 8), VEC_GP, 0, "NT in IA-32e mode");
@@ -496,6 +546,8 @@ int main(void)
         cmocka_unit_test(test_jmp_and_call_fault_by_table),
         cmocka_unit_test(test_jmp_reaches_its_target),
         cmocka_unit_test(test_call_pushes_cs_and_next_rip),
+        cmocka_unit_test(test_far_call_to_nowhere_pushes_before_it_faults),
+        cmocka_unit_test(test_amd_moves_rsp_by_the_stack_of_the_new_code),
         cmocka_unit_test(test_gate_faults_by_table),
         cmocka_unit_test(test_gate_to_inner_ring_copies_parameters),
         cmocka_unit_test(test_gate_16_bit_and_same_ring),

@@ -121,14 +121,17 @@ static uint64_t protected_mask(const struct cpu *c, unsigned op_bytes)
     return mask;
 }
 
+/* RIP is looked at before SS (seen on AMD's processors). */
 static enum step read_outer_stack(struct cpu *c, const struct frame *f, unsigned op_bytes,
-                                  const struct target *t, struct stack *out)
+                                  struct target *t, struct stack *out)
 {
-    uint64_t ss;
+    uint64_t ss = 0;
     enum step st = stack_peek(c, &f->st, 0, op_bytes, &out->sp);
 
     if (st == STEP_NEXT)
         st = stack_peek(c, &f->st, op_bytes, op_bytes, &ss);
+    if (st == STEP_NEXT)
+        st = target_check_rip(c, t);
     return st == STEP_NEXT ? return_stack(c, t, (uint16_t)ss, out) : st;
 }
 
@@ -148,10 +151,7 @@ static enum step iret_protected(struct cpu *c, unsigned op_bytes)
     if (st != STEP_NEXT)
         return st;
     with_stack = in_long64(c) || t.cpl > c->cpl;
-    if (with_stack)
-        st = read_outer_stack(c, &f, op_bytes, &t, &out);
-    if (st == STEP_NEXT)
-        st = target_check_rip(c, &t);
+    st = with_stack ? read_outer_stack(c, &f, op_bytes, &t, &out) : target_check_rip(c, &t);
     if (st == STEP_NEXT)
         st = desc_set_accessed(c, &t.desc);
     if (st != STEP_NEXT)

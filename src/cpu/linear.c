@@ -52,7 +52,7 @@ enum step cpu_linear(struct cpu *c, enum seg_id s, uint64_t off, unsigned bytes,
 
 /* ---- stacks ---- */
 
-static uint64_t stack_mask(const struct stack *st)
+uint64_t stack_mask(const struct stack *st)
 {
     if (st->flat)
         return UINT64_MAX;

@@ -24,6 +24,7 @@
 #define OFF_HEADER   offsetof(struct xsave_area, xstate_bv)
 #define OFF_YMMH     offsetof(struct xsave_area, ymmh)
 #define HEADER_BYTES 64u
+#define FXSAVE_BYTES 512u
 
 /* Outside 64-bit mode registers 8 to 15 neither move nor count. */
 static unsigned vector_bytes(const struct cpu *c)
@@ -105,9 +106,14 @@ uint64_t cpu_xinuse(const struct cpu *c)
 enum step cpu_fxsave(struct cpu *c, gva_t at, bool rex_w)
 {
     struct xsave_area x = { 0 };
+    enum step st;
 
     if (at.v & 15)
         return raise_gp(c, 0);
+    /* All of the area has to be writable, though not all of it is written. */
+    st = c->ops->probe(c, at, FXSAVE_BYTES, ACC_WRITE);
+    if (st != STEP_NEXT)
+        return st;
     put_x87_header(c, &x, rex_w);
     x.mxcsr = c->fpu.mxcsr;
     x.mxcsr_mask = MXCSR_VALID;
@@ -181,7 +187,9 @@ enum step cpu_xsave(struct cpu *c, gva_t at, uint64_t mask, enum xsave_kind kind
     BUG_ON(kind == XSAVE_SUPERVISOR);
     if (at.v & 63)
         return raise_gp(c, 0);
-    st = c->ops->probe(c, at, (unsigned)OFF_YMMH + (rfbm & XCR0_AVX ? vector_bytes(c) : 0),
+    /* The whole area, even outside 64-bit mode, where less of it is written. */
+    st = c->ops->probe(c, at,
+                       rfbm & XCR0_AVX ? (unsigned)sizeof(struct xsave_area) : (unsigned)OFF_YMMH,
                        ACC_WRITE);
     if (st == STEP_NEXT && kind != XSAVE_COMPACT)
         st = c->ops->read(c, gva_add(at, OFF_HEADER), header, header_bytes, ACC_READ);

@@ -45,7 +45,7 @@ static bool in_stub(struct worker *w, bool *leaving)
 
 enum direct_result direct_one(struct direct *d, bool by_scratch)
 {
-    struct run r = { .d = d, .c = &d->v->vc.cpu, .s = space_enter(d) };
+    struct run r = { .d = d, .c = &d->v->vc.cpu, .s = may_run(d) ? space_enter(d) : NULL };
     uint64_t start = r.c->rip;
     bool leaving = false;
     uint32_t from = 0;

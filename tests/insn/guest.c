@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The same case in a guest: long mode, CPL 3, the test areas at the same linear addresses, one step
- * by the debugger's door. */
+/* The same case in a guest: long mode or compatibility mode, CPL 3, the test areas at the same
+ * linear addresses and the same segments, one step by the debugger's door. */
 #include "insn.h"
 
 #include <stdlib.h>
@@ -13,10 +13,12 @@
 #define GDT_AT      0x8000ull
 #define IDT_AT      0x9000ull
 #define TSS_AT      0xa000ull
+#define LDT_AT      0xb000ull
 #define STACK_AT    0xc000ull
 #define CODE_PA     0x20000ull
 #define DATA_PA     0x30000ull
 #define HANDLERS_PA 0x50000ull
+#define KERNEL_CS   0x10ull
 #define KERNEL_AT   0xffff800000000000ull /* the first 2 MB of RAM, supervisor */
 #define HANDLERS_AT (KERNEL_AT + HANDLERS_PA)
 
@@ -91,9 +93,17 @@ static void ferr(void *ctx)
 {
     (void)ctx;
 }
-static const struct platform_time_ops time_platform = { tsc,         tsc,       tsc_to_ns,
-                                                        apic_timer,  apic_send, apic_eoi,
-                                                        pic_pending, pic_ack,   ferr };
+static const struct platform_time_ops time_platform = {
+    .tsc = tsc,
+    .now_ns = tsc,
+    .tsc_to_ns = tsc_to_ns,
+    .apic_timer = apic_timer,
+    .apic_send = apic_send,
+    .apic_eoi = apic_eoi,
+    .pic_pending = pic_pending,
+    .pic_ack = pic_ack,
+    .ferr = ferr,
+};
 
 static void put64(struct insn_guest *g, uint64_t pa, uint64_t x)
 {
@@ -132,11 +142,10 @@ static void make_tables(struct insn_guest *g)
 
 static void make_descriptors(struct insn_guest *g)
 {
-    put64(g, GDT_AT + 0x08, 0x00af9b000000ffffull); /* kernel code */
-    put64(g, GDT_AT + 0x10, 0x00cf93000000ffffull);
-    put64(g, GDT_AT + 0x30,
-          0x00affb000000ffffull); /* as Linux has them, so that selectors compare equal: 33h, 2bh */
-    put64(g, GDT_AT + 0x28, 0x00cff3000000ffffull);
+    for (unsigned i = 0; i < GDT_ENTRIES; i++)
+        put64(g, GDT_AT + i * 8, gdt_descriptor(i));
+    for (unsigned i = 0; i < NR_LDT; i++)
+        put64(g, LDT_AT + i * 8, ldt_descriptor((enum ldt_idx)i));
     put64(g, TSS_AT + 4, KERNEL_AT + STACK_AT);
     put64(g, TSS_AT + 96, 0x68ull << 48); /* no I/O permission map */
     for (unsigned i = 0; i < 32; i++) {
@@ -146,7 +155,7 @@ static void make_descriptors(struct insn_guest *g)
         uint64_t dpl = i == VEC_BP || i == VEC_OF ? 0x6000 : 0;
 
         put64(g, IDT_AT + i * 16,
-              (h & 0xffff) | 0x08ull << 16 | (0x8e00ull | dpl) << 32 | (h >> 16 & 0xffff) << 48);
+              (h & 0xffff) | KERNEL_CS << 16 | (0x8e00ull | dpl) << 32 | (h >> 16 & 0xffff) << 48);
         put64(g, IDT_AT + i * 16 + 8, h >> 32);
     }
 }
@@ -194,28 +203,23 @@ void guest_stop(struct insn_guest *g)
     free(g);
 }
 
-static struct seg segment(uint16_t sel, uint32_t attr)
-{
-    return (struct seg){ .sel = sel, .attr = attr, .limit = UINT32_MAX };
-}
-
 static void user_state(struct cpu *c, const struct regs *r)
 {
-    const uint32_t data = SEG_S | SEG_P | SEG_DPL | 3 | SEG_DB | SEG_G;
-
     memcpy(c->gpr, r->gpr, sizeof(r->gpr));
     c->rip = r->rip;
     c->rflags = r->rflags;
-    c->seg[SEG_CS] = segment(0x33, SEG_S | SEG_P | SEG_DPL | 0xb | SEG_L | SEG_G);
-    c->seg[SEG_SS] = segment(0x2b, data);
     for (unsigned i = 0; i < NR_SEGS; i++)
-        if (i != SEG_CS && i != SEG_SS)
-            c->seg[i] = segment(0, SEG_UNUSABLE);
+        c->seg[i] = seg_of(r->sel[i]);
+    c->seg[SEG_FS].base = r->fs_base;
+    c->seg[SEG_GS].base = r->gs_base;
     c->cpl = 3;
-    c->gdtr = (struct dtable){ KERNEL_AT + GDT_AT, 0x3f };
+    c->gdtr = (struct dtable){ KERNEL_AT + GDT_AT, GDT_ENTRIES * 8 - 1 };
+    c->ldtr = (struct seg){
+        .base = KERNEL_AT + LDT_AT, .limit = NR_LDT * 8 - 1, .sel = 0x50, .attr = SEG_P | SYS_LDT
+    };
     c->idtr = (struct dtable){ KERNEL_AT + IDT_AT, 32 * 16 - 1 };
     c->tr = (struct seg){
-        .base = KERNEL_AT + TSS_AT, .limit = 0x67, .sel = 0x38, .attr = SEG_P | SYS_TSS_BUSY
+        .base = KERNEL_AT + TSS_AT, .limit = 0x67, .sel = 0x40, .attr = SEG_P | SYS_TSS_BUSY
     };
     c->cr0 = CR0_PE | CR0_MP | CR0_ET | CR0_NE | CR0_WP | CR0_AM | CR0_PG;
     c->cr3 = PT_AT;
@@ -223,13 +227,19 @@ static void user_state(struct cpu *c, const struct regs *r)
     c->efer = EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE;
     c->xcr0 = XCR0_X87 | XCR0_SSE | XCR0_AVX;
     c->fpu = r->fpu;
+    c->fpu_cs = c->fpu_ds = 0;
     c->exc = c->delivering = (struct cpu_exc){ 0 };
     c->pending_dbg = 0;
     c->shadow_sti = c->shadow_movss = false;
     c->activity = CPU_RUNNING;
 }
 
-/* True: the direct tier has done it, or left an exception to deliver. */
+static bool pushes_error_code(int vector)
+{
+    return vector == VEC_DF || (vector >= VEC_TS && vector <= VEC_PF) || vector == VEC_AC;
+}
+
+/* True: the direct tier has done it, or left an exception that is delivered. */
 static bool run_direct(struct insn_guest *g, enum guest_how how)
 {
     struct cpu *c = &g->v->cpu;
@@ -256,7 +266,7 @@ void guest_run(struct insn_guest *g, const struct insn_case *k, enum guest_how h
     enum run_result res;
 
     /* Through mmu_write, so that cached code is dropped. */
-    (void)mmu_write(g->mmu, GPA(CODE_PA + k->code_off), k->code, case_bytes(k));
+    (void)mmu_write(g->mmu, GPA(CODE_PA + k->code_off), k->code, case_code_bytes(k));
     memcpy(g->ram->hva + DATA_PA, k->data, AREA_BYTES);
     user_state(c, &k->in);
     g->v->dbg.step = false;
@@ -268,12 +278,19 @@ void guest_run(struct insn_guest *g, const struct insn_case *k, enum guest_how h
         e->state_changed(g->v);
         res = e->run(g->v);
     }
+    if (k->two_steps && res == RUN_DEBUG && c->cpl == 3)
+        res = e->run(g->v);
     memset(&out->regs, 0, sizeof(out->regs));
     memcpy(out->regs.gpr, c->gpr, sizeof(out->regs.gpr));
     out->regs.rip = c->rip;
     out->regs.rflags = c->rflags;
+    for (unsigned i = 0; i < NR_SEGS; i++)
+        out->regs.sel[i] = c->seg[i].sel;
+    out->regs.fs_base = c->seg[SEG_FS].base;
+    out->regs.gs_base = c->seg[SEG_GS].base;
     out->regs.fpu = c->fpu;
     out->vector = -1;
+    out->err = 0;
     out->fault_at = 0;
     if (res != RUN_DEBUG) {
         out->vector = 100 + (int)res;
@@ -283,10 +300,13 @@ void guest_run(struct insn_guest *g, const struct insn_case *k, enum guest_how h
         const uint64_t *top = (const uint64_t *)(const void *)(g->ram->hva + STACK_AT);
 
         out->vector = (int)((c->rip - HANDLERS_AT) / 16);
+        out->err = pushes_error_code(out->vector) ? (uint32_t)top[-6] : 0;
         out->fault_at = out->vector == VEC_PF ? c->cr2 : 0;
         out->regs.rip = top[-5];
+        out->regs.sel[SEG_CS] = (uint16_t)top[-4];
         out->regs.rflags = top[-3];
         out->regs.gpr[RSP] = top[-2];
+        out->regs.sel[SEG_SS] = (uint16_t)top[-1];
     }
     memcpy(out->data, g->ram->hva + DATA_PA, AREA_BYTES);
 }

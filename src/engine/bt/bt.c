@@ -338,6 +338,7 @@ static void enter_thread(struct bt_vcpu *b)
 static void leave_thread(struct bt_vcpu *b)
 {
     vectors_out(b);
+    bt_count_direct(b);
     log_guard = NULL;
     host_trap_region(NULL);
     __asm__ volatile("wrgsbase %0" : : "r"(b->host_gs));

@@ -119,10 +119,13 @@ enum bt_why {
 /* How long a guest process runs between two visits to its kernel. */
 #define NR_BURSTS 64
 struct burst {
-    uint64_t root;   /* of its page tables */
-    uint32_t mean;   /* TSC ticks at native speed, roughly */
-    bool direct;     /* runs in the direct tier */
-    uint8_t refused; /* times to go until that is tried again */
+    uint64_t root;     /* of its page tables */
+    uint64_t thread;   /* FS.base */
+    uint64_t all, own; /* TSC ticks since it came to its tier, and those that were its own */
+    uint8_t proof;     /* factor for what it has to have run before it goes to the direct tier */
+    uint32_t mean;     /* TSC ticks at native speed, roughly */
+    bool direct;       /* runs in the direct tier */
+    uint8_t refused;   /* times to go until that is tried again */
 };
 
 #define TB_BUCKETS    65536
@@ -238,6 +241,9 @@ void bt_emit_goto(struct trans *t, int64_t off, bool check);
 bool bt_wants_direct(struct bt_vcpu *b);
 /* Runs it there. False: run() returns *res. */
 bool bt_run_direct(struct bt_vcpu *b, enum run_result *res);
+
+/* Brings its counters into vcpu.nr_exits. */
+void bt_count_direct(struct bt_vcpu *b);
 
 /* ---- cache.c ---- */
 struct tb *bt_find(struct bt_vm *vm, gpa_t at, uint32_t key);

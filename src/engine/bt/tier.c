@@ -20,18 +20,30 @@
  */
 #define STOP             9
 #define TRANSLATE        20
+/*
+ * The direct tier translates anew for each process, the checked one keeps its translations of the
+ * files that programs come from: only what has run for so long, in microseconds, will go on for
+ * long enough to make up for that. More, each time that it proved wrong.
+ */
+#define PROVEN           30000
+#define TRIAL            60000 /* after so long there, most of the time should have been the guest's */
 /* The checked tier's time is worth so much of native time. */
 #define CHECKED_SLOWDOWN 3
 /* A space that is refused is left alone for so many bursts. */
 #define REFUSAL          100
 
+/*
+ * By the page tables' root and the thread's FS.base: roots are used again at once by the next
+ * process, which has its thread data elsewhere.
+ */
 static struct burst *burst_of(struct bt_vcpu *b)
 {
-    uint64_t root = b->iv.vc.cpu.cr3 & ~0xfffull;
-    struct burst *u = &b->bursts[(root * 0x9e3779b97f4a7c15ull) >> 58];
+    const struct cpu *c = &b->iv.vc.cpu;
+    uint64_t root = c->cr3 & ~0xfffull, thread = c->seg[SEG_FS].base;
+    struct burst *u = &b->bursts[((root ^ thread) * 0x9e3779b97f4a7c15ull) >> 58];
 
-    if (u->root != root)
-        *u = (struct burst){ .root = root };
+    if (u->root != root || u->thread != thread)
+        *u = (struct burst){ .root = root, .thread = thread, .proof = 1 };
     return u;
 }
 
@@ -49,20 +61,36 @@ static void begin(struct bt_vcpu *b)
     b->overhead_then = overhead(b);
 }
 
+static void settle(struct burst *u, bool direct)
+{
+    u->direct = direct;
+    u->all = u->own = 0;
+}
+
 /* A burst has ended, or has lasted long enough to be counted. */
 static void account(struct bt_vcpu *b, struct burst *u)
 {
-    uint64_t ticks = host_tsc() - b->user_since, not = overhead(b) - b->overhead_then;
+    uint64_t all = host_tsc() - b->user_since, other = overhead(b) - b->overhead_then;
+    uint64_t own = all > other ? all - other : 0, us = b->ticks_per_us;
 
-    ticks = ticks > not ? ticks - not : 0;
     if (!u->direct)
-        ticks /= CHECKED_SLOWDOWN;
-    ticks = MIN(ticks, 200ull * b->ticks_per_us);
-    u->mean = (uint32_t)((3 * (uint64_t)u->mean + ticks) / 4);
-    if (u->mean > BURST_DIRECT * b->ticks_per_us)
-        u->direct = true;
-    else if (u->mean < BURST_CHECKED * b->ticks_per_us)
-        u->direct = false;
+        own /= CHECKED_SLOWDOWN;
+    u->all += all;
+    u->own += own;
+    u->mean = (uint32_t)((3 * (uint64_t)u->mean + MIN(own, 200 * us)) / 4);
+    if (!u->direct) {
+        if (u->mean > BURST_DIRECT * us && u->own > (uint64_t)PROVEN * us * u->proof)
+            settle(u, true);
+    } else if (u->all > TRIAL * us && u->own < u->all / 2) {
+        u->proof = (uint8_t)MIN(u->proof * 4, 64);
+        settle(u, false);
+    } else if (u->mean < BURST_CHECKED * us) {
+        settle(u, false);
+    }
+    if (u->all > 4 * TRIAL * us) { /* the past counts less */
+        u->all /= 2;
+        u->own /= u->direct ? 2 : 1;
+    }
 }
 
 bool bt_wants_direct(struct bt_vcpu *b)
@@ -124,4 +152,22 @@ bool bt_run_direct(struct bt_vcpu *b, enum run_result *res)
         *res = RUN_SHUTDOWN;
         return false;
     }
+}
+
+void bt_count_direct(struct bt_vcpu *b)
+{
+    const struct direct_stats *s;
+    uint64_t *n = b->iv.vc.nr_exits;
+
+    if (!b->direct)
+        return;
+    s = direct_stats(b->direct);
+    n[EXIT_DIRECT] = s->nr_runs;
+    n[EXIT_DIRECT_STOP] = s->nr_stops;
+    n[EXIT_DIRECT_FILL] = s->nr_fills;
+    n[EXIT_DIRECT_LINK] = s->nr_links;
+    n[EXIT_DIRECT_LOOKUP] = s->nr_misses;
+    n[EXIT_DIRECT_HANDOVER] = s->nr_result[DIRECT_INTERP];
+    n[EXIT_DIRECT_BLOCK] = s->nr_blocks;
+    n[EXIT_DIRECT_WORKER] = s->nr_workers;
 }

@@ -237,8 +237,10 @@ static const struct op *bound(struct ivcpu *v, const struct op *op)
     int64_t at = (int64_t)sign_extend(get_reg(v, op->dst, op->bytes), op->bytes);
     uint64_t lin, lo, hi;
 
-    if (!get_linear(v, op, op->bytes * 2, ACC_READ, &lin) || !load_n(v, op, lin, op->bytes, &lo) ||
-        !load_n(v, op, lin + op->bytes, op->bytes, &hi))
+    /* Two accesses: the segment's limit is looked at for each. */
+    if (!get_linear(v, op, op->bytes, ACC_READ, &lin) || !load_n(v, op, lin, op->bytes, &lo) ||
+        !addr_of(v, op, effective(v, op) + op->bytes, op->bytes, ACC_READ) ||
+        !load_n(v, op, v->lin, op->bytes, &hi))
         return leave_here(v, op);
     if (at < (int64_t)sign_extend(lo, op->bytes) || at > (int64_t)sign_extend(hi, op->bytes))
         return leave_raise(v, op, VEC_BR);
@@ -251,7 +253,7 @@ static const struct op *arpl(struct ivcpu *v, const struct op *op)
 
     if (!(CPU(v)->mode & MODE_PE) || (CPU(v)->mode & MODE_VM86))
         return leave_raise(v, op, VEC_UD);
-    if (!get_dst(v, op, ACC_WRITE, &d))
+    if (!get_dst(v, op, ACC_READ, &d))
         return leave_here(v, op);
     if ((d & 3) < s) {
         if (!put_dst(v, op, (d & ~3ull) | s))

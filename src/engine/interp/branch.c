@@ -139,13 +139,30 @@ static ALWAYS_INLINE bool push_return(struct ivcpu *v, const struct op *op)
     return false;
 }
 
+/* A call to nowhere: a bad stack comes first, but nothing may be pushed. */
+static const struct op *bad_call(struct ivcpu *v, const struct op *op)
+{
+    struct cpu *c = CPU(v);
+    uint64_t mask = c->mode & MODE_CS64 ? ~0ull : c->mode & MODE_SS32 ? 0xffffffffu : 0xffffu;
+    gva_t lin = GVA(0);
+    enum step st;
+
+    sync_rip(v, op);
+    st = cpu_linear(c, SEG_SS, (c->gpr[RSP] - op->bytes) & mask, op->bytes, ACC_WRITE, &lin);
+    if (st != STEP_NEXT)
+        return leave_step(v, op, st);
+    if (!rmw_slow(v, &(struct op){ .seg = SEG_SS }, lin.v, op->bytes))
+        return leave_here(v, op);
+    return leave_gp0(v, op);
+}
+
 static const struct op *call(struct ivcpu *v, const struct op *op)
 {
     struct cpu *c = CPU(v);
     uint64_t target = low_bytes(c->gpr[SLOT_PAGE / 8] + (uint64_t)op->disp, op->bytes);
 
     if (unlikely(!(op->aux2 & CHAIN_TAKEN)) && unlikely(!near_ok(c, target)))
-        return leave_gp0(v, op);
+        return bad_call(v, op);
     if (!push_return(v, op))
         return leave_here(v, op);
     return go(v, op->self, 0, target, op->aux2 & CHAIN_TAKEN);
@@ -154,13 +171,8 @@ static const struct op *call(struct ivcpu *v, const struct op *op)
 static const struct op *indirect(struct ivcpu *v, const struct op *op, uint64_t target,
                                  bool is_call)
 {
-    if (unlikely(!near_ok(CPU(v), target))) {
-        /* A bad stack comes first, but nothing may be pushed. */
-        if (is_call && (CPU(v)->mode & MODE_CS64) &&
-            !rmw_slow(v, &(struct op){ .seg = SEG_SS }, CPU(v)->gpr[RSP] - op->bytes, op->bytes))
-            return leave_here(v, op);
-        return leave_gp0(v, op);
-    }
+    if (unlikely(!near_ok(CPU(v), target)))
+        return is_call ? bad_call(v, op) : leave_gp0(v, op);
     if (is_call && !push_return(v, op))
         return leave_here(v, op);
     return leave_to(v, target);

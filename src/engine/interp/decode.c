@@ -598,10 +598,37 @@ static bool emit_string_end(struct decoding *d)
     return emit_string(d) && emit_end(d);
 }
 
+/* The segment of a memory operand that Zydis does not name: the last prefix counts. */
+static enum seg_id segment_by_prefix(const struct decoding *d)
+{
+    static const uint8_t prefixes[NR_SEGS] = { [SEG_ES] = 0x26, [SEG_CS] = 0x2e, [SEG_SS] = 0x36,
+                                               [SEG_DS] = 0x3e, [SEG_FS] = 0x64, [SEG_GS] = 0x65 };
+    enum seg_id seg = SEG_DS;
+
+    for (unsigned i = 0; i < d->insn.raw.prefix_count; i++)
+        for (unsigned s = d->key & MODE_CS64 ? SEG_FS : SEG_ES; s < NR_SEGS; s++)
+            if (d->insn.raw.prefixes[i].value == prefixes[s])
+                seg = (enum seg_id)s;
+    return seg;
+}
+
+/* The line at rAX in the address size. With F2 or F3 it is no CLZERO. */
+static bool emit_clzero(struct decoding *d)
+{
+    if (!emit_string(d) || d->op->prefix & (OP_REP | OP_REPNE))
+        return false;
+    d->op->seg = segment_by_prefix(d);
+    d->op->addr = addr_flags(d, d->op->seg);
+    return true;
+}
+
 static bool emit_far_ptr(struct decoding *d)
 {
     d->op->aux = (uint8_t)d->rule->arg;
     d->op->bytes = (uint8_t)opsize_bytes(d);
+    /* m16:64 is Intel's; AMD ignores REX.W here. */
+    if (d->op->bytes == 8 && d->v->vm->evm.cfg.model->vendor == VENDOR_AMD)
+        d->op->bytes = 4;
     d->op->fn = op_load_far_ptr;
     d->op->fl |= FL_END;
     return true;
@@ -651,6 +678,7 @@ static bool emit_fsgsbase(struct decoding *d)
 #define ARG_stack_end    BY_HANDLER
 #define ARG_io           BY_HANDLER
 #define ARG_string       BY_HANDLER
+#define ARG_clzero       BY_HANDLER
 #define ARG_string_end   BY_HANDLER
 #define ARG_saver        BY_HANDLER
 

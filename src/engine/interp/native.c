@@ -80,28 +80,48 @@ static bool alignment_checked(const struct cpu *c)
     return is_user(c) && (c->cr0 & CR0_AM) && (c->rflags & RFLAGS_AC);
 }
 
+/* What an operand is aligned to for #AC, 1 if to nothing (SDM 3, "Alignment Check Exception
+ * (#AC)").
+ */
+static unsigned natural_alignment(const struct cpu *c, unsigned bytes)
+{
+    switch (bytes) {
+    case 10: /* an 80-bit real counts as 8 bytes */
+        return 8;
+    case 14: /* x87 environment and state, 16 bits wide */
+    case 94:
+        return 2;
+    case 28: /* the same, 32 bits wide */
+    case 108:
+        return 4;
+    default:
+        /* Whether vectors count is the processor's choice, and AMD's count (seen on Zen 5). */
+        if (bytes & (bytes - 1) || (bytes > 8 && c->model->vendor != VENDOR_AMD))
+            return 1;
+        return MIN(bytes, 16u);
+    }
+}
+
+uint64_t native_unchecked_linear(const struct cpu *c, enum seg_id seg, uint64_t off)
+{
+    if (in_long64(c))
+        return seg == SEG_FS || seg == SEG_GS ? c->seg[seg].base + off : off;
+    return (uint32_t)(c->seg[seg].base + off);
+}
+
 enum step native_linear(struct cpu *c, const struct native_stub *s, enum seg_id seg, uint64_t off,
                         unsigned bytes, unsigned acc, gva_t *lin)
 {
     enum step st;
-    /* SDM 3, "Alignment Check Exception (#AC)": 80-bit reals count as 8; wider vectors are not
-     * checked. */
-    unsigned natural = bytes == 10 ? 8 : bytes;
 
-    /* In 64-bit code alignment goes before a non-canonical address: #GP even where that is #SS. */
-    if (in_long64(c)) {
-        uint64_t base = seg == SEG_FS || seg == SEG_GS ? c->seg[seg].base : 0;
-
-        if ((base + off) & (s->d.align - 1u))
-            return raise_gp(c, 0);
-    }
+    /* Alignment goes before a non-canonical address and the segment's limit: #GP even where that is
+     * #SS. */
+    if (native_unchecked_linear(c, seg, off) & (s->d.align - 1u))
+        return raise_gp(c, 0);
     st = cpu_linear(c, seg, off, bytes, acc, lin);
     if (st != STEP_NEXT)
         return st;
-    if (lin->v & (s->d.align - 1u))
-        return raise_gp(c, 0);
-    if (natural <= 8 && (natural & (natural - 1)) == 0 && (lin->v & (natural - 1)) &&
-        alignment_checked(c))
+    if ((lin->v & (natural_alignment(c, bytes) - 1)) && alignment_checked(c))
         return raise_err(c, VEC_AC, 0);
     return STEP_NEXT;
 }
@@ -143,10 +163,11 @@ static void x87_in(const struct cpu *c, struct native_frame *f, unsigned ignored
 }
 
 /* Does an unmasked exception keep this store from happening? All but inexact do (SDM 1, "Unmasked
- * Response"). */
-static bool x87_store_suppressed(const struct native_frame *f)
+ * Response"). Instructions that do not wait store whatever is pending. */
+static bool x87_store_suppressed(const struct native_desc *d, const struct native_frame *f)
 {
-    return f->fx.fsw & ~f->fx.fcw & (FSW_IE | FSW_OE | FSW_UE);
+    return d->cls == NATIVE_X87 && (d->flags & NATIVE_WAITING) &&
+           f->fx.fsw & ~f->fx.fcw & (FSW_IE | FSW_OE | FSW_UE);
 }
 
 static void x87_out(struct cpu *c, const struct native_frame *f, unsigned ignored)
@@ -199,8 +220,12 @@ enum step native_run(struct cpu *c, const struct native_stub *s, enum seg_id seg
 
     if (unlikely(trap.hit != HOST_TRAP_NONE))
         return trapped(c, &f, trap.hit);
-    if ((d->flags & NATIVE_MEM_WRITE) && !(d->cls == NATIVE_X87 && x87_store_suppressed(&f)))
-        st = c->ops->write(c, lin, f.mem, d->mem_bytes, acc);
+    if (d->flags & NATIVE_MEM_WRITE) {
+        if (x87_store_suppressed(d, &f)) /* but the place is looked at */
+            st = c->ops->probe(c, lin, d->mem_bytes, acc);
+        else
+            st = c->ops->write(c, lin, f.mem, d->mem_bytes, acc);
+    }
     if (st != STEP_NEXT)
         return st;
     if (d->flags & NATIVE_MXCSR)

@@ -471,6 +471,17 @@ static bool names_is4(const ZydisDecodedInstruction *insn, const ZydisDecodedOpe
     return false;
 }
 
+/* Outside 64-bit code VEX.W does not make these VPINSRQ and VPEXTRQ: it is ignored, but AMD's
+ * processors raise #UD (seen on Zen 5). */
+static bool is_bad_w(const struct native_insn *in)
+{
+    const ZydisDecodedInstruction *insn = in->insn;
+
+    return in->vendor == VENDOR_AMD && insn->machine_mode != ZYDIS_MACHINE_MODE_LONG_64 &&
+           (insn->mnemonic == ZYDIS_MNEMONIC_VPINSRD || insn->mnemonic == ZYDIS_MNEMONIC_VPEXTRD) &&
+           insn->raw.vex.W;
+}
+
 static bool describe_plain(struct native_desc *d, const struct native_insn *in)
 {
     const ZydisDecodedInstruction *insn = in->insn;
@@ -480,7 +491,7 @@ static bool describe_plain(struct native_desc *d, const struct native_insn *in)
     struct encoding e = { .reg = insn->raw.modrm.reg, .rm = insn->raw.modrm.rm };
 
     d->exec = native_run;
-    if (!note_operands(d, &e, insn, ops))
+    if (is_bad_w(in) || !note_operands(d, &e, insn, ops))
         return false;
     classify(d, &e, insn, in->vendor);
     e.w = d->vex ? insn->raw.vex.W : (insn->attributes & ZYDIS_ATTRIB_HAS_REX) && insn->raw.rex.W;

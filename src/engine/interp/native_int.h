@@ -44,6 +44,8 @@ bool native_emit(struct native_stub *s, uint8_t *rw, const uint8_t *rx);
 /* The checks that come before any memory access. */
 enum step native_check(struct cpu *c, const struct native_stub *s) MUST_CHECK;
 /* Segment, alignment (#GP, #AC) and canonical checks of the operand at off. */
+/* Where an operand is, whether or not it may be there. */
+uint64_t native_unchecked_linear(const struct cpu *c, enum seg_id seg, uint64_t off);
 enum step native_linear(struct cpu *c, const struct native_stub *s, enum seg_id seg, uint64_t off,
                         unsigned bytes, unsigned acc, gva_t *lin) MUST_CHECK;
 

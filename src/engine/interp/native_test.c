@@ -263,6 +263,7 @@ static void test_ldmxcsr_reserved_bit_raises_gp(void **state)
 static void test_alignment_check_is_for_user_mode(void **state)
 {
     struct fake *f = setup(state);
+    enum cpu_vendor vendor;
 
     f->c.cr0 |= CR0_AM;
     f->c.rflags |= RFLAGS_AC;
@@ -270,6 +271,57 @@ static void test_alignment_check_is_for_user_mode(void **state)
     f->c.cpl = 3;
     assert_raises(f, VEC_AC, RUN(f, "\xf2\x0f\x10\x0e", f->mem + 1));
     assert_runs(RUN(f, "\xf2\x0f\x10\x0e", f->mem + 8));
+    /* Vectors count on AMD's processors only; 256 bits as 128. */
+    vendor = f->model.vendor;
+    f->model.vendor = VENDOR_INTEL;
+    assert_runs(RUN(f, "\x0f\x10\x0e", f->mem + 8)); /* movups xmm1, [rsi] */
+    f->model.vendor = VENDOR_AMD;
+    assert_raises(f, VEC_AC, RUN(f, "\x0f\x10\x0e", f->mem + 8));
+    assert_runs(RUN(f, "\xc5\xfc\x10\x0e", f->mem + 16));     /* vmovups ymm1, [rsi] */
+    assert_raises(f, VEC_AC, RUN(f, "\xd9\x36", f->mem + 2)); /* fnstenv [rsi] */
+    assert_runs(RUN(f, "\xd9\x36", f->mem + 4));
+    f->model.vendor = vendor;
+}
+
+static void test_what_does_not_wait_stores_whatever_is_pending(void **state)
+{
+    struct fake *f = setup(state);
+
+    f->c.fpu.fcw &= ~FSW_IE;
+    f->c.fpu.fsw = PENDING;
+    assert_runs(RUN(f, "\xdd\x3e", f->mem)); /* fnstsw [rsi] */
+    assert_int_equal(f->mem[0] | f->mem[1] << 8, PENDING);
+    assert_runs(RUN(f, "\xd9\x3e", f->mem)); /* fnstcw [rsi] */
+    assert_int_equal(f->mem[0] | f->mem[1] << 8, f->c.fpu.fcw);
+}
+
+static void test_a_store_kept_back_by_an_exception_still_faults(void **state)
+{
+    struct fake *f = setup(state);
+
+    f->c.fpu.fcw &= ~FSW_IE; /* the stack is empty */
+    f->mem[0] = 0x5a;
+    assert_runs(RUN(f, "\xd9\x16", f->mem)); /* fst dword [rsi] */
+    assert_int_equal(f->mem[0], 0x5a);
+    assert_int_equal(f->c.fpu.fsw & PENDING, PENDING);
+    f->c.fpu.fsw = 0;
+    f->no_access = (uintptr_t)f->mem + 3;
+    assert_raises(f, VEC_PF, RUN(f, "\xd9\x16", f->mem));
+    assert_int_equal(f->c.fpu.fsw, 0);
+}
+
+static void test_vpinsrd_with_w_outside_64_bit_code(void **state)
+{
+    static const uint8_t vpinsrq[] = { 0xc4, 0xe3, 0xf1, 0x22, 0xc0, 1 };
+    struct fake *f = setup(state);
+    enum cpu_vendor vendor = f->model.vendor;
+
+    fake_mode32(&f->c);
+    f->model.vendor = VENDOR_INTEL;
+    assert_non_null(fake_stub(f, vpinsrq, sizeof(vpinsrq)));
+    f->model.vendor = VENDOR_AMD;
+    assert_null(fake_stub(f, vpinsrq, sizeof(vpinsrq)));
+    f->model.vendor = vendor;
 }
 
 /* ---- registers and modes ---- */
@@ -639,6 +691,9 @@ int main(void)
         T(test_exact_denormal_with_underflow_unmasked_raises_xm),
         T(test_ldmxcsr_reserved_bit_raises_gp),
         T(test_alignment_check_is_for_user_mode),
+        T(test_what_does_not_wait_stores_whatever_is_pending),
+        T(test_a_store_kept_back_by_an_exception_still_faults),
+        T(test_vpinsrd_with_w_outside_64_bit_code),
         T(test_rsp_and_high_bytes_as_operands),
         T(test_direction_flag_stays_the_guests),
         T(test_operand_size_follows_the_mode),

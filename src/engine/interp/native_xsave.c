@@ -3,8 +3,21 @@
 #include "engine/interp/native_int.h"
 
 #define FXSAVE_BYTES 512u
+#define FXSAVE_ALIGN 16u
+#define XSAVE_ALIGN  64u
 
 typedef enum step fx_fn(struct cpu *c, gva_t at, bool rex_w);
+
+/* An operand of `bytes` bytes. Alignment goes before the segment's limit; that #AC may go before it
+ * is the processor's choice (SDM 2, FXSAVE, XSAVE), here it does not. */
+static enum step image_linear(struct cpu *c, enum seg_id seg, uint64_t off, unsigned bytes,
+                              unsigned align, unsigned acc, gva_t *lin)
+{
+    lin->v = native_unchecked_linear(c, seg, off);
+    if (lin->v & (align - 1))
+        return raise_gp(c, 0);
+    return cpu_linear(c, seg, off, bytes, acc, lin);
+}
 
 static enum step fx_insn(struct cpu *c, const struct native_stub *s, enum seg_id seg, uint64_t off,
                          unsigned acc, fx_fn *fn)
@@ -13,7 +26,7 @@ static enum step fx_insn(struct cpu *c, const struct native_stub *s, enum seg_id
     enum step st = native_check(c, s);
 
     if (st == STEP_NEXT)
-        st = cpu_linear(c, seg, off, FXSAVE_BYTES, acc, &lin);
+        st = image_linear(c, seg, off, FXSAVE_BYTES, FXSAVE_ALIGN, acc, &lin);
     return st == STEP_NEXT ? fn(c, lin, s->d.op_bits == 64) : st;
 }
 
@@ -47,7 +60,7 @@ static enum step xsave_insn(struct cpu *c, const struct native_stub *s, enum seg
     enum step st = native_check(c, s);
 
     if (st == STEP_NEXT)
-        st = cpu_linear(c, seg, off, xsave_bytes(c, mask), ACC_WRITE, &lin);
+        st = image_linear(c, seg, off, xsave_bytes(c, mask), XSAVE_ALIGN, ACC_WRITE, &lin);
     return st == STEP_NEXT ? cpu_xsave(c, lin, mask, kind, s->d.op_bits == 64) : st;
 }
 
@@ -73,6 +86,6 @@ enum step native_xrstor(struct cpu *c, const struct native_stub *s, enum seg_id 
     enum step st = native_check(c, s);
 
     if (st == STEP_NEXT)
-        st = cpu_linear(c, seg, off, xsave_bytes(c, mask), ACC_READ, &lin);
+        st = image_linear(c, seg, off, xsave_bytes(c, mask), XSAVE_ALIGN, ACC_READ, &lin);
     return st == STEP_NEXT ? cpu_xrstor(c, lin, mask, s->d.op_bits == 64) : st;
 }

@@ -174,8 +174,10 @@ static const struct op *enter(struct ivcpu *v, const struct op *op)
         gva_t lin;
 
         st = cpu_linear(c, SEG_SS, (c->gpr[RBP] - i * n) & mask, n, ACC_READ, &lin);
-        if (st == STEP_NEXT)
-            st = c->ops->read(c, lin, &x, n, ACC_READ);
+        if (st == STEP_NEXT && !load_n(v, &(struct op){ .seg = SEG_SS }, lin.v, n, &x)) {
+            c->gpr[RSP] = old_sp;
+            return leave_here(v, op);
+        }
         if (st == STEP_NEXT)
             st = cpu_push(c, x, n);
     }
@@ -186,8 +188,10 @@ static const struct op *enter(struct ivcpu *v, const struct op *op)
 
         /* The new top has to be writable; nothing is written. */
         st = cpu_linear(c, SEG_SS, (c->gpr[RSP] - op->imm) & mask, n, ACC_WRITE, &lin);
-        if (st == STEP_NEXT)
-            st = c->ops->probe(c, lin, n, ACC_WRITE);
+        if (st == STEP_NEXT && !rmw_slow(v, &(struct op){ .seg = SEG_SS }, lin.v, n)) {
+            c->gpr[RSP] = old_sp;
+            return leave_here(v, op);
+        }
     }
     if (st != STEP_NEXT) {
         c->gpr[RSP] = old_sp;

@@ -101,6 +101,9 @@ static const struct op *movs(struct ivcpu *v, const struct op *op)
         if (!addr_of(v, op, so, s.n, ACC_READ))
             return leave_here(v, op);
         src = v->lin;
+        /* The source's page comes before the destination's segment. */
+        if (!load_n(v, op, src, s.n, &x))
+            return leave_here(v, op);
         if (!addr_in(v, op, SEG_ES, dof, s.n, ACC_WRITE))
             return leave_here(v, op);
         dst = v->lin;
@@ -119,8 +122,6 @@ static const struct op *movs(struct ivcpu *v, const struct op *op)
                 nr = 0;
         }
         if (!nr) {
-            if (!load_n(v, op, src, s.n, &x))
-                return leave_here(v, op);
             if (!store_slow(v, op, dst, s.n, x))
                 return leave_here(v, op);
             nr = 1;

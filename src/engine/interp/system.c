@@ -377,12 +377,13 @@ HANDLER(invd)
     NEXT(v, op);
 }
 
-/* CLFLUSH, CLFLUSHOPT, CLWB: a load's checks, no effect. */
+/* CLFLUSH, CLFLUSHOPT, CLWB: a byte load's checks, but they may look into execute-only segments
+ * (SDM 2, CLFLUSH); no effect. */
 HANDLER(clflush)
 {
     uint64_t lin, x;
 
-    if (!get_linear(v, op, 1, ACC_READ, &lin) || !load_n(v, op, lin, 1, &x))
+    if (!get_linear(v, op, 1, ACC_EXEC, &lin) || !load_n(v, op, lin, 1, &x))
         return leave_here(v, op);
     NEXT(v, op);
 }
@@ -391,8 +392,11 @@ HANDLER(clflush)
 HANDLER(clzero)
 {
     unsigned n = op->prefix & OP_A16 ? 2 : op->prefix & OP_A32 ? 4 : 8;
-    uint64_t off = low_bytes(CPU(v)->gpr[RAX], n) & ~63ull, lin;
+    uint64_t off = low_bytes(CPU(v)->gpr[RAX], n), lin;
+    bool flat = CPU(v)->mode & MODE_CS64 && op->seg < SEG_FS;
 
+    /* The line, whatever the segment's base; all of it has to be in the segment. */
+    off -= ((flat ? 0 : CPU(v)->seg[op->seg].base) + off) & 63;
     if (!addr_of(v, op, off, 64, ACC_WRITE))
         return leave_here(v, op);
     lin = v->lin;
@@ -592,11 +596,13 @@ HANDLER(mov_from_seg)
 /* LDS, LES, LFS, LGS, LSS */
 HANDLER(load_far_ptr)
 {
-    uint64_t lin, off, sel;
+    uint64_t off, sel;
     enum step st;
 
-    if (!get_linear(v, op, op->bytes + 2, ACC_READ, &lin) || !load_n(v, op, lin, op->bytes, &off) ||
-        !load_n(v, op, lin + op->bytes, 2, &sel))
+    /* Two accesses: the segment's limit is looked at for each. */
+    if (!get_linear(v, op, op->bytes, ACC_READ, &off) || !load_n(v, op, off, op->bytes, &off) ||
+        !addr_of(v, op, effective(v, op) + op->bytes, 2, ACC_READ) ||
+        !load_n(v, op, v->lin, 2, &sel))
         return leave_here(v, op);
     sync_rip(v, op);
     st = cpu_load_seg(CPU(v), op->aux, (uint16_t)sel);

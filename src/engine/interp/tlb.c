@@ -490,8 +490,8 @@ bool addr_in(struct ivcpu *v, const struct op *op, enum seg_id seg, uint64_t off
         v->lin = seg == SEG_FS || seg == SEG_GS ? off + c->seg[seg].base : off;
         return true;
     }
-    if (!(op->addr & ADDR_SEG)) {
-        v->lin = (uint32_t)off;
+    if (!(op->addr & ADDR_SEG) && likely(off + bytes - 1 <= UINT32_MAX)) {
+        v->lin = off;
         return true;
     }
     st = cpu_linear(c, seg, off, bytes, acc, &lin);
