@@ -180,6 +180,9 @@ static void stop_page_fault(struct run *r)
         r->d->fault.at = at;
         r->d->fault.write = g[REG_ERR] & PF_W;
         return leave_saved(r, DIRECT_FAULT);
+    case FILL_CODE:
+        space_code_written(r->s);
+        return leave_saved(r, DIRECT_INTERP);
     case FILL_NEVER:
         return leave_saved(r, DIRECT_INTERP);
     case FILL_DEAD:

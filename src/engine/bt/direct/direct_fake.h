@@ -311,6 +311,10 @@ static inline enum direct_result fake_run_direct(struct fake *f)
         case DIRECT_KICKED:
             __atomic_store_n((uint32_t *)&f->v->cpu.req, 0, __ATOMIC_SEQ_CST);
             continue;
+        case DIRECT_REFUSED:
+            if (!f->writes_code.v || fake_at_syscall(f))
+                return res;
+            /* fall through */
         case DIRECT_INTERP:
             if (f->writes_code.v)
                 direct_code_written(f->d, f->writes_code, PAGE_BYTES);

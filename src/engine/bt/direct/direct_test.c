@@ -271,7 +271,9 @@ static void test_code_that_writes_itself_runs_as_written(void **state)
     *fake_pte(f, ROOT_AT, CODE_LOW) = pa.v | PTE_RWX;
     f->writes_code = pa;
     check_program(f, &p, CODE_LOW);
-    assert_true(direct_stats(f->d)->nr_result[DIRECT_INTERP] >= 50);
+    /* It is refused after some stores, and interp (here) does the rest. */
+    assert_in_range(direct_stats(f->d)->nr_result[DIRECT_INTERP], 2, 20);
+    assert_true(direct_stats(f->d)->nr_result[DIRECT_REFUSED] > 0);
     /* The same page, writable by another address, while it is mapped there. */
     *fake_pte(f, ROOT_AT, DATA_AT + 65 * PAGE_BYTES) = pa.v | PTE_RW;
     fake_destroy(f);
