@@ -383,10 +383,16 @@ void direct_destroy(struct direct *d)
 /* Makes a worker, has it stop once in its code cache, and ends it. */
 int direct_probe(char *why, size_t why_bytes)
 {
-    struct worker_desc desc = { .home = 2ull << 39 };
+    struct worker_desc desc = { 0 };
     struct worker w;
-    int rc = worker_create(&w, &desc, why, why_bytes);
+    int rc;
 
+    for (unsigned n = 0; n < SPACE_NR_SLOTS; n++) {
+        desc.home = SPACE_SLOT(n);
+        if (worker_place_free(desc.home))
+            break;
+    }
+    rc = worker_create(&w, &desc, why, why_bytes);
     if (rc < 0)
         return rc;
     w.hva[HOME_CODE] = 0xcc;

@@ -64,6 +64,9 @@ void bind_space(struct direct *d, struct space *s);
 void direct_protect_page(struct direct *d, uint64_t page);
 
 /* ---- space.c ---- */
+/* PML4 slots whose starts are tried as homes: the third and those behind it. */
+#define SPACE_SLOT(n)  ((uint64_t)(2 + (n)) << 39)
+#define SPACE_NR_SLOTS 200
 /* The space for the present CR3, flushes applied, its worker bound to this CPU; NULL: not to be
  * had. */
 struct space *space_enter(struct direct *d);

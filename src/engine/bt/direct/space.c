@@ -118,10 +118,10 @@ static bool make_worker(struct direct *d, struct space *s)
     unsigned tries = 0;
 
     s->nr_fds = desc.nr_fds = list_fds(d, s->fds);
-    for (unsigned n = 0; (desc.home = home_at(d, n)) != 0 && tries < 6; n++) {
-        if (!home_free(d, desc.home))
+    for (unsigned n = 0; (desc.home = home_at(d, n)) != 0 && tries < 3; n++) {
+        if (!home_free(d, desc.home) || !worker_place_free(desc.home))
             continue;
-        tries++; /* more than one: the monitor itself may lie there */
+        tries++;
         if (worker_create(&s->w, &desc, why, sizeof(why)) < 0)
             continue;
         dcode_init(&s->code, &s->w, d->v, d);
