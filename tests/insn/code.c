@@ -134,7 +134,8 @@ bool choose_code(const struct chooser *c, struct rng *r, struct insn_case *k)
     memset(k->code + k->len, 0, sizeof(k->code) - k->len);
     /* The debug trap waits for one more instruction (SDM 2, "MOV", "POP"). */
     k->two_steps = loads_ss(k);
-    k->code[k->len] = k->two_steps ? 0x90 : 0xf4;
+    if (k->two_steps)
+        k->code[k->len] = 0x90;
     if (c->only && strcasecmp(ZydisMnemonicGetString(k->insn.mnemonic), c->only))
         return false;
     return !is_excluded(k) && native_insn_offered(c->model, &k->insn);

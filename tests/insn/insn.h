@@ -12,7 +12,6 @@
 
 #include <Zydis/Zydis.h>
 
-#include "engine/bt/direct/direct.h"
 #include "engine/engine.h"
 
 /* The same linear addresses in the child and in the guest. Each area has an unmapped page on both
@@ -46,7 +45,7 @@ struct insn_case {
     enum code_mode mode;
     ZydisDecodedInstruction insn;
     ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
-    uint8_t code[16]; /* len bytes and one more: a NOP or, for it ends translations, a HLT */
+    uint8_t code[16];
     unsigned len;
     unsigned code_off; /* in the two code pages */
     bool two_steps;    /* loads SS: the trap comes behind the next instruction, a NOP */
@@ -57,17 +56,21 @@ struct insn_case {
     uint8_t data[AREA_BYTES];
 };
 
+/* A program, which ends with INT3 or another exception. */
+struct exec {
+    const uint8_t *code; /* CODE_BYTES of it */
+    const struct regs *in;
+    const uint8_t *data;
+    uint64_t run_limit; /* guest: run in pieces of so many steps; 0: in one */
+};
+
 /* As much of it as lies in the area. */
 static inline unsigned case_code_bytes(const struct insn_case *k)
 {
-    unsigned bytes = k->len + 1, room = (unsigned)CODE_BYTES - k->code_off;
+    unsigned bytes = k->len + k->two_steps, room = (unsigned)CODE_BYTES - k->code_off;
 
     return bytes < room ? bytes : room;
 }
-
-/* ---- direct.c ---- */
-/* Runs one instruction of the guest, or says why not; DIRECT_KICKED: done. */
-enum direct_result direct_one(struct direct *d, bool by_scratch);
 
 /* ---- random.c ---- */
 struct rng {
@@ -140,8 +143,15 @@ bool choose_code(const struct chooser *c, struct rng *r, struct insn_case *k);
 
 /* ---- state.c: registers and memory to run it with ---- */
 void make_state(struct rng *r, struct insn_case *k);
+/* A number at one of the places where something happens, a small one, or any. */
+uint64_t random_edge(struct rng *r);
+void random_fpu(struct rng *r, struct xsave_area *x);
 
 /* ---- judge.c ---- */
+/* What the manuals leave open. */
+uint64_t undefined_flags(const ZydisDecodedInstruction *in);
+bool undefined_result(const ZydisDecodedInstruction *in);
+bool is_state_image(const ZydisDecodedInstruction *in); /* FXSAVE, XSAVE and their like */
 /* The first difference, in words, or NULL. Blanks in both what cannot be compared. */
 const char *judge(const struct insn_case *k, struct outcome *host, struct outcome *us, char *buf,
                   size_t n);
@@ -152,16 +162,18 @@ struct native_child;
  * the case cannot be judged. */
 int child_start(struct native_child **out, bool *has_ldt);
 int child_run(struct native_child *ch, const struct insn_case *k, struct outcome *out);
+int child_exec(struct native_child *ch, const struct exec *x, struct outcome *out);
+/* Ends a program that does not end. From a signal handler. */
+void child_interrupt(struct native_child *ch);
 void child_stop(struct native_child *ch);
 
 /* ---- guest.c ---- */
 struct insn_guest;
-/* By the engine's debugger's step, or first by the direct tier, with RIP-relative operands as it
- * likes or by scratch registers. 64-bit code only. */
-enum guest_how { GUEST_STEP, GUEST_DIRECT, GUEST_DIRECT_SCRATCH };
 int guest_start(const struct engine_ops *engine, struct insn_guest **out);
-void guest_run(struct insn_guest *g, const struct insn_case *k, enum guest_how how,
-               struct outcome *out);
+void guest_run(struct insn_guest *g, const struct insn_case *k, struct outcome *out);
+void guest_exec(struct insn_guest *g, const struct exec *x, struct outcome *out);
+/* Ends a program that does not end. From a signal handler. */
+void guest_interrupt(struct insn_guest *g);
 void guest_stop(struct insn_guest *g);
 
 #endif

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * insn [--mode 64|32|16] [--engine NAME] [--direct | --direct-scratch] [--cases N] [--seed S]
- *      [--only MNEMONIC] [--verbose]:
+ * insn [--mode 64|32|16] [--engine NAME] [--cases N] [--seed S] [--only MNEMONIC] [--verbose]:
  * random instructions of 64-bit, 32-bit or 16-bit code against the host CPU.
  *
  * Prints TAP: one line per mnemonic that differs, with the seed and case of what failed.
@@ -19,7 +18,6 @@ struct options {
     uint64_t cases, seed, only_case;
     const char *only;
     bool verbose;
-    enum guest_how how;
 };
 
 struct tally {
@@ -66,15 +64,11 @@ static void run_case(struct tester *t, uint64_t idx)
         return;
     make_state(&rng, &k);
     /* The guest runs in any case, so that old code stands in the same places. */
-    guest_run(t->guest, &k, t->opt.how, &us);
+    guest_run(t->guest, &k, &us);
     if (child_run(t->child, &k, &host) < 0) {
         t->nr_lost++;
         return;
     }
-    /* Both tiers of bt push before they find out that the target is not canonical, and put RSP
-     * back; what was below it is lost (docs/bt-direct.md). */
-    if (k.insn.mnemonic == ZYDIS_MNEMONIC_CALL && host.vector == VEC_GP && t->opt.how != GUEST_STEP)
-        return;
     t->tally[k.insn.mnemonic].run++;
     what = judge(&k, &host, &us, buf, sizeof(buf));
     if (what)
@@ -108,10 +102,6 @@ static bool parse_options(struct options *o, int argc, char **argv)
 
         if (!strcmp(opt, "--verbose")) {
             o->verbose = true;
-            continue;
-        }
-        if (!strcmp(opt, "--direct") || !strcmp(opt, "--direct-scratch")) {
-            o->how = !strcmp(opt, "--direct") ? GUEST_DIRECT : GUEST_DIRECT_SCRATCH;
             continue;
         }
         if (++i == argc)
@@ -189,8 +179,6 @@ int main(int argc, char **argv)
         return skip("ptrace is not allowed here");
     if (t.opt.mode != CODE64 && !has_ldt)
         return skip("the kernel has no modify_ldt for 16-bit and 32-bit segments");
-    if (t.opt.how != GUEST_STEP && direct_probe(err, sizeof(err)) < 0)
-        return skip(err);
     if (guest_start(engine, &t.guest) < 0) {
         printf("not ok 1 - a guest on engine %s\n1..1\n", t.opt.engine);
         return 1;

@@ -20,10 +20,5 @@ $(O)/tests/insn-$(1)-$(2): $(O)/insn
 endef
 $(foreach m,64 32 16,$(eval $(call INSN_TEST,quick,$(m),$(INSN_QUICK_$(m)) --seed 1)))
 $(foreach m,64 32 16,$(eval $(call INSN_TEST,long,$(m),$(INSN_LONG_$(m)))))
-# The same in bt's direct tier, with RIP-relative operands in all of its ways.
-$(O)/tests/insn-direct $(O)/tests/insn-direct-scratch: $(O)/tests/insn-%: $(O)/insn
-	@mkdir -p $(@D)
-	$(Q)printf '#!/bin/sh\nexec $(O)/insn --$* --cases 100000 --seed 1 "$$@"\n' >$@; chmod +x $@
-UNIT_TESTS += $(O)/tests/insn-direct $(O)/tests/insn-direct-scratch
 UNIT_TESTS += $(patsubst %,$(O)/tests/insn-quick-%,64 32 16)
 LONG_TESTS += $(patsubst %,$(O)/tests/insn-long-%,64 32 16)

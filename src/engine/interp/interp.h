@@ -188,10 +188,11 @@ struct ivcpu {
     uint64_t val;       /* result of a slow load */
     uint64_t lin;       /* result of a slow address computation */
     enum leave leave;
-    bool stepping;           /* the instruction runs alone */
-    bool again;              /* a repeated string instruction was left before its end */
-    bool wait_step;          /* the next instruction has to run alone */
-    uint32_t key;            /* current block key */
+    bool stepping;  /* the instruction runs alone */
+    bool again;     /* a repeated string instruction was left before its end */
+    bool wait_step; /* the next instruction has to run alone */
+    uint64_t room;  /* blocks of more instructions do not fit under the run limit; 0: one did not */
+    uint32_t key;   /* current block key */
     uint64_t jump_gen;       /* jump cache entries of older generations are dead */
     struct block *cur;       /* being executed, for instruction counts */
     struct block **link;     /* where the block left last wants its successor noted, or NULL */
