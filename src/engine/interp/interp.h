@@ -305,6 +305,8 @@ void block_bury(struct ivcpu *v);
 uint32_t block_key(const struct cpu *c);
 /* Before the code at `at` is read to be decoded: stores to its page will be seen. */
 void note_code(struct ivcpu *v, gpa_t at);
+/* Is the instruction at lin one that crosses a page and was decoded before, bytes and all? */
+bool cross_cached(struct ivcpu *v, uint64_t lin);
 /* Decodes the one instruction at the current RIP into v->step_ops. NULL: leave. */
 const struct op *step_decode(struct ivcpu *v);
 
