@@ -220,7 +220,7 @@ static const uint8_t *go_on(struct bt_vcpu *b)
     key = bt_key(b);
     if ((key & ~(KEY_USER | KEY_AC)) != b->jc_key)
         return NULL;
-    e = &b->jc[bt_jc_class(key)].e[c->rip & (JC_ENTRIES - 1)];
+    e = &b->jc[bt_jc_class(key)].e[c->rip & b->mask_jc];
     if (!e->far || e->neg_rip != -c->rip)
         return NULL;
     flags_out(b);
@@ -675,6 +675,7 @@ static int bt_vcpu_create(struct engine_vm *evm, uint32_t id, struct vcpu **out)
     }
     b->vm = vm;
     b->mask_page = PAGE_MASK;
+    b->mask_jc = vm->slow_pext ? 0xffff : JC_ENTRIES - 1;
     b->mask_not_if = ~(uint64_t)RFLAGS_IF;
     b->mxcsr = 0x1f80;
     b->vec_cold = 1;

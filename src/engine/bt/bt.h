@@ -90,8 +90,8 @@ struct tb_page {
     struct tb_page *next;
 };
 
-/* Targets of indirect branches, by the low 16 bits of their RIP. */
-#define JC_ENTRIES 65536u
+/* Targets of indirect branches, by the low bits of their RIP: a compiler's 50000 have room. */
+#define JC_ENTRIES (1u << 18)
 #define JC_PAGES   4096u
 struct jc_entry {
     uint64_t neg_rip; /* minus RIP; 0: empty (1 for RIP 0's own entry) */
@@ -100,7 +100,7 @@ struct jc_entry {
 /* Which entries were filled since the last flush; and a filter for the pages they are of. */
 struct jc_log {
     unsigned nr;
-    uint16_t used[JC_ENTRIES];
+    uint32_t used[JC_ENTRIES];
     uint8_t logged[JC_ENTRIES];
     uint8_t in_page[JC_PAGES];
 };
@@ -135,14 +135,14 @@ struct burst {
 
 #define TB_BUCKETS    65536
 #define TB_PAGES      16384
-#define CODE_CACHE    MIB(64)
+#define CODE_CACHE    MIB(192)
 #define COLD_COUNTERS 16384
 
 struct bt_vcpu {
-    struct ivcpu iv;      /* first: interp runs what is refused */
-    uint64_t mask_page;   /* for PEXT: a page number */
-    uint64_t mask_not_if; /* all but RFLAGS.IF */
-    uint64_t tsc_offset;  /* of the guest's TSC to the host's, when tsc_inline */
+    struct ivcpu iv;             /* first: interp runs what is refused */
+    uint64_t mask_page, mask_jc; /* for PEXT: a page number, an index in struct jc */
+    uint64_t mask_not_if;        /* all but RFLAGS.IF */
+    uint64_t tsc_offset;         /* of the guest's TSC to the host's, when tsc_inline */
     uint64_t vm_tsc_offset;
     uint32_t masked; /* an interrupt waits for IF */
     uint32_t jc_key; /* what the tables of branch targets were filled for */
