@@ -21,10 +21,15 @@
 /* A block that runs once or twice is not worth a translation. */
 const struct bt_config bt_default_config = { .hot = 2, .limit = UINT64_MAX };
 
-static uint32_t bt_key(const struct cpu *c)
+static uint32_t bt_key(const struct bt_vcpu *b)
 {
-    uint32_t key = block_key(c);
+    const struct cpu *c = &b->iv.vc.cpu;
+    uint32_t key = block_key(c) | (b->iv.vc.run_limit ? KEY_COUNT : 0);
 
+    if (key & MODE_CS64)
+        key &= ~(uint32_t)MODE_SS32; /* the stack is 64 bits wide all the same */
+    if (c->cr4 & CR4_TSD)
+        key |= KEY_TSD;
     if (is_user(c))
         key |= KEY_USER;
     else if (c->mode & MODE_AC)
@@ -146,6 +151,25 @@ static struct tb *block_at_rip(struct bt_vcpu *b, uint32_t key)
     return tb;
 }
 
+/* The tables know privilege and AC apart; whatever else changes, they begin anew. */
+static void keep_jc_key(struct bt_vcpu *b, uint32_t key)
+{
+    key &= ~(KEY_USER | KEY_AC);
+    if (b->jc_key == key)
+        return;
+    bt_jc_flush(b, FLUSH_ALL, 0);
+    b->jc_key = key;
+}
+
+/* What translated code reads that C code may have changed. */
+static void before_entry(struct bt_vcpu *b)
+{
+    struct cpu *c = &b->iv.vc.cpu;
+
+    b->masked = !(c->rflags & RFLAGS_IF) && cpu_interrupt_waits(c);
+    b->tsc_offset = b->vm_tsc_offset + c->tsc_adjust;
+}
+
 /* ---- what translated code comes back for ---- */
 
 static void flags_in(struct bt_vcpu *b)
@@ -167,11 +191,54 @@ static uint64_t page_base(const struct bt_vcpu *b)
     return b->iv.vc.cpu.gpr[SLOT_PAGE / 8];
 }
 
+/* Under KEY_COUNT: the first nr instructions of the block are done. */
+static void count_to(struct bt_vcpu *b, const struct tb *tb, unsigned nr)
+{
+    if (tb->key & KEY_COUNT)
+        b->iv.vc.nr_insns += nr - b->counted;
+    b->counted = nr;
+}
+
+static unsigned index_of(const struct site *s)
+{
+    return (unsigned)(s - s->tb->sites);
+}
+
 static const uint8_t *resume_at(struct bt_vcpu *b, const struct tb *tb, uint32_t pc)
 {
     if (tb->vectors && b->vec_cold)
         b->vec_want = 1;
     return tb->code + pc;
+}
+
+/*
+ * Somewhere else, perhaps in another mode: straight to the block, if the run loop would do nothing
+ * but go there. NULL: it is needed.
+ */
+static const uint8_t *go_on(struct bt_vcpu *b)
+{
+    struct ivcpu *v = &b->iv;
+    struct cpu *c = &v->vc.cpu;
+    const struct jc_entry *e;
+    uint32_t key;
+
+    if (wanted(b) || cpu_event_ready(c) || interp_must_step(v) || v->vc.run_limit)
+        return NULL;
+    if (b->direct && bt_needs_turn(b))
+        return NULL;
+    tlb_set_view(v);
+    if (!translates(b))
+        return NULL;
+    v->key = block_key(c);
+    key = bt_key(b);
+    if ((key & ~(KEY_USER | KEY_AC)) != b->jc_key)
+        return NULL;
+    e = &b->jc[bt_jc_class(key)].e[c->rip & b->mask_jc];
+    if (!e->far || e->neg_rip != -c->rip)
+        return NULL;
+    flags_out(b);
+    before_entry(b);
+    return e->far;
 }
 
 static bool site_ops(struct bt_vcpu *b, struct site *s)
@@ -225,10 +292,14 @@ static const uint8_t *run_site(struct bt_vcpu *b, struct site *s, bool *stop, en
         block_bury(v);
     }
     if (v->leave == LEAVE_NEXT) {
-        if (s->ends || tb->dead || c->rip != page_base(b) + s->off + s->len || wanted(b) ||
-            (c->rflags & RFLAGS_TF) || bt_key(c) != tb->key || cpu_event_ready(c))
+        if (s->ends || tb->dead || c->rip != page_base(b) + s->off + s->len ||
+            (c->rflags & RFLAGS_TF) || bt_key(b) != tb->key)
+            return go_on(b);
+        if (wanted(b) || cpu_event_ready(c))
             return NULL;
         flags_out(b);
+        before_entry(b);
+        b->counted = index_of(s) + 1; /* it has been counted here */
         return resume_at(b, tb, s->next);
     }
     v->vc.nr_insns--;
@@ -273,8 +344,10 @@ static const uint8_t *came_back(struct bt_vcpu *b, bool *stop, enum run_result *
 
     switch ((enum bt_why)b->why) {
     case WHY_SLOW:
+        count_to(b, s->tb, index_of(s));
         return run_slow(b, s, stop, res);
     case WHY_INTERP:
+        count_to(b, s->tb, index_of(s));
         return run_site(b, s, stop, res);
     case WHY_VECTOR:
         b->vec_want = 1;
@@ -282,7 +355,8 @@ static const uint8_t *came_back(struct bt_vcpu *b, bool *stop, enum run_result *
     case WHY_EXIT:
         c->rip = page_base(b) + b->exit->target;
         flags_in(b);
-        if (wanted(b))
+        count_to(b, b->exit->tb, b->exit->nr_insns);
+        if (wanted(b) || (b->exit->tb->key & KEY_COUNT))
             return NULL;
         tb =
             bt_find(b->vm, GPA((b->exit->tb->gpa & PAGE_MASK) + b->exit->target), b->exit->tb->key);
@@ -296,8 +370,12 @@ static const uint8_t *came_back(struct bt_vcpu *b, bool *stop, enum run_result *
     case WHY_MISS:
         flags_in(b);
         b->iv.vc.nr_exits[EXIT_LOOKUP]++;
-        if (s && !is_canonical(c, c->rip))
+        if (s->branch && !is_canonical(c, c->rip)) {
+            count_to(b, s->tb, index_of(s));
             undo_branch(b, s);
+        } else {
+            count_to(b, s->tb, index_of(s) + 1);
+        }
         return NULL;
     default: { /* WHY_TRAP */
         unsigned n = 0;
@@ -307,6 +385,7 @@ static const uint8_t *came_back(struct bt_vcpu *b, bool *stop, enum run_result *
         BUG_ON(!tb);
         while (n + 1u < tb->nr_insns && tb->code + tb->sites[n].next <= b->region.at)
             n++;
+        count_to(b, tb, n);
         return run_site(b, &tb->sites[n], stop, res);
     }
     }
@@ -317,7 +396,7 @@ static bool run_translated(struct bt_vcpu *b, enum run_result *res)
 {
     struct ivcpu *v = &b->iv;
     struct cpu *c = &v->vc.cpu;
-    uint32_t key = bt_key(c);
+    uint32_t key = bt_key(b);
     bool stop = false;
     struct tb *tb;
 
@@ -334,9 +413,16 @@ static bool run_translated(struct bt_vcpu *b, enum run_result *res)
         vectors_out(b);
         return interp_run_block(v, res);
     }
+    if (tb->nr_insns > v->room) { /* under vcpu.run_limit */
+        vectors_out(b);
+        return interp_run_block(v, res);
+    }
+    keep_jc_key(b, key);
+    b->counted = 0;
     v->dbg_resume = false;
     c->gpr[SLOT_PAGE / 8] = c->rip - tb->gpa % PAGE_BYTES;
     flags_out(b);
+    before_entry(b);
     b->pc = tb->near;
     while (b->pc) {
         b->vm->enter(b);
@@ -349,6 +435,13 @@ static bool run_translated(struct bt_vcpu *b, enum run_result *res)
 
 static void enter_thread(struct bt_vcpu *b)
 {
+    const struct engine_config *cfg = &b->iv.vm->evm.cfg;
+    bool inl = cfg->time_ops->tsc_offset && cfg->time_ops->tsc_offset(cfg->ctx, &b->vm_tsc_offset);
+
+    if (inl != b->tsc_inline) {
+        bt_flush_cache(b);
+        b->tsc_inline = inl;
+    }
     BUG_ON(host_trap_stack_set(&b->stack) < 0);
     __asm__ volatile("rdgsbase %0" : "=r"(b->host_gs));
     __asm__ volatile("wrgsbase %0" : : "r"(b));
@@ -371,6 +464,7 @@ static enum run_result run_loop(struct bt_vcpu *b)
     struct cpu *c = &v->vc.cpu;
     enum run_result res = RUN_STOPPED;
 
+    v->room = UINT64_MAX;
     for (;;) {
         if (wanted(b) || cpu_event_ready(c)) {
             v->wait_step |= c->shadow_sti || c->shadow_movss;
@@ -409,13 +503,26 @@ static enum run_result run_loop(struct bt_vcpu *b)
     }
 }
 
+static bool run_counted(struct ivcpu *v, enum run_result *res)
+{
+    struct bt_vcpu *b = container_of(v, struct bt_vcpu, iv);
+
+    if (translates(b))
+        return run_translated(b, res);
+    vectors_out(b);
+    return interp_run_block(v, res);
+}
+
 static enum run_result bt_run(struct vcpu *vc)
 {
     struct bt_vcpu *b = container_of(vc, struct bt_vcpu, iv.vc);
     enum run_result res;
 
     enter_thread(b);
-    res = run_loop(b);
+    if (vc->run_limit)
+        res = interp_run_limited(&b->iv, run_counted);
+    else
+        res = run_loop(b);
     leave_thread(b);
     return res;
 }
@@ -596,8 +703,9 @@ static int bt_vcpu_create(struct engine_vm *evm, uint32_t id, struct vcpu **out)
     }
     b->vm = vm;
     b->cfg = evm->cfg.bt ? evm->cfg.bt : &bt_default_config;
-    b->mask_index = (uint64_t)(TLB_ENTRIES - 1) << PAGE_SHIFT;
     b->mask_page = PAGE_MASK;
+    b->mask_jc = vm->slow_pext ? 0xffff : JC_ENTRIES - 1;
+    b->mask_not_if = ~(uint64_t)RFLAGS_IF;
     b->mxcsr = 0x1f80;
     b->vec_cold = 1;
     b->region = (struct host_trap_region){ .lo = vm->hc.rx,

@@ -202,8 +202,10 @@ struct ivcpu {
     uint64_t code_bytes; /* memory in blocks */
     unsigned nr_written; /* pages written by others; WRITTEN_QUEUE + 1: all. Guarded by vm->lock */
     uint64_t written[WRITTEN_QUEUE];
-    uint64_t large_lo,
-        large_hi;    /* entries cut from large pages lie in here: INVLPG of any of it flushes all */
+    /* Where entries were cut from larger pages: 2 and 4 MB ones, 1 GB ones, by the address' low bits.
+     * INVLPG of any of it has to look at all entries. */
+    uint8_t large_2m[1024], large_1g[64];
+    uint64_t large_x_lo, large_x_hi; /* and where from those that hold code */
     bool watching;   /* data watchpoints exist, the guest's or a debugger's */
     bool code_bps;   /* DR7 or the debugger has instruction breakpoints */
     bool dbg_resume; /* do not stop again at the breakpoint we stand on */
@@ -270,6 +272,13 @@ bool interp_step(struct ivcpu *v, enum run_result *res);
 bool interp_must_step(const struct ivcpu *v);
 /* One block and those chained to it. False: run() returns *res. */
 bool interp_run_block(struct ivcpu *v, enum run_result *res);
+/*
+ * run() under vcpu.run_limit, see engine.h. Nothing is chained here, so that a block is the most
+ * that runs between two looks at the limit. block(): as interp_run_block(), no more than v->room
+ * steps.
+ */
+enum run_result interp_run_limited(struct ivcpu *v,
+                                   bool (*block)(struct ivcpu *v, enum run_result *res));
 int interp_vm_init(struct interp_vm *vm, const struct engine_config *cfg);
 void interp_vm_fini(struct interp_vm *vm);
 /* v is all zero, and large: fresh pages of the host, that are only touched where needed. */
