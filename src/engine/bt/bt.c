@@ -57,6 +57,21 @@ static bool wanted(const struct bt_vcpu *b)
 
 /* ---- the vector registers ---- */
 
+/* The processor's are addresses of the translation and of the guest's memory in the monitor. */
+static void x87_pointers(struct bt_vcpu *b)
+{
+    struct cpu *c = &b->iv.vc.cpu;
+
+    c->fpu.fip = b->x87.rip;
+    c->fpu.fop = b->x87.op & 0x7ff;
+    c->fpu_cs = (uint16_t)b->x87.cs;
+    if (b->x87.dp_set) {
+        c->fpu.fdp = b->x87.dp;
+        c->fpu_ds = (uint16_t)b->x87.ds;
+    }
+    b->x87.op = b->x87.dp_set = 0;
+}
+
 /*
  * The guest's stay in the processor while C code runs, since that is built without them; before any
  * other code they are stored, and loaded again when translated code next wants them.
@@ -65,11 +80,14 @@ static void vectors_out(struct bt_vcpu *b)
 {
     if (b->vec_cold)
         return;
-    __asm__ volatile("xsave64 %0\n\tldmxcsr %1"
+    /* Not even a pending x87 exception is left for the host's code. */
+    __asm__ volatile("xsave64 %0\n\tfninit\n\tldmxcsr %1"
                      : "+m"(b->iv.vc.cpu.fpu)
                      : "m"(b->mxcsr), "a"(XSTATE_ALL), "d"(0)
                      : "memory");
     b->vec_cold = 1;
+    if (b->x87.op)
+        x87_pointers(b);
 }
 
 static void guard(void)
@@ -171,12 +189,18 @@ static bool site_ops(struct bt_vcpu *b, struct site *s)
         return true;
     vectors_out(b);
     code = fetch_ptr(v, v->vc.cpu.rip, &at);
-    if (!code)
+    /* The page tables may have changed without a flush, so what is there may be something else. */
+    if (!code || at.v != (s->tb->gpa & PAGE_MASK) + s->off)
         return false;
     s->ops = calloc(2, sizeof(*s->ops));
     if (!s->ops)
         return false;
-    (void)decode_insn(v, s->tb->key, code, (unsigned)PAGE_BYTES - s->off, s->off, &s->ops[0]);
+    if (decode_insn(v, s->tb->key, code, (unsigned)PAGE_BYTES - s->off, s->off, &s->ops[0]) !=
+        s->len) {
+        free(s->ops);
+        s->ops = NULL;
+        return false;
+    }
     if (op_is_branch(&s->ops[0]))
         s->ops[0].aux2 = 0;
     s->ops[1] = (struct op){ .fn = op_end, .off = (uint16_t)(s->off + s->len) };
@@ -308,6 +332,10 @@ static bool run_translated(struct bt_vcpu *b, enum run_result *res)
     bool stop = false;
     struct tb *tb;
 
+    if ((key ^ b->units) & KEY_UNITS) {
+        bt_jc_flush(b, FLUSH_ALL, 0);
+        b->units = key & KEY_UNITS;
+    }
     if (PAGE_BYTES - c->rip % PAGE_BYTES < 15 && cross_cached(v, c->rip)) {
         if (v->step_ops[0].fn == op_native)
             vectors_out(b);
@@ -421,6 +449,7 @@ static bool hook_drop(struct ivcpu *v, gpa_t at, uint64_t bytes)
 {
     struct bt_vcpu *b = of_ivcpu(v);
 
+    vectors_out(b); /* for libc's free(), and the direct tier */
     if (b->direct)
         direct_code_written(b->direct, at, bytes);
     return bt_drop(b, at, bytes);
@@ -430,6 +459,7 @@ static void hook_drop_all(struct ivcpu *v)
 {
     struct bt_vcpu *b = of_ivcpu(v);
 
+    vectors_out(b); /* for libc's free(), and the direct tier */
     if (b->direct)
         direct_code_written_all(b->direct);
     bt_drop_all(b);
@@ -454,6 +484,7 @@ static void hook_noted(struct ivcpu *v, gpa_t at)
 {
     struct bt_vcpu *b = of_ivcpu(v);
 
+    vectors_out(b); /* for libc's free(), and the direct tier */
     if (b->direct)
         direct_code_noted(b->direct, at);
 }

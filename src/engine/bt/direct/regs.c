@@ -98,8 +98,8 @@ static void translate_fip(const struct space *s, struct cpu *c)
     uint64_t off = c->fpu.fip - (s->w.home + HOME_CODE);
     const struct point *p = off < HOME_CODE_BYTES ? dcode_point_at(&s->code, (uint32_t)off) : NULL;
 
-    if (p)
-        c->fpu.fip = p->rip;
+    if (off < HOME_CODE_BYTES) /* of a translation that is gone: nobody knows any more */
+        c->fpu.fip = p ? p->rip : 0;
 }
 
 /* What the processor leaves out because it is initial, it does not write either. */
