@@ -43,7 +43,6 @@ static void want_vectors(struct trans *t)
 static void emit_interp(struct trans *t)
 {
     bt_emit_leave(t, WHY_INTERP);
-    t->tb->sites[t->nr].ends = t->in.ends;
 }
 
 static void emit_insn(struct trans *t)
@@ -144,6 +143,7 @@ static void emit_block(struct trans *t, const uint8_t *code)
         s->next = (uint32_t)(emit_pc(t->e) - t->tb->code);
         off += len;
         open = t->in.cls == INSN_JCC || (!t->in.ends && t->in.cls < INSN_JMP);
+        s->ends = !open;
         if (t->tb->nr_exits + 2u >= ARRAY_SIZE(t->exits) || t->nr_slow + 8 > ARRAY_SIZE(t->slow)) {
             t->nr++;
             break;
