@@ -18,28 +18,33 @@ typedef unsigned __int128 u128;
 
 #define FN static NOINLINE word_t
 
-#define ACCESS(name, insn)                                                                         \
-    FN name(word_t a, word_t b)                                                                    \
-    {                                                                                              \
-        asm volatile(insn : "+a"(a), "+d"(b) : : "rcx", "rbx", "rdi", "rsi", "r8", "r9", "r10",    \
-                     "r11", "r12", "memory", "cc");                                        \
-        return a;                                                                                  \
+#define ACCESS(name, insn)                                                                    \
+    FN name(word_t a, word_t b)                                                               \
+    {                                                                                         \
+        asm volatile(insn                                                                     \
+                     : "+a"(a), "+d"(b)                                                       \
+                     :                                                                        \
+                     : "rcx", "rbx", "rdi", "rsi", "r8", "r9", "r10", "r11", "r12", "memory", \
+                       "cc");                                                                 \
+        return a;                                                                             \
     }
 
 ACCESS(load8, "movzbl (%%rax), %%edx")
 ACCESS(load64, "mov (%%rax), %%rdx")
-ACCESS(load_r9, "mov %%rax, %%r9\n mov %%rdx, %%r10\n xor %%edx, %%edx\n mov (%%r9, %%rdx, 8), %%r11")
+ACCESS(load_r9,
+       "mov %%rax, %%r9\n mov %%rdx, %%r10\n xor %%edx, %%edx\n mov (%%r9, %%rdx, 8), %%r11")
 ACCESS(load_rcx, "mov %%rax, %%rcx\n mov (%%rcx), %%cx")
-ACCESS(load_fs0, "fs mov (%%rax), %%rdx") /* base 0 */
-ACCESS(load_prefixes, ".byte 0x2e, 0x66, 0x48, 0x3e, 0x4d, 0x44, 0x8b, 0x10")  /* mov rax -> r10d */
+ACCESS(load_fs0, "fs mov (%%rax), %%rdx")                                     /* base 0 */
+ACCESS(load_prefixes, ".byte 0x2e, 0x66, 0x48, 0x3e, 0x4d, 0x44, 0x8b, 0x10") /* mov rax -> r10d */
 ACCESS(load_vec, "movups (%%rax), %%xmm0")
 ACCESS(load_vex, ".byte 0xc5, 0xfc, 0x10, 0x00") /* vmovups (%rax), %ymm0 */
 ACCESS(store8, "mov %%dl, (%%rax)")
 ACCESS(store64, "mov %%rdx, (%%rax)")
 ACCESS(store_imm, "movq $0x55, (%%rax)")
 ACCESS(store_vec, "movups %%xmm0, (%%rax)")
-ACCESS(store_lateral, "xor %%ebx, %%ebx\n mov %%rax, %%rdx\n"
-                      ".byte 0x48, 0x66, 0x89, 0x02\n") /* REX that does not count; mov %ax, (%rdx) */
+ACCESS(store_lateral,
+       "xor %%ebx, %%ebx\n mov %%rax, %%rdx\n"
+       ".byte 0x48, 0x66, 0x89, 0x02\n") /* REX that does not count; mov %ax, (%rdx) */
 ACCESS(rmw, "lock xadd %%rdx, (%%rax)")
 ACCESS(cas, "mov %%rax, %%rdi\n lock cmpxchg %%rdx, (%%rdi)")
 ACCESS(strings_from, "mov %%rax, %%rsi\n mov $1, %%ecx\n rep lodsb")
@@ -85,8 +90,8 @@ static const struct {
     const char *name;
     guest_fn *fn;
 } jumps[] = {
-    { "JMP r64", jump_reg }, { "JMP m64", jump_mem }, { "CALL r64", call_reg },
-    { "CALL m64", call_mem }, { "RET", jump_ret },    { "IRET", jump_iret },
+    { "JMP r64", jump_reg },  { "JMP m64", jump_mem }, { "CALL r64", call_reg },
+    { "CALL m64", call_mem }, { "RET", jump_ret },     { "IRET", jump_iret },
 };
 
 /* The stack: only at CPL 3, where faults have another. */
@@ -98,8 +103,8 @@ ACCESS(pivot_leave, "mov %%rsp, %%rbx\n mov %%rbp, %%rcx\n mov %%rax, %%rbp\n le
                     "mov %%rbx, %%rsp\n mov %%rcx, %%rbp")
 
 static const struct access pivots[] = {
-    { "PUSH", pivot_push, 8, true }, { "POP", pivot_pop, 8, false },
-    { "CALL", pivot_call, 8, true }, { "RET", pivot_ret, 8, false },
+    { "PUSH", pivot_push, 8, true },    { "POP", pivot_pop, 8, false },
+    { "CALL", pivot_call, 8, true },    { "RET", pivot_ret, 8, false },
     { "LEAVE", pivot_leave, 8, false },
 };
 
@@ -172,8 +177,7 @@ static void try_jump(unsigned which, bool user)
         word_t at = addresses[n];
 
         for (unsigned i = 0; i < REPEAT && !mapped(at, user); i++) {
-            struct trap t =
-                user ? try_user(jumps[which].fn, at, 0) : try(jumps[which].fn, at, 0);
+            struct trap t = user ? try_user(jumps[which].fn, at, 0) : try(jumps[which].fn, at, 0);
 
             if (!is_fault(&t, at, user ? PF_U : 0, false) || (canonical(at) && t.f.ip != at))
                 miss(&m, at, &t);
@@ -239,9 +243,12 @@ static void edges(void)
     static const struct {
         word_t at, cr2; /* cr2 0: #GP */
     } rows[] = {
-        { 0xfffffffffffffffc, 0xfffffffffffffffc }, { 0xffffffffffffffff, 0xffffffffffffffff },
-        { 0x00007ffffffffffc, 0 },                  { 0x0000800000000000, 0 },
-        { 0xffff7ffffffffffc, 0 },                  { 0xffff800000000000, 0xffff800000000000 },
+        { 0xfffffffffffffffc, 0xfffffffffffffffc },
+        { 0xffffffffffffffff, 0xffffffffffffffff },
+        { 0x00007ffffffffffc, 0 },
+        { 0x0000800000000000, 0 },
+        { 0xffff7ffffffffffc, 0 },
+        { 0xffff800000000000, 0xffff800000000000 },
         { 0x8000000000000000, 0 },
     };
 
@@ -265,11 +272,13 @@ static uint64_t cell[4] __attribute__((aligned(32)));
 /* REX prefixes that do not count, because another prefix follows. */
 static word_t odd_rex(word_t a, word_t b)
 {
-    asm volatile(".byte 0x4f, 0x66, 0x89, 0x10\n" /* mov %dx, (%rax) */
-                 ".byte 0x4f, 0x40, 0x89, 0x50, 0x08\n" /* mov %edx, 8(%rax) */
-                 ".byte 0x4f, 0x3e, 0x01, 0x50, 0x10\n" /* add %edx, 16(%rax) */
+    asm volatile(".byte 0x4f, 0x66, 0x89, 0x10\n"             /* mov %dx, (%rax) */
+                 ".byte 0x4f, 0x40, 0x89, 0x50, 0x08\n"       /* mov %edx, 8(%rax) */
+                 ".byte 0x4f, 0x3e, 0x01, 0x50, 0x10\n"       /* add %edx, 16(%rax) */
                  ".byte 0x48, 0x65, 0x40, 0x88, 0x50, 0x18\n" /* gs mov %dl, 24(%rax) */
-                 : : "a"(a), "d"(b) : "memory", "cc");
+                 :
+                 : "a"(a), "d"(b)
+                 : "memory", "cc");
     return 0;
 }
 
@@ -281,7 +290,8 @@ static word_t bit_scans(word_t a, word_t b)
     asm volatile("mov %3, %%r9\n mov %3, %%r10\n mov %3, %%r11\n xor %%ecx, %%ecx\n"
                  "xor %%r8d, %%r8d\n bsf %%rcx, %%r9\n bsr %%r8, %%r10\n bsf %4, %%r11\n"
                  "mov %%r9, %0\n mov %%r10, %1\n mov %%r11, %2"
-                 : "=&a"(r9), "=&S"(r10), "=&D"(r11) : "d"(a), "m"(cell[3])
+                 : "=&a"(r9), "=&S"(r10), "=&D"(r11)
+                 : "d"(a), "m"(cell[3])
                  : "rcx", "r8", "r9", "r10", "r11", "cc");
     return r9 == a && r10 == a && r11 == a ? b : 0;
 }
@@ -315,11 +325,15 @@ static void same_index(void)
         page_set(far, 1, (word_t)page | PTE_P | PTE_W);
         page[1] = 0x5555;
         asm volatile("mov %%rsp, %%rbx\n mov %1, %%rsp\n push 8(%2)\n pop %0\n mov %%rbx, %%rsp"
-                     : "=&a"(out) : "r"(sp), "r"(far) : "rbx", "memory");
+                     : "=&a"(out)
+                     : "r"(sp), "r"(far)
+                     : "rbx", "memory");
         EXPECT_EQ(out, 0x5555, "PUSH of memory whose page collides with the stack's");
         asm volatile("lea 1f(%%rip), %%rax\n mov %%rax, 8(%2)\n mov %%rsp, %%rbx\n mov %1, %%rsp\n"
                      "call *8(%2)\n1: pop %0\n mov %%rbx, %%rsp"
-                     : "=&a"(out) : "r"(sp), "r"(far) : "rbx", "memory");
+                     : "=&a"(out)
+                     : "r"(sp), "r"(far)
+                     : "rbx", "memory");
         EXPECT(out != 0, "CALL through memory whose page collides with the stack's");
         page_set(far, 1, 0);
     }
@@ -337,8 +351,12 @@ static word_t pointers(word_t a, word_t b)
     static uint16_t control;
 
     control = 0x37f & ~4u;
-    asm volatile("fninit\n fldcw %0\n fldz\n .globl div_zero\ndiv_zero: fdivrl %1\n rex64 fxsave %2\n"
-                 "fnclex\n fninit" : : "m"(control), "m"(one), "m"(image) : "memory");
+    asm volatile(
+        "fninit\n fldcw %0\n fldz\n .globl div_zero\ndiv_zero: fdivrl %1\n rex64 fxsave %2\n"
+        "fnclex\n fninit"
+        :
+        : "m"(control), "m"(one), "m"(image)
+        : "memory");
     memcpy(&a, image + 8, 8);
     memcpy(&b, image + 16, 8);
     return a == (word_t)div_zero && b == (word_t)&one;
@@ -380,14 +398,20 @@ static word_t bad_stack(word_t a, word_t b)
 
     asm volatile("mov %%rsp, %%rbx\n mov %1, %%rsp\n mov $1000, %%ecx\n"
                  "1: add %%rcx, %0\n xor %%rsp, %0\n xor %%rsp, %0\n dec %%ecx\n jnz 1b\n"
-                 "mov %%rbx, %%rsp" : "+a"(sum) : "r"(a) : "rbx", "rcx", "cc");
+                 "mov %%rbx, %%rsp"
+                 : "+a"(sum)
+                 : "r"(a)
+                 : "rbx", "rcx", "cc");
     return sum + b;
 }
 
 static word_t bad_stack_trap(word_t a, word_t b)
 {
     asm volatile("mov %0, %%rsp\n xor %%ecx, %%ecx\n xor %%edx, %%edx\n xor %%eax, %%eax\n"
-                 "div %%ecx" : : "r"(a), "r"(b) : "rax", "rcx", "rdx", "cc");
+                 "div %%ecx"
+                 :
+                 : "r"(a), "r"(b)
+                 : "rax", "rcx", "rdx", "cc");
     return 0;
 }
 
@@ -415,24 +439,25 @@ static void stacks(void)
 
 /* ---- doors of the host ---- */
 
-#define HOST_DOOR(name, insn)                                                                \
-    static word_t name(word_t a, word_t b)                                                   \
-    {                                                                                        \
+#define HOST_DOOR(name, insn)                                                                  \
+    static word_t name(word_t a, word_t b)                                                     \
+    {                                                                                          \
         asm volatile(insn : "+a"(a), "+d"(b) : : "rcx", "rbx", "rsi", "rdi", "r11", "memory"); \
-        return a;                                                                            \
+        return a;                                                                              \
     }
 
 HOST_DOOR(int80, "mov $20, %%eax\n int $0x81")
 HOST_DOOR(syscall_getpid, "mov $39, %%eax\n syscall")
 HOST_DOOR(sysenter_getpid, "mov $20, %%eax\n sysenter")
-HOST_DOOR(far_33, "sub $16, %%rsp\n movq $0x33, 8(%%rsp)\n lea 1f(%%rip), %%rax\n mov %%rax, (%%rsp)\n"
-                  "lretq\n1: add $0, %%rsp")
+HOST_DOOR(far_33,
+          "sub $16, %%rsp\n movq $0x33, 8(%%rsp)\n lea 1f(%%rip), %%rax\n mov %%rax, (%%rsp)\n"
+          "lretq\n1: add $0, %%rsp")
 HOST_DOOR(far_23, "sub $16, %%rsp\n movl $0x23, 4(%%rsp)\n movl $0x1000, (%%rsp)\n ljmp *(%%rsp)")
 HOST_DOOR(wrpkru, "xor %%eax, %%eax\n xor %%ecx, %%ecx\n xor %%edx, %%edx\n .byte 0x0f, 0x01, 0xef")
 HOST_DOOR(rdpkru, "xor %%ecx, %%ecx\n .byte 0x0f, 0x01, 0xee")
 HOST_DOOR(mov_cr3, "mov %%cr3, %%rax")
 HOST_DOOR(wrgsbase, "wrgsbase %%rax")
-HOST_DOOR(kmov, ".byte 0xc5, 0xf8, 0x93, 0xc1") /* kmovw %k1, %eax */
+HOST_DOOR(kmov, ".byte 0xc5, 0xf8, 0x93, 0xc1")             /* kmovw %k1, %eax */
 HOST_DOOR(evex, ".byte 0x62, 0xf1, 0x7c, 0x48, 0x10, 0x00") /* vmovups (%rax), %zmm0 */
 HOST_DOOR(xend, ".byte 0x0f, 0x01, 0xd5")
 HOST_DOOR(vmcall, ".byte 0x0f, 0x01, 0xc1, 0x0f, 0x0b")
@@ -446,13 +471,20 @@ static void doors(void)
         guest_fn *fn;
         word_t vec, err;
     } rows[] = {
-        { "INT 81h", int80, VEC_GP, 0x81 * 8 + 2 },  { "SYSCALL", syscall_getpid, VEC_UD, 0 },
-        { "SYSENTER", sysenter_getpid, VEC_NONE, 0 },  { "RETF to 33h", far_33, VEC_GP, 0x30 },
-        { "JMP far to 23h", far_23, VEC_GP, 0x20 },  { "WRPKRU", wrpkru, VEC_UD, 0 },
-        { "RDPKRU", rdpkru, VEC_UD, 0 },             { "MOV from CR3", mov_cr3, VEC_GP, 0 },
-        { "WRGSBASE", wrgsbase, VEC_UD, 0 },         { "KMOV", kmov, VEC_UD, 0 },
-        { "EVEX", evex, VEC_UD, 0 },                 { "XEND", xend, VEC_UD, 0 },
-        { "HLT", hlt, VEC_GP, 0 },                   { "IN", in_port, VEC_GP, 0 },
+        { "INT 81h", int80, VEC_GP, 0x81 * 8 + 2 },
+        { "SYSCALL", syscall_getpid, VEC_UD, 0 },
+        { "SYSENTER", sysenter_getpid, VEC_NONE, 0 },
+        { "RETF to 33h", far_33, VEC_GP, 0x30 },
+        { "JMP far to 23h", far_23, VEC_GP, 0x20 },
+        { "WRPKRU", wrpkru, VEC_UD, 0 },
+        { "RDPKRU", rdpkru, VEC_UD, 0 },
+        { "MOV from CR3", mov_cr3, VEC_GP, 0 },
+        { "WRGSBASE", wrgsbase, VEC_UD, 0 },
+        { "KMOV", kmov, VEC_UD, 0 },
+        { "EVEX", evex, VEC_UD, 0 },
+        { "XEND", xend, VEC_UD, 0 },
+        { "HLT", hlt, VEC_GP, 0 },
+        { "IN", in_port, VEC_GP, 0 },
     };
 
     (void)vmcall;
@@ -473,7 +505,10 @@ static uint8_t xstate[4096] __attribute__((aligned(64)));
 
 static word_t xrstor(word_t lo, word_t hi)
 {
-    asm volatile("mov %0, %%rcx\n xrstor64 %2" : "+a"(lo), "+d"(hi) : "m"(xstate) : "rcx", "memory");
+    asm volatile("mov %0, %%rcx\n xrstor64 %2"
+                 : "+a"(lo), "+d"(hi)
+                 : "m"(xstate)
+                 : "rcx", "memory");
     return 0;
 }
 
@@ -510,12 +545,15 @@ static void on_tick(struct frame *f)
     }
 }
 
-#define LOOP(name, insn)                                                                           \
-    FN name(word_t a, word_t b)                                                                    \
-    {                                                                                              \
-        asm volatile("push %%rbp\n mov %%rsp, %%rbp\n lea 9f(%%rip), %%rbx\n" insn "\n9: pop %%rbp" \
-                     : "+a"(a), "+d"(b) : : "rbx", "rcx", "rsi", "rdi", "r8", "memory", "cc");     \
-        return 0x600d;                                                                             \
+#define LOOP(name, insn)                                                           \
+    FN name(word_t a, word_t b)                                                    \
+    {                                                                              \
+        asm volatile("push %%rbp\n mov %%rsp, %%rbp\n lea 9f(%%rip), %%rbx\n" insn \
+                     "\n9: pop %%rbp"                                              \
+                     : "+a"(a), "+d"(b)                                            \
+                     :                                                             \
+                     : "rbx", "rcx", "rsi", "rdi", "r8", "memory", "cc");          \
+        return 0x600d;                                                             \
     }
 
 LOOP(loop_self, "1: jmp 1b")
@@ -526,7 +564,8 @@ LOOP(loop_ret, "lea 1f(%%rip), %%rax\n push %%rax\n1: sub $8, %%rsp\n mov %%rax,
 LOOP(loop_call, "1: add $8, %%rsp\n call 1b")
 LOOP(loop_forward, "lea 3f(%%rip), %%rax\n jmp 2f\n3: jmp 1f\n1: jmp 2f\n2: jmp *%%rax")
 LOOP(loop_loop, "1: mov $-1, %%rcx\n2: loop 2b\n jmp 1b")
-LOOP(loop_lods, "1: mov %%rsp, %%rsi\n mov $-1, %%rcx\n shr $40, %%rcx\n .byte 0x67\n rep lodsb\n jmp 1b")
+LOOP(loop_lods,
+     "1: mov %%rsp, %%rsi\n mov $-1, %%rcx\n shr $40, %%rcx\n .byte 0x67\n rep lodsb\n jmp 1b")
 LOOP(loop_scas, "1: mov %%rsp, %%rdi\n xor %%eax, %%eax\n mov $8, %%ecx\n cld\n rep scasb\n jmp 1b")
 
 static void loops(void)
@@ -536,11 +575,11 @@ static void loops(void)
         guest_fn *fn;
         bool only_kernel; /* needs low memory for what it scans */
     } rows[] = {
-        { "JMP to itself", loop_self, false },   { "JNC to itself", loop_jcc, false },
-        { "JMP r64", loop_jmp_reg, false },      { "JMP m64", loop_jmp_mem, false },
-        { "RET to itself", loop_ret, false },    { "CALL to itself", loop_call, false },
+        { "JMP to itself", loop_self, false },    { "JNC to itself", loop_jcc, false },
+        { "JMP r64", loop_jmp_reg, false },       { "JMP m64", loop_jmp_mem, false },
+        { "RET to itself", loop_ret, false },     { "CALL to itself", loop_call, false },
         { "forward jumps", loop_forward, false }, { "LOOP", loop_loop, false },
-        { "REP LODS", loop_lods, true },         { "REP SCAS", loop_scas, false },
+        { "REP LODS", loop_lods, true },          { "REP SCAS", loop_scas, false },
     };
 
     apic_init();
@@ -611,7 +650,7 @@ static word_t spin(word_t a, word_t b)
 int main(void)
 {
     static const word_t usual[] = {
-        0x555555554000, 0x7ffff7fc1000, 0x7ffffffde000, 0x7fffffffeff8, 0x10000000000,
+        0x555555554000, 0x7ffff7fc1000,     0x7ffffffde000,     0x7fffffffeff8, 0x10000000000,
         0x10000004000,  0xffffffff81000000, 0xffffffffff600000, 0x800000000000, 0xdead000000000000,
     };
 
