@@ -5,7 +5,8 @@
  * is done often enough to be translated, and has to end as the manual says.
  *
  * With "ask" on the command line the addresses come by the serial port, one in hexadecimal a line,
- * "." last: tests/guest/attack sends those of the monitor and its workers.
+ * a "k" behind those that only the kernel is to try, "." last: tests/guest/attack sends those of
+ * the monitor and its workers.
  */
 #include "guest.h"
 
@@ -115,8 +116,17 @@ static bool canonical(word_t a)
     return a >> 47 == 0 || a >> 47 == 0x1ffff;
 }
 
-static bool mapped(word_t a, bool user)
+static word_t addresses[2048];
+static bool only_kernel[2048];
+static unsigned nr_addresses;
+
+/* Is it the guest's own, or only for the kernel? */
+static bool left_out(unsigned n, bool user)
 {
+    word_t a = addresses[n];
+
+    if (user && only_kernel[n])
+        return true;
     if (a >= USER_ALIAS && a < USER_ALIAS + (1ull << 32))
         return true;
     return !user && a < 1ull << 32;
@@ -126,6 +136,42 @@ struct misses {
     unsigned nr;
     word_t at, vec, err, cr2;
 };
+
+/* User code that has run for so many rounds before it does what it should: 0, or enough to be kept
+ * where hot code runs. */
+static word_t rounds;
+static unsigned repeat = REPEAT;
+
+struct call {
+    guest_fn *fn;
+    word_t a, b;
+};
+
+/* Long enough at CPL 3 to be worth it. */
+static word_t spin(word_t a, word_t b)
+{
+    while (a--)
+        asm volatile("" : "+r"(b));
+    return b;
+}
+
+static word_t spin_and_call(word_t call, word_t nr)
+{
+    const struct call *c = (const struct call *)call;
+
+    (void)spin(nr, 0);
+    return c->fn(c->a, c->b);
+}
+
+static struct trap hot_user(guest_fn *fn, word_t a, word_t b)
+{
+    static struct call c;
+
+    if (!rounds)
+        return try_user(fn, a, b);
+    c = (struct call){ user_ptr((void *)fn), a, b };
+    return try_user(spin_and_call, (word_t)user_ptr(&c), rounds);
+}
 
 static void miss(struct misses *m, word_t at, const struct trap *t)
 {
@@ -147,11 +193,6 @@ static bool is_fault(const struct trap *t, word_t at, word_t err, bool stack)
     return t->vec == VEC_PF && (t->err & ~(word_t)PF_I) == err && t->cr2 == at;
 }
 
-typedef struct trap try_fn(guest_fn *fn, word_t a, word_t b);
-
-static word_t addresses[2048];
-static unsigned nr_addresses;
-
 static void try_access(const struct access *x, bool user, bool stack)
 {
     struct misses m = { 0 };
@@ -159,8 +200,8 @@ static void try_access(const struct access *x, bool user, bool stack)
     for (unsigned n = 0; n < nr_addresses; n++) {
         word_t at = addresses[n];
 
-        for (unsigned i = 0; i < REPEAT && !mapped(at, user); i++) {
-            struct trap t = user ? try_user(x->fn, at, 0x1234) : try(x->fn, at, 0x1234);
+        for (unsigned i = 0; i < repeat && !left_out(n, user); i++) {
+            struct trap t = user ? hot_user(x->fn, at, 0x1234) : try(x->fn, at, 0x1234);
 
             if (!is_fault(&t, at, (x->write ? PF_W : 0) | (user ? PF_U : 0), stack))
                 miss(&m, at, &t);
@@ -176,8 +217,8 @@ static void try_jump(unsigned which, bool user)
     for (unsigned n = 0; n < nr_addresses; n++) {
         word_t at = addresses[n];
 
-        for (unsigned i = 0; i < REPEAT && !mapped(at, user); i++) {
-            struct trap t = user ? try_user(jumps[which].fn, at, 0) : try(jumps[which].fn, at, 0);
+        for (unsigned i = 0; i < repeat && !left_out(n, user); i++) {
+            struct trap t = user ? hot_user(jumps[which].fn, at, 0) : try(jumps[which].fn, at, 0);
 
             if (!is_fault(&t, at, user ? PF_U : 0, false) || (canonical(at) && t.f.ip != at))
                 miss(&m, at, &t);
@@ -206,15 +247,15 @@ static void try_bases(bool user)
     for (unsigned n = 0; n < nr_addresses; n++) {
         word_t at = addresses[n];
 
-        if (!canonical(at) || mapped(at, user))
+        if (!canonical(at) || left_out(n, user))
             continue;
         wrmsr(MSR_GS_BASE, at - 0x40);
         for (unsigned i = 0; i < REPEAT; i++) {
-            struct trap t = user ? try_user(load_gs, 0, 0x40) : try(load_gs, 0, 0x40);
+            struct trap t = user ? hot_user(load_gs, 0, 0x40) : try(load_gs, 0, 0x40);
 
             if (!is_fault(&t, at, user ? PF_U : 0, false))
                 miss(&m, at, &t);
-            t = user ? try_user(store_gs, 0, 0x40) : try(store_gs, 0, 0x40);
+            t = user ? hot_user(store_gs, 0, 0x40) : try(store_gs, 0, 0x40);
             if (!is_fault(&t, at, PF_W | (user ? PF_U : 0), false))
                 miss(&m, at, &t);
         }
@@ -424,11 +465,11 @@ static void stacks(void)
         word_t sp = k < ARRAY_SIZE(odd) ? odd[k] : addresses[k - ARRAY_SIZE(odd)];
 
         for (unsigned i = 0; i < REPEAT; i++) {
-            struct trap t = try_user(bad_stack, sp, 1);
+            struct trap t = hot_user(bad_stack, sp, 1);
 
             if (t.vec != VEC_USER_END || t.f.ax != 500501)
                 miss(&m, sp, &t);
-            t = try_user(bad_stack_trap, sp, 1);
+            t = hot_user(bad_stack_trap, sp, 1);
             if (t.vec != VEC_DE || t.f.sp != sp)
                 miss(&n, sp, &t);
         }
@@ -534,11 +575,11 @@ static void xrstor_bits(void)
 #define TIMER_VEC 0x40
 static volatile unsigned ticks;
 
-/* Out of the loop after some ticks: to where RBX says. */
+/* Out of the loop after some ticks: to where RBX says, if it is the loop that was interrupted. */
 static void on_tick(struct frame *f)
 {
     apic_write(APIC_EOI, 0);
-    if (++ticks >= 3) {
+    if (++ticks >= 3 && f->bx - f->ip < 128) {
         f->ip = f->bx;
         f->sp = f->bp;
         f->flags &= ~(word_t)FLAG_DF;
@@ -633,18 +674,14 @@ static void ask(void)
             v = v << 4 | (word_t)(ch - '0');
         else if (ch >= 'a' && ch <= 'f')
             v = v << 4 | (word_t)(ch - 'a' + 10);
-        else if (ch == '\n' && nr_addresses < ARRAY_SIZE(addresses))
+        else if (nr_addresses == ARRAY_SIZE(addresses))
+            continue;
+        else if (ch == 'k')
+            only_kernel[nr_addresses] = true;
+        else if (ch == '\n')
             addresses[nr_addresses++] = v, v = 0;
     }
     print("# %u addresses\n", nr_addresses);
-}
-
-/* Long enough at CPL 3 to be worth the direct tier. */
-static word_t spin(word_t a, word_t b)
-{
-    while (a--)
-        asm volatile("" : "+r"(b));
-    return b;
 }
 
 int main(void)
@@ -661,8 +698,8 @@ int main(void)
         for (unsigned i = 0; i < 30; i++)
             (void)try_user(spin, 20000000, 0);
         ask();
-        for (unsigned i = 0; i < 3; i++)
-            (void)try_user(spin, 20000000, 0);
+        rounds = 40000;
+        repeat = 3;
     } else {
         memcpy(addresses, usual, sizeof(usual));
         nr_addresses = ARRAY_SIZE(usual);
