@@ -33,8 +33,8 @@ int cmd_engines(int argc, char **argv)
         char why[256] = "";
         bool ok = engines[i]->probe(why, sizeof(why)) == 0;
 
-        (void)printf("%-8s %-4s %s\n", engines[i]->name, ok ? "yes" : "no",
-                     ok ? engines[i]->about : why);
+        (void)printf("%-8s %-4s %s%s%s\n", engines[i]->name, ok ? "yes" : "no",
+                     ok ? engines[i]->about : "", ok && why[0] ? "; " : "", why);
         found |= ok;
     }
     for (unsigned i = 0; i < ARRAY_SIZE(engines_later); i++)

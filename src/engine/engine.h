@@ -131,7 +131,8 @@ struct engine_vm {
 struct engine_ops {
     const char *name;
     const char *about; /* a line for `doppel engines` */
-    /* 0 when this host can run it; else -ENOTSUP or another -errno and the reason in why. */
+    /* 0 when this host can run it, and in why what it has to go without (or ""); else -ENOTSUP or
+     * another -errno and the reason. */
     int (*probe)(char *why, size_t why_bytes);
     int (*vm_create)(const struct engine_config *cfg, struct engine_vm **out);
     void (*vm_destroy)(struct engine_vm *evm);

@@ -630,6 +630,8 @@ static bool pext_is_slow(void)
 
 static int bt_probe(char *why, size_t why_bytes)
 {
+    char lacking[160] = "";
+
     if (!__builtin_cpu_supports("bmi2")) {
         (void)snprintf(why, why_bytes, "the host's processor lacks BMI2");
         return -ENOTSUP;
@@ -643,6 +645,8 @@ static int bt_probe(char *why, size_t why_bytes)
         (void)snprintf(why, why_bytes, "the host's processor lacks AVX");
         return -ENOTSUP;
     }
+    if (direct_probe(lacking, sizeof(lacking)) < 0)
+        (void)snprintf(why, why_bytes, "without its direct tier: %s", lacking);
     return 0;
 }
 
