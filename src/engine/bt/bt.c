@@ -69,6 +69,21 @@ static bool wanted(const struct bt_vcpu *b)
 #define VECTORS_STAY true
 #endif
 
+/* The processor's are addresses of the translation and of the guest's memory in the monitor. */
+static void x87_pointers(struct bt_vcpu *b)
+{
+    struct cpu *c = &b->iv.vc.cpu;
+
+    c->fpu.fip = b->x87.rip;
+    c->fpu.fop = b->x87.op & 0x7ff;
+    c->fpu_cs = (uint16_t)b->x87.cs;
+    if (b->x87.dp_set) {
+        c->fpu.fdp = b->x87.dp;
+        c->fpu_ds = (uint16_t)b->x87.ds;
+    }
+    b->x87.op = b->x87.dp_set = 0;
+}
+
 /*
  * The guest's stay in the processor while C code runs, since that is built without them; before any
  * other code they are stored, and loaded again when translated code next wants them.
@@ -77,11 +92,14 @@ static void vectors_out(struct bt_vcpu *b)
 {
     if (b->vec_cold)
         return;
-    __asm__ volatile("xsave64 %0\n\tldmxcsr %1"
+    /* Not even a pending x87 exception is left for the host's code. */
+    __asm__ volatile("xsave64 %0\n\tfninit\n\tldmxcsr %1"
                      : "+m"(b->iv.vc.cpu.fpu)
                      : "m"(b->mxcsr), "a"(XSTATE_ALL), "d"(0)
                      : "memory");
     b->vec_cold = 1;
+    if (b->x87.op)
+        x87_pointers(b);
 }
 
 static void guard(void)
@@ -251,12 +269,18 @@ static bool site_ops(struct bt_vcpu *b, struct site *s)
         return true;
     vectors_out(b);
     code = fetch_ptr(v, v->vc.cpu.rip, &at);
-    if (!code)
+    /* The page tables may have changed without a flush, so what is there may be something else. */
+    if (!code || at.v != (s->tb->gpa & PAGE_MASK) + s->off)
         return false;
     s->ops = calloc(2, sizeof(*s->ops));
     if (!s->ops)
         return false;
-    (void)decode_insn(v, s->tb->key, code, (unsigned)PAGE_BYTES - s->off, s->off, &s->ops[0]);
+    if (decode_insn(v, s->tb->key, code, (unsigned)PAGE_BYTES - s->off, s->off, &s->ops[0]) !=
+        s->len) {
+        free(s->ops);
+        s->ops = NULL;
+        return false;
+    }
     if (op_is_branch(&s->ops[0]))
         s->ops[0].aux2 = 0;
     s->ops[1] = (struct op){ .fn = op_end, .off = (uint16_t)(s->off + s->len) };
@@ -621,6 +645,8 @@ static bool pext_is_slow(void)
 
 static int bt_probe(char *why, size_t why_bytes)
 {
+    char lacking[160] = "";
+
     if (!__builtin_cpu_supports("bmi2")) {
         (void)snprintf(why, why_bytes, "the host's processor lacks BMI2");
         return -ENOTSUP;
@@ -634,6 +660,8 @@ static int bt_probe(char *why, size_t why_bytes)
         (void)snprintf(why, why_bytes, "the host's processor lacks AVX");
         return -ENOTSUP;
     }
+    if (direct_probe(lacking, sizeof(lacking)) < 0)
+        (void)snprintf(why, why_bytes, "without its direct tier: %s", lacking);
     return 0;
 }
 

@@ -135,6 +135,17 @@ struct burst {
     uint8_t refused;   /* times to go until that is tried again */
 };
 
+/* What the guest would find as the last x87 instruction's pointers: the processor has the host's.
+ */
+struct x87_last {
+    uint64_t rip, dp;
+    uint32_t op; /* X87_SET | opcode; 0: none was run since the registers were loaded */
+    uint32_t cs; /* selectors: the low 16 bits */
+    uint32_t ds;
+    uint32_t dp_set; /* one with a memory operand was */
+};
+#define X87_SET BIT(16)
+
 #define TB_BUCKETS    65536
 #define TB_PAGES      16384
 #define CODE_CACHE    MIB(192)
@@ -158,6 +169,7 @@ struct bt_vcpu {
     uint32_t vec_cold; /* 0: the vector registers hold the guest's; 1: they are in cpu.fpu */
     uint32_t vec_want; /* load them on entry */
     uint32_t mxcsr;    /* the host's */
+    struct x87_last x87;
     uint64_t flags;    /* LAHF's AH in bits 8..15, SETO in bit 0 */
     const uint8_t *pc; /* where to enter */
     uint64_t host_rsp;
