@@ -88,6 +88,7 @@ static bool session_make_vm(struct session *s)
     struct vm_config cfg = {
         .name = s->name,
         .engine = s->engine,
+        .lockstep = o->lockstep,
         .cpu_model = o->cpu,
         .boot = { .kernel = o->kernel,
                   .initrd = o->initrd,

@@ -11,9 +11,12 @@
 #include "cli/cli.h"
 #include "lib/log.h"
 
-#define MEMORY_DEFAULT MIB(512)
-#define MEMORY_MIN     MIB(1)
-#define CPUS_MAX       255
+#define MEMORY_DEFAULT  MIB(512)
+#define MEMORY_MIN      MIB(1)
+#define CPUS_MAX        255
+/* A comparison costs as much as some ten instructions; one of all memory some 50 ms. */
+#define LOCKSTEP_CHUNK  64
+#define LOCKSTEP_MEMORY 20000000
 
 /* ---- plain values ---- */
 
@@ -285,6 +288,65 @@ static bool set_gdb(void *into, const char *val)
     return false;
 }
 
+/* ---- lock-step ---- */
+
+/* NULL after a message. */
+static const struct engine_ops *lockstep_engine_of(const char *name)
+{
+    const struct engine_ops *e = engine_find(name);
+    char why[256] = "";
+
+    if (!e)
+        log_error("--lockstep: there is no engine '%s'; `doppel engines` lists them", name);
+    else if (e->probe(why, sizeof(why)) == 0)
+        return e;
+    else
+        log_error("--lockstep: engine %s cannot run on this host: %s", name, why);
+    return NULL;
+}
+
+/* REFERENCE,TESTED */
+static bool set_lockstep(void *into, const char *val)
+{
+    struct lockstep_config *l = &((struct run_options *)into)->lockstep;
+    const char *comma = strchr(val, ',');
+    char reference[32];
+
+    if (!comma || comma == val || !comma[1] || (size_t)(comma - val) >= sizeof(reference)) {
+        log_error("--lockstep '%s' is not REFERENCE,TESTED, such as interp,interp", val);
+        return false;
+    }
+    (void)snprintf(reference, sizeof(reference), "%.*s", (int)(comma - val), val);
+    l->reference = lockstep_engine_of(reference);
+    l->tested = l->reference ? lockstep_engine_of(comma + 1) : NULL;
+    return l->tested;
+}
+
+static bool set_steps(const char *opt, const char *val, uint64_t min, uint64_t *to)
+{
+    if (value_uint(val, min, INT64_MAX, to))
+        return true;
+    log_error("--%s '%s' is not a number of steps, %llu or more", opt, val,
+              (unsigned long long)min);
+    return false;
+}
+
+static bool set_lockstep_from(void *into, const char *val)
+{
+    return set_steps("lockstep-from", val, 0, &((struct run_options *)into)->lockstep.from);
+}
+
+static bool set_lockstep_chunk(void *into, const char *val)
+{
+    return set_steps("lockstep-chunk", val, 1, &((struct run_options *)into)->lockstep.chunk);
+}
+
+static bool set_lockstep_memory(void *into, const char *val)
+{
+    return set_steps("lockstep-memory", val, 0,
+                     &((struct run_options *)into)->lockstep.memory_every);
+}
+
 /* ---- the table ---- */
 
 static const struct opt run_opts[] = {
@@ -302,6 +364,15 @@ static const struct opt run_opts[] = {
       "interp, bt, kvm or auto (default: the fastest that works here);\n"
       "`doppel engines` tells which do",
       set_engine },
+    { "lockstep", 0, "REFERENCE,TESTED",
+      "run two engines side by side; stop at the first difference and\n"
+      "show it (status 1). Takes twice the memory",
+      set_lockstep },
+    { "lockstep-from", 0, "N", "begin after the tested engine has made N steps",
+      set_lockstep_from },
+    { "lockstep-chunk", 0, "N", "compare at least every N steps (64)", set_lockstep_chunk },
+    { "lockstep-memory", 0, "N", "compare all memory every N steps (20000000); 0: only at the end",
+      set_lockstep_memory },
     { "disk", 0, "path=FILE", "[,readonly]; not in this version", set_disk },
     { "net", 0, "user|tap=NAME|none", "network card; only none in this version", set_net },
     { "serial", 0, "WHERE", "first serial port: stdio (default), file=FILE, pty or none",
@@ -363,7 +434,11 @@ int run_options_parse(struct run_options *o, int argc, char **argv, bool *help)
 
     *help = false;
     *o = (struct run_options){
-        .engine = "auto", .cpu = "host", .memory_bytes = MEMORY_DEFAULT, .serial = CHAN_STDIO
+        .engine = "auto",
+        .cpu = "host",
+        .memory_bytes = MEMORY_DEFAULT,
+        .serial = CHAN_STDIO,
+        .lockstep = { .chunk = LOCKSTEP_CHUNK, .memory_every = LOCKSTEP_MEMORY },
     };
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--trace=help") != 0 &&
@@ -390,6 +465,15 @@ int run_options_parse(struct run_options *o, int argc, char **argv, bool *help)
     }
     if (o->trace_file && !o->trace_mask) {
         log_error("--trace-file '%s' without --trace: nothing would be in it", o->trace_file);
+        return EXIT_USAGE;
+    }
+    if (!o->lockstep.tested && (o->lockstep.from || o->lockstep.chunk != LOCKSTEP_CHUNK ||
+                                o->lockstep.memory_every != LOCKSTEP_MEMORY)) {
+        log_error("--lockstep-from, -chunk and -memory need --lockstep REFERENCE,TESTED");
+        return EXIT_USAGE;
+    }
+    if (o->lockstep.tested && o->gdb) {
+        log_error("--gdb with --lockstep: a debugger would stop only one of the engines");
         return EXIT_USAGE;
     }
     return 0;

@@ -29,6 +29,7 @@ enum run_result {
     RUN_HALTED,   /* the vCPU waits for an event; run() again when cpu.req is not 0 */
     RUN_SHUTDOWN, /* triple fault: cpu.activity is CPU_SHUTDOWN */
     RUN_DEBUG,    /* a debugger's breakpoint, watchpoint or step: see vcpu->dbg_hit */
+    RUN_LIMIT,    /* vcpu->run_limit: so many steps were made, or an event is due */
 };
 
 /* What the machine does for a running vCPU. ctx is the machine's. All called on the vCPU's thread.
@@ -80,10 +81,32 @@ struct vcpu {
     uint64_t nr_exits[NR_EXITS];
     uint64_t exit_ns[NR_EXITS]; /* total time by reason */
     uint64_t nr_insns;          /* guest instructions retired */
+    uint64_t nr_partial;        /* repeated string instructions left between two repetitions */
+    /*
+     * 0: no limit. Else run() returns RUN_LIMIT when at least one and at most so many steps (see
+     * vcpu_steps()) were made since the call. Two engines then make the same steps of the same
+     * guest, for vm/lockstep.c:
+     * - Events (interrupts, debug traps, shadows) are looked at as the call begins. When one comes
+     *   due later, run() returns; but with run_exact it goes on to the limit, and the event waits
+     *   for the next call.
+     * - A repeated string instruction runs to its end, its fault or a debug trap, whatever is in
+     *   cpu.req.
+     */
+    uint64_t run_limit;
+    bool run_exact;
     struct dbg dbg;
     gva_t dbg_hit;        /* RUN_DEBUG: address that hit; for a step the new RIP */
     unsigned dbg_hit_acc; /* ACC_* of what hit; ACC_EXEC for steps too */
 };
+
+/*
+ * Places between instructions that the vCPU came by: instructions retired, exceptions delivered,
+ * and pauses of repeated string instructions. Every engine counts them the same.
+ */
+static inline uint64_t vcpu_steps(const struct vcpu *v)
+{
+    return v->nr_insns + v->nr_exits[EXIT_EXCEPTION] + v->nr_partial;
+}
 
 struct trace;
 

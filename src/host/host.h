@@ -23,6 +23,10 @@ void host_unmap(void *p, uint64_t bytes);
  * host_unmap(). NULL on failure. */
 void *host_pages(uint64_t bytes);
 
+/* The first run of bytes at or behind off_bytes that the file really holds: [*start, *end). False:
+ * the rest is a hole. */
+bool host_data_next(int fd, uint64_t off_bytes, uint64_t *start, uint64_t *end);
+
 /* A code buffer, mapped twice: writable here, executable there; never both at one address. */
 struct host_code {
     uint8_t *rw;

@@ -37,6 +37,18 @@ void host_close(int fd)
     (void)close(fd);
 }
 
+bool host_data_next(int fd, uint64_t off_bytes, uint64_t *start, uint64_t *end)
+{
+    off_t from = lseek(fd, (off_t)off_bytes, SEEK_DATA), to;
+
+    if (from < 0)
+        return false;
+    to = lseek(fd, from, SEEK_HOLE);
+    *start = (uint64_t)from;
+    *end = to < 0 ? off_bytes : (uint64_t)to;
+    return to >= 0;
+}
+
 /*
  * Finds room where addresses and file offsets agree modulo 2 MB: only then can huge pages of the
  * file be mapped as such. Returns the start of a reservation of exactly `bytes`, or NULL.

@@ -46,16 +46,17 @@ void mmu_slot_written(struct mmu *m, struct slot *s, gpa_t at, uint64_t bytes)
     atomic_thread_fence(memory_order_seq_cst);
     for (uint64_t done = 0, n; done < bytes; done += n) {
         _Atomic uint8_t *note = &s->notes[slot_page(s, gpa_add(at, done))];
+        bool is_code;
 
         n = page_run(gpa_add(at, done), bytes - done);
         if (s->flags & SLOT_LOG_DIRTY)
             /* Release: who reads the log and sees the bit sees the bytes too. */
             (void)atomic_fetch_or_explicit(note, PAGE_NOTE_DIRTY, memory_order_release);
-        if (!(atomic_load_explicit(note, memory_order_relaxed) &
-              (PAGE_NOTE_CODE | PAGE_NOTE_FLUID)))
-            continue;
+        is_code = atomic_load_explicit(note, memory_order_relaxed) &
+                  (PAGE_NOTE_CODE | PAGE_NOTE_FLUID);
         for (struct code_listener *l = m->listeners; l; l = l->next)
-            l->written(l, gpa_add(at, done), n);
+            if (is_code || l->every_page)
+                l->written(l, gpa_add(at, done), n);
     }
 }
 

@@ -38,9 +38,10 @@ struct slot {
 };
 
 /* Told when a page noted as code was written by someone other than an engine (DMA, a debugger, a
- * loader). Any thread. */
+ * loader). Any thread, slots_lock held. */
 struct code_listener {
     void (*written)(struct code_listener *l, gpa_t at, uint64_t bytes);
+    bool every_page; /* told of all such writes, code or not */
     struct code_listener *next;
 };
 

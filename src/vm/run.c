@@ -8,6 +8,7 @@
  * are parked.
  */
 #include "lib/trace.h"
+#include "vm/lockstep.h"
 #include "vm/priv.h"
 
 #include <stdatomic.h>
@@ -96,6 +97,7 @@ static void *run_vcpu(void *arg)
     while (run_gate(p)) {
         switch (p->v->engine->run(p->v)) {
         case RUN_STOPPED:
+        case RUN_LIMIT: /* nobody set one */
             break;
         case RUN_HALTED:
             run_sleep(p);
@@ -115,6 +117,9 @@ static void *run_vcpu(void *arg)
 
 static void run_end(struct vm *vm, enum stop_reason why, int status)
 {
+    /* It may have been found when the guest had ended already. */
+    if (lockstep_differed(vm))
+        why = STOP_ERROR;
     trace(vm->cfg.trace, VM, "end: reason %u, status %d", why, status);
     clock_pause(bus_clock(vm->bus));
     lock_take(&vm->lock);

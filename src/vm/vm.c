@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "lib/trace.h"
+#include "vm/lockstep.h"
 #include "vm/priv.h"
 
 #define HIGH_RAM_AT GIB(4)
@@ -67,6 +68,8 @@ static int vm_add_engine(struct vm *vm)
                   vm->cfg.cpu_model ? vm->cfg.cpu_model : "host", why);
         return -EINVAL;
     }
+    if (vm->cfg.lockstep.reference)
+        lockstep_trim_model(&vm->model);
     vm->model.nr_cpus = vm->cfg.boot.nr_cpus;
     vm->model.tsc_khz = clock_tsc_khz(bus_clock(vm->bus));
     err = vm->cfg.engine->vm_create(&vm->ecfg, &vm->evm);
@@ -167,6 +170,8 @@ struct vm *vm_create(const struct vm_config *cfg)
         return NULL;
     }
     vm->cfg = *cfg;
+    if (cfg->lockstep.reference)
+        vm->cfg.engine = &lockstep_engine;
     if (!vm->cfg.boot.nr_cpus)
         vm->cfg.boot.nr_cpus = 1;
     if (cfg->name)

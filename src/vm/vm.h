@@ -14,10 +14,24 @@
 
 struct trace;
 
+/* Two engines run the guest in lock-step: lockstep.h. */
+struct lockstep_config {
+    const struct engine_ops *reference; /* NULL: no lock-step */
+    const struct engine_ops *tested;
+    uint64_t from;  /* so many steps (vcpu_steps()) the tested engine goes alone before */
+    uint64_t chunk; /* at most so many steps between two comparisons of the vCPUs */
+    uint64_t
+        memory_every; /* so many steps between two comparisons of all memory; 0: only at the end */
+    /* Takes the report, line by line; NULL: standard error. */
+    void (*line)(void *arg, const char *text);
+    void *line_arg;
+};
+
 /* Copied, but not the strings and what else it points to: they outlive the VM. */
 struct vm_config {
-    const char *name; /* NULL: "vm-PID" */
-    const struct engine_ops *engine;
+    const char *name;                /* NULL: "vm-PID" */
+    const struct engine_ops *engine; /* not used with lockstep */
+    struct lockstep_config lockstep;
     const char *cpu_model; /* NULL: host */
     struct boot_config boot;
     struct chr *serial;   /* owned by the caller; COM1 */

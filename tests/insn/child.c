@@ -221,12 +221,19 @@ static void regs_from_user(const struct user_regs_struct *r, struct regs *g)
     g->fs_base = r->fs_base, g->gs_base = r->gs_base;
 }
 
-static int resume(struct native_child *ch, int sig, struct user_regs_struct *r)
+/* how: PTRACE_SINGLESTEP or PTRACE_CONT. */
+static int resume(struct native_child *ch, enum __ptrace_request how, int sig,
+                  struct user_regs_struct *r)
 {
     int status;
+    pid_t pid;
 
-    if (ptrace(PTRACE_SINGLESTEP, ch->pid, 0, sig) < 0 || waitpid(ch->pid, &status, 0) != ch->pid ||
-        !WIFSTOPPED(status))
+    if (ptrace(how, ch->pid, 0, sig) < 0)
+        return -1;
+    do
+        pid = waitpid(ch->pid, &status, 0);
+    while (pid < 0 && errno == EINTR);
+    if (pid != ch->pid || !WIFSTOPPED(status))
         return -1;
     return ptrace(PTRACE_GETREGS, ch->pid, 0, r) < 0 ? -1 : 0;
 }
@@ -238,7 +245,7 @@ static int read_exception(struct native_child *ch, int sig, struct outcome *out)
     struct user_regs_struct r;
     ucontext_t uc;
 
-    if (resume(ch, sig, &r) < 0 || r.rip != HANDLER_AT || r.rdx < SIGSTACK_AT ||
+    if (resume(ch, PTRACE_SINGLESTEP, sig, &r) < 0 || r.rip != HANDLER_AT || r.rdx < SIGSTACK_AT ||
         r.rdx + sizeof(uc) > SIGSTACK_AT + SIGSTACK_BYTES)
         return -1;
     memcpy(&uc, ch->sigstack + (r.rdx - SIGSTACK_AT), sizeof(uc));
@@ -248,22 +255,22 @@ static int read_exception(struct native_child *ch, int sig, struct outcome *out)
     return 0;
 }
 
-int child_run(struct native_child *ch, const struct insn_case *k, struct outcome *out)
+/* With the code and the data in place. */
+static int run(struct native_child *ch, const struct regs *in, enum __ptrace_request how,
+               struct outcome *out)
 {
     struct user_regs_struct r = ch->base;
     struct iovec iov = { ch->xstate, ch->xstate_bytes };
     struct xsave_area *x = (struct xsave_area *)(void *)ch->xstate;
     siginfo_t si;
 
-    memcpy(ch->code + k->code_off, k->code, case_code_bytes(k));
-    memcpy(ch->data, k->data, AREA_BYTES);
-    regs_to_user(&k->in, &r);
-    memcpy(x, &k->in.fpu, sizeof(*x));
+    regs_to_user(in, &r);
+    memcpy(x, &in->fpu, sizeof(*x));
     x->mxcsr_mask = 0;
     x->xstate_bv = XCR0_X87 | XCR0_SSE | XCR0_AVX;
     memset((uint8_t *)x + 464, 0, 48); /* software bytes of the signal frame */
     if (ptrace(PTRACE_SETREGS, ch->pid, 0, &r) < 0 ||
-        ptrace(PTRACE_SETREGSET, ch->pid, NT_X86_XSTATE, &iov) < 0 || resume(ch, 0, &r) < 0 ||
+        ptrace(PTRACE_SETREGSET, ch->pid, NT_X86_XSTATE, &iov) < 0 || resume(ch, how, 0, &r) < 0 ||
         ptrace(PTRACE_GETSIGINFO, ch->pid, 0, &si) < 0 ||
         ptrace(PTRACE_GETREGSET, ch->pid, NT_X86_XSTATE, &iov) < 0)
         return -1;
@@ -279,4 +286,23 @@ int child_run(struct native_child *ch, const struct insn_case *k, struct outcome
     if (si.si_signo == SIGTRAP && si.si_code == TRAP_TRACE)
         return 0;
     return read_exception(ch, si.si_signo, out);
+}
+
+int child_run(struct native_child *ch, const struct insn_case *k, struct outcome *out)
+{
+    memcpy(ch->code + k->code_off, k->code, case_code_bytes(k));
+    memcpy(ch->data, k->data, AREA_BYTES);
+    return run(ch, &k->in, PTRACE_SINGLESTEP, out);
+}
+
+int child_exec(struct native_child *ch, const struct exec *x, struct outcome *out)
+{
+    memcpy(ch->code, x->code, CODE_BYTES);
+    memcpy(ch->data, x->data, AREA_BYTES);
+    return run(ch, x->in, PTRACE_CONT, out);
+}
+
+void child_interrupt(struct native_child *ch)
+{
+    (void)kill(ch->pid, SIGSTOP);
 }

@@ -3,6 +3,7 @@
  * linear addresses and the same segments, one step by the debugger's door. */
 #include "insn.h"
 
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -151,6 +152,7 @@ static void make_descriptors(struct insn_guest *g)
          * for users */
         uint64_t dpl = i == VEC_BP || i == VEC_OF ? 0x6000 : 0;
 
+        g->ram->hva[HANDLERS_PA + i * 16] = 0xf4; /* hlt: where a program ends */
         put64(g, IDT_AT + i * 16,
               (h & 0xffff) | KERNEL_CS << 16 | (0x8e00ull | dpl) << 32 | (h >> 16 & 0xffff) << 48);
         put64(g, IDT_AT + i * 16 + 8, h >> 32);
@@ -235,21 +237,13 @@ static bool pushes_error_code(int vector)
     return vector == VEC_DF || (vector >= VEC_TS && vector <= VEC_PF) || vector == VEC_AC;
 }
 
-void guest_run(struct insn_guest *g, const struct insn_case *k, struct outcome *out)
+/* run() has come back from where programs end: from how, the debugger's stop as the handler is
+ * entered or the HLT it begins with. */
+static void read_outcome(struct insn_guest *g, enum run_result res, enum run_result how,
+                         struct outcome *out)
 {
-    const struct engine_ops *e = g->evm->ops;
-    struct cpu *c = &g->v->cpu;
-    enum run_result res;
+    const struct cpu *c = &g->v->cpu;
 
-    /* Through mmu_write, so that cached code is dropped. */
-    (void)mmu_write(g->mmu, GPA(CODE_PA + k->code_off), k->code, case_code_bytes(k));
-    memcpy(g->ram->hva + DATA_PA, k->data, AREA_BYTES);
-    user_state(c, &k->in);
-    g->v->dbg.step = true;
-    e->state_changed(g->v);
-    res = e->run(g->v);
-    if (k->two_steps && res == RUN_DEBUG && c->cpl == 3)
-        res = e->run(g->v);
     memset(&out->regs, 0, sizeof(out->regs));
     memcpy(out->regs.gpr, c->gpr, sizeof(out->regs.gpr));
     out->regs.rip = c->rip;
@@ -262,7 +256,7 @@ void guest_run(struct insn_guest *g, const struct insn_case *k, struct outcome *
     out->vector = -1;
     out->err = 0;
     out->fault_at = 0;
-    if (res != RUN_DEBUG) {
+    if (res != how) {
         out->vector = 100 + (int)res;
     } else if (c->rip >= HANDLERS_AT && c->rip < HANDLERS_AT + 32 * 16) {
         /* What was interrupted is on the ring 0 stack: [error code,] RIP, CS, RFLAGS, RSP, SS from
@@ -279,4 +273,45 @@ void guest_run(struct insn_guest *g, const struct insn_case *k, struct outcome *
         out->regs.sel[SEG_SS] = (uint16_t)top[-1];
     }
     memcpy(out->data, g->ram->hva + DATA_PA, AREA_BYTES);
+}
+
+void guest_run(struct insn_guest *g, const struct insn_case *k, struct outcome *out)
+{
+    const struct engine_ops *e = g->evm->ops;
+    struct cpu *c = &g->v->cpu;
+    enum run_result res;
+
+    /* Through mmu_write, so that cached code is dropped. */
+    (void)mmu_write(g->mmu, GPA(CODE_PA + k->code_off), k->code, case_code_bytes(k));
+    memcpy(g->ram->hva + DATA_PA, k->data, AREA_BYTES);
+    user_state(c, &k->in);
+    g->v->dbg.step = true;
+    e->state_changed(g->v);
+    res = e->run(g->v);
+    if (k->two_steps && res == RUN_DEBUG && c->cpl == 3)
+        res = e->run(g->v);
+    read_outcome(g, res, RUN_DEBUG, out);
+}
+
+void guest_exec(struct insn_guest *g, const struct exec *x, struct outcome *out)
+{
+    const struct engine_ops *e = g->evm->ops;
+    enum run_result res;
+
+    (void)mmu_write(g->mmu, GPA(CODE_PA), x->code, CODE_BYTES);
+    memcpy(g->ram->hva + DATA_PA, x->data, AREA_BYTES);
+    user_state(&g->v->cpu, x->in);
+    g->v->dbg.step = false;
+    g->v->run_limit = x->run_limit;
+    atomic_fetch_and(&g->v->cpu.req, ~REQ_STOP); /* of a program before */
+    e->state_changed(g->v);
+    do
+        res = e->run(g->v);
+    while (res == RUN_LIMIT);
+    read_outcome(g, res, RUN_HALTED, out);
+}
+
+void guest_interrupt(struct insn_guest *g)
+{
+    cpu_post(&g->v->cpu, REQ_STOP);
 }

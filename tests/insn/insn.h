@@ -56,6 +56,14 @@ struct insn_case {
     uint8_t data[AREA_BYTES];
 };
 
+/* A program, which ends with INT3 or another exception. */
+struct exec {
+    const uint8_t *code; /* CODE_BYTES of it */
+    const struct regs *in;
+    const uint8_t *data;
+    uint64_t run_limit; /* guest: run in pieces of so many steps; 0: in one */
+};
+
 /* As much of it as lies in the area. */
 static inline unsigned case_code_bytes(const struct insn_case *k)
 {
@@ -135,8 +143,15 @@ bool choose_code(const struct chooser *c, struct rng *r, struct insn_case *k);
 
 /* ---- state.c: registers and memory to run it with ---- */
 void make_state(struct rng *r, struct insn_case *k);
+/* A number at one of the places where something happens, a small one, or any. */
+uint64_t random_edge(struct rng *r);
+void random_fpu(struct rng *r, struct xsave_area *x);
 
 /* ---- judge.c ---- */
+/* What the manuals leave open. */
+uint64_t undefined_flags(const ZydisDecodedInstruction *in);
+bool undefined_result(const ZydisDecodedInstruction *in);
+bool is_state_image(const ZydisDecodedInstruction *in); /* FXSAVE, XSAVE and their like */
 /* The first difference, in words, or NULL. Blanks in both what cannot be compared. */
 const char *judge(const struct insn_case *k, struct outcome *host, struct outcome *us, char *buf,
                   size_t n);
@@ -147,12 +162,18 @@ struct native_child;
  * the case cannot be judged. */
 int child_start(struct native_child **out, bool *has_ldt);
 int child_run(struct native_child *ch, const struct insn_case *k, struct outcome *out);
+int child_exec(struct native_child *ch, const struct exec *x, struct outcome *out);
+/* Ends a program that does not end. From a signal handler. */
+void child_interrupt(struct native_child *ch);
 void child_stop(struct native_child *ch);
 
 /* ---- guest.c ---- */
 struct insn_guest;
 int guest_start(const struct engine_ops *engine, struct insn_guest **out);
 void guest_run(struct insn_guest *g, const struct insn_case *k, struct outcome *out);
+void guest_exec(struct insn_guest *g, const struct exec *x, struct outcome *out);
+/* Ends a program that does not end. From a signal handler. */
+void guest_interrupt(struct insn_guest *g);
 void guest_stop(struct insn_guest *g);
 
 #endif

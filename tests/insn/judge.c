@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
-static uint64_t undefined_flags(const ZydisDecodedInstruction *in)
+uint64_t undefined_flags(const ZydisDecodedInstruction *in)
 {
     uint64_t m = in->cpu_flags ? in->cpu_flags->undefined : 0;
 
@@ -28,8 +28,7 @@ static uint64_t undefined_flags(const ZydisDecodedInstruction *in)
     }
 }
 
-/* Results the manual leaves open. */
-static bool undefined_result(const ZydisDecodedInstruction *in)
+bool undefined_result(const ZydisDecodedInstruction *in)
 {
     switch (in->mnemonic) {
     case ZYDIS_MNEMONIC_SHLD:
@@ -58,8 +57,8 @@ static bool elementwise(const ZydisDecodedInstruction *in)
     }
 }
 
-/* FXSAVE, XSAVE and their like, which are not all of these sets. */
-static bool is_state_image(const ZydisDecodedInstruction *in)
+/* They are not all of these sets. */
+bool is_state_image(const ZydisDecodedInstruction *in)
 {
     switch (in->meta.isa_set) {
     case ZYDIS_ISA_SET_FXSAVE:

@@ -8,7 +8,7 @@
 
 #include <string.h>
 
-static uint64_t edge_value(struct rng *r)
+uint64_t random_edge(struct rng *r)
 {
     static const uint64_t edges[] = { 0,
                                       1,
@@ -58,7 +58,7 @@ static uint64_t address(struct rng *r)
 }
 
 /* Floating-point registers: a mix of plain numbers and everything odd. */
-static void random_fpu(struct rng *r, struct xsave_area *x)
+void random_fpu(struct rng *r, struct xsave_area *x)
 {
     static const uint64_t odd[] = { 0,
                                     1ull << 63,
@@ -116,8 +116,8 @@ static void random_segments(struct rng *r, struct insn_case *k)
     /* Whatever their descriptors say, the bases can be set (SDM 3, "Segment Registers in IA-32e
      * Mode"); the kernel takes addresses of users only. */
     if (k->mode == CODE64 || !pick(r, 8)) {
-        g->fs_base = pick(r, 4) ? address(r) - DATA_AT / 2 : edge_value(r);
-        g->gs_base = pick(r, 4) ? pick(r, PAGE_BYTES) : edge_value(r);
+        g->fs_base = pick(r, 4) ? address(r) - DATA_AT / 2 : random_edge(r);
+        g->gs_base = pick(r, 4) ? pick(r, PAGE_BYTES) : random_edge(r);
         g->fs_base &= 0x00007fffffffefffull;
         g->gs_base &= 0x00007fffffffefffull;
     }
@@ -259,7 +259,7 @@ static uint64_t stack_at(const struct insn_case *k, unsigned skip)
 static uint64_t code_offset(struct rng *r, uint16_t sel)
 {
     if (!pick(r, 8))
-        return edge_value(r);
+        return random_edge(r);
     return CODE_AT + pick(r, CODE_BYTES + 16) - seg_of(sel).base;
 }
 
@@ -422,10 +422,10 @@ void make_state(struct rng *r, struct insn_case *k)
 
     random_segments(r, k);
     for (unsigned i = 0; i < NR_GPRS; i++)
-        g->gpr[i] = pick(r, 8) < 5 ? offset_in(k, usual_segment(i), address(r)) : edge_value(r);
+        g->gpr[i] = pick(r, 8) < 5 ? offset_in(k, usual_segment(i), address(r)) : random_edge(r);
     /* A repeat count that ends. */
     if (pick(r, 4))
-        g->gpr[RCX] = pick(r, 3) ? g->gpr[RCX] & 0xff : edge_value(r);
+        g->gpr[RCX] = pick(r, 3) ? g->gpr[RCX] & 0xff : random_edge(r);
     g->rflags = random_flags(r);
     k->code_off = pick(r, 16) ? 64 * pick(r, 100) : (unsigned)PAGE_BYTES - 1 - pick(r, 15);
     if (!pick(r, 32)) /* at the end of the area, and of the short code segments */

@@ -317,9 +317,15 @@ static bool run_translated(struct bt_vcpu *b, enum run_result *res)
     struct ivcpu *v = &b->iv;
     struct cpu *c = &v->vc.cpu;
     uint32_t key = bt_key(c);
-    struct tb *tb = block_at_rip(b, key);
     bool stop = false;
+    struct tb *tb;
 
+    if (PAGE_BYTES - c->rip % PAGE_BYTES < 15 && cross_cached(v, c->rip)) {
+        if (v->step_ops[0].fn == op_native)
+            vectors_out(b);
+        return interp_step(v, res);
+    }
+    tb = block_at_rip(b, key);
     v->link = NULL; /* interp's blocks are not chained: all code comes by here until it is hot */
     if (!tb) {
         if (v->leave == LEAVE_FAULT)
@@ -595,7 +601,7 @@ static int bt_vcpu_create(struct engine_vm *evm, uint32_t id, struct vcpu **out)
     interp_vcpu_init(&vm->ivm, &b->iv, id);
     b->ticks_per_us =
         (uint32_t)(1000 * (1ull << 30) / evm->cfg.time_ops->tsc_to_ns(evm->cfg.ctx, 1ull << 30));
-    if (b->ticks_per_us && direct_probe(why, sizeof(why)) == 0 &&
+    if (!getenv("NODIRECT") && b->ticks_per_us && direct_probe(why, sizeof(why)) == 0 &&
         direct_create(&b->iv, &b->direct) < 0)
         b->direct = NULL;
     b->iv.hooks = &hooks;

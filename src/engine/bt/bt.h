@@ -117,18 +117,17 @@ struct fluid_page {
 
 /* Targets of indirect branches, by the low 16 bits of their RIP. */
 #define JC_ENTRIES 65536u
-#define JC_USED    16384u
 #define JC_PAGES   4096u
 struct jc_entry {
     uint64_t neg_rip; /* minus RIP; 0: empty (1 for RIP 0's own entry) */
     const uint8_t *far;
 };
-/* Which entries were filled since the last flush, and from which pages: low bits of the page's
- * number in the upper half. The page counts tell quickly that there is none of a page. */
+/* Which entries were filled since the last flush; and a filter for the pages they are of. */
 struct jc_log {
     unsigned nr;
-    uint32_t used[JC_USED];
-    uint16_t in_page[JC_PAGES];
+    uint16_t used[JC_ENTRIES];
+    uint8_t logged[JC_ENTRIES];
+    uint8_t in_page[JC_PAGES];
 };
 struct jc {
     struct jc_entry e[JC_ENTRIES];

@@ -270,38 +270,33 @@ static void jc_clear(struct jc *jc, unsigned i)
 static void log_flush(struct jc *jc, struct jc_log *log)
 {
     for (unsigned n = 0; n < log->nr; n++) {
-        jc_clear(jc, log->used[n] & 0xffff);
-        log->in_page[log->used[n] >> 16] = 0;
+        jc_clear(jc, log->used[n]);
+        log->logged[log->used[n]] = 0;
     }
+    if (log->nr)
+        memset(log->in_page, 0, sizeof(log->in_page));
     log->nr = 0;
 }
 
-static void log_flush_page(struct jc *jc, struct jc_log *log, unsigned page)
+/* The page's low bits are the upper ones of the index. */
+static void flush_page(struct jc *jc, uint64_t lin)
 {
-    unsigned kept = 0;
+    unsigned page = (lin >> PAGE_SHIFT) % JC_PAGES, first = lin & (JC_ENTRIES - 1) & PAGE_MASK;
 
-    if (!log->in_page[page])
+    if (!jc->local.in_page[page] && !jc->global.in_page[page])
         return;
-    for (unsigned n = 0; n < log->nr; n++) {
-        if (log->used[n] >> 16 == page)
-            jc_clear(jc, log->used[n] & 0xffff);
-        else
-            log->used[kept++] = log->used[n];
-    }
-    log->nr = kept;
-    log->in_page[page] = 0;
+    for (unsigned i = first; i < first + PAGE_BYTES; i++)
+        if (jc->e[i].far && (-jc->e[i].neg_rip ^ lin) >> PAGE_SHIFT == 0)
+            jc_clear(jc, i);
 }
 
 void bt_jc_flush(struct bt_vcpu *b, enum flush_kind kind, uint64_t lin)
 {
-    unsigned page = (lin >> PAGE_SHIFT) % JC_PAGES;
-
     for (unsigned c = 0; c < NR_JCS; c++) {
         struct jc *jc = &b->jc[c];
 
         if (kind == FLUSH_PAGE) {
-            log_flush_page(jc, &jc->local, page);
-            log_flush_page(jc, &jc->global, page);
+            flush_page(jc, lin);
             continue;
         }
         log_flush(jc, &jc->local);
@@ -314,11 +309,12 @@ void bt_jc_add(struct bt_vcpu *b, uint64_t rip, struct tb *tb, bool global)
 {
     struct jc *jc = &b->jc[bt_jc_class(tb->key)];
     struct jc_log *log = global ? &jc->global : &jc->local;
-    unsigned i = rip & (JC_ENTRIES - 1), page = (rip >> PAGE_SHIFT) % JC_PAGES;
+    unsigned i = rip & (JC_ENTRIES - 1);
 
-    if (log->nr == JC_USED)
-        log_flush(jc, log);
     jc->e[i] = (struct jc_entry){ .neg_rip = -rip, .far = tb->far };
-    log->used[log->nr++] = page << 16 | i;
-    log->in_page[page]++;
+    log->in_page[(rip >> PAGE_SHIFT) % JC_PAGES] = 1;
+    if (log->logged[i])
+        return;
+    log->logged[i] = 1;
+    log->used[log->nr++] = (uint16_t)i;
 }

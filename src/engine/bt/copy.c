@@ -41,9 +41,15 @@ static bool split(const struct insn *in, struct parts *p)
             if (p->nr_legacy == sizeof(p->legacy))
                 return false;
             p->legacy[p->nr_legacy++] = b;
+            p->rex = 0;
+        } else if ((b & 0xf0) == 0x40) {
+            p->rex = b; /* the last of several counts, and only right before the opcode */
+            continue;
         } else if (b != 0x67 && b != 0x26 && b != 0x2e && b != 0x36 && b != 0x3e && b != 0x64 &&
                    b != 0x65) {
             break;
+        } else {
+            p->rex = 0;
         }
     }
     if (in->z.raw.encoding2 == ZYDIS_INSTRUCTION_ENCODING_VEX) {
@@ -63,8 +69,6 @@ static bool split(const struct insn *in, struct parts *p)
     } else if (in->z.raw.encoding2 != ZYDIS_INSTRUCTION_ENCODING_LEGACY &&
                in->z.raw.encoding2 != ZYDIS_INSTRUCTION_ENCODING_3DNOW) {
         return false;
-    } else if ((in->bytes[at] & 0xf0) == 0x40) {
-        p->rex = in->bytes[at++];
     }
     p->modrm = in->z.raw.modrm.offset != 0;
     end = p->modrm ? in->z.raw.modrm.offset : at + (in->bytes[at] == 0x0f ? 2 : 1);

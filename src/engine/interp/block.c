@@ -376,6 +376,24 @@ static unsigned fetch_bytes(struct ivcpu *v, uint64_t lin, uint8_t bytes[15], un
     return want;
 }
 
+bool cross_cached(struct ivcpu *v, uint64_t lin)
+{
+    struct cross *x = &v->crosses[(lin ^ lin >> 12) % CROSS_CACHE];
+    unsigned first = (unsigned)(PAGE_BYTES - lin % PAGE_BYTES);
+    uint8_t bytes[15];
+
+    if (x->off != lin % PAGE_BYTES || x->len <= first || x->key != v->key)
+        return false;
+    if (fetch_bytes(v, lin, bytes, x->len) < x->len) {
+        v->vc.cpu.exc.valid = false; /* whoever runs it will raise it */
+        return false;
+    }
+    if (memcmp(x->bytes, bytes, x->len) != 0)
+        return false;
+    v->step_ops[0] = x->op;
+    return true;
+}
+
 /*
  * The next page is only touched when the instruction needs it: decoding is tried on what the first
  * page has, and a fault there is the instruction's own.
@@ -396,30 +414,24 @@ const struct op *step_decode(struct ivcpu *v)
     }
     if (legacy)
         room = (unsigned)MIN(15ull, (uint64_t)c->seg[SEG_CS].limit - c->rip + 1);
+    if (in_page < 15 && !legacy && cross_cached(v, lin)) {
+        len = x->len;
+        goto decoded;
+    }
     got = fetch_bytes(v, lin, bytes, MIN(in_page, room));
     if (!got)
         return NULL;
     len = decode_insn(v, v->key, bytes, got, (uint16_t)(lin % PAGE_BYTES), &v->step_ops[0]);
     if (!len && got < room) {
-        /* The cache of crossing instructions saves decoding, not the fetch. */
-        unsigned all = fetch_bytes(v, lin, bytes, room);
-
-        if (all < room)
+        if (fetch_bytes(v, lin, bytes, room) < room)
             return NULL;
-        if (x->len && x->key == v->key && x->off == lin % PAGE_BYTES &&
-            !memcmp(x->bytes, bytes, x->len)) {
-            v->step_ops[0] = x->op;
-            len = x->len;
-        } else {
-            len =
-                decode_insn(v, v->key, bytes, room, (uint16_t)(lin % PAGE_BYTES), &v->step_ops[0]);
-            if (len) {
-                *x = (struct cross){ .key = v->key,
-                                     .len = (uint8_t)len,
-                                     .off = (uint16_t)(lin % PAGE_BYTES) };
-                memcpy(x->bytes, bytes, len);
-                x->op = v->step_ops[0];
-            }
+        len = decode_insn(v, v->key, bytes, room, (uint16_t)(lin % PAGE_BYTES), &v->step_ops[0]);
+        if (len) {
+            *x = (struct cross){ .key = v->key,
+                                 .len = (uint8_t)len,
+                                 .off = (uint16_t)(lin % PAGE_BYTES) };
+            memcpy(x->bytes, bytes, len);
+            x->op = v->step_ops[0];
         }
     }
     if (!len) { /* too long, or beyond the limit */
@@ -427,6 +439,7 @@ const struct op *step_decode(struct ivcpu *v)
         v->leave = LEAVE_FAULT;
         return NULL;
     }
+decoded:
     if (op_is_branch(&v->step_ops[0]))
         v->step_ops[0].aux2 = 0;
     v->step_ops[1] = (struct op){ .fn = op_end, .off = (uint16_t)(lin % PAGE_BYTES + len) };

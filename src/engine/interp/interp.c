@@ -164,9 +164,11 @@ bool interp_step(struct ivcpu *v, enum run_result *res)
         return interp_deliver(v, res);
     }
     if (v->leave == LEAVE_EXIT) {
+        v->vc.nr_insns -= op != NULL;
         *res = RUN_SHUTDOWN;
         return false;
     }
+    v->vc.nr_insns -= v->again; /* one repetition is no instruction */
     /* RF goes once an instruction has completed, all its repetitions too, unless it was IRET that
      * set it. */
     if (rf && op && op->fn != op_iret && !v->again)
@@ -235,6 +237,11 @@ bool interp_run_block(struct ivcpu *v, enum run_result *res)
         v->wait_step = true;
         return true;
     }
+    if (unlikely(b->nr_insns > v->room)) {
+        v->room = 0;
+        v->wait_step = true;
+        return true;
+    }
     /* v->link was cleared if code was dropped since it was set. */
     if (link && v->link == link)
         *link = b;
@@ -261,25 +268,88 @@ bool interp_run_block(struct ivcpu *v, enum run_result *res)
     }
 }
 
+static ALWAYS_INLINE bool must_serve(struct cpu *c)
+{
+    return c->req || c->pending_dbg || c->shadow_sti || c->shadow_movss ||
+           c->activity != CPU_RUNNING || cpu_event_ready(c);
+}
+
+/* False: run() returns *res. */
+static bool serve_or_halt(struct ivcpu *v, enum run_result *res)
+{
+    const struct cpu *c = CPU(v);
+
+    /* What a shadow holds back is due after one instruction, not after a block. */
+    v->wait_step |= c->shadow_sti || c->shadow_movss;
+    v->link = NULL;
+    if (!interp_serve(v, res))
+        return false;
+    if (c->activity != CPU_HALTED && c->activity != CPU_WAIT_SIPI)
+        return true;
+    v->vc.nr_exits[EXIT_HLT]++;
+    *res = RUN_HALTED;
+    return false;
+}
+
+/* Events that came due on the way to an exact limit wait. False: the vCPU does, too. */
+static bool hold_events(struct ivcpu *v)
+{
+    struct cpu *c = CPU(v);
+
+    if (__atomic_load_n((uint32_t *)&c->req, __ATOMIC_ACQUIRE) & REQ_CODE) {
+        __atomic_fetch_and((uint32_t *)&c->req, ~REQ_CODE, __ATOMIC_ACQ_REL);
+        code_drop_written(v);
+    }
+    v->wait_step |= c->shadow_sti || c->shadow_movss;
+    c->shadow_sti = c->shadow_movss = false;
+    return c->activity == CPU_RUNNING;
+}
+
+/* run() under vcpu.run_limit, see engine.h. Nothing is chained here, so that a block is the most
+ * that runs between two looks at the limit. */
+static enum run_result run_limited(struct ivcpu *v)
+{
+    struct vcpu *vc = &v->vc;
+    uint64_t from = vcpu_steps(vc), done;
+    enum run_result res = RUN_STOPPED;
+
+    if (v->room == UINT64_MAX)
+        code_drop_all(v); /* chains of earlier runs */
+    v->room = vc->run_limit;
+    if (must_serve(CPU(v)) && !serve_or_halt(v, &res))
+        return res;
+    while ((done = vcpu_steps(vc) - from) < vc->run_limit) {
+        bool due = done && must_serve(CPU(v)), full = !v->room;
+
+        /* An instruction that has to run alone may be a repeated one, half done. */
+        if (done && !vc->run_exact && (v->wait_step ? full : due))
+            return RUN_LIMIT;
+        v->room = vc->run_limit - done;
+        v->link = NULL;
+        if (v->graveyard)
+            block_bury(v);
+        if (due && !hold_events(v))
+            return RUN_HALTED;
+        tlb_set_view(v);
+        v->key = block_key(CPU(v));
+        if (interp_must_step(v) ? !interp_step(v, &res) : !interp_run_block(v, &res))
+            return res;
+    }
+    return RUN_LIMIT;
+}
+
 static enum run_result interp_run(struct vcpu *vc)
 {
     struct ivcpu *v = container_of(vc, struct ivcpu, vc);
     struct cpu *c = CPU(v);
     enum run_result res = RUN_STOPPED;
 
+    if (vc->run_limit)
+        return run_limited(v);
+    v->room = UINT64_MAX;
     for (;;) {
-        if (c->req || c->pending_dbg || c->shadow_sti || c->shadow_movss ||
-            c->activity != CPU_RUNNING || cpu_event_ready(c)) {
-            /* What a shadow holds back is due after one instruction, not after a block. */
-            v->wait_step |= c->shadow_sti || c->shadow_movss;
-            v->link = NULL;
-            if (!interp_serve(v, &res))
-                return res;
-            if (c->activity == CPU_HALTED || c->activity == CPU_WAIT_SIPI) {
-                vc->nr_exits[EXIT_HLT]++;
-                return RUN_HALTED;
-            }
-        }
+        if (must_serve(c) && !serve_or_halt(v, &res))
+            return res;
         tlb_set_view(v);
         v->key = block_key(c);
         if (unlikely(interp_must_step(v))) {
@@ -360,6 +430,7 @@ void interp_vcpu_init(struct interp_vm *vm, struct ivcpu *v, uint32_t id)
     v->vc.cpu.ops = &interp_cpu_ops;
     v->vc.cpu.seen = vm->evm.cfg.seen;
     v->jump_gen = 1;
+    v->room = UINT64_MAX;
     tlb_init(v);
     tlb_set_view(v);
     cpu_reset(&v->vc.cpu, RESET_POWER_ON);

@@ -189,10 +189,11 @@ struct ivcpu {
     uint64_t val;       /* result of a slow load */
     uint64_t lin;       /* result of a slow address computation */
     enum leave leave;
-    bool stepping;           /* the instruction runs alone */
-    bool again;              /* a repeated string instruction was left before its end */
-    bool wait_step;          /* the next instruction has to run alone */
-    uint32_t key;            /* current block key */
+    bool stepping;  /* the instruction runs alone */
+    bool again;     /* a repeated string instruction was left before its end */
+    bool wait_step; /* the next instruction has to run alone */
+    uint64_t room;  /* blocks of more instructions do not fit under the run limit; 0: one did not */
+    uint32_t key;   /* current block key */
     uint64_t jump_gen;       /* jump cache entries of older generations are dead */
     struct block *cur;       /* being executed, for instruction counts */
     struct block **link;     /* where the block left last wants its successor noted, or NULL */
@@ -305,6 +306,8 @@ void block_bury(struct ivcpu *v);
 uint32_t block_key(const struct cpu *c);
 /* Before the code at `at` is read to be decoded: stores to its page will be seen. */
 void note_code(struct ivcpu *v, gpa_t at);
+/* Is the instruction at lin one that crosses a page and was decoded before, bytes and all? */
+bool cross_cached(struct ivcpu *v, uint64_t lin);
 /* Decodes the one instruction at the current RIP into v->step_ops. NULL: leave. */
 const struct op *step_decode(struct ivcpu *v);
 

@@ -49,10 +49,19 @@ static void count_down(struct ivcpu *v, struct string *s, uint64_t nr)
         set_reg(v, RCX * 8, s->addr_bytes, s->count);
 }
 
-/* Should a REP pause at this iteration: somebody asks for the vCPU, or it is single-stepped? */
+/*
+ * Should a REP pause at this iteration: somebody asks for the vCPU, or it is single-stepped? Under
+ * a run limit only for traps, so that all engines pause at the same one.
+ */
 static bool string_pause(const struct ivcpu *v, const struct string *s)
 {
-    return s->count && (v->stepping || v->vc.cpu.req);
+    const struct cpu *c = &v->vc.cpu;
+
+    if (!s->count)
+        return false;
+    if (unlikely(v->vc.run_limit))
+        return (c->rflags & RFLAGS_TF) || c->pending_dbg || v->vc.dbg.step;
+    return v->stepping || c->req;
 }
 
 /* Leave with RIP at the instruction itself: it goes on from the registers. */
@@ -60,14 +69,14 @@ static const struct op *string_again(struct ivcpu *v, const struct op *op)
 {
     struct cpu *c = CPU(v);
 
-    c->rip = ip_mask(c, op_rip(v, op));
     v->leave = LEAVE_NEXT;
     v->again = true;
+    v->vc.nr_partial++;
     /* What is pushed by an event between repetitions has RF set (SDM 3, "Instruction-Breakpoint
      * Exception Condition"). */
     if (v->code_bps)
         c->rflags |= RFLAGS_RF;
-    return NULL;
+    return leave_here(v, op);
 }
 
 /*

@@ -388,13 +388,15 @@ HANDLER(clflush)
     NEXT(v, op);
 }
 
-/* CLZERO (APM 3): zeroes the 64-byte line at rAX. */
+/* CLZERO (APM 3): zeroes the 64-byte line at rAX. With F2 or F3 the opcode is reserved. */
 HANDLER(clzero)
 {
     unsigned n = op->prefix & OP_A16 ? 2 : op->prefix & OP_A32 ? 4 : 8;
     uint64_t off = low_bytes(CPU(v)->gpr[RAX], n), lin;
     bool flat = CPU(v)->mode & MODE_CS64 && op->seg < SEG_FS;
 
+    if (op->prefix & (OP_REP | OP_REPNE))
+        return leave_raise(v, op, VEC_UD);
     /* The line, whatever the segment's base; all of it has to be in the segment. */
     off -= ((flat ? 0 : CPU(v)->seg[op->seg].base) + off) & 63;
     if (!addr_of(v, op, off, 64, ACC_WRITE))

@@ -47,6 +47,7 @@ void dcode_init(struct code *k, struct worker *w, struct ivcpu *v, struct direct
 {
     *k = (struct code){ .w = w, .v = v, .d = d, .mmu = v->vc.evm->cfg.mmu };
     k->host_bmi2 = __builtin_cpu_supports("bmi2");
+    k->fast_loop = __builtin_cpu_is("amd");
     memset(w->hva + HOME_HASH, 0xff, HOME_HASH_BYTES);
     xlate_prologue(k);
 }
@@ -415,9 +416,9 @@ static enum step fetch_page(struct code *k, uint64_t lin, const uint8_t **hva, u
     return STEP_NEXT;
 }
 
-struct dblock *dcode_get(struct code *k, uint64_t rip, enum step *st)
+struct dblock *dcode_get(struct code *k, uint64_t rip, bool landing, enum step *st)
 {
-    struct xlate_from from = { .rip = rip, .page = { NO_PAGE, NO_PAGE } };
+    struct xlate_from from = { .rip = rip, .page = { NO_PAGE, NO_PAGE }, .landing = landing };
     unsigned first = (unsigned)(PAGE_BYTES - rip % PAGE_BYTES);
     struct dblock *b;
     uint8_t copy[PAGE_BYTES + 16];

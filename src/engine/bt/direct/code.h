@@ -49,10 +49,10 @@ enum xit_kind {
 enum undo {
     UNDO_NONE,
     UNDO_REG,    /* point.reg is in scratch 0 */
-    UNDO_TWO,    /* RCX in scratch 0, RAX in 1 */
-    UNDO_TSC,    /* RAX in scratch 1, RDX in 4 */
+    UNDO_TSC,    /* RAX in scratch 7, RDX in 4 */
+    UNDO_TWO,    /* RCX in scratch 0, R11 in 1 */
     UNDO_TARGET, /* as UNDO_TWO, and RIP is in 2: an indirect branch that has happened */
-    UNDO_HASH,   /* as UNDO_TARGET, and RDX is in 5 */
+    UNDO_HASH,   /* as UNDO_TARGET, RDX in 5, RAX in 7 */
     UNDO_FLAGS,  /* as UNDO_HASH, and flags are in 6: SETO's AL, LAHF's AH */
 };
 
@@ -88,6 +88,8 @@ struct code {
     bool tsc;       /* so is RDTSC, unless the guest may read the TSC and it is the host's but for
                        an offset */
     bool host_bmi2; /* RORX */
+    bool fast_loop; /* LOOP is as fast as any branch: AMD */
+    bool scratch_only; /* RIP-relative operands always by a scratch register (tests) */
     uint32_t used;
     uint64_t generation; /* counts dcode_reset() */
     struct dblock *blocks;
@@ -110,9 +112,9 @@ void dcode_reset(struct code *k);
 
 /* The living block at rip, or NULL. */
 struct dblock *dcode_find(struct code *k, uint64_t rip);
-/* Found or made. NULL: *st is STEP_FAULT (an exception is pending) or STEP_NEXT (interp has to run
- * what is there). */
-struct dblock *dcode_get(struct code *k, uint64_t rip, enum step *st);
+/* Found or made; with a pad before it, if it is made and `landing`. NULL: *st is STEP_FAULT (an
+ * exception is pending) or STEP_NEXT (interp has to run what is there). */
+struct dblock *dcode_get(struct code *k, uint64_t rip, bool landing, enum step *st);
 bool dcode_has_page(const struct code *k, uint64_t page);
 /* Blocks made of these guest-physical bytes. */
 void dcode_drop(struct code *k, gpa_t at, uint64_t bytes);
@@ -147,6 +149,7 @@ struct xlate_from {
     const uint8_t *bytes;
     unsigned nr_bytes;
     uint64_t page[2];
+    bool landing; /* an indirect branch comes here */
 };
 struct dblock *xlate_block(struct code *k, const struct xlate_from *from) MUST_CHECK;
 /* Writes what every cache begins with. */

@@ -65,10 +65,10 @@ static void leave_saved(struct run *r, enum direct_result result)
 /* ---- going in ---- */
 
 /* To the translation of what is at c->rip; struct cpu holds the state. */
-static struct dblock *enter(struct run *r)
+static struct dblock *enter(struct run *r, bool landing)
 {
     enum step st;
-    struct dblock *b = dcode_get(&r->s->code, r->c->rip, &st);
+    struct dblock *b = dcode_get(&r->s->code, r->c->rip, landing, &st);
 
     r->go_on = false;
     if (!b) {
@@ -91,7 +91,7 @@ static void stop_chain(struct run *r, struct xit x)
 {
     struct code *k = &r->s->code;
     uint64_t generation = k->generation;
-    struct dblock *b = enter(r);
+    struct dblock *b = enter(r, false);
 
     r->d->stats.nr_links++;
     if (b && generation == k->generation)
@@ -107,7 +107,7 @@ static void stop_miss(struct run *r)
     r->d->stats.nr_misses++;
     if (r->c->rip != regs_target(r->s)) /* not canonical: the branch itself is at fault */
         return leave(r, DIRECT_INTERP);
-    b = enter(r);
+    b = enter(r, true);
     if (b)
         dcode_offer(&r->s->code, b);
 }
@@ -130,7 +130,7 @@ static void stop_dead(struct run *r, const struct dblock *dead)
     uint64_t generation = k->generation;
 
     r->c->rip = old.rip;
-    b = enter(r);
+    b = enter(r, false);
     if (b && generation == k->generation)
         dcode_forward(k, &old, b);
 }
@@ -227,7 +227,7 @@ static void mend(struct run *r, int err)
 
 static enum direct_result run(struct run *r)
 {
-    (void)enter(r);
+    (void)enter(r, false);
     while (r->go_on) {
         int rc;
 

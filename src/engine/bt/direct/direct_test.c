@@ -544,14 +544,25 @@ static void test_attacks_on_the_worker_fault_in_the_guest(void **state)
 static void test_home_makes_way_for_the_guest(void **state)
 {
     static const struct program loop = ROW(loop, -1);
-    struct fake *f = start();
+    static const struct {
+        uint64_t code, home;
+    } cases[] = {
+        { CODE_LOW, HOME },
+        { CODE_HIGH, (CODE_HIGH - GIB(1)) & ~(MIB(2) - 1) },
+    };
 
     (void)state;
-    check_program(f, &loop, CODE_LOW);
-    (void)fake_map(f, HOME + MIB(1), 1, PTE_RW);
-    check_program(f, &loop, CODE_LOW);
-    assert_int_equal(direct_stats(f->d)->nr_workers, 2);
-    fake_destroy(f);
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        struct fake *f = start();
+
+        check_program(f, &loop, cases[i].code);
+        (void)fake_map(f, cases[i].home + MIB(1), 1, PTE_RW);
+        check_program(f, &loop, cases[i].code);
+        assert_int_equal(direct_stats(f->d)->nr_workers, 2);
+        check_program(f, &loop, cases[i].code);
+        assert_int_equal(direct_stats(f->d)->nr_workers, 2);
+        fake_destroy(f);
+    }
 }
 
 /* ---- somebody who kicks ---- */

@@ -139,7 +139,7 @@ static bool in_stub(const struct worker *w)
 }
 
 /* Like run(), step by step. */
-static enum direct_result run_steps(struct lockstep *l)
+static enum direct_result run_steps(struct lockstep *l, bool plain)
 {
     struct direct *d = l->f->d;
     struct run r = { .d = d, .c = &l->f->v->cpu, .s = space_enter(d) };
@@ -147,7 +147,9 @@ static enum direct_result run_steps(struct lockstep *l)
     bool leaving = false;
 
     assert_non_null(r.s);
-    (void)enter(&r);
+    r.s->code.fast_loop = plain;
+    r.s->code.scratch_only = !plain;
+    (void)enter(&r, false);
     while (r.go_on) {
         if (!leaving)
             set_trap_flag(&r.s->w);
@@ -179,7 +181,7 @@ static void start(struct fake *f, uint64_t at)
     fake_user_state(f, at);
 }
 
-static void check_at(uint64_t at)
+static void check_at(uint64_t at, bool plain)
 {
     struct lockstep l = { .ref = fake_create(), .f = fake_create() };
 
@@ -187,7 +189,7 @@ static void check_at(uint64_t at)
     start(l.f, at);
     l.before = l.ref->v->cpu;
     for (;;) {
-        enum direct_result res = run_steps(&l);
+        enum direct_result res = run_steps(&l, plain);
 
         if (res == DIRECT_SYSCALL)
             break;
@@ -204,8 +206,10 @@ static void check_at(uint64_t at)
 static void test_every_host_instruction_has_a_precise_state(void **state)
 {
     (void)state;
-    check_at(CODE_LOW);
-    check_at(CODE_HIGH);
+    check_at(CODE_LOW, true);
+    check_at(CODE_HIGH, true);
+    check_at(CODE_LOW, false);
+    check_at(CODE_HIGH, false);
 }
 
 int main(void)

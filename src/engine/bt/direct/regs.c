@@ -167,7 +167,7 @@ static bool undo(const struct space *s, struct cpu *c)
         c->gpr[p->reg] = scratch(s, 0);
         break;
     case UNDO_TSC:
-        c->gpr[RAX] = scratch(s, 1);
+        c->gpr[RAX] = scratch(s, 7);
         c->gpr[RDX] = scratch(s, 4);
         break;
     case UNDO_FLAGS:
@@ -177,6 +177,7 @@ static bool undo(const struct space *s, struct cpu *c)
         /* fall through */
     case UNDO_HASH:
         c->gpr[RDX] = scratch(s, 5);
+        c->gpr[RAX] = scratch(s, 7);
         /* fall through */
     case UNDO_TARGET:
         c->rip = scratch(s, 2);
@@ -185,7 +186,7 @@ static bool undo(const struct space *s, struct cpu *c)
         /* fall through */
     case UNDO_TWO:
         c->gpr[RCX] = scratch(s, 0);
-        c->gpr[RAX] = scratch(s, 1);
+        c->gpr[R11] = scratch(s, 1);
         break;
     }
     return true;

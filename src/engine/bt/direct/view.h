@@ -28,6 +28,8 @@ struct view {
     unsigned nr_chunks;
     unsigned nr_maps; /* upper bound of the worker's VMAs */
     uint64_t nr_pages;
+    uint64_t filled_to;                    /* end of the last window */
+    unsigned window;                       /* its pages */
     uint64_t written[VIEW_NOTE_BITS / 64]; /* by hash of the guest page: may be mapped writable */
 };
 
@@ -67,6 +69,7 @@ uint64_t view_leaf(const struct cpu *c, const struct leaves *l, unsigned idx);
 #define LEAF_P    BIT64(0)
 #define LEAF_W    BIT64(1)
 #define LEAF_D    BIT64(6)
+#define LEAF_PS   BIT64(7) /* of an entry of an upper level */
 #define LEAF_NX   BIT64(63)
 #define LEAF_ADDR 0x000ffffffffff000ull
 

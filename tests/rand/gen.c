@@ -1,0 +1,710 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Makes programs. Most instructions are random encodings, with their memory operand bent to the
+ * test area; around them goes what a single instruction does not show: branches, loops, calls,
+ * indirect jumps, flags that are used much later, string instructions, a stay in 32-bit code, and
+ * now and then a fault.
+ */
+#include <Zydis/Zydis.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/interp/native.h"
+#include "prog.h"
+
+#define MAX_FUNCTIONS 3
+#define MAX_DEPTH     4
+
+struct generator {
+    struct chooser in64, in32;
+    struct prog *p;
+    struct rng rng;
+    unsigned depth, loops;
+    int budget;   /* items this part may still have */
+    int function; /* being made; calls go to later ones */
+    int nr_functions;
+    int start[MAX_FUNCTIONS];
+};
+
+static bool full(const struct generator *g)
+{
+    return g->budget <= 0 || g->p->nr > PROG_ITEMS - 64;
+}
+
+/* ---- items ---- */
+
+static struct item *add(struct generator *g, const void *code, unsigned len)
+{
+    struct item *it = &g->p->items[g->p->nr++];
+
+    *it = (struct item){ .len = (uint8_t)len };
+    if (len)
+        memcpy(it->code, code, len);
+    g->budget--;
+    return it;
+}
+
+#define ADD(g, ...) \
+    add(g, (const uint8_t[]){ __VA_ARGS__ }, sizeof((const uint8_t[]){ __VA_ARGS__ }))
+
+static void more(struct item *it, const void *code, unsigned len)
+{
+    memcpy(it->code + it->len, code, len);
+    it->len = (uint8_t)(it->len + len);
+}
+
+#define MORE(it, ...) \
+    more(it, (const uint8_t[]){ __VA_ARGS__ }, sizeof((const uint8_t[]){ __VA_ARGS__ }))
+
+static void more32(struct item *it, uint32_t x)
+{
+    more(it, &x, 4);
+}
+
+/* Four bytes for the place of an item; returns the fix, whose target the caller sets. */
+static struct fix *more_fix(struct item *it, bool absolute)
+{
+    struct fix *f = &it->fix[it->nr_fixes++];
+
+    *f = (struct fix){ .off = it->len, .absolute = absolute };
+    more32(it, 0);
+    return f;
+}
+
+static struct item *branch(struct generator *g, enum branch kind, unsigned cc)
+{
+    struct item *it = add(g, NULL, 0);
+
+    it->branch = kind;
+    it->cc = (uint8_t)cc;
+    return it;
+}
+
+/* ---- any instruction ---- */
+
+static bool is_reserved(ZydisRegister r)
+{
+    switch (ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, r)) {
+    case ZYDIS_REGISTER_RBX:
+    case ZYDIS_REGISTER_RBP:
+    case ZYDIS_REGISTER_RSP:
+    case ZYDIS_REGISTER_R14:
+    case ZYDIS_REGISTER_R15:
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* What would end the program, or must not be made at random. */
+static bool is_unwanted(const ZydisDecodedInstruction *in, const ZydisDecodedOperand *ops)
+{
+    if (undefined_result(in) || is_state_image(in) ||
+        (in->attributes &
+         (ZYDIS_ATTRIB_IS_PRIVILEGED | ZYDIS_ATTRIB_HAS_SEGMENT_FS | ZYDIS_ATTRIB_HAS_SEGMENT_GS)))
+        return true;
+    switch (in->meta.category) {
+    case ZYDIS_CATEGORY_CALL:
+    case ZYDIS_CATEGORY_COND_BR:
+    case ZYDIS_CATEGORY_UNCOND_BR:
+    case ZYDIS_CATEGORY_RET:
+    case ZYDIS_CATEGORY_INTERRUPT:
+    case ZYDIS_CATEGORY_SYSCALL:
+    case ZYDIS_CATEGORY_SYSRET:
+    case ZYDIS_CATEGORY_SYSTEM:
+    case ZYDIS_CATEGORY_IO:
+    case ZYDIS_CATEGORY_IOSTRINGOP:
+    case ZYDIS_CATEGORY_STRINGOP:
+    case ZYDIS_CATEGORY_AVX2GATHER:
+        return true;
+    default:
+        break;
+    }
+    switch (in->mnemonic) {
+    case ZYDIS_MNEMONIC_DIV: /* nearly always overflows; gen_div() */
+    case ZYDIS_MNEMONIC_IDIV:
+    case ZYDIS_MNEMONIC_AAM:
+    case ZYDIS_MNEMONIC_UD0:
+    case ZYDIS_MNEMONIC_UD1:
+    case ZYDIS_MNEMONIC_UD2:
+    case ZYDIS_MNEMONIC_CLI:
+    case ZYDIS_MNEMONIC_STI:
+    case ZYDIS_MNEMONIC_STD:     /* gen_string() */
+    case ZYDIS_MNEMONIC_LDMXCSR: /* would unmask exceptions */
+    case ZYDIS_MNEMONIC_VLDMXCSR:
+    case ZYDIS_MNEMONIC_FLDCW:
+    case ZYDIS_MNEMONIC_BOUND:
+    case ZYDIS_MNEMONIC_XLAT: /* read anywhere */
+    case ZYDIS_MNEMONIC_LSL:  /* the host's own segments */
+    case ZYDIS_MNEMONIC_LAR:
+    case ZYDIS_MNEMONIC_VERR:
+    case ZYDIS_MNEMONIC_VERW:
+    case ZYDIS_MNEMONIC_WRFSBASE:
+    case ZYDIS_MNEMONIC_WRGSBASE:
+    case ZYDIS_MNEMONIC_FNSTENV: /* the images hold FIP */
+    case ZYDIS_MNEMONIC_FNSAVE:
+    case ZYDIS_MNEMONIC_FLDENV:
+    case ZYDIS_MNEMONIC_FRSTOR:
+        return true;
+    case ZYDIS_MNEMONIC_VPINSRD: /* VEX.W in 32-bit code: ignored by Intel, #UD by AMD */
+    case ZYDIS_MNEMONIC_VPEXTRD:
+        return in->machine_mode != ZYDIS_MACHINE_MODE_LONG_64 && in->raw.vex.W;
+    case ZYDIS_MNEMONIC_NOP: /* 0F 0D with a register is undefined on some */
+        return in->opcode_map == ZYDIS_OPCODE_MAP_0F && in->opcode == 0x0d;
+    default:
+        break;
+    }
+    for (unsigned i = 0; i < in->operand_count; i++)
+        if (ops[i].type == ZYDIS_OPERAND_TYPE_REGISTER &&
+            (ZydisRegisterGetClass(ops[i].reg.value) == ZYDIS_REGCLASS_SEGMENT ||
+             ((ops[i].actions & ZYDIS_OPERAND_ACTION_MASK_WRITE) && is_reserved(ops[i].reg.value))))
+            return true;
+    return false;
+}
+
+static const ZydisDecodedOperand *memory_of(const ZydisDecodedInstruction *in,
+                                            const ZydisDecodedOperand *ops)
+{
+    for (unsigned i = 0; i < in->operand_count; i++)
+        if (ops[i].type == ZYDIS_OPERAND_TYPE_MEMORY)
+            return &ops[i];
+    return NULL;
+}
+
+static bool is_bit_string(const ZydisDecodedInstruction *in, const ZydisDecodedOperand *ops)
+{
+    bool bt = in->mnemonic == ZYDIS_MNEMONIC_BT || in->mnemonic == ZYDIS_MNEMONIC_BTS ||
+              in->mnemonic == ZYDIS_MNEMONIC_BTR || in->mnemonic == ZYDIS_MNEMONIC_BTC;
+
+    return bt && ops[1].type == ZYDIS_OPERAND_TYPE_REGISTER;
+}
+
+/* From RBX; at any place, many at the page's end. */
+static int32_t displacement(struct generator *g, bool aligned)
+{
+    int32_t d = (int32_t)pick(&g->rng, 3600) - 1600;
+
+    if (!pick(&g->rng, 4))
+        d = (int32_t)pick(&g->rng, 32) - 24;
+    return aligned ? d & ~31 : d;
+}
+
+/* Vectors mostly are, because legacy SSE wants it; and what is locked, because split locks are
+ * slow. */
+static bool wants_alignment(struct generator *g, const ZydisDecodedInstruction *in, unsigned bytes)
+{
+    if (in->attributes & ZYDIS_ATTRIB_HAS_LOCK)
+        return pick(&g->rng, 4);
+    if (bytes < 16)
+        return false;
+    return in->encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY ? pick(&g->rng, 150)
+                                                             : pick(&g->rng, 3);
+}
+
+#define INDEX_NONE    0xff
+#define INDEX_ALIGNED 0xfe /* none, and the operand is aligned */
+/* ModRM (and SIB) of [RBX + disp32] or [RBX + index * scale + disp32]. */
+static void bend_operand(uint8_t *modrm, unsigned index, unsigned scale)
+{
+    uint8_t reg = *modrm & 0x38;
+
+    if (index == INDEX_NONE) {
+        *modrm = 0x80 | reg | RBX;
+        return;
+    }
+    modrm[0] = 0x80 | reg | 4;
+    modrm[1] = (uint8_t)(scale << 6 | index << 3 | RBX);
+}
+
+/* Is the memory operand where it is meant to be? */
+static bool operand_ok(const ZydisDecodedOperand *mem, unsigned index)
+{
+    static const ZydisRegister low[][2] = {
+        { ZYDIS_REGISTER_RAX, ZYDIS_REGISTER_EAX },
+        { ZYDIS_REGISTER_RCX, ZYDIS_REGISTER_ECX },
+        { ZYDIS_REGISTER_RDX, ZYDIS_REGISTER_EDX },
+    };
+    ZydisRegister i = mem->mem.index;
+
+    if (mem->mem.type != ZYDIS_MEMOP_TYPE_MEM && mem->mem.type != ZYDIS_MEMOP_TYPE_AGEN)
+        return false;
+    if (mem->mem.base != ZYDIS_REGISTER_RBX && mem->mem.base != ZYDIS_REGISTER_EBX)
+        return false;
+    if (index == INDEX_NONE)
+        return i == ZYDIS_REGISTER_NONE;
+    return i == low[index][0] || i == low[index][1];
+}
+
+static bool decode(const struct chooser *c, struct insn_case *k)
+{
+    return ZYAN_SUCCESS(ZydisDecoderDecodeFull(&c->dec, k->code, 15, &k->insn, k->ops));
+}
+
+/* Puts the memory operand into the test area: [RBX + disp32], or with an index. False: cannot be.
+ */
+static bool bend_memory(struct generator *g, const struct chooser *c, struct insn_case *k,
+                        unsigned index)
+{
+    int32_t d = displacement(g, index == INDEX_ALIGNED);
+    const ZydisDecodedOperand *mem;
+
+    if (index == INDEX_ALIGNED)
+        index = INDEX_NONE;
+    bend_operand(k->code + k->insn.raw.modrm.offset, index, pick(&g->rng, 4));
+    if (!decode(c, k) || k->insn.raw.disp.size != 32)
+        return false;
+    memcpy(k->code + k->insn.raw.disp.offset, &d, 4);
+    if (!decode(c, k))
+        return false;
+    mem = memory_of(&k->insn, k->ops);
+    return mem && operand_ok(mem, index) && !is_bit_string(&k->insn, k->ops);
+}
+
+/* One try; the item's bytes, or 0. */
+static unsigned try_insn(struct generator *g, const struct chooser *c, uint8_t out[32])
+{
+    unsigned index = pick(&g->rng, 4) ? INDEX_NONE : pick(&g->rng, 3), n = 0;
+    static struct insn_case k;
+    const ZydisDecodedOperand *mem;
+
+    if (!choose_code(c, &g->rng, &k))
+        return 0;
+    mem = memory_of(&k.insn, k.ops);
+    if (mem && k.insn.raw.modrm.offset && k.insn.raw.modrm.mod != 3) {
+        for (unsigned i = k.len; i < 15; i++) /* more bytes, in case it becomes longer */
+            k.code[i] = (uint8_t)rnd(&g->rng);
+        if (wants_alignment(g, &k.insn, mem->size / 8))
+            index = INDEX_ALIGNED;
+        if (!bend_memory(g, c, &k, index))
+            return 0;
+        if (index < 3) /* movzbl %index8, %index: the flags stay */
+            out[n++] = 0x0f, out[n++] = 0xb6, out[n++] = (uint8_t)(0xc0 | index << 3 | index);
+    } else if (mem) {
+        return 0;
+    }
+    if (is_unwanted(&k.insn, k.ops) || !native_insn_offered(c->model, &k.insn))
+        return 0;
+    memcpy(out + n, k.code, k.insn.length);
+    n += k.insn.length;
+    /* CMP makes undefined flags defined. That of AF alone by logic is everywhere, and harmless. */
+    if (undefined_flags(&k.insn) & RFLAGS_ARITH & ~RFLAGS_AF)
+        out[n++] = 0x39, out[n++] = 0xc0;
+    return n;
+}
+
+static void gen_insn(struct generator *g, bool code32)
+{
+    for (unsigned tries = 0; tries < 200; tries++) {
+        uint8_t code[32];
+        unsigned len = try_insn(g, code32 ? &g->in32 : &g->in64, code);
+
+        if (!len)
+            continue;
+        add(g, code, len)->code32 = code32;
+        return;
+    }
+}
+
+/* ADD..CMP, TEST and MOV with flags that live long: 64-bit code's bread and butter. */
+static void gen_alu(struct generator *g)
+{
+    static const uint8_t regs[] = { RAX, RCX, RDX, RSI, RDI, 8, 9, 10, 11, 12, 13 };
+    unsigned dst = regs[pick(&g->rng, ARRAY_SIZE(regs))],
+             src = regs[pick(&g->rng, ARRAY_SIZE(regs))];
+    unsigned wide = pick(&g->rng, 2), op = pick(&g->rng, 8);
+    uint8_t rex = (uint8_t)(0x40 | wide << 3 | (src >> 3) << 2 | dst >> 3);
+    struct item *it;
+
+    switch (pick(&g->rng, 6)) {
+    case 0: /* op src, dst, any size */
+        if (!pick(&g->rng, 3))
+            (void)ADD(g, 0x66, rex, op << 3 | 1, 0xc0 | (src & 7) << 3 | (dst & 7));
+        else
+            (void)ADD(g, rex, op << 3 | pick(&g->rng, 2), 0xc0 | (src & 7) << 3 | (dst & 7));
+        return;
+    case 1: /* op $imm8, dst */
+        (void)ADD(g, rex & ~4, 0x83, 0xc0 | op << 3 | (dst & 7), pick(&g->rng, 256));
+        return;
+    case 2: /* test src, dst */
+        (void)ADD(g, rex, 0x84 | pick(&g->rng, 2), 0xc0 | (src & 7) << 3 | (dst & 7));
+        return;
+    case 3: /* op disp(%rbx), src or op src, disp(%rbx) */
+        it = ADD(g, rex & ~1, op << 3 | pick(&g->rng, 4), 0x80 | (src & 7) << 3 | RBX);
+        more32(it, (uint32_t)displacement(g, false));
+        return;
+    case 4: /* inc, dec, neg, not */
+        if (pick(&g->rng, 2))
+            (void)ADD(g, rex & ~4, 0xff, 0xc0 | pick(&g->rng, 2) << 3 | (dst & 7));
+        else
+            (void)ADD(g, rex & ~4, 0xf7, 0xd0 | pick(&g->rng, 2) << 3 | (dst & 7));
+        return;
+    default: /* mov */
+        it = ADD(g, rex & ~1, 0x88 | pick(&g->rng, 4), 0x80 | (src & 7) << 3 | RBX);
+        more32(it, (uint32_t)displacement(g, false));
+        return;
+    }
+}
+
+/* ---- flags ---- */
+
+#define FLAG_IMAGE (RFLAGS_ARITH | RFLAGS_DF)
+
+static void gen_flags(struct generator *g)
+{
+    unsigned r = pick(&g->rng, 3), cc = pick(&g->rng, 16);
+    struct item *it;
+
+    switch (pick(&g->rng, 6)) {
+    case 0: /* pushfq; pop r; and $image, r */
+        it = ADD(g, 0x9c, 0x58 | r, 0x81, 0xe0 | r);
+        more32(it, FLAG_IMAGE);
+        return;
+    case 1: /* push $image; popfq */
+        it = ADD(g, 0x68);
+        more32(it, RFLAGS_FIXED1 | RFLAGS_IF | (uint32_t)(rnd(&g->rng) & RFLAGS_ARITH));
+        MORE(it, 0x9d);
+        return;
+    case 2: /* lahf; seto %al */
+        (void)ADD(g, 0x9f, 0x0f, 0x90, 0xc0);
+        return;
+    case 3: /* sahf */
+        (void)ADD(g, 0x9e);
+        return;
+    case 4: /* setcc r8 */
+        (void)ADD(g, 0x0f, 0x90 | cc, 0xc0 | r);
+        return;
+    default: /* cmovcc rsi, r64 */
+        (void)ADD(g, 0x48, 0x0f, 0x40 | cc, 0xc0 | r << 3 | RSI);
+        return;
+    }
+}
+
+/* ---- division that does not overflow ---- */
+
+static void gen_div(struct generator *g)
+{
+    bool is_signed = pick(&g->rng, 2), wide = pick(&g->rng, 2);
+    uint8_t rex = wide ? 0x48 : 0x40;
+    struct item *it = ADD(g, rex, 0x83, 0xc9, 0x01); /* or $1, %rcx */
+
+    if (is_signed)
+        MORE(it, rex, 0xd1, 0xe8, rex, 0x99); /* shr %rax; cqo */
+    else
+        MORE(it, 0x31, 0xd2); /* xor %edx, %edx */
+    MORE(it, rex, 0xf7, is_signed ? 0xf9 : 0xf1);
+    MORE(it, 0x39, 0xc0); /* cmp %eax, %eax: the flags are undefined */
+}
+
+/* ---- strings ---- */
+
+static void gen_string(struct generator *g)
+{
+    static const uint8_t ops[] = { 0xa4, 0xa5, 0xaa, 0xab, 0xac, 0xad, 0xa6, 0xa7, 0xae, 0xaf };
+    unsigned kind = pick(&g->rng, ARRAY_SIZE(ops)), size = pick(&g->rng, 3), rep = pick(&g->rng, 4);
+    bool back = !pick(&g->rng, 4);
+    struct item *it = ADD(g, 0x48, 0x8d, 0xb3); /* lea disp(%rbx), %rsi */
+
+    more32(it, (uint32_t)(displacement(g, false) / 2));
+    MORE(it, 0x48, 0x8d, 0xbb); /* lea disp(%rbx), %rdi */
+    more32(it, (uint32_t)(displacement(g, false) / 2));
+    MORE(it, 0xb9); /* mov $n, %ecx */
+    more32(it, pick(&g->rng, 4) ? pick(&g->rng, 70) : 0);
+    if (back)
+        MORE(it, 0xfd); /* std */
+    if (rep)
+        MORE(it, rep == 1 ? 0xf2 : 0xf3);
+    if (size == 2)
+        MORE(it, 0x48);
+    else if (size == 1)
+        MORE(it, 0x66, ops[kind]); /* of 16 bits; the next one is alone */
+    MORE(it, ops[kind]);
+    MORE(it, 0xfc); /* cld */
+}
+
+/* ---- control flow ---- */
+
+static void gen_block(struct generator *g, unsigned nr);
+
+static void gen_if(struct generator *g)
+{
+    struct item *skip = branch(g, BRANCH_CC, pick(&g->rng, 16)), *end;
+
+    gen_block(g, 1 + pick(&g->rng, 4));
+    if (pick(&g->rng, 2)) {
+        skip->target = g->p->nr;
+        return;
+    }
+    end = branch(g, BRANCH_JMP, 0);
+    skip->target = g->p->nr;
+    gen_block(g, 1 + pick(&g->rng, 3));
+    end->target = g->p->nr;
+}
+
+/* Counted by R15, inside by R14, and no deeper. */
+static void gen_loop(struct generator *g)
+{
+    uint8_t reg = g->loops ? 6 : 7;
+    struct item *it;
+    int head;
+
+    if (g->loops == 2)
+        return;
+    it = ADD(g, 0x41, 0xb8 | reg); /* mov $n, %r14d or %r15d */
+    more32(it, pick(&g->rng, 3)   ? 1 + pick(&g->rng, 8)
+               : g->loops         ? 20
+               : pick(&g->rng, 8) ? 60
+                                  : 2000);
+    g->loops++;
+    head = g->p->nr;
+    gen_block(g, 1 + pick(&g->rng, 6));
+    g->loops--;
+    if (pick(&g->rng, 2))
+        (void)ADD(g, 0x41, 0xff, 0xc8 | reg); /* dec */
+    else
+        (void)ADD(g, 0x41, 0x83, 0xe8 | reg, 1); /* sub $1 */
+    branch(g, BRANCH_CC, 5 /* nz */)->target = head;
+}
+
+/* A loop in an item: LOOP, LOOPE, LOOPNE, and JRCXZ over it. */
+static void gen_loop_insn(struct generator *g)
+{
+    struct item *it = ADD(g, 0xb9); /* mov $n, %ecx */
+
+    more32(it, pick(&g->rng, 40));
+    MORE(it, 0xe3, 0x07);                    /*    jrcxz 2f */
+    MORE(it, 0x48, 0x01, 0xc8);              /* 1: add %rcx, %rax */
+    MORE(it, 0xa8, 0x04);                    /*    test $4, %al */
+    MORE(it, 0xe0 | pick(&g->rng, 3), 0xf9); /*    loopcc 1b */
+}
+
+static void gen_call(struct generator *g)
+{
+    int to = g->function + 1 + (int)pick(&g->rng, MAX_FUNCTIONS);
+
+    if (to < g->nr_functions)
+        branch(g, BRANCH_CALL, 0)->target = -1 - to; /* gen_program() knows where */
+}
+
+static void gen_push(struct generator *g)
+{
+    static const uint8_t regs[] = { RAX, RCX, RDX, RSI, RDI };
+
+    (void)ADD(g, 0x50 | regs[pick(&g->rng, ARRAY_SIZE(regs))]);
+    gen_block(g, 1 + pick(&g->rng, 3));
+    (void)ADD(g, 0x58 | regs[pick(&g->rng, ARRAY_SIZE(regs))]);
+}
+
+/* Over a block, to one of two places, by register, memory or RET. */
+static void gen_indirect(struct generator *g)
+{
+    unsigned kind = pick(&g->rng, 4);
+    struct item *it = ADD(g, 0x48, 0x8d, 0x05); /* lea a(%rip), %rax */
+    struct fix *a = more_fix(it, false), *b;
+
+    MORE(it, 0x48, 0x8d, 0x0d); /* lea b(%rip), %rcx */
+    b = more_fix(it, false);
+    MORE(it, 0x48, 0x0f, 0x40 | pick(&g->rng, 16), 0xc1); /* cmovcc %rcx, %rax */
+    switch (kind) {
+    case 0:
+        MORE(it, 0xff, 0xe0); /* jmp *%rax */
+        break;
+    case 1:
+        MORE(it, 0x50, 0xc3); /* push %rax; ret */
+        break;
+    case 2: /* mov %rax, 64(%rbx); jmp *64(%rbx) */
+        MORE(it, 0x48, 0x89, 0x43, 0x40, 0xff, 0x63, 0x40);
+        break;
+    default:
+        MORE(it, 0xff, 0xd0); /* call *%rax, whose return address both places drop */
+        break;
+    }
+    gen_block(g, 1 + pick(&g->rng, 3));
+    if (kind == 3) {
+        struct item *over = branch(g, BRANCH_JMP, 0);
+
+        a->target = g->p->nr;
+        (void)ADD(g, 0x48, 0x8d, 0x40, 0x01); /* lea 1(%rax), %rax */
+        b->target = g->p->nr;
+        (void)ADD(g, 0x59); /* pop %rcx */
+        over->target = g->p->nr;
+        return;
+    }
+    a->target = g->p->nr;
+    gen_block(g, 1 + pick(&g->rng, 2));
+    b->target = g->p->nr;
+}
+
+/* Into 32-bit code and back by far jumps (selectors as Linux has them). Upper halves are not looked
+ * at: they are undefined then. */
+static void gen_compat(struct generator *g)
+{
+    struct item *it = ADD(g, 0xb8, 0x2b, 0, 0, 0, 0x8e, 0xd8, 0x8e, 0xc0); /* DS = ES = 2bh */
+    struct fix *to;
+
+    MORE(it, 0xff, 0x2d, 0x02, 0, 0, 0, 0xeb, 0x06); /* ljmp *2(%rip); jmp over the pointer */
+    to = more_fix(it, true);
+    MORE(it, 0x23, 0);
+    to->target = g->p->nr;
+    for (unsigned i = 1 + pick(&g->rng, 8); i > 0 && !full(g); i--)
+        gen_insn(g, true);
+    it = ADD(g, 0xea); /* ljmp $0x33, $next */
+    to = more_fix(it, true);
+    MORE(it, 0x33, 0);
+    it->code32 = true;
+    to->target = g->p->nr;
+    it = ADD(g, 0x89, 0xc0, 0x89, 0xc9, 0x89, 0xd2, 0x89, 0xdb, 0x89, 0xe4, 0x89, 0xed, 0x89, 0xf6,
+             0x89, 0xff); /* mov %eax, %eax ... */
+}
+
+/* What may fault, and then ends the program. */
+static void gen_wild(struct generator *g)
+{
+    static const int32_t ends[] = { -2048 - 4, -2048, 2048 - 4, 2048, 0 };
+    struct item *it;
+
+    switch (pick(&g->rng, 4)) {
+    case 0: /* mov disp(%rbp), %rax: around the read-only page */
+        it = ADD(g, 0x48, 0x8b, 0x85);
+        more32(it, (uint32_t)ends[pick(&g->rng, ARRAY_SIZE(ends))]);
+        return;
+    case 1: /* add %eax, disp(%rbp) */
+        it = ADD(g, 0x01, 0x85);
+        more32(it, (uint32_t)ends[pick(&g->rng, ARRAY_SIZE(ends))]);
+        return;
+    case 2: /* mov (%rsi), %al */
+        (void)ADD(g, 0x8a, 0x06);
+        return;
+    default: /* ud2, or a division by zero */
+        if (pick(&g->rng, 2))
+            (void)ADD(g, 0x0f, 0x0b);
+        else
+            (void)ADD(g, 0xf7, 0xf1, 0x39, 0xc0); /* div %ecx; cmp %eax, %eax */
+        return;
+    }
+}
+
+static void gen_one(struct generator *g)
+{
+    static void (*const leaves[])(struct generator *) = {
+        gen_alu, gen_flags, gen_div, gen_string, gen_loop_insn, gen_call, gen_compat,
+    };
+    static const uint8_t weights[] = { 12, 8, 1, 2, 1, 2, 1 };
+    static void (*const nests[])(struct generator *) = { gen_if, gen_loop, gen_push, gen_indirect };
+    unsigned at = pick(&g->rng, 48);
+
+    if (!pick(&g->rng, 500)) {
+        gen_wild(g);
+        return;
+    }
+    if (at < 8 && g->depth < MAX_DEPTH) {
+        nests[at % ARRAY_SIZE(nests)](g);
+        return;
+    }
+    at = pick(&g->rng, 40);
+    for (unsigned i = 0; i < ARRAY_SIZE(leaves); i++) {
+        if (at < weights[i]) {
+            leaves[i](g);
+            return;
+        }
+        at -= weights[i];
+    }
+    gen_insn(g, false);
+}
+
+static void gen_block(struct generator *g, unsigned nr)
+{
+    g->depth++;
+    while (nr-- > 0 && !full(g))
+        gen_one(g);
+    g->depth--;
+}
+
+/* ---- programs ---- */
+
+static void gen_function(struct generator *g, int idx)
+{
+    g->function = idx;
+    g->start[idx] = g->p->nr;
+    g->budget = 40;
+    (void)ADD(g, 0x41, 0x57, 0x41, 0x56); /* push %r15; push %r14 */
+    gen_block(g, 2 + pick(&g->rng, 10));
+    (void)ADD(g, 0x41, 0x5e, 0x41, 0x5f); /* pop %r14; pop %r15 */
+    if (pick(&g->rng, 4))
+        (void)ADD(g, 0xc3); /* ret */
+    else
+        (void)ADD(g, 0xf3, 0xc3);
+}
+
+static void gen_input(struct generator *g)
+{
+    struct prog *p = g->p;
+    struct regs *r = &p->in;
+
+    for (unsigned i = 0; i < NR_GPRS; i++)
+        r->gpr[i] = random_edge(&g->rng);
+    r->gpr[RBX] = BASE_AT;
+    r->gpr[RSP] = STACK_AT;
+    r->gpr[RBP] = RO_BASE;
+    r->sel[SEG_CS] = SEL_USER64_CS;
+    r->sel[SEG_SS] = SEL_USER_DS;
+    r->rflags = RFLAGS_FIXED1 | RFLAGS_IF | (rnd(&g->rng) & RFLAGS_ARITH);
+    random_fpu(&g->rng, &r->fpu);
+    /* All exceptions masked, none pending. */
+    r->fpu.mxcsr |= 0x1f80;
+    r->fpu.fcw |= 0x3f;
+    r->fpu.fsw &= (uint16_t)~0x80bf;
+    for (unsigned i = 0; i < AREA_BYTES; i += 8) {
+        uint64_t v = rnd(&g->rng);
+
+        memcpy(p->data + i, &v, 8);
+    }
+}
+
+static void gen_code(struct generator *g)
+{
+    struct prog *p = g->p;
+
+    p->nr = 0;
+    g->depth = g->loops = 0;
+    g->nr_functions = (int)pick(&g->rng, MAX_FUNCTIONS + 1);
+    g->function = -1;
+    g->budget = 150;
+    gen_block(g, 10 + pick(&g->rng, 60));
+    ADD(g, 0xcc)->keep = true; /* int3: the end */
+    for (int i = 0; i < g->nr_functions; i++)
+        gen_function(g, i);
+    for (int i = 0; i < p->nr; i++)
+        if (p->items[i].branch == BRANCH_CALL)
+            p->items[i].target = g->start[-1 - p->items[i].target];
+    /* Nowhere, or over the border of the two pages. */
+    p->code_off =
+        pick(&g->rng, 4) ? 16 * pick(&g->rng, 64) : (unsigned)PAGE_BYTES - 1 - pick(&g->rng, 600);
+}
+
+void gen_program(struct generator *g, uint64_t seed, struct prog *p)
+{
+    g->p = p;
+    rng_seed(&g->rng, seed, 0);
+    do
+        gen_code(g);
+    while (!prog_layout(p));
+    gen_input(g);
+    p->in.rip = CODE_AT + p->code_off;
+    p->run_limit = pick(&g->rng, 4) ? 0 : 1 + pick(&g->rng, 50);
+}
+
+struct generator *gen_create(const struct cpu_model *model)
+{
+    struct generator *g = calloc(1, sizeof(*g));
+
+    if (!g)
+        return NULL;
+    chooser_init(&g->in64, CODE64, model);
+    chooser_init(&g->in32, CODE32, model);
+    return g;
+}
+
+void gen_destroy(struct generator *g)
+{
+    free(g);
+}
