@@ -189,6 +189,7 @@ struct bt_vcpu {
     bool checked_once; /* the next instruction is not for the direct tier */
     struct tb *making; /* room for bt_translate() */
     uint8_t cold[COLD_COUNTERS];
+    uint32_t jc_key[NR_JCS]; /* all in the table have this block key */
     struct jc jc[NR_JCS];
 };
 
