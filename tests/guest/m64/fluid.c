@@ -194,8 +194,9 @@ static void by_strings(void)
     for (uint32_t i = 0; i < 300; i++) {
         from[0] = i & 16 ? 0x0d : 0xb8; /* or, mov */
         memcpy(from + 1, &i, 4);
-        wrong += (uint32_t)((uint64_t(*)(void *, void *))(word_t)(code + 200))(code + 207, from) != i &&
-                 !(i & 16);
+        wrong +=
+            (uint32_t)((uint64_t(*)(void *, void *))(word_t)(code + 200))(code + 207, from) != i &&
+            !(i & 16);
     }
     EXPECT_EQ(wrong, 0, "REP MOVSB over what follows it");
 }
@@ -267,7 +268,8 @@ static void quiet(void)
         uint32_t v = 0;
 
         /* mov $v, %eax; mov $10, %ecx; 1: add $v, %eax; dec %ecx; jnz 1b; ret */
-        PUT(code, "\xb8\x00\x00\x00\x00\xb9\x0a\x00\x00\x00\x05\x00\x00\x00\x00\xff\xc9\x75\xf7\xc3");
+        PUT(code,
+            "\xb8\x00\x00\x00\x00\xb9\x0a\x00\x00\x00\x05\x00\x00\x00\x00\xff\xc9\x75\xf7\xc3");
         for (unsigned i = 0; i < 300; i++) {
             v = (uint32_t)rnd();
             write32(code + 1, v);
