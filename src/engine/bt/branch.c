@@ -75,6 +75,10 @@ static void go_far(struct trans *t, bool check)
     size_t jc = BT_OFF(jc) + (size_t)bt_jc_class(t->key) * sizeof(struct jc);
     uint8_t *hit;
 
+    if (t->key & KEY_COUNT) {
+        bt_emit_leave(t, WHY_MISS);
+        return;
+    }
     if (check) {
         emit_op_rm(t->e, 0, 0x8b, H_TMP, HMEM_GS(CPU_OFF(req)));
         hit = emit_jrcxz_later(t->e);
@@ -101,7 +105,7 @@ static void chained_jump(struct trans *t, uint32_t target, bool check)
         t->e->full = true;
         return;
     }
-    *x = (struct tb_exit){ .target = target };
+    *x = (struct tb_exit){ .target = target, .nr_insns = t->nr + !t->behind };
     t->tb->nr_exits++;
     if (check) {
         emit_op_rm(t->e, 0, 0x8b, H_TMP, HMEM_GS(CPU_OFF(req)));
@@ -153,6 +157,7 @@ void bt_emit_branch(struct trans *t)
     const struct insn *in = &t->in;
     uint8_t *over;
 
+    s->branch = true;
     switch (in->cls) {
     case INSN_JMP:
         bt_emit_goto(t, in->target, in->target <= in->off);

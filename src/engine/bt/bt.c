@@ -21,9 +21,10 @@
 /* A block is translated when it has been run so often by interp. */
 #define HOT 2
 
-static uint32_t bt_key(const struct cpu *c)
+static uint32_t bt_key(const struct bt_vcpu *b)
 {
-    uint32_t key = block_key(c);
+    const struct cpu *c = &b->iv.vc.cpu;
+    uint32_t key = block_key(c) | (b->iv.vc.run_limit ? KEY_COUNT : 0);
 
     if (is_user(c))
         key |= KEY_USER;
@@ -160,6 +161,19 @@ static uint64_t page_base(const struct bt_vcpu *b)
     return b->iv.vc.cpu.gpr[SLOT_PAGE / 8];
 }
 
+/* Under KEY_COUNT: the first nr instructions of the block are done. */
+static void count_to(struct bt_vcpu *b, const struct tb *tb, unsigned nr)
+{
+    if (tb->key & KEY_COUNT)
+        b->iv.vc.nr_insns += nr - b->counted;
+    b->counted = nr;
+}
+
+static unsigned index_of(const struct site *s)
+{
+    return (unsigned)(s - s->tb->sites);
+}
+
 static const uint8_t *resume_at(struct bt_vcpu *b, const struct tb *tb, uint32_t pc)
 {
     if (tb->vectors && b->vec_cold)
@@ -223,9 +237,10 @@ static const uint8_t *run_site(struct bt_vcpu *b, struct site *s, bool *stop, en
     }
     if (v->leave == LEAVE_NEXT) {
         if (s->ends || tb->dead || c->rip != page_base(b) + s->off + s->len || wanted(b) ||
-            (c->rflags & RFLAGS_TF) || bt_key(c) != tb->key || cpu_event_ready(c))
+            (c->rflags & RFLAGS_TF) || bt_key(b) != tb->key || cpu_event_ready(c))
             return NULL;
         flags_out(b);
+        b->counted = index_of(s) + 1; /* it has been counted here */
         return resume_at(b, tb, s->next);
     }
     v->vc.nr_insns--;
@@ -270,8 +285,10 @@ static const uint8_t *came_back(struct bt_vcpu *b, bool *stop, enum run_result *
 
     switch ((enum bt_why)b->why) {
     case WHY_SLOW:
+        count_to(b, s->tb, index_of(s));
         return run_slow(b, s, stop, res);
     case WHY_INTERP:
+        count_to(b, s->tb, index_of(s));
         return run_site(b, s, stop, res);
     case WHY_VECTOR:
         b->vec_want = 1;
@@ -279,7 +296,8 @@ static const uint8_t *came_back(struct bt_vcpu *b, bool *stop, enum run_result *
     case WHY_EXIT:
         c->rip = page_base(b) + b->exit->target;
         flags_in(b);
-        if (wanted(b))
+        count_to(b, b->exit->tb, b->exit->nr_insns);
+        if (wanted(b) || (b->exit->tb->key & KEY_COUNT))
             return NULL;
         tb =
             bt_find(b->vm, GPA((b->exit->tb->gpa & PAGE_MASK) + b->exit->target), b->exit->tb->key);
@@ -295,8 +313,12 @@ static const uint8_t *came_back(struct bt_vcpu *b, bool *stop, enum run_result *
     case WHY_MISS:
         flags_in(b);
         b->iv.vc.nr_exits[EXIT_LOOKUP]++;
-        if (s && !is_canonical(c, c->rip))
+        if (s->branch && !is_canonical(c, c->rip)) {
+            count_to(b, s->tb, index_of(s));
             undo_branch(b, s);
+        } else {
+            count_to(b, s->tb, index_of(s) + 1);
+        }
         return NULL;
     default: { /* WHY_TRAP */
         unsigned n = 0;
@@ -306,6 +328,7 @@ static const uint8_t *came_back(struct bt_vcpu *b, bool *stop, enum run_result *
         BUG_ON(!tb);
         while (n + 1u < tb->nr_insns && tb->code + tb->sites[n].next <= b->region.at)
             n++;
+        count_to(b, tb, n);
         return run_site(b, &tb->sites[n], stop, res);
     }
     }
@@ -316,7 +339,7 @@ static bool run_translated(struct bt_vcpu *b, enum run_result *res)
 {
     struct ivcpu *v = &b->iv;
     struct cpu *c = &v->vc.cpu;
-    uint32_t key = bt_key(c);
+    uint32_t key = bt_key(b);
     bool stop = false;
     struct tb *tb;
 
@@ -342,6 +365,11 @@ static bool run_translated(struct bt_vcpu *b, enum run_result *res)
         vectors_out(b);
         return interp_run_block(v, res);
     }
+    if (tb->nr_insns > v->room) { /* under vcpu.run_limit */
+        vectors_out(b);
+        return interp_run_block(v, res);
+    }
+    b->counted = 0;
     v->dbg_resume = false;
     c->gpr[SLOT_PAGE / 8] = c->rip - tb->gpa % PAGE_BYTES;
     flags_out(b);
@@ -377,6 +405,7 @@ static enum run_result run_loop(struct bt_vcpu *b)
     struct cpu *c = &v->vc.cpu;
     enum run_result res = RUN_STOPPED;
 
+    v->room = UINT64_MAX;
     for (;;) {
         if (wanted(b) || cpu_event_ready(c)) {
             v->wait_step |= c->shadow_sti || c->shadow_movss;
@@ -417,13 +446,26 @@ static enum run_result run_loop(struct bt_vcpu *b)
     }
 }
 
+static bool run_counted(struct ivcpu *v, enum run_result *res)
+{
+    struct bt_vcpu *b = container_of(v, struct bt_vcpu, iv);
+
+    if (translates(b))
+        return run_translated(b, res);
+    vectors_out(b);
+    return interp_run_block(v, res);
+}
+
 static enum run_result bt_run(struct vcpu *vc)
 {
     struct bt_vcpu *b = container_of(vc, struct bt_vcpu, iv.vc);
     enum run_result res;
 
     enter_thread(b);
-    res = run_loop(b);
+    if (vc->run_limit)
+        res = interp_run_limited(&b->iv, run_counted);
+    else
+        res = run_loop(b);
     leave_thread(b);
     return res;
 }

@@ -20,11 +20,13 @@
 /* Block keys: interp's, and what else the translation depends on. */
 #define TB_MAX_INSNS 64
 
-#define KEY_USER BIT(20) /* CPL 3 */
-#define KEY_AC   BIT(21) /* supervisor code with RFLAGS.AC: SMAP is lifted */
-#define KEY_X87  BIT(22) /* usable without #UD or #NM */
-#define KEY_SSE  BIT(23)
-#define KEY_AVX  BIT(24)
+#define KEY_USER  BIT(20) /* CPL 3 */
+#define KEY_AC    BIT(21) /* supervisor code with RFLAGS.AC: SMAP is lifted */
+#define KEY_X87   BIT(22) /* usable without #UD or #NM */
+#define KEY_SSE   BIT(23)
+#define KEY_AVX   BIT(24)
+/* Instructions are counted, and every block comes back: under vcpu.run_limit. */
+#define KEY_COUNT BIT(25)
 
 #define XSTATE_ALL 7u /* x87, SSE, AVX: what a guest is offered */
 
@@ -47,6 +49,7 @@ struct site {
     bool ends;          /* never go on with the next instruction */
     bool loose; /* fluid code: its immediate is read from the guest's bytes each time it runs */
     uint8_t imm_off, imm_bytes; /* of a loose one, in the instruction */
+    bool branch;        /* a near one, translated */
     int32_t rsp_undo; /* a near branch has moved RSP so far when its target proves not canonical */
     struct op *ops;   /* decoded by interp: it and an end; NULL until needed */
 };
@@ -55,6 +58,7 @@ struct site {
 struct tb_exit {
     struct tb *tb;
     uint32_t target;         /* offset in the page */
+    uint32_t nr_insns;       /* of the block, up to here */
     uint8_t *rel32;          /* of the jump, where it is written */
     uint8_t *check;          /* of the one taken when cpu.req is set, or NULL */
     bool stale;              /* taken when the block's bytes have changed: to a later version */
@@ -171,6 +175,7 @@ struct bt_vcpu {
     const struct site *site;
     struct tb_exit *exit;
     uint32_t why;
+    unsigned counted;  /* of the current block's instructions, under KEY_COUNT */
     uint32_t vec_cold; /* 0: the vector registers hold the guest's; 1: they are in cpu.fpu */
     uint32_t vec_want; /* load them on entry */
     uint32_t mxcsr;    /* the host's */
@@ -232,14 +237,14 @@ struct trans {
     struct insn in;
     uint32_t key;
     unsigned nr;            /* instructions so far */
-    bool behind;            /* all instructions are done: what leaves has no site */
+    bool behind;            /* all instructions are done: what leaves does so after the last */
     bool vec_ready;         /* the check for the vector registers has been made */
     const struct tb *older; /* a version of this block with other bytes, or NULL */
     const uint8_t *pad;     /* fluid: where to go when the bytes have changed */
     unsigned nr_slow;
     struct {
         uint8_t *rel32;
-        int site; /* index, or -1 */
+        int site; /* index */
         uint8_t why;
     } slow[256]; /* jumps to stubs behind the block */
     struct tb_exit exits[64];

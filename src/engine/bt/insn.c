@@ -142,11 +142,20 @@ static void classify_native(struct insn *in)
     in->cls = INSN_COPY;
 }
 
+/* AMD's processors make near branches with it 16 bits wide, Intel's ignore it: interp knows. */
+static bool has_66(const struct insn *in)
+{
+    for (unsigned i = 0; i < in->z.raw.prefix_count; i++)
+        if (in->z.raw.prefixes[i].value == 0x66)
+            return true;
+    return false;
+}
+
 static void classify_branch(struct insn *in, enum insn_class direct, enum insn_class indirect)
 {
     const ZydisDecodedOperand *o = &in->ops[0];
 
-    if (in->z.meta.branch_type == ZYDIS_BRANCH_TYPE_FAR || in->z.operand_width == 16)
+    if (in->z.meta.branch_type == ZYDIS_BRANCH_TYPE_FAR || has_66(in))
         return;
     if (o->type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
         in->target = (int64_t)in->off + in->len + o->imm.value.s;
@@ -207,7 +216,7 @@ static void classify(struct insn *in)
         return;
     case ZYDIS_MNEMONIC_RET:
         in->mem = -1;
-        if (in->z.meta.branch_type == ZYDIS_BRANCH_TYPE_NEAR && in->z.operand_width == 64) {
+        if (in->z.meta.branch_type == ZYDIS_BRANCH_TYPE_NEAR && !has_66(in)) {
             in->imm = in->ops[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE ? in->ops[0].imm.value.u : 0;
             in->cls = INSN_RET;
         }

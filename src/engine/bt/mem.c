@@ -114,7 +114,7 @@ void bt_emit_leave(struct trans *t, enum bt_why why)
     }
     t->slow[t->nr_slow].rel32 = at;
     t->slow[t->nr_slow].why = (uint8_t)why;
-    t->slow[t->nr_slow++].site = t->behind ? -1 : (int)t->nr;
+    t->slow[t->nr_slow++].site = (int)(t->behind ? t->nr - 1 : t->nr);
 }
 
 static void emit_index(struct trans *t)

@@ -96,8 +96,7 @@ static void emit_stubs(struct trans *t)
 {
     for (unsigned i = 0; i < t->nr_slow && !t->e->full; i++) {
         emit_fix32(t->slow[i].rel32, t->e->delta, emit_pc(t->e));
-        emit_mov_imm(t->e, H_TMP,
-                     t->slow[i].site < 0 ? 0 : (uintptr_t)&t->tb->sites[t->slow[i].site]);
+        emit_mov_imm(t->e, H_TMP, (uintptr_t)&t->tb->sites[t->slow[i].site]);
         emit_jmp(t->e, t->b->vm->leave[t->slow[i].why]);
     }
 }

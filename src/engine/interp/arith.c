@@ -105,14 +105,52 @@ static const struct op *imul1(struct ivcpu *v, const struct op *op)
     NEXT(v, op);
 }
 
-static void set_quotient(struct ivcpu *v, unsigned bytes, uint64_t quot, uint64_t rem)
+/*
+ * Divides on the host: hi:lo (of `bytes` each) by b; the caller knows that the quotient fits. The
+ * flags are undefined, and so they become what the host makes of them, as in translated code.
+ */
+#define HOST_DIVIDE(insn, f, hi, lo, b)                                                          \
+    asm volatile("lea -128(%%rsp), %%rsp\n\tpush %[fl]\n\tpopfq\n\t" insn " %[by]\n\tpushfq\n\t" \
+                 "pop %[fl]\n\tlea 128(%%rsp), %%rsp"                                            \
+                 : "+a"(lo), "+d"(hi), [fl] "+r"(f)                                              \
+                 : [by] "r"(b)                                                                   \
+                 : "cc", "memory")
+
+static void host_divide(struct ivcpu *v, const struct op *op, bool sign, uint64_t b)
 {
-    if (bytes == 1) {
-        set_reg16(v, RAX * 8, (uint8_t)quot | (rem & 0xff) << 8);
-        return;
+    uint64_t *flags = &CPU(v)->rflags, f = RFLAGS_IF | 2 | (*flags & RFLAGS_ARITH);
+    uint64_t lo = get_reg(v, RAX * 8, MAX(op->bytes, 2)), hi = get_reg(v, RDX * 8, op->bytes);
+
+    switch (op->bytes) {
+    case 1:
+        if (sign)
+            HOST_DIVIDE("idivb", f, hi, lo, (uint8_t)b);
+        else
+            HOST_DIVIDE("divb", f, hi, lo, (uint8_t)b);
+        break;
+    case 2:
+        if (sign)
+            HOST_DIVIDE("idivw", f, hi, lo, (uint16_t)b);
+        else
+            HOST_DIVIDE("divw", f, hi, lo, (uint16_t)b);
+        break;
+    case 4:
+        if (sign)
+            HOST_DIVIDE("idivl", f, hi, lo, (uint32_t)b);
+        else
+            HOST_DIVIDE("divl", f, hi, lo, (uint32_t)b);
+        break;
+    default:
+        if (sign)
+            HOST_DIVIDE("idivq", f, hi, lo, b);
+        else
+            HOST_DIVIDE("divq", f, hi, lo, b);
+        break;
     }
-    set_reg(v, RAX * 8, bytes, quot);
-    set_reg(v, RDX * 8, bytes, rem);
+    *flags = (*flags & ~(uint64_t)RFLAGS_ARITH) | (f & RFLAGS_ARITH);
+    set_reg(v, RAX * 8, MAX(op->bytes, 2), lo);
+    if (op->bytes > 1)
+        set_reg(v, RDX * 8, op->bytes, hi);
 }
 
 static const struct op *divide(struct ivcpu *v, const struct op *op)
@@ -124,17 +162,7 @@ static const struct op *divide(struct ivcpu *v, const struct op *op)
         return leave_here(v, op);
     if (!b || (a >> (8 * op->bytes)) >= b) /* the quotient would not fit */
         return leave_raise(v, op, VEC_DE);
-    if (op->bytes <= 4) {
-        set_quotient(v, op->bytes, (uint64_t)a / b, (uint64_t)a % b);
-    } else {
-        uint64_t q, r;
-
-        asm("divq %[b]"
-            : "=a"(q), "=d"(r)
-            : [b] "r"(b), "a"((uint64_t)a), "d"((uint64_t)(a >> 64))
-            : "cc");
-        set_quotient(v, 8, q, r);
-    }
+    host_divide(v, op, false, b);
     NEXT(v, op);
 }
 
@@ -155,8 +183,7 @@ static const struct op *idivide(struct ivcpu *v, const struct op *op)
     q = a / b;
     if (q < -lim || q >= lim)
         return leave_raise(v, op, VEC_DE);
-    set_quotient(v, op->bytes, low_bytes((uint64_t)q, op->bytes),
-                 low_bytes((uint64_t)(a - q * b), op->bytes));
+    host_divide(v, op, true, (uint64_t)b);
     NEXT(v, op);
 }
 

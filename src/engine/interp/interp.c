@@ -305,9 +305,8 @@ static bool hold_events(struct ivcpu *v)
     return c->activity == CPU_RUNNING;
 }
 
-/* run() under vcpu.run_limit, see engine.h. Nothing is chained here, so that a block is the most
- * that runs between two looks at the limit. */
-static enum run_result run_limited(struct ivcpu *v)
+enum run_result interp_run_limited(struct ivcpu *v,
+                                   bool (*block)(struct ivcpu *v, enum run_result *res))
 {
     struct vcpu *vc = &v->vc;
     uint64_t from = vcpu_steps(vc), done;
@@ -332,7 +331,7 @@ static enum run_result run_limited(struct ivcpu *v)
             return RUN_HALTED;
         tlb_set_view(v);
         v->key = block_key(CPU(v));
-        if (interp_must_step(v) ? !interp_step(v, &res) : !interp_run_block(v, &res))
+        if (interp_must_step(v) ? !interp_step(v, &res) : !block(v, &res))
             return res;
     }
     return RUN_LIMIT;
@@ -345,7 +344,7 @@ static enum run_result interp_run(struct vcpu *vc)
     enum run_result res = RUN_STOPPED;
 
     if (vc->run_limit)
-        return run_limited(v);
+        return interp_run_limited(v, interp_run_block);
     v->room = UINT64_MAX;
     for (;;) {
         if (must_serve(c) && !serve_or_halt(v, &res))

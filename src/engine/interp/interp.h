@@ -271,6 +271,13 @@ bool interp_step(struct ivcpu *v, enum run_result *res);
 bool interp_must_step(const struct ivcpu *v);
 /* One block and those chained to it. False: run() returns *res. */
 bool interp_run_block(struct ivcpu *v, enum run_result *res);
+/*
+ * run() under vcpu.run_limit, see engine.h. Nothing is chained here, so that a block is the most
+ * that runs between two looks at the limit. block(): as interp_run_block(), no more than v->room
+ * steps.
+ */
+enum run_result interp_run_limited(struct ivcpu *v,
+                                   bool (*block)(struct ivcpu *v, enum run_result *res));
 int interp_vm_init(struct interp_vm *vm, const struct engine_config *cfg);
 void interp_vm_fini(struct interp_vm *vm);
 /* v is all zero, and large: fresh pages of the host, that are only touched where needed. */

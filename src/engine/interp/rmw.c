@@ -408,17 +408,19 @@ static const struct op *btc(struct ivcpu *v, const struct op *op)
  * 32-bit one keeps all 64 bits. */
 static const struct op *bit_scan(struct ivcpu *v, const struct op *op, bool forward)
 {
-    uint64_t x;
+    uint64_t x, r = 0;
+    uint32_t fl;
 
     if (!get_src(v, op, &x))
         return leave_here(v, op);
-    if (!x) {
-        CPU(v)->rflags |= RFLAGS_ZF;
-        NEXT(v, op);
-    }
-    CPU(v)->rflags &= ~(uint64_t)RFLAGS_ZF;
-    set_reg(v, op->dst, op->bytes,
-            (uint64_t)(forward ? __builtin_ctzll(x) : 63 - __builtin_clzll(x)));
+    /* All flags but ZF are undefined; they are the host's, as in translated code. */
+    if (forward)
+        asm("bsf %[x], %[r]\n\tlahf\n\tseto %%al" : [r] "+r"(r), "=a"(fl) : [x] "r"(x) : "cc");
+    else
+        asm("bsr %[x], %[r]\n\tlahf\n\tseto %%al" : [r] "+r"(r), "=a"(fl) : [x] "r"(x) : "cc");
+    CPU(v)->rflags = merge_flags(CPU(v)->rflags, fl);
+    if (x)
+        set_reg(v, op->dst, op->bytes, r);
     NEXT(v, op);
 }
 

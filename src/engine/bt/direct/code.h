@@ -58,9 +58,11 @@ enum undo {
 
 struct point {
     uint32_t host;
-    uint8_t undo, reg;
+    uint8_t undo, reg; /* UNDO_NONE: reg is POINT_ABSOLUTE or 0 */
     uint64_t rip;
 };
+/* The instruction had a RIP-relative operand, which is an absolute one now. */
+#define POINT_ABSOLUTE 1
 
 struct xit {
     uint32_t host;

@@ -180,6 +180,9 @@ static void stop_page_fault(struct run *r)
         r->d->fault.at = at;
         r->d->fault.write = g[REG_ERR] & PF_W;
         return leave_saved(r, DIRECT_FAULT);
+    case FILL_CODE:
+        space_code_written(r->s);
+        return leave_saved(r, DIRECT_INTERP);
     case FILL_NEVER:
         return leave_saved(r, DIRECT_INTERP);
     case FILL_DEAD:
@@ -380,10 +383,16 @@ void direct_destroy(struct direct *d)
 /* Makes a worker, has it stop once in its code cache, and ends it. */
 int direct_probe(char *why, size_t why_bytes)
 {
-    struct worker_desc desc = { .home = 2ull << 39 };
+    struct worker_desc desc = { 0 };
     struct worker w;
-    int rc = worker_create(&w, &desc, why, why_bytes);
+    int rc;
 
+    for (unsigned n = 0; n < SPACE_NR_SLOTS; n++) {
+        desc.home = SPACE_SLOT(n);
+        if (worker_place_free(desc.home))
+            break;
+    }
+    rc = worker_create(&w, &desc, why, why_bytes);
     if (rc < 0)
         return rc;
     w.hva[HOME_CODE] = 0xcc;

@@ -46,6 +46,7 @@ struct fake {
     struct direct *d;
     uint64_t next_table, next_page;
     uint64_t nr_mmio;
+    uint64_t r15;      /* what R15 begins with; 0: its usual value */
     gpa_t writes_code; /* a page whose code the program writes, told before each step; 0: none */
     int vector;        /* of the exception that ended the last run, -1: SYSCALL */
 };
@@ -161,7 +162,7 @@ static inline void fake_descriptors(struct fake *f)
     *fake_entry(f, GDT_AT + 0x10) = 0x00cf93000000ffffull;
     *fake_entry(f, GDT_AT + 0x30) = 0x00affb000000ffffull;
     *fake_entry(f, GDT_AT + 0x28) = 0x00cff3000000ffffull;
-    *fake_entry(f, TSS_AT + 4) = KERNEL_AT + STACK_AT;
+    memcpy(f->ram->hva + TSS_AT + 4, &(uint64_t){ KERNEL_AT + STACK_AT }, 8); /* RSP0 */
     *fake_entry(f, TSS_AT + 96) = 0x68ull << 48;
     for (unsigned i = 0; i < 32; i++) {
         uint64_t h = HANDLERS_AT + i * 16, dpl = i == VEC_BP ? 0x6000 : 0;
@@ -184,6 +185,8 @@ static inline void fake_user_state(struct fake *f, uint64_t rip)
     for (unsigned i = 0; i < NR_GPRS; i++)
         c->gpr[i] = 0x1111111111111111ull * i;
     c->gpr[RSP] = USER_STACK;
+    if (f->r15)
+        c->gpr[R15] = f->r15;
     c->rip = rip;
     c->rflags = RFLAGS_FIXED1 | RFLAGS_IF;
     for (unsigned i = 0; i < NR_SEGS; i++)
@@ -311,6 +314,10 @@ static inline enum direct_result fake_run_direct(struct fake *f)
         case DIRECT_KICKED:
             __atomic_store_n((uint32_t *)&f->v->cpu.req, 0, __ATOMIC_SEQ_CST);
             continue;
+        case DIRECT_REFUSED:
+            if (!f->writes_code.v || fake_at_syscall(f))
+                return res;
+            /* fall through */
         case DIRECT_INTERP:
             if (f->writes_code.v)
                 direct_code_written(f->d, f->writes_code, PAGE_BYTES);

@@ -25,6 +25,10 @@ struct space {
     uint64_t flushes[NR_FLUSHES];
     uint64_t fs_base, gs_base; /* as set in the worker */
     int cpu;                   /* which it is bound to, -1: none */
+    /* Stores to code: see space_code_written(). */
+    unsigned nr_code_writes;
+    bool banned; /* since the last run */
+    uint64_t writes_since_ns, banned_until_ns, ban_ns;
     unsigned nr_fds;
     int fds[WORKER_MAX_FDS]; /* the RAM it knows */
     struct worker w;
@@ -60,9 +64,14 @@ void bind_space(struct direct *d, struct space *s);
 void direct_protect_page(struct direct *d, uint64_t page);
 
 /* ---- space.c ---- */
+/* PML4 slots whose starts are tried as homes: the third and those behind it. */
+#define SPACE_SLOT(n)  ((uint64_t)(2 + (n)) << 39)
+#define SPACE_NR_SLOTS 200
 /* The space for the present CR3, flushes applied, its worker bound to this CPU; NULL: not to be
  * had. */
 struct space *space_enter(struct direct *d);
+/* A store of its own code to a page with code was refused. */
+void space_code_written(struct space *s);
 void space_destroy(struct direct *d, struct space *s);
 
 /* ---- regs.c ---- */

@@ -92,14 +92,17 @@ static bool untake_branch(const struct space *s, struct cpu *c)
     return true;
 }
 
-/* FIP of an instruction that was translated: the guest's address of it. */
+/* Of an instruction that was translated: the guest's address of it, and its ModRM in FOP. */
 static void translate_fip(const struct space *s, struct cpu *c)
 {
     uint64_t off = c->fpu.fip - (s->w.home + HOME_CODE);
     const struct point *p = off < HOME_CODE_BYTES ? dcode_point_at(&s->code, (uint32_t)off) : NULL;
 
-    if (p)
-        c->fpu.fip = p->rip;
+    if (!p)
+        return;
+    c->fpu.fip = p->rip;
+    if (p->undo == UNDO_REG || p->reg == POINT_ABSOLUTE)
+        c->fpu.fop = (uint16_t)((c->fpu.fop & ~0xc7u) | 5); /* [rip + disp32] */
 }
 
 /* What the processor leaves out because it is initial, it does not write either. */

@@ -14,6 +14,7 @@
 #include "engine/bt/direct/internal.h"
 #include "engine/bt/direct/layout.h"
 #include "engine/interp/interp.h"
+#include "host/host.h"
 
 #define ARCH_SET_GS 0x1001
 #define ARCH_SET_FS 0x1002
@@ -117,10 +118,10 @@ static bool make_worker(struct direct *d, struct space *s)
     unsigned tries = 0;
 
     s->nr_fds = desc.nr_fds = list_fds(d, s->fds);
-    for (unsigned n = 0; (desc.home = home_at(d, n)) != 0 && tries < 6; n++) {
-        if (!home_free(d, desc.home))
+    for (unsigned n = 0; (desc.home = home_at(d, n)) != 0 && tries < 3; n++) {
+        if (!home_free(d, desc.home) || !worker_place_free(desc.home))
             continue;
-        tries++; /* more than one: the monitor itself may lie there */
+        tries++;
         if (worker_create(&s->w, &desc, why, sizeof(why)) < 0)
             continue;
         dcode_init(&s->code, &s->w, d->v, d);
@@ -168,8 +169,9 @@ static struct space *recycle(struct direct *d)
     dcode_reset(&s->code);
     if (s->dead || view_drop(&s->view) < 0)
         drop_worker(s);
-    s->flush_all = false;
+    s->flush_all = s->banned = false;
     s->nr_flushes = 0;
+    s->banned_until_ns = 0;
     return s;
 }
 
@@ -264,6 +266,43 @@ static int fill_last_fault(struct direct *d, struct space *s)
     return root == s->root ? view_prefill(&s->view, &d->v->vc.cpu, d->fault.at, d->fault.write) : 0;
 }
 
+/*
+ * Programs that write code where they run it (some JIT compilers) are better off in the checked
+ * tier, where a store to a page with code costs a tenth of an exit. So many such stores in so short
+ * a time, and the space is refused for a while, twice as long each time in a row.
+ */
+#define MAX_CODE_WRITES 8
+#define WRITES_NS       10000000ull
+#define MIN_BAN_NS      20000000ull
+#define MAX_BAN_NS      2000000000ull
+
+void space_code_written(struct space *s)
+{
+    uint64_t now = host_mono_ns();
+
+    if (now - s->writes_since_ns > WRITES_NS) {
+        s->writes_since_ns = now;
+        s->nr_code_writes = 0;
+    }
+    if (++s->nr_code_writes < MAX_CODE_WRITES)
+        return;
+    s->nr_code_writes = 0;
+    s->ban_ns = now - s->banned_until_ns < MAX_BAN_NS ? MIN(2 * s->ban_ns, MAX_BAN_NS) : MIN_BAN_NS;
+    s->banned_until_ns = now + s->ban_ns;
+    s->banned = true;
+}
+
+/* Is it refused? When that begins its translations go, so that the pages are plain data again. */
+static bool is_banned(struct space *s)
+{
+    if (!s->banned_until_ns)
+        return false;
+    if (s->banned && s->w.hva)
+        dcode_reset(&s->code);
+    s->banned = false;
+    return host_mono_ns() < s->banned_until_ns;
+}
+
 static bool fds_changed(struct direct *d, const struct space *s)
 {
     int fds[WORKER_MAX_FDS];
@@ -276,7 +315,7 @@ struct space *space_enter(struct direct *d)
 {
     struct space *s = d->broken ? NULL : find(d);
 
-    if (!s)
+    if (!s || is_banned(s))
         return NULL;
     if (s->w.hva && (s->dead || !home_free(d, s->w.home) || fds_changed(d, s)))
         drop_worker(s);

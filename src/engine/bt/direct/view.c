@@ -430,8 +430,10 @@ enum fill view_fill(struct view *vw, struct cpu *c, uint64_t lin, bool write)
         return FILL_NEVER;
     pa = walk.pa.v & PAGE_MASK;
     s = mmu_slot_find(vw->mmu, GPA(pa));
-    if (!s || apic_claims(c, GPA(pa)) || (write && !may_write(vw, s, pa)))
+    if (!s || apic_claims(c, GPA(pa)) || (write && (s->flags & SLOT_RO)))
         return FILL_NEVER;
+    if (write && !may_write(vw, s, pa))
+        return FILL_CODE;
     if (write && (s->flags & SLOT_LOG_DIRTY))
         s->notes[slot_page(s, GPA(pa))] |= PAGE_NOTE_DIRTY;
     if (vw->nr_maps > MAX_MAPS && view_drop(vw) < 0)

@@ -37,6 +37,7 @@ enum fill {
     FILL_DONE,  /* queued; the worker can go on at the same instruction */
     FILL_FAULT, /* a true fault: #PF is pending in c->exc */
     FILL_NEVER, /* this access is not for the view: interp makes it */
+    FILL_CODE,  /* as FILL_NEVER, a store to a page with code */
     FILL_DEAD,  /* the worker failed */
 };
 

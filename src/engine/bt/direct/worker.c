@@ -265,6 +265,17 @@ int worker_create(struct worker *w, const struct worker_desc *desc, char *why, s
     return rc;
 }
 
+bool worker_place_free(uint64_t home)
+{
+    void *want = (void *)(uintptr_t)home;
+    void *p = mmap(want, HOME_BYTES, PROT_NONE,
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
+
+    if (p != MAP_FAILED)
+        (void)munmap(p, HOME_BYTES);
+    return p == want;
+}
+
 void worker_destroy(struct worker *w)
 {
     if (!w->hva)

@@ -58,6 +58,8 @@ struct worker_desc {
 /* -errno, and a line in why. The worker comes stopped. */
 int worker_create(struct worker *w, const struct worker_desc *desc, char *why,
                   size_t why_bytes) MUST_CHECK;
+/* Does the monitor itself, of which a worker begins as a copy, leave room for a home there? */
+bool worker_place_free(uint64_t home);
 /* Accepts a zeroed one. */
 void worker_destroy(struct worker *w);
 

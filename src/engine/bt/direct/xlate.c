@@ -225,6 +225,7 @@ static void xl_copy(struct xl *x)
         return;
     }
     if (abs < BIT64(31) && in->len < 15 && !x->k->scratch_only) {
+        point(x, UNDO_NONE, POINT_ABSOLUTE, x->rip);
         emit_rebased(x, H_NONE, abs);
         return;
     }
