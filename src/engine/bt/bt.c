@@ -501,6 +501,7 @@ static void hook_drop_all(struct ivcpu *v)
 
     if (b->direct)
         direct_code_written_all(b->direct);
+    insn_forget(&b->insns);
     bt_drop_all(b);
 }
 

@@ -49,7 +49,7 @@ struct site {
     bool ends;          /* never go on with the next instruction */
     bool loose; /* fluid code: its immediate is read from the guest's bytes each time it runs */
     uint8_t imm_off, imm_bytes; /* of a loose one, in the instruction */
-    bool branch;        /* a near one, translated */
+    bool branch;                /* a near one, translated */
     int32_t rsp_undo; /* a near branch has moved RSP so far when its target proves not canonical */
     struct op *ops;   /* decoded by interp: it and an end; NULL until needed */
 };
@@ -79,7 +79,8 @@ struct fluid_tb {
     struct {
         uint16_t off, bytes;
     } fixed[TB_MAX_INSNS + 1];
-    uint8_t was[TB_MAX_INSNS * 15];
+    struct tb **link;               /* what points to the block in its page's list */
+    uint8_t was[TB_MAX_INSNS * 15]; /* only as many as the block has, in the end */
 };
 
 struct tb {
@@ -194,6 +195,7 @@ struct bt_vcpu {
     bool checked_once; /* the next instruction is not for the direct tier */
     struct tb *making; /* room for bt_translate() */
     uint8_t cold[COLD_COUNTERS];
+    struct insn_cache insns;
     uint32_t jc_key[NR_JCS]; /* all in the table have this block key */
     struct jc jc[NR_JCS];
 };

@@ -2,11 +2,11 @@
 /*
  * Fluid pages: code that is written again and again.
  *
- * Stores to an ordinary page with translations are slow, and drop them. When that has happened a few
- * times in short order the page becomes fluid: stores to it go at full speed, and each translation
- * compares the bytes it was made of before it runs (loose.c), as several versions that lead to each
- * other. A block of a fluid page ends behind what stores, so that no instruction runs that has
- * changed since it was compared. What no longer changes becomes ordinary again.
+ * Stores to an ordinary page with translations are slow, and drop them. When that has happened a
+ * few times in short order the page becomes fluid: stores to it go at full speed, and each
+ * translation compares the bytes it was made of before it runs (loose.c), as several versions that
+ * lead to each other. A block of a fluid page ends behind what stores, so that no instruction runs
+ * that has changed since it was compared. What no longer changes becomes ordinary again.
  */
 #include "engine/bt/bt.h"
 
@@ -22,7 +22,7 @@
 #define RETURNS_MAX 6
 #define REVIEW_US   50000
 /* More versions of a block than these are forgotten. */
-#define VERSIONS    8
+#define VERSIONS    4
 
 static struct fluid_page *books_of(struct bt_vm *vm, uint64_t page)
 {
@@ -97,13 +97,11 @@ bool bt_fluid_good(const struct tb *tb)
     return true;
 }
 
-static void take_out(struct bt_vcpu *b, struct fluid_page *f, struct tb *tb)
+static void take_out(struct bt_vcpu *b, struct tb *tb)
 {
-    struct tb **p = &f->tbs;
-
-    while (*p != tb)
-        p = &(*p)->page_next;
-    *p = tb->page_next;
+    *tb->fluid->link = tb->page_next;
+    if (tb->page_next)
+        tb->page_next->fluid->link = tb->fluid->link;
     bt_bury(b, tb);
 }
 
@@ -127,13 +125,16 @@ void bt_fluid_insert(struct bt_vcpu *b, struct tb *tb)
     struct tb *x = tb->hash_next, *next;
     unsigned nr = 1;
 
+    tb->fluid->link = &f->tbs;
     tb->page_next = f->tbs;
+    if (f->tbs)
+        f->tbs->fluid->link = &tb->page_next;
     f->tbs = tb;
     f->changed = host_tsc();
     for (; x; x = next) { /* the latest come first */
         next = x->hash_next;
         if (x->gpa == tb->gpa && x->key == tb->key && (covers(tb, x) || ++nr > VERSIONS))
-            take_out(b, f, x);
+            take_out(b, x);
     }
 }
 
@@ -174,7 +175,7 @@ void bt_fluid_turn(struct bt_vcpu *b, struct tb *from, struct tb *to)
 static void drop_all_of(struct bt_vcpu *b, struct fluid_page *f)
 {
     while (f->tbs)
-        take_out(b, f, f->tbs);
+        take_out(b, f->tbs);
 }
 
 void bt_fluid_drop_all(struct bt_vcpu *b)

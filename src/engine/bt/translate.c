@@ -162,10 +162,11 @@ static void emit_block(struct trans *t, const uint8_t *code)
     t->tb->body = emit_pc(t->e);
     for (t->nr = 0; t->nr < TB_MAX_INSNS && open && !t->e->full; t->nr++) {
         struct site *s = &t->tb->sites[t->nr];
-        unsigned len = off < PAGE_BYTES
-                           ? insn_decode(&t->b->iv, t->key, code + (off - start),
-                                         (unsigned)(PAGE_BYTES - off), (uint16_t)off, &t->in)
-                           : 0;
+        unsigned len =
+            off < PAGE_BYTES
+                ? insn_decode_cached(&t->b->insns, &t->b->iv, t->key, code + (off - start),
+                                     (unsigned)(PAGE_BYTES - off), (uint16_t)off, &t->in)
+                : 0;
 
         if (!len)
             break;
@@ -199,6 +200,11 @@ static struct tb *settle(const struct trans *t)
     if (!tb)
         return NULL;
     memcpy(tb, t->tb, head);
+    if (tb->fluid) {
+        struct fluid_tb *f = realloc(tb->fluid, offsetof(struct fluid_tb, was) + MAX(tb->bytes, 1));
+
+        tb->fluid = t->tb->fluid = f ? f : tb->fluid;
+    }
     tb->exits = (struct tb_exit *)((char *)tb + head);
     memcpy(tb->exits, t->exits, tb->nr_exits * sizeof(struct tb_exit));
     for (unsigned i = 0; i < t->nr; i++)
@@ -212,6 +218,7 @@ static struct tb *settle(const struct trans *t)
 static struct fluid_tb *fluid_start(struct trans *t, const uint8_t *code)
 {
     struct fluid_tb *f = malloc(sizeof(*f));
+
     if (!f)
         return NULL;
     f->now = code;
