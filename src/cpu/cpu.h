@@ -294,6 +294,8 @@ enum step cpu_take_events(struct cpu *c) MUST_CHECK;
 /* Is there anything for cpu_take_events() to do, given IF, shadows and TPR? Cheap; run once per
  * return to the engine's loop. */
 bool cpu_event_ready(struct cpu *c);
+/* Does a maskable interrupt wait for RFLAGS.IF alone? */
+bool cpu_interrupt_waits(struct cpu *c);
 /* Any thread: sets request bits and kicks. */
 void cpu_post(struct cpu *c, uint32_t req);
 

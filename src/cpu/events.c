@@ -96,6 +96,11 @@ bool cpu_event_ready(struct cpu *c)
         return true;
     if (!(c->rflags & RFLAGS_IF) || c->shadow_sti)
         return false;
+    return cpu_interrupt_waits(c);
+}
+
+bool cpu_interrupt_waits(struct cpu *c)
+{
     return (has_irr(c) && apic_pending_vector(c) >= 0) || extint_ready(c);
 }
 

@@ -26,6 +26,10 @@ static uint32_t bt_key(const struct bt_vcpu *b)
     const struct cpu *c = &b->iv.vc.cpu;
     uint32_t key = block_key(c) | (b->iv.vc.run_limit ? KEY_COUNT : 0);
 
+    if (key & MODE_CS64)
+        key &= ~(uint32_t)MODE_SS32; /* the stack is 64 bits wide all the same */
+    if (c->cr4 & CR4_TSD)
+        key |= KEY_TSD;
     if (is_user(c))
         key |= KEY_USER;
     else if (c->mode & MODE_AC)
@@ -140,6 +144,25 @@ static struct tb *block_at_rip(struct bt_vcpu *b, uint32_t key)
     return tb;
 }
 
+/* The tables know privilege and AC apart; whatever else changes, they begin anew. */
+static void keep_jc_key(struct bt_vcpu *b, uint32_t key)
+{
+    key &= ~(KEY_USER | KEY_AC);
+    if (b->jc_key == key)
+        return;
+    bt_jc_flush(b, FLUSH_ALL, 0);
+    b->jc_key = key;
+}
+
+/* What translated code reads that C code may have changed. */
+static void before_entry(struct bt_vcpu *b)
+{
+    struct cpu *c = &b->iv.vc.cpu;
+
+    b->masked = !(c->rflags & RFLAGS_IF) && cpu_interrupt_waits(c);
+    b->tsc_offset = b->vm_tsc_offset + c->tsc_adjust;
+}
+
 /* ---- what translated code comes back for ---- */
 
 static void flags_in(struct bt_vcpu *b)
@@ -179,6 +202,36 @@ static const uint8_t *resume_at(struct bt_vcpu *b, const struct tb *tb, uint32_t
     if (tb->vectors && b->vec_cold)
         b->vec_want = 1;
     return tb->code + pc;
+}
+
+/*
+ * Somewhere else, perhaps in another mode: straight to the block, if the run loop would do nothing
+ * but go there. NULL: it is needed.
+ */
+static const uint8_t *go_on(struct bt_vcpu *b)
+{
+    struct ivcpu *v = &b->iv;
+    struct cpu *c = &v->vc.cpu;
+    const struct jc_entry *e;
+    uint32_t key;
+
+    if (wanted(b) || cpu_event_ready(c) || interp_must_step(v) || v->vc.run_limit)
+        return NULL;
+    if (b->direct && bt_needs_turn(b))
+        return NULL;
+    tlb_set_view(v);
+    if (!translates(b))
+        return NULL;
+    v->key = block_key(c);
+    key = bt_key(b);
+    if ((key & ~(KEY_USER | KEY_AC)) != b->jc_key)
+        return NULL;
+    e = &b->jc[bt_jc_class(key)].e[c->rip & (JC_ENTRIES - 1)];
+    if (!e->far || e->neg_rip != -c->rip)
+        return NULL;
+    flags_out(b);
+    before_entry(b);
+    return e->far;
 }
 
 static bool site_ops(struct bt_vcpu *b, struct site *s)
@@ -236,10 +289,13 @@ static const uint8_t *run_site(struct bt_vcpu *b, struct site *s, bool *stop, en
         block_bury(v);
     }
     if (v->leave == LEAVE_NEXT) {
-        if (s->ends || tb->dead || c->rip != page_base(b) + s->off + s->len || wanted(b) ||
-            (c->rflags & RFLAGS_TF) || bt_key(b) != tb->key || cpu_event_ready(c))
+        if (s->ends || tb->dead || c->rip != page_base(b) + s->off + s->len ||
+            (c->rflags & RFLAGS_TF) || bt_key(b) != tb->key)
+            return go_on(b);
+        if (wanted(b) || cpu_event_ready(c))
             return NULL;
         flags_out(b);
+        before_entry(b);
         b->counted = index_of(s) + 1; /* it has been counted here */
         return resume_at(b, tb, s->next);
     }
@@ -369,10 +425,12 @@ static bool run_translated(struct bt_vcpu *b, enum run_result *res)
         vectors_out(b);
         return interp_run_block(v, res);
     }
+    keep_jc_key(b, key);
     b->counted = 0;
     v->dbg_resume = false;
     c->gpr[SLOT_PAGE / 8] = c->rip - tb->gpa % PAGE_BYTES;
     flags_out(b);
+    before_entry(b);
     b->pc = tb->near;
     while (b->pc) {
         b->vm->enter(b);
@@ -383,6 +441,13 @@ static bool run_translated(struct bt_vcpu *b, enum run_result *res)
 
 static void enter_thread(struct bt_vcpu *b)
 {
+    const struct engine_config *cfg = &b->iv.vm->evm.cfg;
+    bool inl = cfg->time_ops->tsc_offset && cfg->time_ops->tsc_offset(cfg->ctx, &b->vm_tsc_offset);
+
+    if (inl != b->tsc_inline) {
+        bt_flush_cache(b);
+        b->tsc_inline = inl;
+    }
     BUG_ON(host_trap_stack_set(&b->stack) < 0);
     __asm__ volatile("rdgsbase %0" : "=r"(b->host_gs));
     __asm__ volatile("wrgsbase %0" : : "r"(b));
@@ -639,6 +704,7 @@ static int bt_vcpu_create(struct engine_vm *evm, uint32_t id, struct vcpu **out)
     b->vm = vm;
     b->mask_index = (uint64_t)(TLB_ENTRIES - 1) << PAGE_SHIFT;
     b->mask_page = PAGE_MASK;
+    b->mask_not_if = ~(uint64_t)RFLAGS_IF;
     b->mxcsr = 0x1f80;
     b->vec_cold = 1;
     b->region = (struct host_trap_region){ .lo = vm->hc.rx,

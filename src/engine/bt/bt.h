@@ -27,6 +27,7 @@
 #define KEY_AVX   BIT(24)
 /* Instructions are counted, and every block comes back: under vcpu.run_limit. */
 #define KEY_COUNT BIT(25)
+#define KEY_TSD   BIT(26) /* CR4.TSD */
 
 #define XSTATE_ALL 7u /* x87, SSE, AVX: what a guest is offered */
 
@@ -172,6 +173,13 @@ struct burst {
 struct bt_vcpu {
     struct ivcpu iv;                /* first: interp runs what is refused */
     uint64_t mask_index, mask_page; /* for PEXT: a TLB index, a page number */
+    uint64_t mask_not_if;           /* all but RFLAGS.IF */
+    uint64_t tsc_offset;            /* of the guest's TSC to the host's, when tsc_inline */
+    uint64_t vm_tsc_offset;
+    uint32_t masked; /* an interrupt waits for IF */
+    uint32_t jc_key; /* what the tables of branch targets were filled for */
+    bool tsc_inline;
+    unsigned turns; /* of the run loop that were left out */
     uint64_t ea, tmp;
     const struct site *site;
     struct tb_exit *exit;
@@ -274,6 +282,9 @@ void bt_emit_leave(struct trans *t, enum bt_why why);
 bool bt_emit_copy(struct trans *t);
 bool bt_emit_lea(struct trans *t);
 
+/* ---- system.c ---- */
+bool bt_emit_system(struct trans *t);
+
 /* ---- branch.c ---- */
 void bt_emit_push(struct trans *t);
 void bt_emit_pop(struct trans *t);
@@ -307,6 +318,8 @@ bool bt_loose_note(struct trans *t);
 void bt_emit_fluid_check(struct trans *t);
 
 /* ---- tier.c: which user code runs in the direct tier ---- */
+/* Between turns: has it to take one, to keep its books? */
+bool bt_needs_turn(struct bt_vcpu *b);
 /* At each turn of the run loop: keeps the books. True: user code should run there now. */
 bool bt_wants_direct(struct bt_vcpu *b);
 /* Runs it there. False: run() returns *res. */

@@ -147,13 +147,35 @@ static void emit_vex38(struct emit *e, bool w, unsigned pp, unsigned reg, unsign
     emit8(e, opcode);
 }
 
-void emit_pext(struct emit *e, enum hreg dst, enum hreg src, struct hmem mask)
+static void emit_by_mask(struct emit *e, unsigned pp, enum hreg dst, enum hreg src,
+                         struct hmem mask)
 {
     if (mask.gs)
         emit8(e, 0x65);
-    emit_vex38(e, true, 2, dst, src, mask.index == H_NONE ? 0 : mask.index,
+    emit_vex38(e, true, pp, dst, src, mask.index == H_NONE ? 0 : mask.index,
                mask.base == H_NONE ? 0 : mask.base, 0xf5);
     emit_modrm_mem(e, dst, mask);
+}
+
+void emit_pext(struct emit *e, enum hreg dst, enum hreg src, struct hmem mask)
+{
+    emit_by_mask(e, 2, dst, src, mask);
+}
+
+void emit_pdep(struct emit *e, enum hreg dst, enum hreg src, struct hmem mask)
+{
+    emit_by_mask(e, 3, dst, src, mask);
+}
+
+/* VEX.LZ.F2.0F3A.W1 F0 /r ib */
+void emit_rorx(struct emit *e, enum hreg dst, enum hreg src, uint8_t count)
+{
+    emit8(e, 0xc4);
+    emit8(e, (uint8_t)((dst & 8 ? 0 : 0x80) | 0x40 | (src & 8 ? 0 : 0x20) | 3));
+    emit8(e, 0xfb);
+    emit8(e, 0xf0);
+    emit8(e, (uint8_t)(0xc0 | (dst & 7) << 3 | (src & 7)));
+    emit8(e, count);
 }
 
 void emit_shlx32(struct emit *e, enum hreg dst, enum hreg src, enum hreg count)

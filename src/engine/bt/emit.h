@@ -78,6 +78,8 @@ void emit_lea32(struct emit *e, enum hreg dst, struct hmem m);
 void emit_mov_imm(struct emit *e, enum hreg dst, uint64_t imm);
 /* BMI2, which leave the flags alone. */
 void emit_pext(struct emit *e, enum hreg dst, enum hreg src, struct hmem mask);
+void emit_pdep(struct emit *e, enum hreg dst, enum hreg src, struct hmem mask);
+void emit_rorx(struct emit *e, enum hreg dst, enum hreg src, uint8_t count);
 void emit_shlx32(struct emit *e, enum hreg dst, enum hreg src, enum hreg count);
 void emit_shrx(struct emit *e, enum hreg dst, enum hreg src, enum hreg count, bool wide);
 

@@ -59,6 +59,7 @@ static void emit_enter(struct emit *e)
     for (unsigned r = 0; r < NR_GPRS; r++)
         if (bt_home(r) != H_NONE)
             emit_load(e, bt_home(r), HMEM_GS(GPR_OFF(r)));
+    emit_load(e, H_PTR, HMEM_GS(CPU_OFF(rip))); /* for a block's far entry */
     emit_jmp_mem(e, HMEM_GS(BT_OFF(pc)));
 }
 

@@ -29,6 +29,8 @@
 #define TRIAL            60000 /* after so long there, most of the time should have been the guest's */
 /* The checked tier's time is worth so much of native time. */
 #define CHECKED_SLOWDOWN 3
+/* One in so many bursts in the checked tier is looked at. */
+#define SAMPLE           16
 /* A space that is refused is left alone for so many bursts. */
 #define REFUSAL          100
 
@@ -89,11 +91,13 @@ static void account(struct bt_vcpu *b, struct burst *u)
 {
     uint64_t all = host_tsc() - b->user_since, other = overhead(b) - b->overhead_then;
     uint64_t own = all > other ? all - other : 0, us = b->ticks_per_us;
+    unsigned weight = MIN(b->turns, SAMPLE) + 1;
 
+    b->turns = 0;
     if (!u->direct)
         own /= CHECKED_SLOWDOWN;
-    u->all += all;
-    u->own += own;
+    u->all += all * weight;
+    u->own += own * weight;
     u->mean = (uint32_t)((3 * (uint64_t)u->mean + MIN(own, 200 * us)) / 4);
     if (!u->direct) {
         if (u->mean > BURST_DIRECT * us && u->own > (uint64_t)PROVEN * us * u->proof)
@@ -107,6 +111,13 @@ static void account(struct bt_vcpu *b, struct burst *u)
         u->all /= 2;
         u->own /= u->direct ? 2 : 1;
     }
+}
+
+bool bt_needs_turn(struct bt_vcpu *b)
+{
+    if (!is_user(&b->iv.vc.cpu))
+        return b->user_since;
+    return burst_of(b)->direct || ++b->turns % SAMPLE == 0;
 }
 
 bool bt_wants_direct(struct bt_vcpu *b)

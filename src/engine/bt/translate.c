@@ -78,7 +78,7 @@ static void emit_insn(struct trans *t)
         bt_emit_pop(t);
         break;
     case INSN_INTERP:
-        done = false;
+        done = bt_emit_system(t);
         break;
     default:
         bt_emit_branch(t);
