@@ -404,11 +404,6 @@ static bool run_translated(struct bt_vcpu *b, enum run_result *res)
             vectors_out(b);
         return interp_step(v, res);
     }
-    /* With CR0.TS, say, instructions of the vector units are other ones. */
-    if (unlikely(b->jc_key[bt_jc_class(key)] != key)) {
-        bt_jc_flush(b, FLUSH_ALL, 0);
-        b->jc_key[bt_jc_class(key)] = key;
-    }
     tb = block_at_rip(b, key);
     v->link = NULL; /* interp's blocks are not chained: all code comes by here until it is hot */
     if (!tb) {

@@ -204,7 +204,6 @@ struct bt_vcpu {
     struct tb *making; /* room for bt_translate() */
     uint8_t cold[COLD_COUNTERS];
     struct insn_cache insns;
-    uint32_t jc_key[NR_JCS]; /* all in the table have this block key */
     struct jc jc[NR_JCS];
 };
 
