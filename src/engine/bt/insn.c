@@ -297,7 +297,8 @@ unsigned insn_decode_cached(struct insn_cache *cache, struct ivcpu *v, uint32_t 
         return in->len;
     }
     len = insn_decode(v, key, bytes, avail, off, in);
-    if (len) {
+    if (len &&
+        in->op.fn != op_ud) { /* what does not exist may be told by bytes behind its length */
         copy_insn(&cache->in[i], in);
         cache->key[i] = key;
     }
