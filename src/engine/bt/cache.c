@@ -115,9 +115,11 @@ struct tb *bt_by_pc(struct bt_vm *vm, const uint8_t *pc)
  * again: devices' writes come as requests, which its jump looks at. TODO(several vCPUs): tell of
  * their stores to fluid pages too.
  */
-static bool again(const struct bt_vm *vm, const struct tb_exit *x, const struct tb *to)
+static bool may_skip_check(const struct bt_vm *vm, const struct tb_exit *x, const struct tb *to)
 {
-    return to->fluid && x->tb == to && x->check && !to->fluid->stores && !vm->ivm.vcpus->next;
+    if (!to->fluid || x->tb != to || !x->check || vm->ivm.vcpus->next)
+        return false;
+    return !to->fluid->stores || x->nr_insns < to->nr_insns; /* the last one stores */
 }
 
 void bt_link(struct bt_vm *vm, struct tb_exit *x, struct tb *to)
@@ -125,7 +127,7 @@ void bt_link(struct bt_vm *vm, struct tb_exit *x, struct tb *to)
     x->to = to;
     x->next_in = to->in;
     to->in = x;
-    emit_fix32(x->rel32, vm->code.delta, again(vm, x, to) ? to->body : to->near);
+    emit_fix32(x->rel32, vm->code.delta, may_skip_check(vm, x, to) ? to->body : to->near);
 }
 
 void bt_unlink(struct bt_vm *vm, struct tb_exit *x)
