@@ -69,6 +69,64 @@ void bt_emit_pop(struct trans *t)
     bt_emit_put(t, gpr, H_PTR);
 }
 
+bool bt_groups(const struct insn *in)
+{
+    const ZydisDecodedOperand *o = &in->ops[0];
+
+    if (in->cls != INSN_PUSH && in->cls != INSN_POP)
+        return false;
+    return in->mem < 0 && (o->type == ZYDIS_OPERAND_TYPE_IMMEDIATE || bt_gpr(o->reg.value) != RSP);
+}
+
+static void group_push(struct trans *t, const struct insn *in, struct hmem m)
+{
+    const ZydisDecodedOperand *o = &in->ops[0];
+    enum hreg src = H_TMP;
+
+    if (o->type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
+        emit_mov_imm(t->e, H_TMP, in->imm);
+    } else {
+        src = bt_home(bt_gpr(o->reg.value));
+        if (src == H_NONE) {
+            src = H_TMP;
+            bt_emit_get(t, H_TMP, bt_gpr(o->reg.value));
+        }
+    }
+    emit_store(t->e, m, src);
+}
+
+static void group_pop(struct trans *t, const struct insn *in, struct hmem m)
+{
+    unsigned gpr = bt_gpr(in->ops[0].reg.value);
+    enum hreg dst = bt_home(gpr);
+
+    emit_load(t->e, dst == H_NONE ? H_TMP : dst, m);
+    if (dst == H_NONE)
+        bt_emit_put(t, gpr, H_TMP);
+}
+
+uint8_t *bt_emit_group(struct trans *t, const struct insn *ins, unsigned n)
+{
+    bool push = ins[0].cls == INSN_PUSH;
+    struct hmem m = HMEM_GUEST;
+    uint8_t *miss, *over;
+
+    stack_address(t, push ? -8 * (int)n : 0);
+    miss = bt_emit_probe(t, 8 * n, push);
+    for (unsigned i = 0; i < n; i++) {
+        m.disp = (int32_t)(8 * (push ? n - 1 - i : i));
+        if (push)
+            group_push(t, &ins[i], m);
+        else
+            group_pop(t, &ins[i], m);
+    }
+    emit_lea(t->e, H_RSP, HMEM_BASE(H_RSP, push ? -8 * (int)n : 8 * (int)n));
+    over = emit_jmp_later(t->e);
+    if (!t->e->full)
+        emit_fix32(miss, t->e->delta, emit_pc(t->e));
+    return over;
+}
+
 /* To the RIP in H_PTR, by the table. */
 static void go_far(struct trans *t, bool check)
 {

@@ -697,7 +697,6 @@ static int bt_vcpu_create(struct engine_vm *evm, uint32_t id, struct vcpu **out)
         return -ENOMEM;
     }
     b->vm = vm;
-    b->mask_index = (uint64_t)(TLB_ENTRIES - 1) << PAGE_SHIFT;
     b->mask_page = PAGE_MASK;
     b->mask_not_if = ~(uint64_t)RFLAGS_IF;
     b->mxcsr = 0x1f80;

@@ -19,6 +19,7 @@
 
 /* Block keys: interp's, and what else the translation depends on. */
 #define TB_MAX_INSNS 64
+#define GROUP_MAX    16
 
 #define KEY_USER  BIT(20) /* CPL 3 */
 #define KEY_AC    BIT(21) /* supervisor code with RFLAGS.AC: SMAP is lifted */
@@ -171,10 +172,10 @@ struct burst {
 #define FLUID_PAGES   1024
 
 struct bt_vcpu {
-    struct ivcpu iv;                /* first: interp runs what is refused */
-    uint64_t mask_index, mask_page; /* for PEXT: a TLB index, a page number */
-    uint64_t mask_not_if;           /* all but RFLAGS.IF */
-    uint64_t tsc_offset;            /* of the guest's TSC to the host's, when tsc_inline */
+    struct ivcpu iv;      /* first: interp runs what is refused */
+    uint64_t mask_page;   /* for PEXT: a page number */
+    uint64_t mask_not_if; /* all but RFLAGS.IF */
+    uint64_t tsc_offset;  /* of the guest's TSC to the host's, when tsc_inline */
     uint64_t vm_tsc_offset;
     uint32_t masked; /* an interrupt waits for IF */
     uint32_t jc_key; /* what the tables of branch targets were filled for */
@@ -200,8 +201,9 @@ struct bt_vcpu {
     uint64_t user_since; /* TSC when the guest's user code was entered; 0: it was not */
     uint64_t overhead_then;
     uint32_t ticks_per_us;
-    bool checked_once; /* the next instruction is not for the direct tier */
-    struct tb *making; /* room for bt_translate() */
+    bool checked_once;            /* the next instruction is not for the direct tier */
+    struct tb *making;            /* room for bt_translate() */
+    struct insn group[GROUP_MAX]; /* and for its stack operations */
     uint8_t cold[COLD_COUNTERS];
     struct insn_cache insns;
     struct jc jc[NR_JCS];
@@ -270,6 +272,10 @@ void bt_emit_offset(struct trans *t, const ZydisDecodedOperandMem *m, enum hreg 
 /* H_PTR holds a linear address; afterwards H_PTR + H_AUX is its host address, H_TMP is free. Goes
  * to the current site's slow stub on a miss. */
 void bt_emit_lookup(struct trans *t, unsigned bytes, bool write);
+/* The same, but returns the rel32 of the jump that is taken on a miss. */
+uint8_t *bt_emit_probe(struct trans *t, unsigned bytes, bool write);
+/* The jump whose rel32 is `at` goes to a stub that leaves with the current instruction's site. */
+void bt_leave_from(struct trans *t, uint8_t *at, enum bt_why why);
 #define HMEM_GUEST ((struct hmem){ .base = H_PTR, .index = H_AUX })
 /* A guest register into a host register and back. */
 void bt_emit_get(struct trans *t, enum hreg dst, unsigned gpr);
@@ -287,6 +293,11 @@ bool bt_emit_system(struct trans *t);
 /* ---- branch.c ---- */
 void bt_emit_push(struct trans *t);
 void bt_emit_pop(struct trans *t);
+/* Can the instruction be one of several PUSHes or POPs that are done with one lookup? */
+bool bt_groups(const struct insn *in);
+/* n of them, in.cls all the same. Returns the jump over what follows, which does them one by one
+ * and is run when they touch two pages or miss the TLB. */
+uint8_t *bt_emit_group(struct trans *t, const struct insn *ins, unsigned n);
 void bt_emit_branch(struct trans *t); /* INSN_JMP .. INSN_RET */
 /* Leaves the block for the place at off, relative to the page. */
 void bt_emit_goto(struct trans *t, int64_t off, bool check);

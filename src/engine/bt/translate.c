@@ -120,6 +120,50 @@ static void emit_exit_stubs(struct trans *t)
     }
 }
 
+/* The instruction at off into *in: its length, 0 if it does not end in this page. */
+static unsigned decode_at(struct trans *t, const uint8_t *code, unsigned off, struct insn *in)
+{
+    unsigned start = t->tb->gpa % PAGE_BYTES;
+
+    return off < PAGE_BYTES
+               ? insn_decode_cached(&t->b->insns, &t->b->iv, t->key, code + (off - start),
+                                    (unsigned)(PAGE_BYTES - off), (uint16_t)off, in)
+               : 0;
+}
+
+static void emit_one(struct trans *t)
+{
+    struct site *s = &t->tb->sites[t->nr];
+
+    *s = (struct site){ .off = t->in.off, .len = t->in.len };
+    s->pc = (uint32_t)(emit_pc(t->e) - t->tb->code);
+    emit_insn(t);
+    s->next = (uint32_t)(emit_pc(t->e) - t->tb->code);
+}
+
+/* The PUSHes or POPs from t->in on, if there are several. Returns where the next instruction is. */
+static unsigned emit_stack_group(struct trans *t, const uint8_t *code)
+{
+    struct insn *ins = t->b->group;
+    unsigned n = 1, first = t->nr, off = t->in.off + t->in.len;
+    uint8_t *over = NULL;
+
+    ins[0] = t->in;
+    while (n < GROUP_MAX && t->nr + n < TB_MAX_INSNS && decode_at(t, code, off, &ins[n]) &&
+           ins[n].cls == ins[0].cls && bt_groups(&ins[n]))
+        off += ins[n++].len;
+    if (n > 1)
+        over = bt_emit_group(t, ins, n);
+    for (unsigned i = 0; i < n; i++) {
+        t->nr = first + i;
+        t->in = ins[i];
+        emit_one(t);
+    }
+    if (over && !t->e->full)
+        emit_fix32(over, t->e->delta, emit_pc(t->e));
+    return off;
+}
+
 static void emit_entry(struct trans *t)
 {
     unsigned off = t->tb->gpa % PAGE_BYTES;
@@ -161,23 +205,17 @@ static void emit_block(struct trans *t, const uint8_t *code)
         emit_entry(t);
     t->tb->body = emit_pc(t->e);
     for (t->nr = 0; t->nr < TB_MAX_INSNS && open && !t->e->full; t->nr++) {
-        struct site *s = &t->tb->sites[t->nr];
-        unsigned len =
-            off < PAGE_BYTES
-                ? insn_decode_cached(&t->b->insns, &t->b->iv, t->key, code + (off - start),
-                                     (unsigned)(PAGE_BYTES - off), (uint16_t)off, &t->in)
-                : 0;
-
-        if (!len)
+        if (!decode_at(t, code, off, &t->in))
             break;
-        *s = (struct site){ .off = (uint16_t)off, .len = (uint8_t)len };
-        s->pc = (uint32_t)(emit_pc(t->e) - t->tb->code);
-        emit_insn(t);
-        s->next = (uint32_t)(emit_pc(t->e) - t->tb->code);
-        off += len;
+        if (bt_groups(&t->in) && !t->tb->fluid) {
+            off = emit_stack_group(t, code);
+        } else {
+            emit_one(t);
+            off += t->in.len;
+        }
         open = t->in.cls == INSN_JCC || (!t->in.ends && t->in.cls < INSN_JMP);
         if ((t->tb->fluid && !bt_loose_note(t)) || t->tb->nr_exits + 2u >= ARRAY_SIZE(t->exits) ||
-            t->nr_slow + 8 > ARRAY_SIZE(t->slow)) {
+            t->nr_slow + GROUP_MAX + 8 > ARRAY_SIZE(t->slow)) {
             t->nr++;
             break;
         }
