@@ -22,7 +22,7 @@
 
 static uint32_t hash_of(uint64_t x)
 {
-    return (uint32_t)((x * 0x9e3779b97f4a7c15ull) >> 51); /* CODE_BUCKETS = 2^13 */
+    return (uint32_t)((x * 0x9e3779b97f4a7c15ull) >> 49); /* CODE_BUCKETS = 2^15 */
 }
 
 /* Makes room for one more element. */
@@ -59,6 +59,7 @@ void dcode_destroy(struct code *k)
     free(k->xits);
     free(k->pages);
     free(k->vpages);
+    free(k->landings);
     *k = (struct code){ 0 };
 }
 
@@ -97,7 +98,11 @@ void dcode_reset(struct code *k)
         withdraw(k, &k->blocks[i]);
     memset(k->hash, 0, sizeof(k->hash));
     memset(k->page_hash, 0, sizeof(k->page_hash));
+    memset(k->open, 0, sizeof(k->open));
+    memset(k->landing_hash, 0, sizeof(k->landing_hash));
     k->used = k->nr_blocks = k->nr_points = k->nr_xits = k->nr_pages = k->nr_vpages = 0;
+    k->nr_landings = k->ahead_vpages = k->ahead_xits = k->ahead_landings = 0;
+    k->fetched.hva = NULL;
     k->generation++;
     k->d->stats.nr_resets++;
     xlate_prologue(k);
@@ -188,10 +193,34 @@ bool dcode_add_point(struct code *k, const struct point *p)
 
 bool dcode_add_xit(struct code *k, const struct xit *x)
 {
+    struct xit *n;
+
     if (!GROW(k, xits))
         return false;
-    k->xits[k->nr_xits++] = *x;
+    n = &k->xits[k->nr_xits++];
+    *n = *x;
+    if (x->open) {
+        n->next = k->open[hash_of(x->target)];
+        k->open[hash_of(x->target)] = k->nr_xits;
+    }
     return true;
+}
+
+/* Links all exits that wait for the block. */
+static void link_open(struct code *k, const struct dblock *to)
+{
+    uint32_t *p = &k->open[hash_of(to->rip)];
+
+    while (*p) {
+        uint32_t i = *p - 1;
+
+        if (k->xits[i].target == to->rip) {
+            *p = k->xits[i].next;
+            dcode_link(k, i, to);
+        } else {
+            p = &k->xits[i].next;
+        }
+    }
 }
 
 static struct code_page_ref *page_get(struct code *k, uint64_t page)
@@ -206,19 +235,6 @@ static struct code_page_ref *page_get(struct code *k, uint64_t page)
     *p = (struct code_page_ref){ .page = page, .next = k->page_hash[hash_of(page)] };
     k->page_hash[hash_of(page)] = k->nr_pages;
     return p;
-}
-
-bool dcode_add_vpage(struct code *k, uint64_t lin, uint64_t page)
-{
-    lin &= PAGE_MASK;
-    /* The latest are the likeliest. */
-    for (uint32_t i = k->nr_vpages; i-- > 0;)
-        if (k->vpages[i].lin == lin)
-            return k->vpages[i].page = page, true;
-    if (!GROW(k, vpages))
-        return false;
-    k->vpages[k->nr_vpages++] = (struct code_vpage){ lin, page };
-    return true;
 }
 
 struct dblock *dcode_add_block(struct code *k, const struct dblock *b)
@@ -240,6 +256,7 @@ struct dblock *dcode_add_block(struct code *k, const struct dblock *b)
     }
     n->hash_next = k->hash[hash_of(b->rip)];
     k->hash[hash_of(b->rip)] = ++k->nr_blocks;
+    link_open(k, n);
     return n;
 }
 
@@ -257,10 +274,12 @@ static void set_rel32(const struct code *k, uint32_t at, uint32_t to)
     memcpy(code_rw(k, at), &rel, sizeof(rel));
 }
 
-void dcode_link(struct code *k, const struct xit *x, const struct dblock *to)
+void dcode_link(struct code *k, uint32_t xit, const struct dblock *to)
 {
-    if (x->patch)
-        set_rel32(k, x->patch, to->host);
+    struct xit *x = &k->xits[xit];
+
+    set_rel32(k, x->patch, to->host);
+    x->open = false;
 }
 
 void dcode_forward(struct code *k, const struct dblock *dead, const struct dblock *to)
@@ -269,7 +288,8 @@ void dcode_forward(struct code *k, const struct dblock *dead, const struct dbloc
     set_rel32(k, dead->host + 1, to->host);
 }
 
-void dcode_offer(struct code *k, struct dblock *b)
+/* Into both levels of the table; `over` another target's entries, if need be. */
+static void offer(struct code *k, struct dblock *b, bool over)
 {
     struct hash_entry *h = hash_probe(k, b->rip);
     unsigned i;
@@ -278,10 +298,40 @@ void dcode_offer(struct code *k, struct dblock *b)
         xlate_pad(k, b);
     if (!b->pad)
         return;
-    *table_entry(k, b->rip) = pad_address(k, b);
+    if (over || !*table_entry(k, b->rip))
+        *table_entry(k, b->rip) = pad_address(k, b);
     for (i = 0; i < HASH_PROBES - 1 && h[i].rip != b->rip && ~h[i].rip; i++)
         ;
-    h[i] = (struct hash_entry){ b->rip, k->w->home + HOME_CODE + b->pad2 };
+    if (over || h[i].rip == b->rip || !~h[i].rip)
+        h[i] = (struct hash_entry){ b->rip, k->w->home + HOME_CODE + b->pad2 };
+}
+
+void dcode_offer(struct code *k, struct dblock *b)
+{
+    offer(k, b, true);
+}
+
+bool dcode_expected(const struct code *k, uint64_t rip)
+{
+    uint32_t i = k->landing_hash[hash_of(rip)];
+
+    while (i && k->landings[i - 1].rip != rip)
+        i = k->landings[i - 1].next;
+    return i != 0;
+}
+
+/* Short of memory, the table misses once more. */
+void dcode_expect(struct code *k, uint64_t rip)
+{
+    uint32_t *head = &k->landing_hash[hash_of(rip)];
+    struct dblock *b = dcode_find(k, rip);
+
+    if (!dcode_expected(k, rip) && GROW(k, landings)) {
+        k->landings[k->nr_landings++] = (struct landing){ rip, *head };
+        *head = k->nr_landings;
+    }
+    if (b && !b->pad)
+        offer(k, b, false);
 }
 
 /* ---- dropping ---- */
@@ -297,6 +347,8 @@ static void close_block(struct code *k, struct dblock *b)
     b->dead = true;
     withdraw(k, b);
     *code_rw(k, b->host) = INT3;
+    if (b->pad)
+        dcode_expect(k, b->rip);
 }
 
 /* Does the block have bytes in [off, off + bytes) of its page number i? */
@@ -340,15 +392,37 @@ void dcode_drop(struct code *k, gpa_t at, uint64_t bytes)
     }
 }
 
-static void drop_vpage(struct code *k, uint64_t lin)
+static void drop_vpage(struct code *k, const struct code_vpage *v)
 {
-    for (uint32_t i = 0; i < k->nr_blocks; i++) {
-        struct dblock *b = &k->blocks[i];
+    struct code_page_ref *p = page_find(k, v->page);
+    uint32_t next;
 
-        if (!b->dead &&
-            ((b->rip & PAGE_MASK) == lin || ((b->rip + b->bytes - 1) & PAGE_MASK) == lin))
+    for (uint32_t i = p ? p->first : 0; i; i = next) {
+        struct dblock *b = &k->blocks[i - 1];
+        uint64_t last = b->rip + b->bytes - 1;
+
+        next = b->page_next[b->page[0] == v->page ? 0 : 1];
+        if (!b->dead && ((b->rip & PAGE_MASK) == v->lin || (last & PAGE_MASK) == v->lin))
             close_block(k, b);
     }
+}
+
+bool dcode_add_vpage(struct code *k, uint64_t lin, uint64_t page)
+{
+    lin &= PAGE_MASK;
+    /* The latest are the likeliest. */
+    for (uint32_t i = k->nr_vpages; i-- > 0;) {
+        if (k->vpages[i].lin != lin)
+            continue;
+        if (k->vpages[i].page != page)
+            drop_vpage(k, &k->vpages[i]);
+        k->vpages[i].page = page;
+        return true;
+    }
+    if (!GROW(k, vpages))
+        return false;
+    k->vpages[k->nr_vpages++] = (struct code_vpage){ lin, page };
+    return true;
 }
 
 static bool vpage_good(struct code *k, const struct code_vpage *p)
@@ -372,7 +446,7 @@ static void validate_where(struct code *k, uint64_t mask, uint64_t is)
             i++;
             continue;
         }
-        drop_vpage(k, p->lin);
+        drop_vpage(k, p);
         *p = k->vpages[--k->nr_vpages];
     }
 }
@@ -397,6 +471,11 @@ static enum step fetch_page(struct code *k, uint64_t lin, const uint8_t **hva, u
     struct slot *s;
 
     *hva = NULL;
+    if (k->fetched.hva && k->fetched.lin == (lin & PAGE_MASK)) {
+        *page = k->fetched.page;
+        *hva = k->fetched.hva + lin % PAGE_BYTES;
+        return STEP_NEXT;
+    }
     if (cpu_walk(c, &w) != STEP_NEXT)
         return STEP_FAULT;
     s = mmu_slot_find(k->mmu, w.pa);
@@ -413,7 +492,18 @@ static enum step fetch_page(struct code *k, uint64_t lin, const uint8_t **hva, u
         direct_protect_page(k->d, *page);
     if (dcode_add_vpage(k, lin, *page))
         *hva = slot_hva(s, w.pa);
+    k->fetched.lin = lin & PAGE_MASK;
+    k->fetched.page = *page;
+    k->fetched.hva = *hva ? *hva - lin % PAGE_BYTES : NULL;
     return STEP_NEXT;
+}
+
+/* A new block with a pad is there for indirect branches. */
+static struct dblock *offered(struct code *k, struct dblock *b)
+{
+    if (b && b->pad)
+        offer(k, b, false);
+    return b;
 }
 
 struct dblock *dcode_get(struct code *k, uint64_t rip, bool landing, enum step *st)
@@ -424,6 +514,7 @@ struct dblock *dcode_get(struct code *k, uint64_t rip, bool landing, enum step *
     uint8_t copy[PAGE_BYTES + 16];
     const uint8_t *hva;
 
+    from.landing |= dcode_expected(k, rip);
     *st = STEP_NEXT;
     /* Also when it is there: who wants it may want a pad for it. */
     if (k->used + BLOCK_ROOM > HOME_CODE_BYTES)
@@ -440,12 +531,12 @@ struct dblock *dcode_get(struct code *k, uint64_t rip, bool landing, enum step *
     from.bytes = copy;
     b = xlate_block(k, &from);
     if (b || first > 14)
-        return b;
+        return offered(k, b);
     /* The first instruction goes on in the next page. */
     *st = fetch_page(k, rip + first, &hva, &from.page[1]);
     if (*st != STEP_NEXT || !hva)
         return NULL;
     memcpy(copy + first, hva, 15 - MIN(first, 15));
     from.nr_bytes = 15;
-    return xlate_block(k, &from);
+    return offered(k, xlate_block(k, &from));
 }

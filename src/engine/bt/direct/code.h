@@ -20,7 +20,7 @@ struct worker;
 struct ivcpu;
 struct direct;
 
-#define CODE_BUCKETS 8192
+#define CODE_BUCKETS 32768
 
 struct dblock {
     uint64_t rip;
@@ -68,7 +68,15 @@ struct xit {
     uint32_t host;
     uint32_t patch; /* CHAIN: offset of the rel32 that led here */
     uint8_t kind;
+    bool open;     /* CHAIN: not linked yet */
+    uint32_t next; /* another open one, index + 1 */
     uint64_t target;
+};
+
+/* Where an indirect branch comes or will come: a return address, a target met before. */
+struct landing {
+    uint64_t rip;
+    uint32_t next; /* index + 1 */
 };
 
 struct code_page_ref {
@@ -104,7 +112,16 @@ struct code {
     uint32_t nr_pages, max_pages;
     struct code_vpage *vpages;
     uint32_t nr_vpages, max_vpages;
+    struct landing *landings;
+    uint32_t nr_landings, max_landings;
+    /* How far ahead.c has come in each of these. */
+    uint32_t ahead_vpages, ahead_xits, ahead_landings;
+    struct {
+        uint64_t lin, page;
+        const uint8_t *hva; /* NULL: not known */
+    } fetched;              /* the last page of code: only while the vCPU stands still */
     uint32_t hash[CODE_BUCKETS], page_hash[CODE_BUCKETS];
+    uint32_t open[CODE_BUCKETS], landing_hash[CODE_BUCKETS];
 };
 
 void dcode_init(struct code *k, struct worker *w, struct ivcpu *v, struct direct *d);
@@ -125,10 +142,12 @@ void dcode_validate(struct code *k);
 /* The same for the 2 MB around an address. */
 void dcode_validate_near(struct code *k, uint64_t lin);
 
-/* Links the exit to its target. */
-void dcode_link(struct code *k, const struct xit *x, const struct dblock *to);
+/* Links the exit, by its index, to its target. */
+void dcode_link(struct code *k, uint32_t xit, const struct dblock *to);
 /* Enters the block in the table of indirect branches. */
 void dcode_offer(struct code *k, struct dblock *b);
+/* An indirect branch will come to rip: a block there is offered, now or when it is made. */
+void dcode_expect(struct code *k, uint64_t rip);
 /* A closed block is to go on at its successor. */
 void dcode_forward(struct code *k, const struct dblock *dead, const struct dblock *to);
 
@@ -140,8 +159,10 @@ const struct point *dcode_point_at(const struct code *k, uint32_t host);
 /* ---- for xlate.c ---- */
 bool dcode_add_point(struct code *k, const struct point *p);
 bool dcode_add_xit(struct code *k, const struct xit *x);
-/* Enters a block that was written at `host`; NULL: no memory. */
+/* Enters a block that was written at `host`, and links the exits that wait for it; NULL: no memory.
+ */
 struct dblock *dcode_add_block(struct code *k, const struct dblock *b);
+bool dcode_expected(const struct code *k, uint64_t rip);
 /* Notes that lin's page is where its code was found. False: no memory. */
 bool dcode_add_vpage(struct code *k, uint64_t lin, uint64_t page);
 

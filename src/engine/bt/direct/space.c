@@ -324,6 +324,8 @@ struct space *space_enter(struct direct *d)
         space_destroy(d, s);
         return NULL;
     }
+    if (!s->code.nr_blocks)
+        ahead_expect(&s->code);
     s->last = ++d->nr_runs;
     if (apply_flushes(d, s) < 0 || set_state(d, s) < 0 || fill_last_fault(d, s) < 0) {
         drop_worker(s);

@@ -34,6 +34,7 @@ struct xl {
     uint64_t rip, next; /* of the instruction at hand */
     struct tail tails[MAX_INSNS + 4];
     unsigned nr_tails;
+    uint64_t returns; /* where the CALL at the end comes back to, 0: none */
     struct insn in;
 };
 
@@ -266,6 +267,7 @@ static void xl_lea(struct xl *x)
 
 static void push_return(struct xl *x)
 {
+    x->returns = x->next;
     if (x->next < BIT64(31)) {
         emit8(&x->e, 0x68); /* push imm32 */
         emit32(&x->e, (uint32_t)x->next);
@@ -585,10 +587,12 @@ static void emit_tail(struct xl *x, const struct tail *t)
 {
     struct code *k = x->k;
     uint32_t patch = (uint32_t)(t->rel32 - (k->w->hva + HOME_CODE));
-    const struct xit xit = {
-        .host = host_at(x), .patch = patch, .kind = XIT_CHAIN, .target = t->value
-    };
-    const struct dblock *to;
+    const struct dblock *to = dcode_find(k, t->value);
+    const struct xit xit = { .host = host_at(x),
+                             .patch = patch,
+                             .kind = XIT_CHAIN,
+                             .open = !to,
+                             .target = t->value };
 
     emit_fix32(t->rel32, x->e.delta, emit_pc(&x->e));
     if (t->kind == TAIL_LITERAL) {
@@ -596,11 +600,11 @@ static void emit_tail(struct xl *x, const struct tail *t)
         return;
     }
     point(x, UNDO_NONE, 0, t->value);
-    x->failed |= !dcode_add_xit(k, &xit);
     emit8(&x->e, 0xcc);
-    to = dcode_find(k, t->value);
-    if (to)
-        dcode_link(k, &xit, to);
+    if (!dcode_add_xit(k, &xit))
+        x->failed = true;
+    else if (to)
+        dcode_link(k, k->nr_xits - 1, to);
 }
 
 static void end(struct xl *x)
@@ -688,6 +692,8 @@ struct dblock *xlate_block(struct code *k, const struct xlate_from *from)
         x.rip = x.next;
         off += len;
         nr++;
+        if (open && dcode_find(k, x.rip)) /* goes on there */
+            break;
     }
     if (!nr) {
         k->nr_points = nr_points;
@@ -714,6 +720,10 @@ struct dblock *xlate_block(struct code *k, const struct xlate_from *from)
     }
     end(&x);
     k->d->stats.nr_blocks++;
+    if (x.returns) {
+        dcode_expect(k, x.returns);
+        made = &k->blocks[k->nr_blocks - 1];
+    }
     return made;
 }
 
