@@ -18,6 +18,7 @@
 /* So much of the code cache is for what is known to be needed. */
 #define AHEAD_BYTES (HOME_CODE_BYTES / 4 * 3)
 #define MAX_TARGETS 1024
+#define MAX_GUESSES 2
 
 struct ahead {
     struct code *k;
@@ -80,11 +81,18 @@ static bool make_page(struct ahead *a, uint64_t lin)
     return a->room;
 }
 
-static void make_known(struct ahead *a, uint64_t rip)
+/* If it is known to run, or is but a few guesses away from that. */
+static void make_likely(struct ahead *a, uint64_t rip, bool sure, unsigned guess)
 {
-    if (!dcode_find(a->k, rip) && can_fetch(a, rip) &&
-        a->hints->known(a->k->v, GPA(a->page << PAGE_SHIFT | rip % PAGE_BYTES)))
-        make(a, rip);
+    if (dcode_find(a->k, rip) || !can_fetch(a, rip))
+        return;
+    a->k->guess = guess + 1;
+    if (a->hints->known(a->k->v, GPA(a->page << PAGE_SHIFT | rip % PAGE_BYTES)))
+        a->k->guess = 0;
+    else if (!sure || guess >= MAX_GUESSES)
+        return;
+    make(a, rip);
+    a->k->guess = 0;
 }
 
 struct dblock *ahead(struct code *k, struct dblock *b)
@@ -102,12 +110,16 @@ struct dblock *ahead(struct code *k, struct dblock *b)
         if (k->ahead_vpages < k->nr_vpages)
             k->ahead_vpages += make_page(&a, k->vpages[k->ahead_vpages].lin);
         else if (k->ahead_landings < k->nr_landings)
-            make_known(&a, k->landings[k->ahead_landings++].rip);
-        else if (k->ahead_xits < k->nr_xits) {
-            const struct xit *x = &k->xits[k->ahead_xits++];
+            {
+            const struct landing l = k->landings[k->ahead_landings++];
 
-            if (x->open)
-                make_known(&a, x->target);
+            make_likely(&a, l.rip, true, l.guess);
+        }
+        else if (k->ahead_xits < k->nr_xits) {
+            const struct xit x = k->xits[k->ahead_xits++];
+
+            if (x.open)
+                make_likely(&a, x.target, x.sure, x.guess);
         } else
             break;
     }

@@ -98,6 +98,7 @@ void dcode_reset(struct code *k)
         withdraw(k, &k->blocks[i]);
     memset(k->hash, 0, sizeof(k->hash));
     memset(k->page_hash, 0, sizeof(k->page_hash));
+    memset(k->starts, 0, sizeof(k->starts));
     memset(k->open, 0, sizeof(k->open));
     memset(k->landing_hash, 0, sizeof(k->landing_hash));
     k->used = k->nr_blocks = k->nr_points = k->nr_xits = k->nr_pages = k->nr_vpages = 0;
@@ -112,6 +113,8 @@ void dcode_reset(struct code *k)
 
 struct dblock *dcode_find(struct code *k, uint64_t rip)
 {
+    if (!(k->starts[rip % CODE_STARTS / 64] & BIT64(rip % 64)))
+        return NULL;
     for (uint32_t i = k->hash[hash_of(rip)]; i; i = k->blocks[i - 1].hash_next)
         if (k->blocks[i - 1].rip == rip)
             return &k->blocks[i - 1];
@@ -199,6 +202,7 @@ bool dcode_add_xit(struct code *k, const struct xit *x)
         return false;
     n = &k->xits[k->nr_xits++];
     *n = *x;
+    n->guess = (uint8_t)k->guess;
     if (x->open) {
         n->next = k->open[hash_of(x->target)];
         k->open[hash_of(x->target)] = k->nr_xits;
@@ -256,6 +260,7 @@ struct dblock *dcode_add_block(struct code *k, const struct dblock *b)
     }
     n->hash_next = k->hash[hash_of(b->rip)];
     k->hash[hash_of(b->rip)] = ++k->nr_blocks;
+    k->starts[b->rip % CODE_STARTS / 64] |= BIT64(b->rip % 64);
     link_open(k, n);
     return n;
 }
@@ -327,7 +332,7 @@ void dcode_expect(struct code *k, uint64_t rip)
     struct dblock *b = dcode_find(k, rip);
 
     if (!dcode_expected(k, rip) && GROW(k, landings)) {
-        k->landings[k->nr_landings++] = (struct landing){ rip, *head };
+        k->landings[k->nr_landings++] = (struct landing){ rip, (uint8_t)k->guess, *head };
         *head = k->nr_landings;
     }
     if (b && !b->pad)

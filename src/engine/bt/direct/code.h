@@ -21,6 +21,7 @@ struct ivcpu;
 struct direct;
 
 #define CODE_BUCKETS 32768
+#define CODE_STARTS  1048576
 
 struct dblock {
     uint64_t rip;
@@ -69,6 +70,8 @@ struct xit {
     uint32_t patch; /* CHAIN: offset of the rel32 that led here */
     uint8_t kind;
     bool open;     /* CHAIN: not linked yet */
+    bool sure;     /* CHAIN: not behind a condition */
+    uint8_t guess; /* as code.guess was */
     uint32_t next; /* another open one, index + 1 */
     uint64_t target;
 };
@@ -76,6 +79,7 @@ struct xit {
 /* Where an indirect branch comes or will come: a return address, a target met before. */
 struct landing {
     uint64_t rip;
+    uint8_t guess; /* as code.guess was */
     uint32_t next; /* index + 1 */
 };
 
@@ -114,12 +118,15 @@ struct code {
     uint32_t nr_vpages, max_vpages;
     struct landing *landings;
     uint32_t nr_landings, max_landings;
+    unsigned guess; /* so many steps from code that is known to run */
     /* How far ahead.c has come in each of these. */
     uint32_t ahead_vpages, ahead_xits, ahead_landings;
     struct {
         uint64_t lin, page;
         const uint8_t *hva; /* NULL: not known */
     } fetched;              /* the last page of code: only while the vCPU stands still */
+    /* A filter: addresses of blocks, by their low bits. Most instructions have none. */
+    uint64_t starts[CODE_STARTS / 64];
     uint32_t hash[CODE_BUCKETS], page_hash[CODE_BUCKETS];
     uint32_t open[CODE_BUCKETS], landing_hash[CODE_BUCKETS];
 };

@@ -23,6 +23,7 @@
 enum tail_kind { TAIL_EXIT, TAIL_LITERAL };
 struct tail {
     enum tail_kind kind;
+    bool sure; /* an exit: not behind a condition */
     uint8_t *rel32;
     uint64_t value; /* target or literal */
 };
@@ -88,7 +89,7 @@ static void unspill(struct xl *x, enum hreg r, unsigned n)
 static void later(struct xl *x, enum tail_kind kind, uint8_t *rel32, uint64_t value)
 {
     BUG_ON(x->nr_tails == ARRAY_SIZE(x->tails));
-    x->tails[x->nr_tails++] = (struct tail){ kind, rel32, value };
+    x->tails[x->nr_tails++] = (struct tail){ kind, false, rel32, value };
 }
 
 /* Leaves by the stub, which wants to know which exit this is. */
@@ -111,6 +112,7 @@ static void emit_interp(struct xl *x, uint64_t rip)
 static void emit_jump(struct xl *x, uint64_t target)
 {
     later(x, TAIL_EXIT, emit_jmp_later(&x->e), target);
+    x->tails[x->nr_tails - 1].sure = true;
 }
 
 /* ---- operands ---- */
@@ -592,6 +594,7 @@ static void emit_tail(struct xl *x, const struct tail *t)
                              .patch = patch,
                              .kind = XIT_CHAIN,
                              .open = !to,
+                             .sure = t->sure,
                              .target = t->value };
 
     emit_fix32(t->rel32, x->e.delta, emit_pc(&x->e));
