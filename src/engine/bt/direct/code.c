@@ -151,7 +151,7 @@ const struct xit *dcode_xit_at(const struct code *k, uint32_t host)
     return lo < k->nr_xits && k->xits[lo].host == host ? &k->xits[lo] : NULL;
 }
 
-const struct dblock *dcode_block_at(const struct code *k, uint32_t host)
+struct dblock *dcode_block_at(const struct code *k, uint32_t host)
 {
     uint32_t lo = 0, hi = k->nr_blocks;
 
@@ -289,6 +289,7 @@ void dcode_link(struct code *k, uint32_t xit, const struct dblock *to)
 
 void dcode_forward(struct code *k, const struct dblock *dead, const struct dblock *to)
 {
+    dcode_block_at(k, dead->host)->asleep = false; /* more than its first byte goes */
     *code_rw(k, dead->host) = 0xe9; /* jmp rel32 */
     set_rel32(k, dead->host + 1, to->host);
 }
@@ -377,6 +378,8 @@ static void drop_in_page(struct code *k, uint64_t page, uint64_t off, uint64_t b
         struct dblock *b = &k->blocks[*link - 1];
         unsigned i = b->page[0] == page ? 0 : 1;
 
+        /* A page that is written while its code sleeps is most likely used for something else. */
+        b->asleep = false;
         if (!b->dead && overlaps(b, i, off, bytes))
             close_block(k, b);
         if (b->dead)
@@ -397,7 +400,17 @@ void dcode_drop(struct code *k, gpa_t at, uint64_t bytes)
     }
 }
 
-static void drop_vpage(struct code *k, const struct code_vpage *v)
+/* The code has not changed, it is only not there: so are all translations of its page. */
+static void sleep_block(struct code *k, struct dblock *b)
+{
+    uint8_t byte = *code_rw(k, b->host);
+
+    close_block(k, b);
+    b->asleep = b->page[1] == NO_PAGE;
+    b->byte = byte;
+}
+
+static void sleep_vpage(struct code *k, const struct code_vpage *v)
 {
     struct code_page_ref *p = page_find(k, v->page);
     uint32_t next;
@@ -408,26 +421,66 @@ static void drop_vpage(struct code *k, const struct code_vpage *v)
 
         next = b->page_next[b->page[0] == v->page ? 0 : 1];
         if (!b->dead && ((b->rip & PAGE_MASK) == v->lin || (last & PAGE_MASK) == v->lin))
-            close_block(k, b);
+            sleep_block(k, b);
+    }
+}
+
+static void wake_vpage(struct code *k, const struct code_vpage *v)
+{
+    struct code_page_ref *p = page_find(k, v->page);
+
+    for (uint32_t i = p ? p->first : 0, next; i; i = next) {
+        struct dblock *b = &k->blocks[i - 1];
+
+        next = b->page_next[b->page[0] == v->page ? 0 : 1];
+        if (!b->asleep || (b->rip & PAGE_MASK) != v->lin || dcode_find(k, b->rip))
+            continue;
+        b->asleep = b->dead = false;
+        *code_rw(k, b->host) = b->byte;
+        b->hash_next = k->hash[hash_of(b->rip)];
+        k->hash[hash_of(b->rip)] = i;
+        link_open(k, b);
+        if (b->pad)
+            offer(k, b, false);
     }
 }
 
 bool dcode_add_vpage(struct code *k, uint64_t lin, uint64_t page)
 {
+    struct code_vpage *p;
+
     lin &= PAGE_MASK;
     /* The latest are the likeliest. */
     for (uint32_t i = k->nr_vpages; i-- > 0;) {
-        if (k->vpages[i].lin != lin)
+        p = &k->vpages[i];
+        if (p->lin != lin)
             continue;
-        if (k->vpages[i].page != page)
-            drop_vpage(k, &k->vpages[i]);
-        k->vpages[i].page = page;
+        if (p->page != page) {
+            sleep_vpage(k, p);
+            p->page = page;
+            wake_vpage(k, p);
+        }
         return true;
     }
     if (!GROW(k, vpages))
         return false;
-    k->vpages[k->nr_vpages++] = (struct code_vpage){ lin, page };
+    p = &k->vpages[k->nr_vpages++];
+    *p = (struct code_vpage){ lin, page };
+    wake_vpage(k, p);
     return true;
+}
+
+void dcode_sleep(struct code *k)
+{
+    /* What the next process needs has to fit beside it. */
+    if (k->used > HOME_CODE_BYTES / 2) {
+        dcode_reset(k);
+        return;
+    }
+    for (uint32_t i = 0; i < k->nr_vpages; i++)
+        sleep_vpage(k, &k->vpages[i]);
+    k->nr_vpages = k->ahead_vpages = 0;
+    k->fetched.hva = NULL;
 }
 
 static bool vpage_good(struct code *k, const struct code_vpage *p)
@@ -451,7 +504,7 @@ static void validate_where(struct code *k, uint64_t mask, uint64_t is)
             i++;
             continue;
         }
-        drop_vpage(k, p);
+        sleep_vpage(k, p);
         *p = k->vpages[--k->nr_vpages];
     }
 }
@@ -530,6 +583,9 @@ struct dblock *dcode_get(struct code *k, uint64_t rip, bool landing, enum step *
     *st = fetch_page(k, rip, &hva, &from.page[0]);
     if (*st != STEP_NEXT || !hva)
         return NULL;
+    b = dcode_find(k, rip); /* it may have slept */
+    if (b)
+        return b;
     /* A copy: what is decoded must be what is translated. */
     from.nr_bytes = MIN(first, 1024);
     memcpy(copy, hva, from.nr_bytes);

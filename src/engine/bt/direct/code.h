@@ -5,7 +5,9 @@
  *
  * Blocks are written one behind the other and dropped as a whole cache; a block whose guest code
  * changed is only closed: its first byte becomes an INT3, which is later overwritten by a jump to
- * its successor, so that nothing that is linked to it needs to be known.
+ * its successor, so that nothing that is linked to it needs to be known. A block whose page is not
+ * at its address any more sleeps: it is closed, but opened again when the page comes back, in this
+ * guest process or in the next one that runs the same program.
  *
  * Every host PC at which guest code can be stopped has a point, or is behind one whose instruction
  * is the guest's own.
@@ -30,7 +32,9 @@ struct dblock {
     uint32_t host, pad; /* offsets in HOME_CODE; pad 0: none yet */
     uint32_t pad2;      /* the pad's entry for the second level */
     uint16_t bytes;     /* of guest code */
-    bool dead;
+    bool dead;    /* its first byte is an INT3, or a jump to its successor */
+    bool asleep;  /* dead, until its page is found again where it was */
+    uint8_t byte; /* asleep: its first */
     uint8_t first; /* XIT_INTERP, XIT_SYSCALL: so is its first instruction; do not even go there */
     uint32_t hash_next, page_next[2]; /* indexes + 1 */
 };
@@ -144,10 +148,13 @@ struct dblock *dcode_get(struct code *k, uint64_t rip, bool landing, enum step *
 bool dcode_has_page(const struct code *k, uint64_t page);
 /* Blocks made of these guest-physical bytes. */
 void dcode_drop(struct code *k, gpa_t at, uint64_t bytes);
-/* Blocks whose addresses no longer lead to the page they were made of. */
+/* Blocks whose addresses no longer lead to the page they were made of sleep. */
 void dcode_validate(struct code *k);
 /* The same for the 2 MB around an address. */
 void dcode_validate_near(struct code *k, uint64_t lin);
+
+/* All blocks sleep: another guest process may come that has some of the same pages. */
+void dcode_sleep(struct code *k);
 
 /* Links the exit, by its index, to its target. */
 void dcode_link(struct code *k, uint32_t xit, const struct dblock *to);
@@ -159,7 +166,7 @@ void dcode_expect(struct code *k, uint64_t rip);
 void dcode_forward(struct code *k, const struct dblock *dead, const struct dblock *to);
 
 const struct xit *dcode_xit_at(const struct code *k, uint32_t host);
-const struct dblock *dcode_block_at(const struct code *k, uint32_t host);
+struct dblock *dcode_block_at(const struct code *k, uint32_t host);
 /* The point for a host PC; NULL: not a place where guest code stops. */
 const struct point *dcode_point_at(const struct code *k, uint32_t host);
 

@@ -126,7 +126,7 @@ static void stop_dead(struct run *r, const struct dblock *dead)
 
     r->c->rip = old.rip;
     b = enter(r, false);
-    if (b && generation == k->generation)
+    if (b && generation == k->generation && b->host != old.host) /* it only slept */
         dcode_forward(k, &old, b);
 }
 
