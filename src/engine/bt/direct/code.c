@@ -18,7 +18,8 @@
 /* Room that translating one block never exceeds. */
 #define BLOCK_ROOM KIB(32)
 
-#define INT3 0xcc
+#define INT3          0xcc
+#define FORWARD_BYTES 5 /* of the jump to a successor */
 
 static uint32_t hash_of(uint64_t x)
 {
@@ -136,7 +137,8 @@ bool dcode_has_page(const struct code *k, uint64_t page)
     return p && p->first;
 }
 
-const struct xit *dcode_xit_at(const struct code *k, uint32_t host)
+/* The first exit at or behind host, or nr_xits. */
+static uint32_t xit_from(const struct code *k, uint32_t host)
 {
     uint32_t lo = 0, hi = k->nr_xits;
 
@@ -148,7 +150,14 @@ const struct xit *dcode_xit_at(const struct code *k, uint32_t host)
         else
             hi = mid;
     }
-    return lo < k->nr_xits && k->xits[lo].host == host ? &k->xits[lo] : NULL;
+    return lo;
+}
+
+const struct xit *dcode_xit_at(const struct code *k, uint32_t host)
+{
+    uint32_t i = xit_from(k, host);
+
+    return i < k->nr_xits && k->xits[i].host == host ? &k->xits[i] : NULL;
 }
 
 struct dblock *dcode_block_at(const struct code *k, uint32_t host)
@@ -283,13 +292,26 @@ void dcode_link(struct code *k, uint32_t xit, const struct dblock *to)
 {
     struct xit *x = &k->xits[xit];
 
-    set_rel32(k, x->patch, to->host);
+    if (x->patch)
+        set_rel32(k, x->patch, to->host);
     x->open = false;
 }
 
 void dcode_forward(struct code *k, const struct dblock *dead, const struct dblock *to)
 {
-    dcode_block_at(k, dead->host)->asleep = false; /* more than its first byte goes */
+    uint32_t end = dead->host + FORWARD_BYTES;
+    struct dblock *b = dcode_block_at(k, dead->host);
+
+    /* More than its first byte goes: it cannot wake, and a branch there is not to be linked. */
+    b->asleep = false;
+    for (uint32_t i = xit_from(k, dead->host); i < k->nr_xits; i++) {
+        struct xit *x = &k->xits[i];
+
+        if (b + 1 < k->blocks + k->nr_blocks && x->host >= b[1].host)
+            break;
+        if (x->patch && x->patch < end && x->patch + 4 > dead->host)
+            x->patch = 0;
+    }
     *code_rw(k, dead->host) = 0xe9; /* jmp rel32 */
     set_rel32(k, dead->host + 1, to->host);
 }
