@@ -25,6 +25,15 @@ static void load_operand(struct trans *t, enum hreg dst)
     emit_load(t->e, dst, HMEM_GUEST);
 }
 
+/*
+ * A miss of either is interp's: the two may want the same TLB entry, and filling them in turns
+ * would never end.
+ */
+static void two_accesses(struct trans *t)
+{
+    t->tb->sites[t->nr].acc_bytes = 0;
+}
+
 void bt_emit_push(struct trans *t)
 {
     const ZydisDecodedOperand *o = &t->in.ops[0];
@@ -37,6 +46,7 @@ void bt_emit_push(struct trans *t)
     stack_address(t, -8);
     bt_emit_lookup(t, 8, true);
     if (t->in.mem >= 0) {
+        two_accesses(t);
         emit_load(t->e, H_TMP, HMEM_GS(BT_OFF(tmp)));
     } else if (o->type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
         emit_mov_imm(t->e, H_TMP, t->in.imm);
@@ -69,6 +79,64 @@ void bt_emit_pop(struct trans *t)
     bt_emit_put(t, gpr, H_PTR);
 }
 
+bool bt_groups(const struct insn *in)
+{
+    const ZydisDecodedOperand *o = &in->ops[0];
+
+    if (in->cls != INSN_PUSH && in->cls != INSN_POP)
+        return false;
+    return in->mem < 0 && (o->type == ZYDIS_OPERAND_TYPE_IMMEDIATE || bt_gpr(o->reg.value) != RSP);
+}
+
+static void group_push(struct trans *t, const struct insn *in, struct hmem m)
+{
+    const ZydisDecodedOperand *o = &in->ops[0];
+    enum hreg src = H_TMP;
+
+    if (o->type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
+        emit_mov_imm(t->e, H_TMP, in->imm);
+    } else {
+        src = bt_home(bt_gpr(o->reg.value));
+        if (src == H_NONE) {
+            src = H_TMP;
+            bt_emit_get(t, H_TMP, bt_gpr(o->reg.value));
+        }
+    }
+    emit_store(t->e, m, src);
+}
+
+static void group_pop(struct trans *t, const struct insn *in, struct hmem m)
+{
+    unsigned gpr = bt_gpr(in->ops[0].reg.value);
+    enum hreg dst = bt_home(gpr);
+
+    emit_load(t->e, dst == H_NONE ? H_TMP : dst, m);
+    if (dst == H_NONE)
+        bt_emit_put(t, gpr, H_TMP);
+}
+
+uint8_t *bt_emit_group(struct trans *t, const struct insn *ins, unsigned n)
+{
+    bool push = ins[0].cls == INSN_PUSH;
+    struct hmem m = HMEM_GUEST;
+    uint8_t *miss, *over;
+
+    stack_address(t, push ? -8 * (int)n : 0);
+    miss = bt_emit_probe(t, 8 * n, push);
+    for (unsigned i = 0; i < n; i++) {
+        m.disp = (int32_t)(8 * (push ? n - 1 - i : i));
+        if (push)
+            group_push(t, &ins[i], m);
+        else
+            group_pop(t, &ins[i], m);
+    }
+    emit_lea(t->e, H_RSP, HMEM_BASE(H_RSP, push ? -8 * (int)n : 8 * (int)n));
+    over = emit_jmp_later(t->e);
+    if (!t->e->full)
+        emit_fix32(miss, t->e->delta, emit_pc(t->e));
+    return over;
+}
+
 /* To the RIP in H_PTR, by the table. */
 static void go_far(struct trans *t, bool check)
 {
@@ -85,7 +153,10 @@ static void go_far(struct trans *t, bool check)
         bt_emit_leave(t, WHY_MISS);
         emit_fix8(t->e, hit);
     }
-    emit_op_rr(t->e, EMIT_0F, 0xb7, H_AUX, H_PTR); /* MOVZX of the low 16 bits */
+    if (t->b->vm->slow_pext)
+        emit_op_rr(t->e, EMIT_0F, 0xb7, H_AUX, H_PTR); /* MOVZX of the low 16 bits */
+    else
+        emit_pext(t->e, H_AUX, H_PTR, HMEM_GS(BT_OFF(mask_jc)));
     emit_lea(t->e, H_AUX, (struct hmem){ .base = H_AUX, .index = H_AUX });
     emit_load(t->e, H_TMP, HMEM_GS_INDEX(H_AUX, 3, jc + offsetof(struct jc_entry, neg_rip)));
     emit_lea(t->e, H_TMP, (struct hmem){ .base = H_TMP, .index = H_PTR });
@@ -181,6 +252,8 @@ void bt_emit_branch(struct trans *t)
         indirect_target(t);
         emit_store(t->e, HMEM_GS(BT_OFF(tmp)), H_PTR);
         push_return(t);
+        if (in->mem >= 0)
+            two_accesses(t);
         s->rsp_undo = -8;
         emit_load(t->e, H_PTR, HMEM_GS(BT_OFF(tmp)));
         go_far(t, true);

@@ -18,8 +18,8 @@
 
 #include "lib/log.h"
 
-/* A block is translated when it has been run so often by interp. */
-#define HOT 2
+/* A block that runs once or twice is not worth a translation. */
+const struct bt_config bt_default_config = { .hot = 2, .limit = UINT64_MAX };
 
 static uint32_t bt_key(const struct bt_vcpu *b)
 {
@@ -62,6 +62,28 @@ static bool wanted(const struct bt_vcpu *b)
 
 /* ---- the vector registers ---- */
 
+/* The sanitizers' own code, called from ours everywhere, uses them. */
+#ifdef DOPPEL_SAN
+#define VECTORS_STAY false
+#else
+#define VECTORS_STAY true
+#endif
+
+/* The processor's are addresses of the translation and of the guest's memory in the monitor. */
+static void x87_pointers(struct bt_vcpu *b)
+{
+    struct cpu *c = &b->iv.vc.cpu;
+
+    c->fpu.fip = b->x87.rip;
+    c->fpu.fop = b->x87.op & 0x7ff;
+    c->fpu_cs = (uint16_t)b->x87.cs;
+    if (b->x87.dp_set) {
+        c->fpu.fdp = b->x87.dp;
+        c->fpu_ds = (uint16_t)b->x87.ds;
+    }
+    b->x87.op = b->x87.dp_set = 0;
+}
+
 /*
  * The guest's stay in the processor while C code runs, since that is built without them; before any
  * other code they are stored, and loaded again when translated code next wants them.
@@ -70,11 +92,14 @@ static void vectors_out(struct bt_vcpu *b)
 {
     if (b->vec_cold)
         return;
-    __asm__ volatile("xsave64 %0\n\tldmxcsr %1"
+    /* Not even a pending x87 exception is left for the host's code. */
+    __asm__ volatile("xsave64 %0\n\tfninit\n\tldmxcsr %1"
                      : "+m"(b->iv.vc.cpu.fpu)
                      : "m"(b->mxcsr), "a"(XSTATE_ALL), "d"(0)
                      : "memory");
     b->vec_cold = 1;
+    if (b->x87.op)
+        x87_pointers(b);
 }
 
 static void guard(void)
@@ -91,7 +116,7 @@ static bool is_hot(struct bt_vcpu *b, gpa_t at)
 {
     uint8_t *n = &b->cold[(at.v * 0x9e3779b97f4a7c15ull) >> 50];
 
-    if (*n >= HOT)
+    if (*n >= b->cfg->hot)
         return true;
     ++*n;
     return false;
@@ -104,15 +129,27 @@ static struct tb *get_block(struct bt_vcpu *b, gpa_t at, uint32_t key, const uin
 
     if (tb)
         return tb;
-    if (!is_hot(b, at))
+    if (bt_limit_reached(b))
         return NULL;
-    vectors_out(b);
-    note_code(&b->iv, at);
+    if (bt_fluid_page(b->vm, at)) { /* interp would note it as code to decode it */
+        vectors_out(b);
+    } else {
+        if (!is_hot(b, at))
+            return NULL;
+        vectors_out(b);
+        note_code(&b->iv, at);
+    }
     tb = bt_translate(b, at, key, code);
     if (!tb && b->vm->code.full) {
         bt_flush_cache(b);
         tb = bt_translate(b, at, key, code);
     }
+    if (tb)
+        perf_map_add(b->vm, tb);
+    if (tb && bt_limit_reached(b))
+        log_info("bt: the last of %llu blocks is at guest-physical %#llx, RIP %#llx, key %#x",
+                 (unsigned long long)b->cfg->limit, (unsigned long long)at.v,
+                 (unsigned long long)b->iv.vc.cpu.rip, key);
     return tb;
 }
 
@@ -129,6 +166,8 @@ static struct tb *block_at_rip(struct bt_vcpu *b, uint32_t key)
         return NULL;
     b->iv.leave = LEAVE_NEXT;
     tb = get_block(b, at, key, code);
+    if (!tb && bt_fluid_page(b->vm, at))
+        b->iv.leave = LEAVE_STEP;
     if (tb) {
         const struct tlb *t = &b->iv.views[bt_view(key)];
         unsigned i = tlb_index(c->rip);
@@ -220,7 +259,7 @@ static const uint8_t *go_on(struct bt_vcpu *b)
     key = bt_key(b);
     if ((key & ~(KEY_USER | KEY_AC)) != b->jc_key)
         return NULL;
-    e = &b->jc[bt_jc_class(key)].e[c->rip & (JC_ENTRIES - 1)];
+    e = &b->jc[bt_jc_class(key)].e[c->rip & b->mask_jc];
     if (!e->far || e->neg_rip != -c->rip)
         return NULL;
     flags_out(b);
@@ -231,19 +270,31 @@ static const uint8_t *go_on(struct bt_vcpu *b)
 static bool site_ops(struct bt_vcpu *b, struct site *s)
 {
     struct ivcpu *v = &b->iv;
+    unsigned avail = (unsigned)PAGE_BYTES - s->off;
     const uint8_t *code;
     gpa_t at;
 
     if (s->ops)
         return true;
     vectors_out(b);
-    code = fetch_ptr(v, v->vc.cpu.rip, &at);
-    if (!code)
-        return false;
+    if (s->tb->fluid) {
+        code = s->tb->fluid->was + (s->off - s->tb->gpa % PAGE_BYTES);
+        avail = s->len;
+    } else {
+        code = fetch_ptr(v, v->vc.cpu.rip, &at);
+        /* The page tables may have changed without a flush, so what is there may be something else.
+         */
+        if (!code || at.v != (s->tb->gpa & PAGE_MASK) + s->off)
+            return false;
+    }
     s->ops = calloc(2, sizeof(*s->ops));
     if (!s->ops)
         return false;
-    (void)decode_insn(v, s->tb->key, code, (unsigned)PAGE_BYTES - s->off, s->off, &s->ops[0]);
+    if (decode_insn(v, s->tb->key, code, avail, s->off, &s->ops[0]) != s->len) {
+        free(s->ops);
+        s->ops = NULL;
+        return false;
+    }
     if (op_is_branch(&s->ops[0]))
         s->ops[0].aux2 = 0;
     s->ops[1] = (struct op){ .fn = op_end, .off = (uint16_t)(s->off + s->len) };
@@ -349,7 +400,9 @@ static const uint8_t *came_back(struct bt_vcpu *b, bool *stop, enum run_result *
             bt_find(b->vm, GPA((b->exit->tb->gpa & PAGE_MASK) + b->exit->target), b->exit->tb->key);
         if (!tb || b->exit->tb->dead)
             return NULL;
-        if (!b->exit->to) {
+        if (b->exit->stale) {
+            bt_fluid_turn(b, b->exit->tb, tb);
+        } else if (!b->exit->to) {
             bt_link(b->vm, b->exit, tb);
             b->iv.vc.nr_exits[EXIT_CHAIN]++;
         }
@@ -397,6 +450,10 @@ static bool run_translated(struct bt_vcpu *b, enum run_result *res)
     if (!tb) {
         if (v->leave == LEAVE_FAULT)
             return interp_deliver(v, res);
+        if (v->leave == LEAVE_STEP) {
+            v->wait_step = true;
+            return true;
+        }
         vectors_out(b);
         return interp_run_block(v, res);
     }
@@ -413,6 +470,8 @@ static bool run_translated(struct bt_vcpu *b, enum run_result *res)
     b->pc = tb->near;
     while (b->pc) {
         b->vm->enter(b);
+        if (!VECTORS_STAY)
+            vectors_out(b);
         b->pc = came_back(b, &stop, res);
     }
     return !stop;
@@ -457,6 +516,8 @@ static enum run_result run_loop(struct bt_vcpu *b)
                 vectors_out(b);
             if (!interp_serve(v, &res))
                 return res;
+            if (unlikely(b->vm->nr_fluid))
+                bt_fluid_review(b);
             if (c->activity == CPU_HALTED || c->activity == CPU_WAIT_SIPI) {
                 if (b->direct)
                     direct_unbind(b->direct);
@@ -524,13 +585,17 @@ static void hook_flushed(struct ivcpu *v, enum flush_kind kind, uint64_t lin)
     bt_jc_flush(of_ivcpu(v), kind, lin);
 }
 
-static bool hook_drop(struct ivcpu *v, gpa_t at, uint64_t bytes)
+static bool hook_drop(struct ivcpu *v, gpa_t at, uint64_t bytes, bool decoded)
 {
     struct bt_vcpu *b = of_ivcpu(v);
+    bool any;
 
     if (b->direct)
         direct_code_written(b->direct, at, bytes);
-    return bt_drop(b, at, bytes);
+    any = bt_drop(b, at, bytes);
+    if (any || decoded)
+        bt_fluid_dropped(b, at);
+    return any;
 }
 
 static void hook_drop_all(struct ivcpu *v)
@@ -539,6 +604,7 @@ static void hook_drop_all(struct ivcpu *v)
 
     if (b->direct)
         direct_code_written_all(b->direct);
+    insn_forget(&b->insns);
     bt_drop_all(b);
 }
 
@@ -633,6 +699,8 @@ static bool pext_is_slow(void)
 
 static int bt_probe(char *why, size_t why_bytes)
 {
+    char lacking[160] = "";
+
     if (!__builtin_cpu_supports("bmi2")) {
         (void)snprintf(why, why_bytes, "the host's processor lacks BMI2");
         return -ENOTSUP;
@@ -646,7 +714,19 @@ static int bt_probe(char *why, size_t why_bytes)
         (void)snprintf(why, why_bytes, "the host's processor lacks AVX");
         return -ENOTSUP;
     }
+    if (direct_probe(lacking, sizeof(lacking)) < 0)
+        (void)snprintf(why, why_bytes, "without its direct tier: %s", lacking);
     return 0;
+}
+
+static void bt_describe(char *line, size_t bytes)
+{
+    char why[128];
+
+    if (direct_probe(why, sizeof(why)) == 0)
+        (void)snprintf(line, bytes, "direct tier: yes (hot user code in a process of its own)");
+    else
+        (void)snprintf(line, bytes, "direct tier: no (%s)", why);
 }
 
 static int bt_vm_create(const struct engine_config *cfg, struct engine_vm **out)
@@ -673,6 +753,8 @@ static int bt_vm_create(const struct engine_config *cfg, struct engine_vm **out)
                               .end = vm->hc.rw + vm->hc.bytes,
                               .delta = vm->hc.rx - vm->hc.rw };
     BUG_ON(!bt_make_thunks(vm));
+    if (cfg->bt && cfg->bt->perf_map)
+        perf_map_open(vm);
     *out = &vm->ivm.evm;
     return 0;
 }
@@ -682,6 +764,7 @@ static void bt_vm_destroy(struct engine_vm *evm)
     struct bt_vm *vm = container_of(evm, struct bt_vm, ivm.evm);
 
     interp_vm_fini(&vm->ivm);
+    perf_map_close(vm);
     host_code_destroy(&vm->hc);
     free(vm->by_pc);
     free(vm);
@@ -701,8 +784,9 @@ static int bt_vcpu_create(struct engine_vm *evm, uint32_t id, struct vcpu **out)
         return -ENOMEM;
     }
     b->vm = vm;
-    b->mask_index = (uint64_t)(TLB_ENTRIES - 1) << PAGE_SHIFT;
+    b->cfg = evm->cfg.bt ? evm->cfg.bt : &bt_default_config;
     b->mask_page = PAGE_MASK;
+    b->mask_jc = vm->slow_pext ? 0xffff : JC_ENTRIES - 1;
     b->mask_not_if = ~(uint64_t)RFLAGS_IF;
     b->mxcsr = 0x1f80;
     b->vec_cold = 1;
@@ -714,8 +798,8 @@ static int bt_vcpu_create(struct engine_vm *evm, uint32_t id, struct vcpu **out)
     interp_vcpu_init(&vm->ivm, &b->iv, id);
     b->ticks_per_us =
         (uint32_t)(1000 * (1ull << 30) / evm->cfg.time_ops->tsc_to_ns(evm->cfg.ctx, 1ull << 30));
-    if (!getenv("NODIRECT") && b->ticks_per_us && direct_probe(why, sizeof(why)) == 0 &&
-        direct_create(&b->iv, &b->direct) < 0)
+    if (b->ticks_per_us && b->cfg->tiers != BT_TIERS_CHECKED &&
+        direct_probe(why, sizeof(why)) == 0 && direct_create(&b->iv, &b->direct) < 0)
         b->direct = NULL;
     if (b->direct)
         direct_set_hints(b->direct, &direct_hints);
@@ -750,6 +834,7 @@ const struct engine_ops bt_engine = {
     .name = "bt",
     .about = "binary translation: near native speed without hardware virtualization",
     .probe = bt_probe,
+    .describe = bt_describe,
     .vm_create = bt_vm_create,
     .vm_destroy = bt_vm_destroy,
     .vcpu_create = bt_vcpu_create,

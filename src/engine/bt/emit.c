@@ -178,12 +178,6 @@ void emit_rorx(struct emit *e, enum hreg dst, enum hreg src, uint8_t count)
     emit8(e, count);
 }
 
-void emit_shlx32(struct emit *e, enum hreg dst, enum hreg src, enum hreg count)
-{
-    emit_vex38(e, false, 1, dst, count, 0, src, 0xf7);
-    emit8(e, (uint8_t)(0xc0 | (dst & 7) << 3 | (src & 7)));
-}
-
 void emit_shrx(struct emit *e, enum hreg dst, enum hreg src, enum hreg count, bool wide)
 {
     emit_vex38(e, wide, 3, dst, count, 0, src, 0xf7);

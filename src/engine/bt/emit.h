@@ -80,7 +80,6 @@ void emit_mov_imm(struct emit *e, enum hreg dst, uint64_t imm);
 void emit_pext(struct emit *e, enum hreg dst, enum hreg src, struct hmem mask);
 void emit_pdep(struct emit *e, enum hreg dst, enum hreg src, struct hmem mask);
 void emit_rorx(struct emit *e, enum hreg dst, enum hreg src, uint8_t count);
-void emit_shlx32(struct emit *e, enum hreg dst, enum hreg src, enum hreg count);
 void emit_shrx(struct emit *e, enum hreg dst, enum hreg src, enum hreg count, bool wide);
 
 /* Jumps to an address where code runs; those to be mended later return where their rel32 is. */

@@ -106,8 +106,11 @@ void bt_emit_ea(struct trans *t, const ZydisDecodedOperandMem *m)
 
 void bt_emit_leave(struct trans *t, enum bt_why why)
 {
-    uint8_t *at = emit_jmp_later(t->e);
+    bt_leave_from(t, emit_jmp_later(t->e), why);
+}
 
+void bt_leave_from(struct trans *t, uint8_t *at, enum bt_why why)
+{
     if (t->nr_slow == ARRAY_SIZE(t->slow)) {
         t->e->full = true;
         return;
@@ -117,28 +120,20 @@ void bt_emit_leave(struct trans *t, enum bt_why why)
     t->slow[t->nr_slow++].site = (int)(t->behind ? t->nr - 1 : t->nr);
 }
 
+_Static_assert(TLB_INDEX_BITS == 16, "an index is what MOVZX takes");
+
 static void emit_index(struct trans *t)
 {
-    if (!t->b->vm->slow_pext) {
-        emit_pext(t->e, H_AUX, H_PTR, HMEM_GS(BT_OFF(mask_index)));
-        return;
-    }
-    /* PEXT is microcode on these: two shifts, whose counts are in a register. */
-    emit_mov_imm(t->e, H_TMP, 32 - PAGE_SHIFT - TLB_INDEX_BITS);
-    emit_shlx32(t->e, H_AUX, H_PTR, H_TMP);
-    emit_mov_imm(t->e, H_TMP, 32 - TLB_INDEX_BITS);
-    emit_shrx(t->e, H_AUX, H_AUX, H_TMP, false);
+    emit_rorx(t->e, H_AUX, H_PTR, PAGE_SHIFT);
+    emit_op_rr(t->e, EMIT_0F, 0xb7, H_AUX, H_AUX); /* MOVZX of the low 16 bits */
 }
 
-void bt_emit_lookup(struct trans *t, unsigned bytes, bool write)
+uint8_t *bt_emit_probe(struct trans *t, unsigned bytes, bool write)
 {
     enum tlb_view view = bt_view(t->key);
     size_t tlb = BT_OFF(iv.views) + (size_t)view * sizeof(struct tlb);
-    struct site *s = &t->tb->sites[t->nr];
-    uint8_t *hit;
+    uint8_t *hit, *miss;
 
-    s->acc_bytes = (uint16_t)bytes;
-    s->acc_write = write;
     emit_index(t);
     emit_load(
         t->e, H_TMP,
@@ -153,9 +148,19 @@ void bt_emit_lookup(struct trans *t, unsigned bytes, bool write)
         emit_shrx(t->e, H_TMP, H_TMP, H_AUX, true);
     }
     hit = emit_jrcxz_later(t->e);
-    bt_emit_leave(t, WHY_SLOW);
+    miss = emit_jmp_later(t->e);
     emit_fix8(t->e, hit);
     if (t->b->vm->slow_pext)
         emit_index(t);
     emit_load(t->e, H_AUX, HMEM_GS_INDEX(H_AUX, 3, tlb + offsetof(struct tlb, add)));
+    return miss;
+}
+
+void bt_emit_lookup(struct trans *t, unsigned bytes, bool write)
+{
+    struct site *s = &t->tb->sites[t->nr];
+
+    s->acc_bytes = (uint16_t)bytes;
+    s->acc_write = write;
+    bt_leave_from(t, bt_emit_probe(t, bytes, write), WHY_SLOW);
 }

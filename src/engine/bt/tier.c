@@ -27,7 +27,7 @@
  * long enough to make up for that. More, each time that it proved wrong.
  */
 #define PROVEN           15000
-#define TRIAL            250000 /* after so long there, a part of the time should have been the guest's */
+#define TRIAL            250000 /* after so long there, a part of the time should be its own */
 #define TRIAL_PART       6
 /* The checked tier's time is worth so much of native time. */
 #define CHECKED_SLOWDOWN 3
@@ -73,6 +73,23 @@ static void settle(struct burst *u, bool direct)
     u->all = u->own = 0;
 }
 
+/* It proved wrong to run it in the direct tier. */
+static void distrust(struct burst *u)
+{
+    u->proof = (uint8_t)MIN(u->proof * 4, 64);
+    settle(u, false);
+}
+
+/* Is RIP in code that is written all the time? The checked tier runs that well. */
+static bool in_fluid_page(struct bt_vcpu *b)
+{
+    gpa_t at;
+
+    if (!b->vm->nr_fluid)
+        return false;
+    return cpu_peek_walk(&b->iv.vc.cpu, GVA(b->iv.vc.cpu.rip), &at) && bt_fluid_page(b->vm, at);
+}
+
 /* A burst has ended, or has lasted long enough to be counted. */
 static void account(struct bt_vcpu *b, struct burst *u)
 {
@@ -90,8 +107,7 @@ static void account(struct bt_vcpu *b, struct burst *u)
         if (u->mean > BURST_DIRECT * us && u->own > (uint64_t)PROVEN * us * u->proof)
             settle(u, true);
     } else if (u->all > TRIAL * us && u->own < u->all / TRIAL_PART) {
-        u->proof = (uint8_t)MIN(u->proof * 4, 64);
-        settle(u, false);
+        distrust(u);
     } else if (u->mean < BURST_CHECKED * us) {
         settle(u, false);
     }
@@ -123,6 +139,12 @@ bool bt_wants_direct(struct bt_vcpu *b)
     }
     if (!(c->mode & MODE_CS64))
         return false;
+    if (b->cfg->tiers == BT_TIERS_DIRECT) {
+        bool once = b->checked_once;
+
+        b->checked_once = false;
+        return !once;
+    }
     u = burst_of(b);
     if (!b->user_since) {
         begin(b);
@@ -153,7 +175,12 @@ bool bt_run_direct(struct bt_vcpu *b, enum run_result *res)
     case DIRECT_INTERP: /* the end of a burst: code that does this often is better off elsewhere */
         account(b, burst_of(b));
         begin(b);
-        v->wait_step = true;
+        if (bt_limit_reached(b)) /* interp goes on by blocks */
+            b->checked_once = true;
+        else if (in_fluid_page(b))
+            distrust(burst_of(b));
+        else
+            v->wait_step = true;
         return true;
     case DIRECT_FAULT:
         return interp_deliver(v, res);
@@ -161,12 +188,20 @@ bool bt_run_direct(struct bt_vcpu *b, enum run_result *res)
         return true;
     case DIRECT_REFUSED:
         burst_of(b)->refused = REFUSAL;
+        b->checked_once = true;
         return true;
     default:
         log_error("bt: the process that runs the guest's user code died; the VM cannot go on");
         *res = RUN_SHUTDOWN;
         return false;
     }
+}
+
+bool bt_limit_reached(const struct bt_vcpu *b)
+{
+    uint64_t nr = b->iv.vc.nr_exits[EXIT_TRANSLATE];
+
+    return nr + (b->direct ? direct_stats(b->direct)->nr_blocks : 0) >= b->cfg->limit;
 }
 
 void bt_count_direct(struct bt_vcpu *b)

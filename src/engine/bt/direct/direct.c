@@ -44,7 +44,8 @@ static void leave(struct run *r, enum direct_result result)
 static void lose(struct run *r, const char *what)
 {
     const struct worker *w = &r->s->w;
-    const greg_t *g = w->uc->uc_mcontext.gregs;
+    static const ucontext_t none;
+    const greg_t *g = (w->uc ? w->uc : &none)->uc_mcontext.gregs;
 
     log_error("bt: vcpu%u's worker %d %s (%s; signal %d, trap %lld, pc %#llx, address %#llx)",
               r->c->id, w->pid, what, w->rest == REST_EXIT ? "exit" : "signal", w->signal,
@@ -273,6 +274,7 @@ enum direct_result direct_run(struct direct *d)
     if (r.s) {
         /* Pairs with the kicker's: it has set cpu.req, then reads this; we read cpu.req later. */
         atomic_store_explicit(&d->kick_pid, r.s->w.pid, memory_order_seq_cst);
+        worker_scrub(&r.s->w); /* page tables' roots are used again by the guest's kernel */
         r.result = run(&r);
         atomic_store_explicit(&d->kick_pid, 0, memory_order_seq_cst);
     }
