@@ -26,8 +26,8 @@
  * files that programs come from: only what has run for so long, in microseconds, will go on for
  * long enough to make up for that. More, each time that it proved wrong.
  */
-#define PROVEN           6000
-#define TRIAL            250000 /* after so long there, a part of the time should have been the guest's */
+#define PROVEN           15000
+#define TRIAL            250000 /* after so long there, a part of the time should be its own */
 #define TRIAL_PART       6
 /* The checked tier's time is worth so much of native time. */
 #define CHECKED_SLOWDOWN 3

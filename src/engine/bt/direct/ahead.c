@@ -18,7 +18,7 @@
 /* So much of the code cache is for what is known to be needed. */
 #define AHEAD_BYTES (HOME_CODE_BYTES / 4 * 3)
 #define MAX_TARGETS 1024
-#define MAX_GUESSES 2
+#define MAX_GUESSES 4
 
 struct ahead {
     struct code *k;
@@ -86,10 +86,10 @@ static void make_likely(struct ahead *a, uint64_t rip, bool sure, unsigned guess
 {
     if (dcode_find(a->k, rip) || !can_fetch(a, rip))
         return;
-    a->k->guess = guess + 1;
+    a->k->guess = guess + (sure ? 1 : 2);
     if (a->hints->known(a->k->v, GPA(a->page << PAGE_SHIFT | rip % PAGE_BYTES)))
         a->k->guess = 0;
-    else if (!sure || guess >= MAX_GUESSES)
+    else if (guess + (sure ? 1u : 2u) > MAX_GUESSES)
         return;
     make(a, rip);
     a->k->guess = 0;

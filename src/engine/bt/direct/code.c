@@ -19,7 +19,8 @@
 /* Room that translating one block never exceeds. */
 #define BLOCK_ROOM KIB(32)
 
-#define INT3 0xcc
+#define INT3          0xcc
+#define FORWARD_BYTES 5 /* of the jump to a successor */
 
 static uint32_t hash_of(uint64_t x)
 {
@@ -137,7 +138,8 @@ bool dcode_has_page(const struct code *k, uint64_t page)
     return p && p->first;
 }
 
-const struct xit *dcode_xit_at(const struct code *k, uint32_t host)
+/* The first exit at or behind host, or nr_xits. */
+static uint32_t xit_from(const struct code *k, uint32_t host)
 {
     uint32_t lo = 0, hi = k->nr_xits;
 
@@ -149,7 +151,14 @@ const struct xit *dcode_xit_at(const struct code *k, uint32_t host)
         else
             hi = mid;
     }
-    return lo < k->nr_xits && k->xits[lo].host == host ? &k->xits[lo] : NULL;
+    return lo;
+}
+
+const struct xit *dcode_xit_at(const struct code *k, uint32_t host)
+{
+    uint32_t i = xit_from(k, host);
+
+    return i < k->nr_xits && k->xits[i].host == host ? &k->xits[i] : NULL;
 }
 
 struct dblock *dcode_block_at(const struct code *k, uint32_t host)
@@ -284,13 +293,26 @@ void dcode_link(struct code *k, uint32_t xit, const struct dblock *to)
 {
     struct xit *x = &k->xits[xit];
 
-    set_rel32(k, x->patch, to->host);
+    if (x->patch)
+        set_rel32(k, x->patch, to->host);
     x->open = false;
 }
 
 void dcode_forward(struct code *k, const struct dblock *dead, const struct dblock *to)
 {
-    dcode_block_at(k, dead->host)->asleep = false; /* more than its first byte goes */
+    uint32_t end = dead->host + FORWARD_BYTES;
+    struct dblock *b = dcode_block_at(k, dead->host);
+
+    /* More than its first byte goes: it cannot wake, and a branch there is not to be linked. */
+    b->asleep = false;
+    for (uint32_t i = xit_from(k, dead->host); i < k->nr_xits; i++) {
+        struct xit *x = &k->xits[i];
+
+        if (b + 1 < k->blocks + k->nr_blocks && x->host >= b[1].host)
+            break;
+        if (x->patch && x->patch < end && x->patch + 4 > dead->host)
+            x->patch = 0;
+    }
     *code_rw(k, dead->host) = 0xe9; /* jmp rel32 */
     set_rel32(k, dead->host + 1, to->host);
 }
@@ -577,13 +599,7 @@ static struct dblock *translate(struct code *k, const struct xlate_from *from)
         log_info("bt: the last of %llu blocks is one of the direct tier, at RIP %#llx, CR3 %#llx",
                  (unsigned long long)k->v->vc.evm->cfg.bt->limit, (unsigned long long)from->rip,
                  (unsigned long long)k->v->vc.cpu.cr3);
-    return b;
-}
-
-/* A new block with a pad is there for indirect branches. */
-static struct dblock *offered(struct code *k, struct dblock *b)
-{
-    if (b && b->pad)
+    if (b && b->pad) /* for indirect branches that will come */
         offer(k, b, false);
     return b;
 }
@@ -618,12 +634,12 @@ struct dblock *dcode_get(struct code *k, uint64_t rip, bool landing, enum step *
     from.bytes = copy;
     b = translate(k, &from);
     if (b || first > 14)
-        return offered(k, b);
+        return b;
     /* The first instruction goes on in the next page. */
     *st = fetch_page(k, rip + first, &hva, &from.page[1]);
     if (*st != STEP_NEXT || !hva)
         return NULL;
     memcpy(copy + first, hva, 15 - MIN(first, 15));
     from.nr_bytes = 15;
-    return offered(k, translate(k, &from));
+    return translate(k, &from);
 }

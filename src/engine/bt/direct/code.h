@@ -71,7 +71,7 @@ struct point {
 
 struct xit {
     uint32_t host;
-    uint32_t patch; /* CHAIN: offset of the rel32 that led here */
+    uint32_t patch; /* CHAIN: offset of the rel32 that led here; 0: it is gone */
     uint8_t kind;
     bool open;     /* CHAIN: not linked yet */
     bool sure;     /* CHAIN: not behind a condition */
