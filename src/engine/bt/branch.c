@@ -153,7 +153,10 @@ static void go_far(struct trans *t, bool check)
         bt_emit_leave(t, WHY_MISS);
         emit_fix8(t->e, hit);
     }
-    emit_op_rr(t->e, EMIT_0F, 0xb7, H_AUX, H_PTR); /* MOVZX of the low 16 bits */
+    if (t->b->vm->slow_pext)
+        emit_op_rr(t->e, EMIT_0F, 0xb7, H_AUX, H_PTR); /* MOVZX of the low 16 bits */
+    else
+        emit_pext(t->e, H_AUX, H_PTR, HMEM_GS(BT_OFF(mask_jc)));
     emit_lea(t->e, H_AUX, (struct hmem){ .base = H_AUX, .index = H_AUX });
     emit_load(t->e, H_TMP, HMEM_GS_INDEX(H_AUX, 3, jc + offsetof(struct jc_entry, neg_rip)));
     emit_lea(t->e, H_TMP, (struct hmem){ .base = H_TMP, .index = H_PTR });

@@ -18,8 +18,8 @@
 
 #include "lib/log.h"
 
-/* A block is translated when it has been run so often by interp. */
-#define HOT 2
+/* A block that runs once or twice is not worth a translation. */
+const struct bt_config bt_default_config = { .hot = 2, .limit = UINT64_MAX };
 
 static uint32_t bt_key(const struct bt_vcpu *b)
 {
@@ -77,6 +77,13 @@ static void x87_pointers(struct bt_vcpu *b)
     b->x87.op = b->x87.dp_set = 0;
 }
 
+/* The sanitizers' own code, called from ours everywhere, uses them. */
+#ifdef DOPPEL_SAN
+#define VECTORS_STAY false
+#else
+#define VECTORS_STAY true
+#endif
+
 /*
  * The guest's stay in the processor while C code runs, since that is built without them; before any
  * other code they are stored, and loaded again when translated code next wants them.
@@ -109,7 +116,7 @@ static bool is_hot(struct bt_vcpu *b, gpa_t at)
 {
     uint8_t *n = &b->cold[(at.v * 0x9e3779b97f4a7c15ull) >> 50];
 
-    if (*n >= HOT)
+    if (*n >= b->cfg->hot)
         return true;
     ++*n;
     return false;
@@ -122,7 +129,7 @@ static struct tb *get_block(struct bt_vcpu *b, gpa_t at, uint32_t key, const uin
 
     if (tb)
         return tb;
-    if (!is_hot(b, at))
+    if (!is_hot(b, at) || bt_limit_reached(b))
         return NULL;
     vectors_out(b);
     note_code(&b->iv, at);
@@ -131,6 +138,12 @@ static struct tb *get_block(struct bt_vcpu *b, gpa_t at, uint32_t key, const uin
         bt_flush_cache(b);
         tb = bt_translate(b, at, key, code);
     }
+    if (tb)
+        perf_map_add(b->vm, tb);
+    if (tb && bt_limit_reached(b))
+        log_info("bt: the last of %llu blocks is at guest-physical %#llx, RIP %#llx, key %#x",
+                 (unsigned long long)b->cfg->limit, (unsigned long long)at.v,
+                 (unsigned long long)b->iv.vc.cpu.rip, key);
     return tb;
 }
 
@@ -238,7 +251,7 @@ static const uint8_t *go_on(struct bt_vcpu *b)
     key = bt_key(b);
     if ((key & ~(KEY_USER | KEY_AC)) != b->jc_key)
         return NULL;
-    e = &b->jc[bt_jc_class(key)].e[c->rip & (JC_ENTRIES - 1)];
+    e = &b->jc[bt_jc_class(key)].e[c->rip & b->mask_jc];
     if (!e->far || e->neg_rip != -c->rip)
         return NULL;
     flags_out(b);
@@ -437,6 +450,8 @@ static bool run_translated(struct bt_vcpu *b, enum run_result *res)
     b->pc = tb->near;
     while (b->pc) {
         b->vm->enter(b);
+        if (!VECTORS_STAY)
+            vectors_out(b);
         b->pc = came_back(b, &stop, res);
     }
     return !stop;
@@ -630,8 +645,6 @@ static bool pext_is_slow(void)
 
 static int bt_probe(char *why, size_t why_bytes)
 {
-    char lacking[160] = "";
-
     if (!__builtin_cpu_supports("bmi2")) {
         (void)snprintf(why, why_bytes, "the host's processor lacks BMI2");
         return -ENOTSUP;
@@ -645,9 +658,17 @@ static int bt_probe(char *why, size_t why_bytes)
         (void)snprintf(why, why_bytes, "the host's processor lacks AVX");
         return -ENOTSUP;
     }
-    if (direct_probe(lacking, sizeof(lacking)) < 0)
-        (void)snprintf(why, why_bytes, "without its direct tier: %s", lacking);
     return 0;
+}
+
+static void bt_describe(char *line, size_t bytes)
+{
+    char why[128];
+
+    if (direct_probe(why, sizeof(why)) == 0)
+        (void)snprintf(line, bytes, "direct tier: yes (hot user code in a process of its own)");
+    else
+        (void)snprintf(line, bytes, "direct tier: no (%s)", why);
 }
 
 static int bt_vm_create(const struct engine_config *cfg, struct engine_vm **out)
@@ -674,6 +695,8 @@ static int bt_vm_create(const struct engine_config *cfg, struct engine_vm **out)
                               .end = vm->hc.rw + vm->hc.bytes,
                               .delta = vm->hc.rx - vm->hc.rw };
     BUG_ON(!bt_make_thunks(vm));
+    if (cfg->bt && cfg->bt->perf_map)
+        perf_map_open(vm);
     *out = &vm->ivm.evm;
     return 0;
 }
@@ -683,6 +706,7 @@ static void bt_vm_destroy(struct engine_vm *evm)
     struct bt_vm *vm = container_of(evm, struct bt_vm, ivm.evm);
 
     interp_vm_fini(&vm->ivm);
+    perf_map_close(vm);
     host_code_destroy(&vm->hc);
     free(vm->by_pc);
     free(vm);
@@ -702,7 +726,9 @@ static int bt_vcpu_create(struct engine_vm *evm, uint32_t id, struct vcpu **out)
         return -ENOMEM;
     }
     b->vm = vm;
+    b->cfg = evm->cfg.bt ? evm->cfg.bt : &bt_default_config;
     b->mask_page = PAGE_MASK;
+    b->mask_jc = vm->slow_pext ? 0xffff : JC_ENTRIES - 1;
     b->mask_not_if = ~(uint64_t)RFLAGS_IF;
     b->mxcsr = 0x1f80;
     b->vec_cold = 1;
@@ -714,8 +740,8 @@ static int bt_vcpu_create(struct engine_vm *evm, uint32_t id, struct vcpu **out)
     interp_vcpu_init(&vm->ivm, &b->iv, id);
     b->ticks_per_us =
         (uint32_t)(1000 * (1ull << 30) / evm->cfg.time_ops->tsc_to_ns(evm->cfg.ctx, 1ull << 30));
-    if (!getenv("NODIRECT") && b->ticks_per_us && direct_probe(why, sizeof(why)) == 0 &&
-        direct_create(&b->iv, &b->direct) < 0)
+    if (b->ticks_per_us && b->cfg->tiers != BT_TIERS_CHECKED &&
+        direct_probe(why, sizeof(why)) == 0 && direct_create(&b->iv, &b->direct) < 0)
         b->direct = NULL;
     b->iv.hooks = &hooks;
     *out = &b->iv.vc;
@@ -748,6 +774,7 @@ const struct engine_ops bt_engine = {
     .name = "bt",
     .about = "binary translation: near native speed without hardware virtualization",
     .probe = bt_probe,
+    .describe = bt_describe,
     .vm_create = bt_vm_create,
     .vm_destroy = bt_vm_destroy,
     .vcpu_create = bt_vcpu_create,

@@ -12,6 +12,8 @@
 #ifndef ENGINE_BT_BT_H
 #define ENGINE_BT_BT_H
 
+#include <stdio.h>
+
 #include "engine/bt/direct/direct.h"
 #include "engine/bt/emit.h"
 #include "engine/bt/insn.h"
@@ -90,8 +92,8 @@ struct tb_page {
     struct tb_page *next;
 };
 
-/* Targets of indirect branches, by the low 16 bits of their RIP. */
-#define JC_ENTRIES 65536u
+/* Targets of indirect branches, by the low bits of their RIP: a compiler's 50000 have room. */
+#define JC_ENTRIES (1u << 18)
 #define JC_PAGES   4096u
 struct jc_entry {
     uint64_t neg_rip; /* minus RIP; 0: empty (1 for RIP 0's own entry) */
@@ -100,7 +102,7 @@ struct jc_entry {
 /* Which entries were filled since the last flush; and a filter for the pages they are of. */
 struct jc_log {
     unsigned nr;
-    uint16_t used[JC_ENTRIES];
+    uint32_t used[JC_ENTRIES];
     uint8_t logged[JC_ENTRIES];
     uint8_t in_page[JC_PAGES];
 };
@@ -146,14 +148,14 @@ struct x87_last {
 
 #define TB_BUCKETS    65536
 #define TB_PAGES      16384
-#define CODE_CACHE    MIB(64)
+#define CODE_CACHE    MIB(192)
 #define COLD_COUNTERS 16384
 
 struct bt_vcpu {
-    struct ivcpu iv;      /* first: interp runs what is refused */
-    uint64_t mask_page;   /* for PEXT: a page number */
-    uint64_t mask_not_if; /* all but RFLAGS.IF */
-    uint64_t tsc_offset;  /* of the guest's TSC to the host's, when tsc_inline */
+    struct ivcpu iv;             /* first: interp runs what is refused */
+    uint64_t mask_page, mask_jc; /* for PEXT: a page number, an index in struct jc */
+    uint64_t mask_not_if;        /* all but RFLAGS.IF */
+    uint64_t tsc_offset;         /* of the guest's TSC to the host's, when tsc_inline */
     uint64_t vm_tsc_offset;
     uint32_t masked; /* an interrupt waits for IF */
     uint32_t jc_key; /* what the tables of branch targets were filled for */
@@ -175,6 +177,7 @@ struct bt_vcpu {
     struct host_trap_region region;
     struct host_trap_stack stack;
     struct bt_vm *vm;
+    const struct bt_config *cfg;
     struct direct *direct; /* NULL: not to be had here */
     struct burst bursts[NR_BURSTS];
     uint64_t user_since; /* TSC when the guest's user code was entered; 0: it was not */
@@ -199,6 +202,7 @@ struct bt_vm {
     struct tb_page *pages[TB_PAGES];
     struct tb **by_pc; /* in the order of their code */
     unsigned nr_by_pc, max_by_pc;
+    FILE *perf_map; /* NULL: none */
 };
 
 /* Offsets for the GS segment. */
@@ -284,6 +288,14 @@ bool bt_run_direct(struct bt_vcpu *b, enum run_result *res);
 
 /* Brings its counters into vcpu.nr_exits. */
 void bt_count_direct(struct bt_vcpu *b);
+/* Both tiers together have made as many blocks as bt_config.limit allows. */
+bool bt_limit_reached(const struct bt_vcpu *b);
+
+/* ---- perfmap.c ---- */
+/* After the thunks are made; goes on without after a message. */
+void perf_map_open(struct bt_vm *vm);
+void perf_map_add(struct bt_vm *vm, const struct tb *tb);
+void perf_map_close(struct bt_vm *vm);
 
 /* ---- cache.c ---- */
 struct tb *bt_find(struct bt_vm *vm, gpa_t at, uint32_t key);

@@ -243,9 +243,9 @@ static void log_flush(struct jc *jc, struct jc_log *log)
 }
 
 /* The page's low bits are the upper ones of the index. */
-static void flush_page(struct jc *jc, uint64_t lin)
+static void flush_page(struct jc *jc, uint64_t lin, uint64_t mask)
 {
-    unsigned page = (lin >> PAGE_SHIFT) % JC_PAGES, first = lin & (JC_ENTRIES - 1) & PAGE_MASK;
+    unsigned page = (lin >> PAGE_SHIFT) % JC_PAGES, first = lin & mask & PAGE_MASK;
 
     if (!jc->local.in_page[page] && !jc->global.in_page[page])
         return;
@@ -260,7 +260,7 @@ void bt_jc_flush(struct bt_vcpu *b, enum flush_kind kind, uint64_t lin)
         struct jc *jc = &b->jc[c];
 
         if (kind == FLUSH_PAGE) {
-            flush_page(jc, lin);
+            flush_page(jc, lin, b->mask_jc);
             continue;
         }
         log_flush(jc, &jc->local);
@@ -273,12 +273,12 @@ void bt_jc_add(struct bt_vcpu *b, uint64_t rip, struct tb *tb, bool global)
 {
     struct jc *jc = &b->jc[bt_jc_class(tb->key)];
     struct jc_log *log = global ? &jc->global : &jc->local;
-    unsigned i = rip & (JC_ENTRIES - 1);
+    unsigned i = rip & b->mask_jc;
 
     jc->e[i] = (struct jc_entry){ .neg_rip = -rip, .far = tb->far };
     log->in_page[(rip >> PAGE_SHIFT) % JC_PAGES] = 1;
     if (log->logged[i])
         return;
     log->logged[i] = 1;
-    log->used[log->nr++] = (uint16_t)i;
+    log->used[log->nr++] = i;
 }

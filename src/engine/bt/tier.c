@@ -119,6 +119,12 @@ bool bt_wants_direct(struct bt_vcpu *b)
     }
     if (!(c->mode & MODE_CS64))
         return false;
+    if (b->cfg->tiers == BT_TIERS_DIRECT) {
+        bool once = b->checked_once;
+
+        b->checked_once = false;
+        return !once;
+    }
     u = burst_of(b);
     if (!b->user_since) {
         begin(b);
@@ -149,7 +155,10 @@ bool bt_run_direct(struct bt_vcpu *b, enum run_result *res)
     case DIRECT_INTERP: /* the end of a burst: code that does this often is better off elsewhere */
         account(b, burst_of(b));
         begin(b);
-        v->wait_step = true;
+        if (bt_limit_reached(b)) /* interp goes on by blocks */
+            b->checked_once = true;
+        else
+            v->wait_step = true;
         return true;
     case DIRECT_FAULT:
         return interp_deliver(v, res);
@@ -157,12 +166,20 @@ bool bt_run_direct(struct bt_vcpu *b, enum run_result *res)
         return true;
     case DIRECT_REFUSED:
         burst_of(b)->refused = REFUSAL;
+        b->checked_once = true;
         return true;
     default:
         log_error("bt: the process that runs the guest's user code died; the VM cannot go on");
         *res = RUN_SHUTDOWN;
         return false;
     }
+}
+
+bool bt_limit_reached(const struct bt_vcpu *b)
+{
+    uint64_t nr = b->iv.vc.nr_exits[EXIT_TRANSLATE];
+
+    return nr + (b->direct ? direct_stats(b->direct)->nr_blocks : 0) >= b->cfg->limit;
 }
 
 void bt_count_direct(struct bt_vcpu *b)

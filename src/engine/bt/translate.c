@@ -181,6 +181,12 @@ static void emit_block(struct trans *t, const uint8_t *code)
         }
         open = t->in.cls == INSN_JCC || (!t->in.ends && t->in.cls < INSN_JMP);
         t->tb->sites[t->nr].ends = !open;
+        /* What follows a conditional branch may be there already. */
+        if (t->in.cls == INSN_JCC && off < PAGE_BYTES &&
+            bt_find(t->b->vm, GPA((t->tb->gpa & PAGE_MASK) + off), t->key)) {
+            t->nr++;
+            break;
+        }
         if (t->tb->nr_exits + 2u >= ARRAY_SIZE(t->exits) ||
             t->nr_slow + GROUP_MAX + 8 > ARRAY_SIZE(t->slow)) {
             t->nr++;

@@ -14,6 +14,7 @@
 #include "engine/bt/direct/worker.h"
 #include "engine/bt/emit.h"
 #include "engine/interp/interp.h"
+#include "lib/log.h"
 
 /* Room that translating one block never exceeds. */
 #define BLOCK_ROOM KIB(32)
@@ -416,6 +417,26 @@ static enum step fetch_page(struct code *k, uint64_t lin, const uint8_t **hva, u
     return STEP_NEXT;
 }
 
+/* bt_config.limit is for both tiers' blocks together. */
+static bool limit_reached(const struct code *k)
+{
+    const struct vcpu *vc = &k->v->vc;
+    const struct bt_config *cfg = vc->evm->cfg.bt;
+
+    return cfg && vc->nr_exits[EXIT_TRANSLATE] + k->d->stats.nr_blocks >= cfg->limit;
+}
+
+static struct dblock *translate(struct code *k, const struct xlate_from *from)
+{
+    struct dblock *b = xlate_block(k, from);
+
+    if (b && limit_reached(k))
+        log_info("bt: the last of %llu blocks is one of the direct tier, at RIP %#llx, CR3 %#llx",
+                 (unsigned long long)k->v->vc.evm->cfg.bt->limit, (unsigned long long)from->rip,
+                 (unsigned long long)k->v->vc.cpu.cr3);
+    return b;
+}
+
 struct dblock *dcode_get(struct code *k, uint64_t rip, bool landing, enum step *st)
 {
     struct xlate_from from = { .rip = rip, .page = { NO_PAGE, NO_PAGE }, .landing = landing };
@@ -431,6 +452,8 @@ struct dblock *dcode_get(struct code *k, uint64_t rip, bool landing, enum step *
     b = dcode_find(k, rip);
     if (b)
         return b;
+    if (limit_reached(k))
+        return NULL;
     *st = fetch_page(k, rip, &hva, &from.page[0]);
     if (*st != STEP_NEXT || !hva)
         return NULL;
@@ -438,7 +461,7 @@ struct dblock *dcode_get(struct code *k, uint64_t rip, bool landing, enum step *
     from.nr_bytes = MIN(first, 1024);
     memcpy(copy, hva, from.nr_bytes);
     from.bytes = copy;
-    b = xlate_block(k, &from);
+    b = translate(k, &from);
     if (b || first > 14)
         return b;
     /* The first instruction goes on in the next page. */
@@ -447,5 +470,5 @@ struct dblock *dcode_get(struct code *k, uint64_t rip, bool landing, enum step *
         return NULL;
     memcpy(copy + first, hva, 15 - MIN(first, 15));
     from.nr_bytes = 15;
-    return xlate_block(k, &from);
+    return translate(k, &from);
 }
