@@ -69,6 +69,23 @@ static void settle(struct burst *u, bool direct)
     u->all = u->own = 0;
 }
 
+/* It proved wrong to run it in the direct tier. */
+static void distrust(struct burst *u)
+{
+    u->proof = (uint8_t)MIN(u->proof * 4, 64);
+    settle(u, false);
+}
+
+/* Is RIP in code that is written all the time? The checked tier runs that well. */
+static bool in_fluid_page(struct bt_vcpu *b)
+{
+    gpa_t at;
+
+    if (!b->vm->nr_fluid)
+        return false;
+    return cpu_peek_walk(&b->iv.vc.cpu, GVA(b->iv.vc.cpu.rip), &at) && bt_fluid_page(b->vm, at);
+}
+
 /* A burst has ended, or has lasted long enough to be counted. */
 static void account(struct bt_vcpu *b, struct burst *u)
 {
@@ -86,8 +103,7 @@ static void account(struct bt_vcpu *b, struct burst *u)
         if (u->mean > BURST_DIRECT * us && u->own > (uint64_t)PROVEN * us * u->proof)
             settle(u, true);
     } else if (u->all > TRIAL * us && u->own < u->all / 2) {
-        u->proof = (uint8_t)MIN(u->proof * 4, 64);
-        settle(u, false);
+        distrust(u);
     } else if (u->mean < BURST_CHECKED * us) {
         settle(u, false);
     }
@@ -157,6 +173,8 @@ bool bt_run_direct(struct bt_vcpu *b, enum run_result *res)
         begin(b);
         if (bt_limit_reached(b)) /* interp goes on by blocks */
             b->checked_once = true;
+        else if (in_fluid_page(b))
+            distrust(burst_of(b));
         else
             v->wait_step = true;
         return true;

@@ -404,6 +404,9 @@ static enum step fetch_page(struct code *k, uint64_t lin, const uint8_t **hva, u
     if (!s || apic_claims(c, w.pa))
         return STEP_NEXT;
     *page = w.pa.v >> PAGE_SHIFT;
+    /* Its owner knows better how to run code that is written all the time. */
+    if (s->notes[slot_page(s, w.pa)] & PAGE_NOTE_FLUID)
+        return STEP_NEXT;
     if (!(s->notes[slot_page(s, w.pa)] & PAGE_NOTE_CODE)) {
         s->notes[slot_page(s, w.pa)] |= PAGE_NOTE_CODE;
         tlb_protect_page(k->v, *page);
