@@ -644,6 +644,33 @@ static void hook_outside(struct ivcpu *v)
     vectors_out(of_ivcpu(v));
 }
 
+/* ---- what the direct tier asks ---- */
+
+static bool hint_starts(struct ivcpu *v, uint64_t page, struct direct_starts *out)
+{
+    struct bt_vcpu *b = of_ivcpu(v);
+
+    return bt_starts(b->vm, page, bt_key(b), out);
+}
+
+static bool hint_known(struct ivcpu *v, gpa_t at)
+{
+    struct bt_vcpu *b = of_ivcpu(v);
+
+    return bt_find(b->vm, at, bt_key(b)) != NULL;
+}
+
+static unsigned hint_targets(struct ivcpu *v, uint64_t *rips, unsigned max)
+{
+    return bt_jc_targets(of_ivcpu(v), rips, max);
+}
+
+static const struct direct_hints direct_hints = {
+    .starts = hint_starts,
+    .known = hint_known,
+    .targets = hint_targets,
+};
+
 static const struct ivcpu_hooks hooks = {
     .flushed = hook_flushed,
     .drop = hook_drop,
@@ -774,6 +801,8 @@ static int bt_vcpu_create(struct engine_vm *evm, uint32_t id, struct vcpu **out)
     if (b->ticks_per_us && b->cfg->tiers != BT_TIERS_CHECKED &&
         direct_probe(why, sizeof(why)) == 0 && direct_create(&b->iv, &b->direct) < 0)
         b->direct = NULL;
+    if (b->direct)
+        direct_set_hints(b->direct, &direct_hints);
     b->iv.hooks = &hooks;
     *out = &b->iv.vc;
     return 0;

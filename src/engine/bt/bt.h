@@ -92,6 +92,7 @@ struct tb {
     uint32_t key;
     uint16_t bytes, nr_insns, nr_exits;
     bool dead;    /* dropped; it may still be the one that runs */
+    bool landing; /* indirect branches go there */
     bool vectors; /* uses x87 or vector registers */
     const uint8_t *code, *end;
     const uint8_t *far;     /* entry with R10 = RIP */
@@ -377,6 +378,10 @@ void bt_link(struct bt_vm *vm, struct tb_exit *x, struct tb *to);
 bool bt_drop(struct bt_vcpu *b, gpa_t at, uint64_t bytes);
 void bt_drop_all(struct bt_vcpu *b);
 bool bt_has_code(struct bt_vm *vm, uint64_t page);
+/* Where blocks of this key start in a page. False: nowhere. */
+bool bt_starts(struct bt_vm *vm, uint64_t page, uint32_t key, struct direct_starts *out);
+/* What is in the table of user code's branch targets, the latest first. */
+unsigned bt_jc_targets(const struct bt_vcpu *b, uint64_t *rips, unsigned max);
 void bt_flush_cache(struct bt_vcpu *b);
 struct tb *bt_by_pc(struct bt_vm *vm, const uint8_t *pc);
 void bt_jc_add(struct bt_vcpu *b, uint64_t rip, struct tb *tb, bool global);

@@ -20,13 +20,15 @@
  */
 #define STOP             9
 #define TRANSLATE        20
+#define TRANSLATE_DIRECT 5
 /*
  * The direct tier translates anew for each process, the checked one keeps its translations of the
  * files that programs come from: only what has run for so long, in microseconds, will go on for
  * long enough to make up for that. More, each time that it proved wrong.
  */
-#define PROVEN           30000
-#define TRIAL            60000 /* after so long there, most of the time should have been the guest's */
+#define PROVEN           6000
+#define TRIAL            250000 /* after so long there, a part of the time should have been the guest's */
+#define TRIAL_PART       6
 /* The checked tier's time is worth so much of native time. */
 #define CHECKED_SLOWDOWN 3
 /* One in so many bursts in the checked tier is looked at. */
@@ -52,7 +54,9 @@ static struct burst *burst_of(struct bt_vcpu *b)
 /* What the tiers have done so far that is not the guest's own work, in TSC ticks. */
 static uint64_t overhead(const struct bt_vcpu *b)
 {
-    return (STOP * direct_stats(b->direct)->nr_stops +
+    const struct direct_stats *s = direct_stats(b->direct);
+
+    return (STOP * s->nr_stops + TRANSLATE_DIRECT * s->nr_blocks +
             TRANSLATE * b->iv.vc.nr_exits[EXIT_TRANSLATE]) *
            b->ticks_per_us;
 }
@@ -102,7 +106,7 @@ static void account(struct bt_vcpu *b, struct burst *u)
     if (!u->direct) {
         if (u->mean > BURST_DIRECT * us && u->own > (uint64_t)PROVEN * us * u->proof)
             settle(u, true);
-    } else if (u->all > TRIAL * us && u->own < u->all / 2) {
+    } else if (u->all > TRIAL * us && u->own < u->all / TRIAL_PART) {
         distrust(u);
     } else if (u->mean < BURST_CHECKED * us) {
         settle(u, false);

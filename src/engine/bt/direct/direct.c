@@ -68,9 +68,15 @@ static void leave_saved(struct run *r, enum direct_result result)
 /* To the translation of what is at c->rip; struct cpu holds the state. */
 static struct dblock *enter(struct run *r, bool landing)
 {
+    struct code *k = &r->s->code;
+    uint32_t nr_blocks = k->nr_blocks;
     enum step st;
-    struct dblock *b = dcode_get(&r->s->code, r->c->rip, landing, &st);
+    struct dblock *b;
 
+    k->fetched.hva = NULL;
+    b = dcode_get(k, r->c->rip, landing, &st);
+    if (b && k->nr_blocks != nr_blocks)
+        b = ahead(k, b);
     r->go_on = false;
     if (!b) {
         r->result = st == STEP_FAULT ? DIRECT_FAULT : DIRECT_INTERP;
@@ -87,17 +93,6 @@ static struct dblock *enter(struct run *r, bool landing)
 }
 
 /* ---- stops ---- */
-
-static void stop_chain(struct run *r, struct xit x)
-{
-    struct code *k = &r->s->code;
-    uint64_t generation = k->generation;
-    struct dblock *b = enter(r, false);
-
-    r->d->stats.nr_links++;
-    if (b && generation == k->generation)
-        dcode_link(k, &x, b);
-}
 
 static void stop_miss(struct run *r)
 {
@@ -132,7 +127,7 @@ static void stop_dead(struct run *r, const struct dblock *dead)
 
     r->c->rip = old.rip;
     b = enter(r, false);
-    if (b && generation == k->generation)
+    if (b && generation == k->generation && b->host != old.host) /* it only slept */
         dcode_forward(k, &old, b);
 }
 
@@ -156,7 +151,8 @@ static void stop_breakpoint(struct run *r)
         return stop_dead(r, b);
     if (!x || x->kind != XIT_CHAIN)
         return lose(r, "met an unknown breakpoint");
-    stop_chain(r, *x);
+    r->d->stats.nr_links++;
+    (void)enter(r, false); /* making the block has linked it */
 }
 
 static void stop_page_fault(struct run *r)
@@ -371,6 +367,11 @@ int direct_create(struct ivcpu *v, struct direct **out)
     d->v = v;
     *out = d;
     return 0;
+}
+
+void direct_set_hints(struct direct *d, const struct direct_hints *hints)
+{
+    d->hints = hints;
 }
 
 void direct_destroy(struct direct *d)
