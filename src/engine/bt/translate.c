@@ -220,11 +220,7 @@ static void emit_block(struct trans *t, const uint8_t *code)
             t->nr++;
             break;
         }
-<<<<<<< HEAD
-        if (t->tb->nr_exits + 2u >= ARRAY_SIZE(t->exits) ||
-=======
         if ((t->tb->fluid && !bt_loose_note(t)) || t->tb->nr_exits + 2u >= ARRAY_SIZE(t->exits) ||
->>>>>>> main
             t->nr_slow + GROUP_MAX + 8 > ARRAY_SIZE(t->slow)) {
             t->nr++;
             break;
