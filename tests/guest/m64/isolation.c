@@ -5,7 +5,7 @@
  * is done often enough to be translated, and has to end as the manual says.
  *
  * With "ask" on the command line the addresses come by the serial port, one in hexadecimal a line,
- * a "k" behind those that only the kernel is to try, "." last: tests/guest/attack sends those of
+ * a "k" behind those that only the kernel is to try, "." last: tests/attack/run sends those of
  * the monitor and its workers.
  */
 #include "guest.h"
