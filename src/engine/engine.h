@@ -146,7 +146,8 @@ struct engine_vm {
 struct engine_ops {
     const char *name;
     const char *about; /* a line for `doppel engines` */
-    /* 0 when this host can run it; else -ENOTSUP or another -errno and the reason in why. */
+    /* 0 when this host can run it, and in why what it has to go without (or ""); else -ENOTSUP or
+     * another -errno and the reason. */
     int (*probe)(char *why, size_t why_bytes);
     /* Optional: what of it this host has and has not, a line for `doppel engines`. */
     void (*describe)(char *line, size_t bytes);

@@ -16,6 +16,9 @@
 /* Per-page notes, one byte per page, set and cleared atomically. */
 #define PAGE_NOTE_CODE \
     BIT(0) /* an engine holds decoded or translated code of this page: writes must be told */
+#define PAGE_NOTE_FLUID                                                                          \
+    BIT(2) /* translations of this page look at its bytes themselves: writes by devices are told \
+              all the same */
 #define PAGE_NOTE_DIRTY                                                      \
     BIT(1) /* written since the dirty log was last read (only while logging) \
             */

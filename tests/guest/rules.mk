@@ -55,3 +55,11 @@ $(O)/tests/guest/$(1)/%: $(O)/guest/%.elf $(O)/doppel tests/guest/run tests/gues
 	$(Q)chmod +x $$@
 endef
 $(foreach e,$(GUEST_ENGINES),$(eval $(call guest_engine,$(e))))
+
+# The same against the monitor's own addresses; in test-long against more of them.
+TESTS += $(O)/tests/guest/attack
+LONG_TESTS += $(O)/tests/guest/attack-long
+$(O)/tests/guest/attack $(O)/tests/guest/attack-long: $(O)/guest/m64/isolation.elf $(O)/doppel tests/guest/attack tests/guest/rules.mk
+	@mkdir -p $(@D)
+	$(Q)printf '#!/bin/sh\nexec tests/guest/attack --doppel $(O)/doppel $(if $(filter %-long,$@),--all) $<\n' >$@
+	$(Q)chmod +x $@

@@ -69,6 +69,21 @@ static bool wanted(const struct bt_vcpu *b)
 #define VECTORS_STAY true
 #endif
 
+/* The processor's are addresses of the translation and of the guest's memory in the monitor. */
+static void x87_pointers(struct bt_vcpu *b)
+{
+    struct cpu *c = &b->iv.vc.cpu;
+
+    c->fpu.fip = b->x87.rip;
+    c->fpu.fop = b->x87.op & 0x7ff;
+    c->fpu_cs = (uint16_t)b->x87.cs;
+    if (b->x87.dp_set) {
+        c->fpu.fdp = b->x87.dp;
+        c->fpu_ds = (uint16_t)b->x87.ds;
+    }
+    b->x87.op = b->x87.dp_set = 0;
+}
+
 /*
  * The guest's stay in the processor while C code runs, since that is built without them; before any
  * other code they are stored, and loaded again when translated code next wants them.
@@ -77,11 +92,14 @@ static void vectors_out(struct bt_vcpu *b)
 {
     if (b->vec_cold)
         return;
-    __asm__ volatile("xsave64 %0\n\tldmxcsr %1"
+    /* Not even a pending x87 exception is left for the host's code. */
+    __asm__ volatile("xsave64 %0\n\tfninit\n\tldmxcsr %1"
                      : "+m"(b->iv.vc.cpu.fpu)
                      : "m"(b->mxcsr), "a"(XSTATE_ALL), "d"(0)
                      : "memory");
     b->vec_cold = 1;
+    if (b->x87.op)
+        x87_pointers(b);
 }
 
 static void guard(void)
@@ -111,10 +129,16 @@ static struct tb *get_block(struct bt_vcpu *b, gpa_t at, uint32_t key, const uin
 
     if (tb)
         return tb;
-    if (!is_hot(b, at) || bt_limit_reached(b))
+    if (bt_limit_reached(b))
         return NULL;
-    vectors_out(b);
-    note_code(&b->iv, at);
+    if (bt_fluid_page(b->vm, at)) { /* interp would note it as code to decode it */
+        vectors_out(b);
+    } else {
+        if (!is_hot(b, at))
+            return NULL;
+        vectors_out(b);
+        note_code(&b->iv, at);
+    }
     tb = bt_translate(b, at, key, code);
     if (!tb && b->vm->code.full) {
         bt_flush_cache(b);
@@ -142,6 +166,8 @@ static struct tb *block_at_rip(struct bt_vcpu *b, uint32_t key)
         return NULL;
     b->iv.leave = LEAVE_NEXT;
     tb = get_block(b, at, key, code);
+    if (!tb && bt_fluid_page(b->vm, at))
+        b->iv.leave = LEAVE_STEP;
     if (tb) {
         const struct tlb *t = &b->iv.views[bt_view(key)];
         unsigned i = tlb_index(c->rip);
@@ -244,19 +270,31 @@ static const uint8_t *go_on(struct bt_vcpu *b)
 static bool site_ops(struct bt_vcpu *b, struct site *s)
 {
     struct ivcpu *v = &b->iv;
+    unsigned avail = (unsigned)PAGE_BYTES - s->off;
     const uint8_t *code;
     gpa_t at;
 
     if (s->ops)
         return true;
     vectors_out(b);
-    code = fetch_ptr(v, v->vc.cpu.rip, &at);
-    if (!code)
-        return false;
+    if (s->tb->fluid) {
+        code = s->tb->fluid->was + (s->off - s->tb->gpa % PAGE_BYTES);
+        avail = s->len;
+    } else {
+        code = fetch_ptr(v, v->vc.cpu.rip, &at);
+        /* The page tables may have changed without a flush, so what is there may be something else.
+         */
+        if (!code || at.v != (s->tb->gpa & PAGE_MASK) + s->off)
+            return false;
+    }
     s->ops = calloc(2, sizeof(*s->ops));
     if (!s->ops)
         return false;
-    (void)decode_insn(v, s->tb->key, code, (unsigned)PAGE_BYTES - s->off, s->off, &s->ops[0]);
+    if (decode_insn(v, s->tb->key, code, avail, s->off, &s->ops[0]) != s->len) {
+        free(s->ops);
+        s->ops = NULL;
+        return false;
+    }
     if (op_is_branch(&s->ops[0]))
         s->ops[0].aux2 = 0;
     s->ops[1] = (struct op){ .fn = op_end, .off = (uint16_t)(s->off + s->len) };
@@ -362,7 +400,9 @@ static const uint8_t *came_back(struct bt_vcpu *b, bool *stop, enum run_result *
             bt_find(b->vm, GPA((b->exit->tb->gpa & PAGE_MASK) + b->exit->target), b->exit->tb->key);
         if (!tb || b->exit->tb->dead)
             return NULL;
-        if (!b->exit->to) {
+        if (b->exit->stale) {
+            bt_fluid_turn(b, b->exit->tb, tb);
+        } else if (!b->exit->to) {
             bt_link(b->vm, b->exit, tb);
             b->iv.vc.nr_exits[EXIT_CHAIN]++;
         }
@@ -410,6 +450,10 @@ static bool run_translated(struct bt_vcpu *b, enum run_result *res)
     if (!tb) {
         if (v->leave == LEAVE_FAULT)
             return interp_deliver(v, res);
+        if (v->leave == LEAVE_STEP) {
+            v->wait_step = true;
+            return true;
+        }
         vectors_out(b);
         return interp_run_block(v, res);
     }
@@ -472,6 +516,8 @@ static enum run_result run_loop(struct bt_vcpu *b)
                 vectors_out(b);
             if (!interp_serve(v, &res))
                 return res;
+            if (unlikely(b->vm->nr_fluid))
+                bt_fluid_review(b);
             if (c->activity == CPU_HALTED || c->activity == CPU_WAIT_SIPI) {
                 if (b->direct)
                     direct_unbind(b->direct);
@@ -539,13 +585,17 @@ static void hook_flushed(struct ivcpu *v, enum flush_kind kind, uint64_t lin)
     bt_jc_flush(of_ivcpu(v), kind, lin);
 }
 
-static bool hook_drop(struct ivcpu *v, gpa_t at, uint64_t bytes)
+static bool hook_drop(struct ivcpu *v, gpa_t at, uint64_t bytes, bool decoded)
 {
     struct bt_vcpu *b = of_ivcpu(v);
+    bool any;
 
     if (b->direct)
         direct_code_written(b->direct, at, bytes);
-    return bt_drop(b, at, bytes);
+    any = bt_drop(b, at, bytes);
+    if (any || decoded)
+        bt_fluid_dropped(b, at);
+    return any;
 }
 
 static void hook_drop_all(struct ivcpu *v)
@@ -554,6 +604,7 @@ static void hook_drop_all(struct ivcpu *v)
 
     if (b->direct)
         direct_code_written_all(b->direct);
+    insn_forget(&b->insns);
     bt_drop_all(b);
 }
 
@@ -593,6 +644,33 @@ static void hook_outside(struct ivcpu *v)
     vectors_out(of_ivcpu(v));
 }
 
+/* ---- what the direct tier asks ---- */
+
+static bool hint_starts(struct ivcpu *v, uint64_t page, struct direct_starts *out)
+{
+    struct bt_vcpu *b = of_ivcpu(v);
+
+    return bt_starts(b->vm, page, bt_key(b), out);
+}
+
+static bool hint_known(struct ivcpu *v, gpa_t at)
+{
+    struct bt_vcpu *b = of_ivcpu(v);
+
+    return bt_find(b->vm, at, bt_key(b)) != NULL;
+}
+
+static unsigned hint_targets(struct ivcpu *v, uint64_t *rips, unsigned max)
+{
+    return bt_jc_targets(of_ivcpu(v), rips, max);
+}
+
+static const struct direct_hints direct_hints = {
+    .starts = hint_starts,
+    .known = hint_known,
+    .targets = hint_targets,
+};
+
 static const struct ivcpu_hooks hooks = {
     .flushed = hook_flushed,
     .drop = hook_drop,
@@ -621,6 +699,8 @@ static bool pext_is_slow(void)
 
 static int bt_probe(char *why, size_t why_bytes)
 {
+    char lacking[160] = "";
+
     if (!__builtin_cpu_supports("bmi2")) {
         (void)snprintf(why, why_bytes, "the host's processor lacks BMI2");
         return -ENOTSUP;
@@ -634,6 +714,8 @@ static int bt_probe(char *why, size_t why_bytes)
         (void)snprintf(why, why_bytes, "the host's processor lacks AVX");
         return -ENOTSUP;
     }
+    if (direct_probe(lacking, sizeof(lacking)) < 0)
+        (void)snprintf(why, why_bytes, "without its direct tier: %s", lacking);
     return 0;
 }
 
@@ -719,6 +801,8 @@ static int bt_vcpu_create(struct engine_vm *evm, uint32_t id, struct vcpu **out)
     if (b->ticks_per_us && b->cfg->tiers != BT_TIERS_CHECKED &&
         direct_probe(why, sizeof(why)) == 0 && direct_create(&b->iv, &b->direct) < 0)
         b->direct = NULL;
+    if (b->direct)
+        direct_set_hints(b->direct, &direct_hints);
     b->iv.hooks = &hooks;
     *out = &b->iv.vc;
     return 0;

@@ -51,7 +51,9 @@ struct site {
     uint8_t acc_write;  /* its memory access is a write */
     uint16_t acc_bytes; /* 0: makes none that may be filled and tried again */
     bool ends;          /* never go on with the next instruction */
-    bool branch;        /* a near one, translated */
+    bool loose; /* fluid code: its immediate is read from the guest's bytes each time it runs */
+    uint8_t imm_off, imm_bytes; /* of a loose one, in the instruction */
+    bool branch;                /* a near one, translated */
     int32_t rsp_undo; /* a near branch has moved RSP so far when its target proves not canonical */
     struct op *ops;   /* decoded by interp: it and an end; NULL until needed */
 };
@@ -63,9 +65,26 @@ struct tb_exit {
     uint32_t nr_insns;       /* of the block, up to here */
     uint8_t *rel32;          /* of the jump, where it is written */
     uint8_t *check;          /* of the one taken when cpu.req is set, or NULL */
+    bool stale;              /* taken when the block's bytes have changed: to a later version */
     const uint8_t *stub;     /* where it goes while not chained */
     struct tb *to;           /* chained to */
     struct tb_exit *next_in; /* others chained to the same block */
+};
+
+/*
+ * What a translation in a fluid page (fluid.c) was made of. It is good while the fixed pieces of
+ * the guest's bytes are as they were.
+ */
+struct fluid_tb {
+    const uint8_t *now; /* the guest's bytes */
+    uint64_t serial;
+    bool stores; /* writes memory, at its end */
+    unsigned nr_fixed;
+    struct {
+        uint16_t off, bytes;
+    } fixed[TB_MAX_INSNS + 1];
+    struct tb **link;               /* what points to the block in its page's list */
+    uint8_t was[TB_MAX_INSNS * 15]; /* only as many as the block has, in the end */
 };
 
 struct tb {
@@ -73,10 +92,13 @@ struct tb {
     uint32_t key;
     uint16_t bytes, nr_insns, nr_exits;
     bool dead;    /* dropped; it may still be the one that runs */
+    bool landing; /* indirect branches go there */
     bool vectors; /* uses x87 or vector registers */
     const uint8_t *code, *end;
-    const uint8_t *far;  /* entry with R10 = RIP */
-    const uint8_t *near; /* entry within the page */
+    const uint8_t *far;     /* entry with R10 = RIP */
+    const uint8_t *near;    /* entry within the page */
+    const uint8_t *body;    /* its first instruction */
+    struct fluid_tb *fluid; /* NULL: stores to its page are seen */
     struct tb *hash_next, *page_next;
     struct tb_exit *in; /* exits of other blocks chained to this one */
     struct tb_exit *exits;
@@ -90,6 +112,17 @@ struct tb_page {
     uint64_t lines;
     unsigned near_misses;
     struct tb_page *next;
+};
+
+/* A page whose code is written: how often lately, and what that led to. */
+struct fluid_page {
+    uint64_t page;    /* gpa >> 12 */
+    uint64_t since;   /* TSC: first of the drops that count */
+    uint64_t changed; /* TSC: a fluid page's code was last found changed */
+    uint8_t drops;
+    uint8_t returns; /* times that it was made an ordinary page again */
+    bool fluid;
+    struct tb *tbs;
 };
 
 /* Targets of indirect branches, by the low bits of their RIP: a compiler's 50000 have room. */
@@ -135,10 +168,22 @@ struct burst {
     uint8_t refused;   /* times to go until that is tried again */
 };
 
+/* What the guest would find as the last x87 instruction's pointers: the processor has the host's.
+ */
+struct x87_last {
+    uint64_t rip, dp;
+    uint32_t op; /* X87_SET | opcode; 0: none was run since the registers were loaded */
+    uint32_t cs; /* selectors: the low 16 bits */
+    uint32_t ds;
+    uint32_t dp_set; /* one with a memory operand was */
+};
+#define X87_SET BIT(16)
+
 #define TB_BUCKETS    65536
 #define TB_PAGES      16384
 #define CODE_CACHE    MIB(192)
 #define COLD_COUNTERS 16384
+#define FLUID_PAGES   1024
 
 struct bt_vcpu {
     struct ivcpu iv;             /* first: interp runs what is refused */
@@ -158,6 +203,7 @@ struct bt_vcpu {
     uint32_t vec_cold; /* 0: the vector registers hold the guest's; 1: they are in cpu.fpu */
     uint32_t vec_want; /* load them on entry */
     uint32_t mxcsr;    /* the host's */
+    struct x87_last x87;
     uint64_t flags;    /* LAHF's AH in bits 8..15, SETO in bit 0 */
     const uint8_t *pc; /* where to enter */
     uint64_t host_rsp;
@@ -175,6 +221,7 @@ struct bt_vcpu {
     struct tb *making;            /* room for bt_translate() */
     struct insn group[GROUP_MAX]; /* and for its stack operations */
     uint8_t cold[COLD_COUNTERS];
+    struct insn_cache insns;
     struct jc jc[NR_JCS];
 };
 
@@ -191,6 +238,10 @@ struct bt_vm {
     struct tb **by_pc; /* in the order of their code */
     unsigned nr_by_pc, max_by_pc;
     FILE *perf_map; /* NULL: none */
+    struct fluid_page fluid[FLUID_PAGES];
+    unsigned nr_fluid;
+    uint64_t review; /* TSC: when to look at them again */
+    uint64_t serial;
 };
 
 /* Offsets for the GS segment. */
@@ -213,9 +264,11 @@ struct trans {
     struct tb *tb; /* being made, with room for TB_MAX_INSNS sites */
     struct insn in;
     uint32_t key;
-    unsigned nr;    /* instructions so far */
-    bool behind;    /* all instructions are done: what leaves does so after the last */
-    bool vec_ready; /* the check for the vector registers has been made */
+    unsigned nr;            /* instructions so far */
+    bool behind;            /* all instructions are done: what leaves does so after the last */
+    bool vec_ready;         /* the check for the vector registers has been made */
+    const struct tb *older; /* a version of this block with other bytes, or NULL */
+    const uint8_t *pad;     /* fluid: where to go when the bytes have changed */
     unsigned nr_slow;
     struct {
         uint8_t *rel32;
@@ -266,6 +319,31 @@ void bt_emit_branch(struct trans *t); /* INSN_JMP .. INSN_RET */
 /* Leaves the block for the place at off, relative to the page. */
 void bt_emit_goto(struct trans *t, int64_t off, bool check);
 
+/* ---- fluid.c: code that changes while it runs ---- */
+/* The page's books if it is fluid, or NULL. */
+struct fluid_page *bt_fluid_page(struct bt_vm *vm, gpa_t at);
+/* Code of this page was dropped because of a store. */
+void bt_fluid_dropped(struct bt_vcpu *b, gpa_t at);
+/* Are the bytes still those that it was made of? */
+bool bt_fluid_good(const struct tb *tb);
+/* Adds to the hash's books what belongs to fluid ones. */
+void bt_fluid_insert(struct bt_vcpu *b, struct tb *tb);
+/* from's bytes have changed to those of `to`: lead there what leads to `from`. */
+void bt_fluid_turn(struct bt_vcpu *b, struct tb *from, struct tb *to);
+/* Drops all translations of fluid pages. */
+void bt_fluid_drop_all(struct bt_vcpu *b);
+/* Makes those ordinary pages that have not changed for long. */
+void bt_fluid_review(struct bt_vcpu *b);
+
+/* ---- loose.c ---- */
+/* The current instruction with its immediate read when it runs, if it was found to change. False:
+ * to be emitted like any other. */
+bool bt_emit_loose(struct trans *t);
+/* After each instruction: what of it has to stay as it is. False: the block has to end here. */
+bool bt_loose_note(struct trans *t);
+/* Compares the fixed bytes, goes to t->pad if they differ. */
+void bt_emit_fluid_check(struct trans *t);
+
 /* ---- tier.c: which user code runs in the direct tier ---- */
 /* Between turns: has it to take one, to keep its books? */
 bool bt_needs_turn(struct bt_vcpu *b);
@@ -287,12 +365,23 @@ void perf_map_close(struct bt_vm *vm);
 
 /* ---- cache.c ---- */
 struct tb *bt_find(struct bt_vm *vm, gpa_t at, uint32_t key);
-bool bt_insert(struct bt_vm *vm, struct tb *tb);
+/* The latest version of a block, whatever its bytes are now. */
+struct tb *bt_newest(struct bt_vm *vm, gpa_t at, uint32_t key);
+bool bt_insert(struct bt_vcpu *b, struct tb *tb);
+/* Takes it out of all but the page's list. */
+void bt_bury(struct bt_vcpu *b, struct tb *tb);
+void bt_unlink(struct bt_vm *vm, struct tb_exit *x);
+/* Another entry for what led to `from`. */
+void bt_jc_turn(struct bt_vcpu *b, const struct tb *from, const struct tb *to);
 void bt_link(struct bt_vm *vm, struct tb_exit *x, struct tb *to);
 /* Drops translations that overlap; true if there were any. */
 bool bt_drop(struct bt_vcpu *b, gpa_t at, uint64_t bytes);
 void bt_drop_all(struct bt_vcpu *b);
 bool bt_has_code(struct bt_vm *vm, uint64_t page);
+/* Where blocks of this key start in a page. False: nowhere. */
+bool bt_starts(struct bt_vm *vm, uint64_t page, uint32_t key, struct direct_starts *out);
+/* What is in the table of user code's branch targets, the latest first. */
+unsigned bt_jc_targets(const struct bt_vcpu *b, uint64_t *rips, unsigned max);
 void bt_flush_cache(struct bt_vcpu *b);
 struct tb *bt_by_pc(struct bt_vm *vm, const uint8_t *pc);
 void bt_jc_add(struct bt_vcpu *b, uint64_t rip, struct tb *tb, bool global);

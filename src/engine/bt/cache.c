@@ -32,6 +32,15 @@ struct tb *bt_find(struct bt_vm *vm, gpa_t at, uint32_t key)
 {
     struct tb *tb = *hash_slot(vm, at.v, key);
 
+    while (tb && (tb->gpa != at.v || tb->key != key || !bt_fluid_good(tb)))
+        tb = tb->hash_next;
+    return tb;
+}
+
+struct tb *bt_newest(struct bt_vm *vm, gpa_t at, uint32_t key)
+{
+    struct tb *tb = *hash_slot(vm, at.v, key);
+
     while (tb && (tb->gpa != at.v || tb->key != key))
         tb = tb->hash_next;
     return tb;
@@ -44,8 +53,9 @@ static uint64_t lines_of(unsigned off, unsigned bytes)
     return (~0ull >> (63 - (last - first))) << first;
 }
 
-bool bt_insert(struct bt_vm *vm, struct tb *tb)
+bool bt_insert(struct bt_vcpu *b, struct tb *tb)
 {
+    struct bt_vm *vm = b->vm;
     struct tb_page **pp = page_slot(vm, tb->gpa >> PAGE_SHIFT), *pg = *pp;
     struct tb **h = hash_slot(vm, tb->gpa, tb->key);
 
@@ -58,7 +68,7 @@ bool bt_insert(struct bt_vm *vm, struct tb *tb)
         vm->by_pc = p;
         vm->max_by_pc = max;
     }
-    if (!pg) {
+    if (!pg && !tb->fluid) {
         pg = calloc(1, sizeof(*pg));
         if (!pg)
             return false;
@@ -68,6 +78,10 @@ bool bt_insert(struct bt_vm *vm, struct tb *tb)
     vm->by_pc[vm->nr_by_pc++] = tb;
     tb->hash_next = *h;
     *h = tb;
+    if (tb->fluid) {
+        bt_fluid_insert(b, tb);
+        return true;
+    }
     tb->page_next = pg->tbs;
     pg->tbs = tb;
     pg->lines |= lines_of(tb->gpa % PAGE_BYTES, tb->bytes);
@@ -77,6 +91,25 @@ bool bt_insert(struct bt_vm *vm, struct tb *tb)
 bool bt_has_code(struct bt_vm *vm, uint64_t page)
 {
     return *page_slot(vm, page) != NULL;
+}
+
+bool bt_starts(struct bt_vm *vm, uint64_t page, uint32_t key, struct direct_starts *out)
+{
+    const struct tb_page *pg = *page_slot(vm, page);
+    bool any = false;
+
+    *out = (struct direct_starts){ 0 };
+    for (const struct tb *tb = pg ? pg->tbs : NULL; tb; tb = tb->page_next) {
+        unsigned off = tb->gpa % PAGE_BYTES;
+
+        if (tb->key != key)
+            continue;
+        out->all[off / 64] |= BIT64(off % 64);
+        if (tb->landing)
+            out->landings[off / 64] |= BIT64(off % 64);
+        any = true;
+    }
+    return any;
 }
 
 struct tb *bt_by_pc(struct bt_vm *vm, const uint8_t *pc)
@@ -96,15 +129,27 @@ struct tb *bt_by_pc(struct bt_vm *vm, const uint8_t *pc)
 
 /* ---- chains ---- */
 
+/*
+ * A fluid block that goes back to its own start and has not stored need not look at its bytes
+ * again: devices' writes come as requests, which its jump looks at. TODO(several vCPUs): tell of
+ * their stores to fluid pages too.
+ */
+static bool may_skip_check(const struct bt_vm *vm, const struct tb_exit *x, const struct tb *to)
+{
+    if (!to->fluid || x->tb != to || !x->check || vm->ivm.vcpus->next)
+        return false;
+    return !to->fluid->stores || x->nr_insns < to->nr_insns; /* the last one stores */
+}
+
 void bt_link(struct bt_vm *vm, struct tb_exit *x, struct tb *to)
 {
     x->to = to;
     x->next_in = to->in;
     to->in = x;
-    emit_fix32(x->rel32, vm->code.delta, to->near);
+    emit_fix32(x->rel32, vm->code.delta, may_skip_check(vm, x, to) ? to->body : to->near);
 }
 
-static void unlink_exit(struct bt_vm *vm, struct tb_exit *x)
+void bt_unlink(struct bt_vm *vm, struct tb_exit *x)
 {
     struct tb_exit **p = &x->to->in;
 
@@ -126,7 +171,16 @@ static void jc_forget(struct bt_vcpu *b, const struct tb *tb)
             jc->e[i] = (struct jc_entry){ .neg_rip = i == 0, .far = NULL };
 }
 
-static void bury(struct bt_vcpu *b, struct tb *tb)
+void bt_jc_turn(struct bt_vcpu *b, const struct tb *from, const struct tb *to)
+{
+    struct jc *jc = &b->jc[bt_jc_class(from->key)];
+
+    for (unsigned i = from->gpa % PAGE_BYTES; i < JC_ENTRIES; i += PAGE_BYTES)
+        if (jc->e[i].far == from->far)
+            jc->e[i].far = to->far;
+}
+
+void bt_bury(struct bt_vcpu *b, struct tb *tb)
 {
     struct tb **p = hash_slot(b->vm, tb->gpa, tb->key);
 
@@ -134,10 +188,10 @@ static void bury(struct bt_vcpu *b, struct tb *tb)
         p = &(*p)->hash_next;
     *p = tb->hash_next;
     while (tb->in)
-        unlink_exit(b->vm, tb->in);
+        bt_unlink(b->vm, tb->in);
     for (unsigned i = 0; i < tb->nr_exits; i++)
         if (tb->exits[i].to)
-            unlink_exit(b->vm, &tb->exits[i]);
+            bt_unlink(b->vm, &tb->exits[i]);
     jc_forget(b, tb);
     tb->dead = true;
 }
@@ -146,6 +200,7 @@ static void tb_free(struct tb *tb)
 {
     for (unsigned i = 0; i < tb->nr_insns; i++)
         free(tb->sites[i].ops);
+    free(tb->fluid);
     free(tb);
 }
 
@@ -167,7 +222,7 @@ static bool drop_in_page(struct bt_vcpu *b, uint64_t page, unsigned off, unsigne
 
         if (mine & lines) {
             *p = tb->page_next;
-            bury(b, tb);
+            bt_bury(b, tb);
         } else {
             kept |= mine;
             p = &tb->page_next;
@@ -200,6 +255,7 @@ void bt_drop_all(struct bt_vcpu *b)
     for (unsigned i = 0; i < TB_PAGES; i++)
         while (b->vm->pages[i])
             (void)drop_in_page(b, b->vm->pages[i]->page, 0, PAGE_BYTES);
+    bt_fluid_drop_all(b);
 }
 
 /* Not while the vCPU is in translated code. */
@@ -214,6 +270,7 @@ void bt_flush_cache(struct bt_vcpu *b)
             vm->pages[i] = pg->next;
             free(pg);
         }
+    bt_fluid_drop_all(b);
     memset(vm->hash, 0, sizeof(vm->hash));
     for (unsigned i = 0; i < vm->nr_by_pc; i++)
         tb_free(vm->by_pc[i]);
@@ -269,6 +326,17 @@ void bt_jc_flush(struct bt_vcpu *b, enum flush_kind kind, uint64_t lin)
     }
 }
 
+unsigned bt_jc_targets(const struct bt_vcpu *b, uint64_t *rips, unsigned max)
+{
+    const struct jc *jc = &b->jc[JC_USER];
+    unsigned nr = 0;
+
+    for (unsigned i = jc->local.nr; i-- > 0 && nr < max;)
+        if (jc->e[jc->local.used[i]].far)
+            rips[nr++] = -jc->e[jc->local.used[i]].neg_rip;
+    return nr;
+}
+
 void bt_jc_add(struct bt_vcpu *b, uint64_t rip, struct tb *tb, bool global)
 {
     struct jc *jc = &b->jc[bt_jc_class(tb->key)];
@@ -276,6 +344,7 @@ void bt_jc_add(struct bt_vcpu *b, uint64_t rip, struct tb *tb, bool global)
     unsigned i = rip & b->mask_jc;
 
     jc->e[i] = (struct jc_entry){ .neg_rip = -rip, .far = tb->far };
+    tb->landing = true;
     log->in_page[(rip >> PAGE_SHIFT) % JC_PAGES] = 1;
     if (log->logged[i])
         return;

@@ -242,8 +242,12 @@ static void classify(struct insn *in)
 unsigned insn_decode(struct ivcpu *v, uint32_t key, const uint8_t *bytes, unsigned avail,
                      uint16_t off, struct insn *in)
 {
-    unsigned len = decode_insn_full(v, key, bytes, avail, off, &in->op, &in->z, in->ops);
+    unsigned len;
 
+    /* Once: somebody else may be writing to it, and what is translated must be what was decoded. */
+    avail = MIN(avail, (unsigned)sizeof(in->bytes));
+    memcpy(in->bytes, bytes, avail);
+    len = decode_insn_full(v, key, in->bytes, avail, off, &in->op, &in->z, in->ops);
     in->cls = INSN_INTERP;
     in->unit = UNIT_GPR;
     in->mem = -1;
@@ -251,9 +255,60 @@ unsigned insn_decode(struct ivcpu *v, uint32_t key, const uint8_t *bytes, unsign
         return 0;
     in->len = (uint8_t)len;
     in->off = off;
-    memcpy(in->bytes, bytes, len);
     in->ends = op_ends_block(&in->op);
     if (in->op.fn != op_ud && in->op.fn != op_native_full)
         classify(in);
     return len;
+}
+
+/* ---- the cache ---- */
+
+/* Most instructions are known by their first bytes: opcode, ModRM, and the prefix or the next one.
+ */
+static unsigned slot_of(const uint8_t *bytes)
+{
+    uint32_t x = bytes[0] | (uint32_t)bytes[1] << 8 | (uint32_t)bytes[2] << 16;
+
+    return x * 0x9e3779b1u >> 23; /* INSN_CACHE = 2^9 */
+}
+
+/* Only as many operands as there are. */
+static void copy_insn(struct insn *to, const struct insn *from)
+{
+    size_t head = offsetof(struct insn, ops), tail = offsetof(struct insn, op);
+
+    memcpy(to, from, head);
+    memcpy(to->ops, from->ops, from->z.operand_count * sizeof(from->ops[0]));
+    memcpy((char *)to + tail, (const char *)from + tail, sizeof(*to) - tail);
+}
+
+unsigned insn_decode_cached(struct insn_cache *cache, struct ivcpu *v, uint32_t key,
+                            const uint8_t *bytes, unsigned avail, uint16_t off, struct insn *in)
+{
+    const struct insn *c;
+    unsigned i, len;
+
+    if (avail < 3)
+        return insn_decode(v, key, bytes, avail, off, in);
+    i = slot_of(bytes);
+    c = &cache->in[i];
+    if (cache->key[i] == key && c->len <= avail && !memcmp(c->bytes, bytes, c->len)) {
+        copy_insn(in, c);
+        if (in->cls >= INSN_JMP && in->cls <= INSN_CALL)
+            in->target += (int64_t)off - in->off;
+        in->op.off = in->off = off;
+        return in->len;
+    }
+    len = insn_decode(v, key, bytes, avail, off, in);
+    if (len &&
+        in->op.fn != op_ud) { /* what does not exist may be told by bytes behind its length */
+        copy_insn(&cache->in[i], in);
+        cache->key[i] = key;
+    }
+    return len;
+}
+
+void insn_forget(struct insn_cache *cache)
+{
+    memset(cache->key, 0, sizeof(cache->key));
 }

@@ -53,4 +53,17 @@ struct insn {
 unsigned insn_decode(struct ivcpu *v, uint32_t key, const uint8_t *bytes, unsigned avail,
                      uint16_t off, struct insn *in);
 
+/*
+ * The same for code that is translated again and again: what was decoded before is found by its
+ * bytes. Forget all when interp's native stubs go.
+ */
+#define INSN_CACHE 512
+struct insn_cache {
+    uint32_t key[INSN_CACHE]; /* 0: empty */
+    struct insn in[INSN_CACHE];
+};
+unsigned insn_decode_cached(struct insn_cache *cache, struct ivcpu *v, uint32_t key,
+                            const uint8_t *bytes, unsigned avail, uint16_t off, struct insn *in);
+void insn_forget(struct insn_cache *cache);
+
 #endif

@@ -20,13 +20,15 @@
  */
 #define STOP             9
 #define TRANSLATE        20
+#define TRANSLATE_DIRECT 5
 /*
  * The direct tier translates anew for each process, the checked one keeps its translations of the
  * files that programs come from: only what has run for so long, in microseconds, will go on for
  * long enough to make up for that. More, each time that it proved wrong.
  */
-#define PROVEN           30000
-#define TRIAL            60000 /* after so long there, most of the time should have been the guest's */
+#define PROVEN           6000
+#define TRIAL            250000 /* after so long there, a part of the time should have been the guest's */
+#define TRIAL_PART       6
 /* The checked tier's time is worth so much of native time. */
 #define CHECKED_SLOWDOWN 3
 /* One in so many bursts in the checked tier is looked at. */
@@ -52,7 +54,9 @@ static struct burst *burst_of(struct bt_vcpu *b)
 /* What the tiers have done so far that is not the guest's own work, in TSC ticks. */
 static uint64_t overhead(const struct bt_vcpu *b)
 {
-    return (STOP * direct_stats(b->direct)->nr_stops +
+    const struct direct_stats *s = direct_stats(b->direct);
+
+    return (STOP * s->nr_stops + TRANSLATE_DIRECT * s->nr_blocks +
             TRANSLATE * b->iv.vc.nr_exits[EXIT_TRANSLATE]) *
            b->ticks_per_us;
 }
@@ -67,6 +71,23 @@ static void settle(struct burst *u, bool direct)
 {
     u->direct = direct;
     u->all = u->own = 0;
+}
+
+/* It proved wrong to run it in the direct tier. */
+static void distrust(struct burst *u)
+{
+    u->proof = (uint8_t)MIN(u->proof * 4, 64);
+    settle(u, false);
+}
+
+/* Is RIP in code that is written all the time? The checked tier runs that well. */
+static bool in_fluid_page(struct bt_vcpu *b)
+{
+    gpa_t at;
+
+    if (!b->vm->nr_fluid)
+        return false;
+    return cpu_peek_walk(&b->iv.vc.cpu, GVA(b->iv.vc.cpu.rip), &at) && bt_fluid_page(b->vm, at);
 }
 
 /* A burst has ended, or has lasted long enough to be counted. */
@@ -85,9 +106,8 @@ static void account(struct bt_vcpu *b, struct burst *u)
     if (!u->direct) {
         if (u->mean > BURST_DIRECT * us && u->own > (uint64_t)PROVEN * us * u->proof)
             settle(u, true);
-    } else if (u->all > TRIAL * us && u->own < u->all / 2) {
-        u->proof = (uint8_t)MIN(u->proof * 4, 64);
-        settle(u, false);
+    } else if (u->all > TRIAL * us && u->own < u->all / TRIAL_PART) {
+        distrust(u);
     } else if (u->mean < BURST_CHECKED * us) {
         settle(u, false);
     }
@@ -157,6 +177,8 @@ bool bt_run_direct(struct bt_vcpu *b, enum run_result *res)
         begin(b);
         if (bt_limit_reached(b)) /* interp goes on by blocks */
             b->checked_once = true;
+        else if (in_fluid_page(b))
+            distrust(burst_of(b));
         else
             v->wait_step = true;
         return true;

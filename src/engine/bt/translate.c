@@ -43,7 +43,6 @@ static void want_vectors(struct trans *t)
 static void emit_interp(struct trans *t)
 {
     bt_emit_leave(t, WHY_INTERP);
-    t->tb->sites[t->nr].ends = t->in.ends;
 }
 
 static void emit_insn(struct trans *t)
@@ -57,6 +56,8 @@ static void emit_insn(struct trans *t)
         emit_interp(t);
         return;
     }
+    if (t->tb->fluid && bt_emit_loose(t))
+        return;
     if (t->in.cls == INSN_COPY && t->in.unit != UNIT_GPR)
         want_vectors(t);
     switch (t->in.cls) {
@@ -123,9 +124,10 @@ static unsigned decode_at(struct trans *t, const uint8_t *code, unsigned off, st
 {
     unsigned start = t->tb->gpa % PAGE_BYTES;
 
-    return off < PAGE_BYTES ? insn_decode(&t->b->iv, t->key, code + (off - start),
-                                          (unsigned)(PAGE_BYTES - off), (uint16_t)off, in)
-                            : 0;
+    return off < PAGE_BYTES
+               ? insn_decode_cached(&t->b->insns, &t->b->iv, t->key, code + (off - start),
+                                    (unsigned)(PAGE_BYTES - off), (uint16_t)off, in)
+               : 0;
 }
 
 static void emit_one(struct trans *t)
@@ -161,33 +163,64 @@ static unsigned emit_stack_group(struct trans *t, const uint8_t *code)
     return off;
 }
 
-static void emit_block(struct trans *t, const uint8_t *code)
+static void emit_entry(struct trans *t)
 {
-    unsigned start = t->tb->gpa % PAGE_BYTES, off = start;
-    bool open = true;
+    unsigned off = t->tb->gpa % PAGE_BYTES;
 
     t->tb->far = emit_pc(t->e);
     if (off)
         emit_lea(t->e, H_PTR, HMEM_BASE(H_PTR, -(int)off));
     emit_store(t->e, HMEM_GS(GPR_OFF(SLOT_PAGE / 8)), H_PTR);
     t->tb->near = emit_pc(t->e);
+}
+
+/* The first exit is taken when the bytes have changed. */
+static void emit_stale(struct trans *t)
+{
+    t->pad = emit_pc(t->e);
+    t->exits[0] = (struct tb_exit){ .target = t->tb->gpa % PAGE_BYTES,
+                                    .stale = true,
+                                    .rel32 = emit_jmp_later(t->e) };
+    t->tb->nr_exits = 1;
+}
+
+/* A fluid block is entered behind its instructions, since which of their bytes have to be looked
+ * at is known only then. */
+static void emit_fluid_entry(struct trans *t)
+{
+    emit_entry(t);
+    bt_emit_fluid_check(t);
+    emit_jmp(t->e, t->tb->body);
+}
+
+static void emit_block(struct trans *t, const uint8_t *code)
+{
+    unsigned start = t->tb->gpa % PAGE_BYTES, off = start;
+    bool open = true;
+
+    if (t->tb->fluid)
+        emit_stale(t);
+    else
+        emit_entry(t);
+    t->tb->body = emit_pc(t->e);
     for (t->nr = 0; t->nr < TB_MAX_INSNS && open && !t->e->full; t->nr++) {
         if (!decode_at(t, code, off, &t->in))
             break;
-        if (bt_groups(&t->in)) {
+        if (bt_groups(&t->in) && !t->tb->fluid) {
             off = emit_stack_group(t, code);
         } else {
             emit_one(t);
             off += t->in.len;
         }
         open = t->in.cls == INSN_JCC || (!t->in.ends && t->in.cls < INSN_JMP);
+        t->tb->sites[t->nr].ends = !open;
         /* What follows a conditional branch may be there already. */
-        if (t->in.cls == INSN_JCC && off < PAGE_BYTES &&
+        if (t->in.cls == INSN_JCC && !t->tb->fluid && off < PAGE_BYTES &&
             bt_find(t->b->vm, GPA((t->tb->gpa & PAGE_MASK) + off), t->key)) {
             t->nr++;
             break;
         }
-        if (t->tb->nr_exits + 2u >= ARRAY_SIZE(t->exits) ||
+        if ((t->tb->fluid && !bt_loose_note(t)) || t->tb->nr_exits + 2u >= ARRAY_SIZE(t->exits) ||
             t->nr_slow + GROUP_MAX + 8 > ARRAY_SIZE(t->slow)) {
             t->nr++;
             break;
@@ -198,6 +231,8 @@ static void emit_block(struct trans *t, const uint8_t *code)
     t->behind = true;
     if (open && t->nr)
         bt_emit_goto(t, off, false);
+    if (t->tb->fluid)
+        emit_fluid_entry(t);
 }
 
 /* The block as it will stay: it and its exits in one piece. */
@@ -209,6 +244,11 @@ static struct tb *settle(const struct trans *t)
     if (!tb)
         return NULL;
     memcpy(tb, t->tb, head);
+    if (tb->fluid) {
+        struct fluid_tb *f = realloc(tb->fluid, offsetof(struct fluid_tb, was) + MAX(tb->bytes, 1));
+
+        tb->fluid = t->tb->fluid = f ? f : tb->fluid;
+    }
     tb->exits = (struct tb_exit *)((char *)tb + head);
     memcpy(tb->exits, t->exits, tb->nr_exits * sizeof(struct tb_exit));
     for (unsigned i = 0; i < t->nr; i++)
@@ -218,6 +258,22 @@ static struct tb *settle(const struct trans *t)
     return tb;
 }
 
+/* A copy of the bytes: what is compared with must be what was translated. */
+static struct fluid_tb *fluid_start(struct trans *t, const uint8_t *code)
+{
+    struct fluid_tb *f = malloc(sizeof(*f));
+
+    if (!f)
+        return NULL;
+    f->now = code;
+    f->serial = ++t->b->vm->serial;
+    f->stores = false;
+    f->nr_fixed = 0;
+    memcpy(f->was, code, MIN(sizeof(f->was), PAGE_BYTES - t->tb->gpa % PAGE_BYTES));
+    t->older = bt_newest(t->b->vm, GPA(t->tb->gpa), t->key);
+    return f;
+}
+
 struct tb *bt_translate(struct bt_vcpu *b, gpa_t at, uint32_t key, const uint8_t *code)
 {
     struct trans t = { .b = b, .e = &b->vm->code, .key = key, .tb = b->making };
@@ -225,6 +281,12 @@ struct tb *bt_translate(struct bt_vcpu *b, gpa_t at, uint32_t key, const uint8_t
     struct tb *tb = NULL;
 
     *t.tb = (struct tb){ .gpa = at.v, .key = key, .code = emit_pc(t.e) };
+    if (bt_fluid_page(b->vm, at)) {
+        t.tb->fluid = fluid_start(&t, code);
+        if (!t.tb->fluid)
+            return NULL;
+        code = t.tb->fluid->was;
+    }
     emit_block(&t, code);
     if (t.nr)
         tb = settle(&t);
@@ -233,12 +295,13 @@ struct tb *bt_translate(struct bt_vcpu *b, gpa_t at, uint32_t key, const uint8_t
         emit_stubs(&t);
         emit_exit_stubs(&t);
         tb->end = emit_pc(t.e);
-        if (!t.e->full && bt_insert(b->vm, tb)) {
+        if (!t.e->full && bt_insert(b, tb)) {
             b->iv.vc.nr_exits[EXIT_TRANSLATE]++;
             return tb;
         }
         free(tb);
     }
+    free(b->making->fluid);
     before.full = t.e->full;
     *t.e = before;
     return NULL;

@@ -150,7 +150,7 @@ bool code_drop(struct ivcpu *v, gpa_t at, uint64_t bytes)
         bytes -= n;
     }
     if (v->hooks)
-        any |= v->hooks->drop(v, first, all);
+        any |= v->hooks->drop(v, first, all, any);
     return any;
 }
 

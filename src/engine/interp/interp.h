@@ -151,8 +151,9 @@ enum leave {
 struct ivcpu_hooks {
     /* After the software TLB was flushed; lin for FLUSH_PAGE. The kinds with a PCID do not come. */
     void (*flushed)(struct ivcpu *v, enum flush_kind kind, uint64_t lin);
-    /* Code at [at, at + bytes) was written: drop what was made of it. True if there was any. */
-    bool (*drop)(struct ivcpu *v, gpa_t at, uint64_t bytes);
+    /* Code at [at, at + bytes) was written: drop what was made of it. True if there was any.
+     * decoded: interp had decoded some of it. */
+    bool (*drop)(struct ivcpu *v, gpa_t at, uint64_t bytes, bool decoded);
     /* All of it. */
     void (*drop_all)(struct ivcpu *v);
     /* Is there code made of this page? */

@@ -40,8 +40,8 @@ static enum tlb_view view_of(const struct cpu *c, unsigned acc)
     return c->rflags & RFLAGS_AC ? VIEW_KERNEL_AC : VIEW_KERNEL;
 }
 
-/* What no access whose address has this index matches, not even one that crosses into the next page:
- * page 0, or page 2 for the first page and the last one, whose next is page 0. */
+/* What no access whose address has this index matches, not even one that crosses into the next
+ * page: page 0, or page 2 for the first page and the last one, whose next is page 0. */
 static uint64_t no_ntag(unsigned i)
 {
     return i && i != TLB_ENTRIES - 1 ? 0 : -(2 * PAGE_BYTES);
