@@ -91,7 +91,7 @@ test-long:
 	$(Q)tools/deps install test
 	$(Q)$(MAKE) WERROR=1 run-long-suite
 run-long-suite: all $(UNIT_TESTS) $(TESTS) $(LONG_TESTS)
-	$(Q)tools/run-tests $(UNIT_TESTS) $(TESTS) $(LONG_TESTS)
+	$(Q)TEST_TIMEOUT=3600 tools/run-tests $(UNIT_TESTS) $(TESTS) $(LONG_TESTS)
 
 .PHONY: lint fmt clean
 lint:

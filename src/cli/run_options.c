@@ -313,9 +313,9 @@ static bool set_bt_limit(void *into, const char *val)
 
 static bool set_bt_tiers(void *into, const char *val)
 {
-    static const char *const names[] = { [BT_TIERS_AUTO] = "auto",
-                                         [BT_TIERS_CHECKED] = "checked",
-                                         [BT_TIERS_DIRECT] = "direct" };
+    static const char *const names[] = {
+        [BT_TIERS_AUTO] = "auto", [BT_TIERS_CHECKED] = "checked", [BT_TIERS_DIRECT] = "direct"
+    };
 
     for (unsigned i = 0; i < ARRAY_SIZE(names); i++)
         if (!strcmp(val, names[i])) {
@@ -565,8 +565,8 @@ const struct engine_ops *run_options_engine(const struct run_options *o)
     for (unsigned i = 0; i < ARRAY_SIZE(later) && !e; i++) {
         if (strcmp(o->engine, later[i]) != 0)
             continue;
-        log_error("--engine %s: engine %s: not in this version; there are bt and interp",
-                  o->engine, o->engine);
+        log_error("--engine %s: engine %s: not in this version; there are bt and interp", o->engine,
+                  o->engine);
         return NULL;
     }
     if (!e) {

@@ -80,8 +80,8 @@ struct vcpu {
     struct engine_vm *evm; /* the engine's per-VM part */
     uint64_t nr_exits[NR_EXITS];
     uint64_t exit_ns[NR_EXITS]; /* total time by reason */
-    uint64_t nr_insns;          /* guest instructions retired; bt: only those that interp ran */
-    uint64_t nr_partial;        /* repeated string instructions left between two repetitions */
+    uint64_t nr_insns;   /* guest instructions retired; bt: without run_limit only interp's */
+    uint64_t nr_partial; /* repeated string instructions left between two repetitions */
     /*
      * 0: no limit. Else run() returns RUN_LIMIT when at least one and at most so many steps (see
      * vcpu_steps()) were made since the call. Two engines then make the same steps of the same
@@ -132,8 +132,8 @@ struct engine_config {
     const struct platform_time_ops *time_ops;
     void *ctx; /* for both ops tables */
     struct log_seen *seen;
-    const struct trace *trace; /* NULL: none */
-    bool time_exits;           /* measure exit_ns (costs two clock reads an exit) */
+    const struct trace *trace;  /* NULL: none */
+    bool time_exits;            /* measure exit_ns (costs two clock reads an exit) */
     const struct bt_config *bt; /* NULL: the default */
 };
 

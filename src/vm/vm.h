@@ -40,7 +40,7 @@ struct vm_config {
     bool no_reboot;
     uint64_t timeout_ns; /* wall time; 0: none */
     bool time_exits;
-    const struct trace *trace; /* NULL: none */
+    const struct trace *trace;  /* NULL: none */
     const struct bt_config *bt; /* NULL: the default */
 };
 

@@ -223,8 +223,8 @@ static uint64_t generate(struct rng *r, unsigned size)
  */
 static uint64_t patch(struct rng *r, unsigned size)
 {
-    static const uint8_t loop[] = { 0x88, 0x0d, 0x03, 0, 0, 0, 0x48, 0x83, 0xc0, 0x00,
-                                    0x48, 0xff, 0xc9, 0x75, 0xf1, 0xc3 };
+    static const uint8_t loop[] = { 0x88, 0x0d, 0x03, 0,    0,    0,    0x48, 0x83,
+                                    0xc0, 0x00, 0x48, 0xff, 0xc9, 0x75, 0xf1, 0xc3 };
     struct buffer b = buffer_make(0);
     uint64_t hash = 0;
 

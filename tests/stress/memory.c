@@ -310,5 +310,6 @@ static uint64_t pressure(struct rng *r, unsigned size)
 }
 
 const struct work memory_works[] = {
-    { "maps", maps }, { "race", race }, { "sparse", sparse }, { "pressure", pressure }, { NULL, NULL },
+    { "maps", maps },         { "race", race }, { "sparse", sparse },
+    { "pressure", pressure }, { NULL, NULL },
 };

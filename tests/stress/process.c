@@ -54,8 +54,8 @@ static void tree(uint64_t *sum, volatile uint64_t *pages, uint64_t id, unsigned 
 static uint64_t forks(struct rng *r, unsigned size)
 {
     uint64_t *sum = shared_sum();
-    uint64_t *pages = mmap(NULL, OWN_PAGES * PAGE, PROT_READ | PROT_WRITE,
-                           MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    uint64_t *pages =
+        mmap(NULL, OWN_PAGES * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
     MUST(pages != MAP_FAILED);
     for (unsigned n = 0; n < size; n++) {

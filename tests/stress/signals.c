@@ -120,10 +120,11 @@ static void on_fault(int sig, siginfo_t *info, void *uctx)
 static uint64_t stepping(uint64_t x)
 {
     /* popf sets TF: the trap comes behind the next instruction. */
-    __asm__ volatile("sub $128, %%rsp; pushf; orq $0x100, (%%rsp); popf; call stepped; add $128, %%rsp"
-                     : "=a"(x)
-                     : "D"(x)
-                     : "rcx", "rdx", "memory", "cc");
+    __asm__ volatile(
+        "sub $128, %%rsp; pushf; orq $0x100, (%%rsp); popf; call stepped; add $128, %%rsp"
+        : "=a"(x)
+        : "D"(x)
+        : "rcx", "rdx", "memory", "cc");
     return x;
 }
 

@@ -40,12 +40,13 @@ static inline uint64_t mix(uint64_t hash, uint64_t x)
 }
 
 /* What must not be: says so and ends the process. */
-#define MUST(cond)                                                                           \
-    do {                                                                                     \
-        if (!(cond)) {                                                                       \
-            (void)fprintf(stderr, "stress: %s:%d: not so: %s (errno %m)\n", __FILE__, __LINE__, #cond); \
-            _Exit(99);                                                                       \
-        }                                                                                    \
+#define MUST(cond)                                                                              \
+    do {                                                                                        \
+        if (!(cond)) {                                                                          \
+            (void)fprintf(stderr, "stress: %s:%d: not so: %s (errno %m)\n", __FILE__, __LINE__, \
+                          #cond);                                                               \
+            _Exit(99);                                                                          \
+        }                                                                                       \
     } while (0)
 
 /* So many signals a second from now on; 0: none. The handler is the caller's. */
