@@ -41,6 +41,9 @@ VECTORLESS := $(filter-out $(TEST_C) src/engine/interp/native%,$(filter src/cpu/
 $(VECTORLESS:%.c=$(O)/%.o): CFLAGS += -mgeneral-regs-only -minline-all-stringops \
 	-mmemcpy-strategy=unrolled_loop:64:noalign,rep_8byte:-1:noalign -mmemset-strategy=unrolled_loop:64:noalign,rep_8byte:-1:noalign
 
+# A worker gives up the memory that the sanitizers keep their books in.
+$(O)/src/engine/bt/direct/worker_sandbox.o: CFLAGS += -fno-sanitize=all
+
 # Programs that print TAP; tests/*/rules.mk add to these.
 UNIT_TESTS := $(TEST_C:src/%.c=$(O)/unit/%)
 TESTS :=

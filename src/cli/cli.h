@@ -66,6 +66,7 @@ struct run_options {
     uint64_t timeout_ns;
     const char *stats_file, *trace_file;
     uint32_t trace_mask;
+    struct bt_config bt;
     struct lockstep_config lockstep;
     bool gdb;
     struct gdb_config gdb_cfg;

@@ -10,7 +10,6 @@
 static const struct {
     const char *name, *about;
 } engines_later[] = {
-    { "bt", "binary translation" },
     { "kvm", "hardware virtualization by /dev/kvm" },
 };
 
@@ -35,6 +34,12 @@ int cmd_engines(int argc, char **argv)
 
         (void)printf("%-8s %-4s %s\n", engines[i]->name, ok ? "yes" : "no",
                      ok ? engines[i]->about : why);
+        if (ok && engines[i]->describe) {
+            char line[256] = "";
+
+            engines[i]->describe(line, sizeof(line));
+            (void)printf("%-8s %-4s %s\n", "", "", line);
+        }
         found |= ok;
     }
     for (unsigned i = 0; i < ARRAY_SIZE(engines_later); i++)

@@ -102,6 +102,7 @@ static bool session_make_vm(struct session *s)
         .timeout_ns = o->timeout_ns,
         .time_exits = true,
         .trace = trace_out_trace(s->trace),
+        .bt = &o->bt,
     };
 
     s->vm = vm_create(&cfg);

@@ -14,6 +14,7 @@
 #define MEMORY_DEFAULT  MIB(512)
 #define MEMORY_MIN      MIB(1)
 #define CPUS_MAX        255
+#define BT_HOT_MAX      255
 /* A comparison costs as much as some ten instructions; one of all memory some 50 ms. */
 #define LOCKSTEP_CHUNK  64
 #define LOCKSTEP_MEMORY 20000000
@@ -288,6 +289,50 @@ static bool set_gdb(void *into, const char *val)
     return false;
 }
 
+/* ---- binary translation ---- */
+
+static bool set_bt_hot(void *into, const char *val)
+{
+    uint64_t nr;
+
+    if (!value_uint(val, 0, BT_HOT_MAX, &nr)) {
+        log_error("--bt-hot '%s' is not a number from 0 to %d", val, BT_HOT_MAX);
+        return false;
+    }
+    ((struct run_options *)into)->bt.hot = (uint8_t)nr;
+    return true;
+}
+
+static bool set_bt_limit(void *into, const char *val)
+{
+    if (value_uint(val, 0, UINT64_MAX, &((struct run_options *)into)->bt.limit))
+        return true;
+    log_error("--bt-limit '%s' is not a number of blocks", val);
+    return false;
+}
+
+static bool set_bt_tiers(void *into, const char *val)
+{
+    static const char *const names[] = { [BT_TIERS_AUTO] = "auto",
+                                         [BT_TIERS_CHECKED] = "checked",
+                                         [BT_TIERS_DIRECT] = "direct" };
+
+    for (unsigned i = 0; i < ARRAY_SIZE(names); i++)
+        if (!strcmp(val, names[i])) {
+            ((struct run_options *)into)->bt.tiers = (enum bt_tiers)i;
+            return true;
+        }
+    log_error("--bt-tiers '%s' is unknown; it can be auto, checked or direct", val);
+    return false;
+}
+
+static bool set_perf_map(void *into, const char *val)
+{
+    (void)val;
+    ((struct run_options *)into)->bt.perf_map = true;
+    return true;
+}
+
 /* ---- lock-step ---- */
 
 /* NULL after a message. */
@@ -391,6 +436,17 @@ static const struct opt run_opts[] = {
       set_gdb },
     { "trace", 0, "CAT[,CAT]", "print what happens; `--trace help` lists categories", set_trace },
     { "trace-file", 0, "FILE", "to that file instead of standard error", set_trace_file },
+    { "bt-hot", 0, "N", "engine bt translates code that has run N times (default 2)", set_bt_hot },
+    { "bt-limit", 0, "N",
+      "only the first N blocks, to find by bisection the one that is\n"
+      "translated wrongly",
+      set_bt_limit },
+    { "bt-tiers", 0, "WHICH",
+      "where user code runs: auto (default), checked, or direct: in the\n"
+      "direct tier from its first instruction on",
+      set_bt_tiers },
+    { "perf-map", 0, NULL, "/tmp/perf-PID.map names engine bt's translations for perf",
+      set_perf_map },
     { "quiet", 'q', NULL, "only errors", set_quiet },
     { "verbose", 'v', NULL, "also what is only of interest when something is wrong", set_verbose },
 };
@@ -438,6 +494,7 @@ int run_options_parse(struct run_options *o, int argc, char **argv, bool *help)
         .cpu = "host",
         .memory_bytes = MEMORY_DEFAULT,
         .serial = CHAN_STDIO,
+        .bt = bt_default_config,
         .lockstep = { .chunk = LOCKSTEP_CHUNK, .memory_every = LOCKSTEP_MEMORY },
     };
     for (int i = 1; i < argc; i++) {
@@ -486,8 +543,10 @@ static const struct engine_ops *engine_auto(void)
     for (unsigned i = 0; engines[i]; i++) {
         char why[256] = "";
 
-        if (engines[i]->probe(why, sizeof(why)) == 0)
+        if (engines[i]->probe(why, sizeof(why)) == 0) {
+            log_debug("engine %s", engines[i]->name);
             return engines[i];
+        }
         log_debug("engine %s: %s", engines[i]->name, why);
     }
     log_error("no engine can run on this host; `doppel engines` tells why");
@@ -496,7 +555,7 @@ static const struct engine_ops *engine_auto(void)
 
 const struct engine_ops *run_options_engine(const struct run_options *o)
 {
-    static const char *const later[] = { "bt", "kvm" };
+    static const char *const later[] = { "kvm" };
     const struct engine_ops *e;
     char why[256] = "";
 
@@ -506,8 +565,8 @@ const struct engine_ops *run_options_engine(const struct run_options *o)
     for (unsigned i = 0; i < ARRAY_SIZE(later) && !e; i++) {
         if (strcmp(o->engine, later[i]) != 0)
             continue;
-        log_error("--engine %s: engine %s: not in this version; there is interp", o->engine,
-                  o->engine);
+        log_error("--engine %s: engine %s: not in this version; there are bt and interp",
+                  o->engine, o->engine);
         return NULL;
     }
     if (!e) {

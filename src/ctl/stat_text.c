@@ -48,6 +48,7 @@ static void stat_exits(FILE *f, const json_t *exits, double seconds)
 {
     struct row rows[NR_EXITS];
     unsigned nr = 0;
+    int width = 28;
     const char *key;
     json_t *e;
 
@@ -61,12 +62,14 @@ static void stat_exits(FILE *f, const json_t *exits, double seconds)
             };
     }
     qsort(rows, nr, sizeof(rows[0]), row_more);
-    (void)fprintf(f, "  %-28s %12s %12s %10s %7s\n", "exits by reason", "count", "total ms",
+    for (unsigned i = 0; i < nr; i++)
+        width = MAX(width, (int)strlen(rows[i].text));
+    (void)fprintf(f, "  %-*s %12s %12s %10s %7s\n", width, "exits by reason", "count", "total ms",
                   "mean us", "share");
     for (unsigned i = 0; i < nr; i++) {
         double ms = (double)rows[i].ns / 1e6;
 
-        (void)fprintf(f, "  %-28s %12llu", rows[i].text, (unsigned long long)rows[i].count);
+        (void)fprintf(f, "  %-*s %12llu", width, rows[i].text, (unsigned long long)rows[i].count);
         if (rows[i].ns)
             (void)fprintf(f, " %12.1f %10.2f %6.1f%%\n", ms, ms * 1e3 / (double)rows[i].count,
                           seconds > 0 ? ms / 10 / seconds : 0);
@@ -75,16 +78,29 @@ static void stat_exits(FILE *f, const json_t *exits, double seconds)
     }
 }
 
-static void stat_vcpu(FILE *f, const json_t *v, double seconds)
+/* Engines that run the guest's instructions themselves count only those they hand to interp. */
+static void stat_insns(FILE *f, const json_t *v, bool all, double seconds)
 {
     double insns = stat_number(v, "instructions");
     double halted =
         stat_number(json_object_get(json_object_get(v, "exits"), "HLT"), "total_ns") / 1e9;
     double busy = seconds - halted;
 
+    if (!all) {
+        (void)fprintf(f, "vcpu%.0f: %.0f guest instructions interpreted, halted %.1f s\n",
+                      stat_number(v, "id"), insns, halted);
+        return;
+    }
     (void)fprintf(f, "vcpu%.0f: %.0f guest instructions, %.1f MIPS (%.1f while not halted)\n",
                   stat_number(v, "id"), insns, seconds > 0 ? insns / seconds / 1e6 : 0,
                   busy > 0 ? insns / busy / 1e6 : 0);
+}
+
+static void stat_vcpu(FILE *f, const json_t *top, const json_t *v)
+{
+    double seconds = stat_number(top, "guest_seconds"); /* pauses do not count */
+
+    stat_insns(f, v, !strcmp(stat_string(top, "engine"), "interp"), seconds);
     stat_exits(f, json_object_get(v, "exits"), seconds);
 }
 
@@ -101,7 +117,7 @@ static char *stat_render(const char *stats_json, bool all)
         json_array_foreach(json_object_get(top, "vcpus"), i, v)
         {
             if (all)
-                stat_vcpu(f, v, stat_number(top, "guest_seconds")); /* pauses do not count */
+                stat_vcpu(f, top, v);
         }
         (void)fclose(f);
     }

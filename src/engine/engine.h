@@ -80,7 +80,7 @@ struct vcpu {
     struct engine_vm *evm; /* the engine's per-VM part */
     uint64_t nr_exits[NR_EXITS];
     uint64_t exit_ns[NR_EXITS]; /* total time by reason */
-    uint64_t nr_insns;          /* guest instructions retired */
+    uint64_t nr_insns;          /* guest instructions retired; bt: only those that interp ran */
     uint64_t nr_partial;        /* repeated string instructions left between two repetitions */
     /*
      * 0: no limit. Else run() returns RUN_LIMIT when at least one and at most so many steps (see
@@ -110,6 +110,20 @@ static inline uint64_t vcpu_steps(const struct vcpu *v)
 
 struct trace;
 
+/* How bt goes about its work: for its tests, and to find what it does wrong. */
+enum bt_tiers {
+    BT_TIERS_AUTO,
+    BT_TIERS_CHECKED,
+    BT_TIERS_DIRECT, /* user code goes to the direct tier at once, where there is one */
+};
+struct bt_config {
+    uint8_t hot;    /* code that interp has run so many times is translated */
+    uint64_t limit; /* only so many blocks are */
+    enum bt_tiers tiers;
+    bool perf_map; /* /tmp/perf-PID.map names the translations */
+};
+extern const struct bt_config bt_default_config;
+
 /* What an engine gets when a VM is made. Kept by reference: must outlive the engine's VM. */
 struct engine_config {
     struct mmu *mmu;
@@ -120,6 +134,7 @@ struct engine_config {
     struct log_seen *seen;
     const struct trace *trace; /* NULL: none */
     bool time_exits;           /* measure exit_ns (costs two clock reads an exit) */
+    const struct bt_config *bt; /* NULL: the default */
 };
 
 /* Common head of every engine's per-VM structure. */
@@ -131,8 +146,11 @@ struct engine_vm {
 struct engine_ops {
     const char *name;
     const char *about; /* a line for `doppel engines` */
-    /* 0 when this host can run it; else -ENOTSUP or another -errno and the reason in why. */
+    /* 0 when this host can run it, and in why what it has to go without (or ""); else -ENOTSUP or
+     * another -errno and the reason. */
     int (*probe)(char *why, size_t why_bytes);
+    /* Optional: what of it this host has and has not, a line for `doppel engines`. */
+    void (*describe)(char *line, size_t bytes);
     int (*vm_create)(const struct engine_config *cfg, struct engine_vm **out);
     void (*vm_destroy)(struct engine_vm *evm);
     /* The vCPU comes in power-on state. */

@@ -49,8 +49,8 @@ void host_trap_remove(void);
 /* For this thread, until the next call; NULL disarms. */
 void host_trap_arm(struct host_trap *t);
 /*
- * Translated code: any SIGSEGV, SIGBUS, SIGFPE, SIGILL or SIGTRAP in [lo, hi) goes on at resume with
- * all registers as they were, and `at` tells where it was. One per thread; NULL: none.
+ * Translated code: any SIGSEGV, SIGBUS, SIGFPE, SIGILL or SIGTRAP in [lo, hi) goes on at resume
+ * with all registers as they were, and `at` tells where it was. One per thread; NULL: none.
  */
 struct host_trap_region {
     const uint8_t *lo, *hi;

@@ -109,32 +109,32 @@ void host_unmap(void *p, uint64_t bytes)
         BUG_ON(munmap(p, bytes) && errno == EINVAL);
 }
 
+/* Not a memfd: perf looks into /tmp/perf-PID.map only for what it sees as memory without a file. */
 int host_code_create(struct host_code *hc, uint64_t bytes)
 {
-    int fd, err;
+    void *rw, *rx;
+    int err;
 
-    *hc = (struct host_code){ .bytes = align_up(bytes, PAGE_BYTES) };
-    fd = host_memfd("doppel-code", hc->bytes);
-    if (fd < 0)
-        return fd;
-    hc->rw = mmap(NULL, hc->bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    if (hc->rw == MAP_FAILED)
-        goto fail_fd;
-    hc->rx = mmap(NULL, hc->bytes, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
-    if (hc->rx == MAP_FAILED)
-        goto fail_rw;
-    (void)close(fd); /* the mappings keep the memory */
-    return 0;
-
-fail_rw:
-    err = errno;
-    (void)munmap(hc->rw, hc->bytes);
-    errno = err;
-fail_fd:
-    err = errno;
-    (void)close(fd);
     *hc = (struct host_code){ 0 };
-    return -err;
+    bytes = align_up(bytes, PAGE_BYTES);
+    rw = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1,
+              0);
+    if (rw == MAP_FAILED)
+        return -errno;
+    rx = mremap(rw, 0, bytes, MREMAP_MAYMOVE); /* old size 0: a second mapping of the same */
+    if (rx == MAP_FAILED) {
+        err = errno;
+        (void)munmap(rw, bytes);
+        return -err;
+    }
+    if (mprotect(rx, bytes, PROT_READ | PROT_EXEC)) {
+        err = errno;
+        (void)munmap(rx, bytes);
+        (void)munmap(rw, bytes);
+        return -err;
+    }
+    *hc = (struct host_code){ .rw = rw, .rx = rx, .bytes = bytes };
+    return 0;
 }
 
 void host_code_destroy(struct host_code *hc)

@@ -12,8 +12,8 @@
 
 enum log_level { LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG };
 
-/* Called on this thread before a message or a trace line is made, if not NULL: a thread that keeps a
- * guest's vector registers in the processor stores them first. */
+/* Called on this thread before a message or a trace line is made, if not NULL: a thread that keeps
+ * a guest's vector registers in the processor stores them first. */
 extern _Thread_local void (*log_guard)(void);
 
 /* Safe from any thread; not from signal handlers. */

@@ -62,6 +62,7 @@ static int vm_add_engine(struct vm *vm)
         .seen = bus_seen(vm->bus),
         .trace = vm->cfg.trace,
         .time_exits = vm->cfg.time_exits,
+        .bt = vm->cfg.bt,
     };
     if (!cpu_model_init(&vm->model, vm->cfg.cpu_model, why, sizeof(why))) {
         log_error("%s: CPU model '%s': %s", vm->name,

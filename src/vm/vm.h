@@ -41,6 +41,7 @@ struct vm_config {
     uint64_t timeout_ns; /* wall time; 0: none */
     bool time_exits;
     const struct trace *trace; /* NULL: none */
+    const struct bt_config *bt; /* NULL: the default */
 };
 
 enum vm_state { VM_CREATED, VM_RUNNING, VM_PAUSED, VM_STOPPED };

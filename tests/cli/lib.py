@@ -59,6 +59,27 @@ ECHO = bytes.fromhex(
 ) + POWEROFF        # 2:
 
 
+def long_mode(code):
+    """64-bit code, at CPL 0 with the first 2 MB mapped; its own address is what is_at says."""
+    tables = b"".join(b"\xc7\x05" + struct.pack("<II", at, val) for at, val in [(0x1000, 0x2003), (0x2000, 0x3003), (0x3000, 0x83)])
+    enter = tables + bytes.fromhex(
+        "b800100000 0f22d8"               # CR3
+        "b820000000 0f22e0"               # CR4.PAE
+        "b9800000c0 0f32 0d00010000 0f30" # EFER.LME
+        "0f20c0 0d00000080 0f22c0"        # CR0.PG
+    )
+    gdt = struct.pack("<QQ", 0, 0x00AF9B000000FFFF)
+    at = LOAD_AT + 32 + len(enter) + 14
+    enter += b"\x0f\x01\x15" + struct.pack("<I", at + 16)
+    enter += b"\xea" + struct.pack("<IH", at + 16 + 6, 8)
+    return enter + gdt + struct.pack("<HI", 15, at) + code
+
+
+def is_at(code, inner):
+    """The address of the 64-bit code inner in long_mode(inner)."""
+    return LOAD_AT + 32 + len(code) - len(inner)
+
+
 def debug_exit(val):
     return bytes([0xB0, val, 0xE6, 0xF4]) + SPIN
 

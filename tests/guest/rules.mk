@@ -1,8 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-# Small bare-metal guests: one theme per C file in m64/ (long mode) and m32/ (protected mode), each run under every engine.
-# GUEST_ENGINES grows with the engines.
+# Small bare-metal guests: one theme per C file in m64/ (long mode) and m32/ (protected mode), each run under every engine,
+# and under bt also with nothing left to interp that could be translated, in each of its tiers.
 
-GUEST_ENGINES := interp
+GUEST_ENGINES := interp bt bt-checked bt-direct
+GUEST_ARGS_interp := --engine interp
+GUEST_ARGS_bt := --engine bt
+GUEST_ARGS_bt-checked := --engine bt --options "--bt-hot 0 --bt-tiers checked"
+GUEST_ARGS_bt-direct := --engine bt --options "--bt-hot 0 --bt-tiers direct"
 
 GUESTS := $(sort $(patsubst tests/guest/%.c,%,$(wildcard tests/guest/m32/*.c tests/guest/m64/*.c)))
 GUEST_LIB := tap string trap desc chips
@@ -47,7 +51,7 @@ define guest_engine
 TESTS += $(GUESTS:%=$(O)/tests/guest/$(1)/%)
 $(O)/tests/guest/$(1)/%: $(O)/guest/%.elf $(O)/doppel tests/guest/run tests/guest/rules.mk
 	@mkdir -p $$(@D)
-	$(Q)printf '#!/bin/sh\nexec tests/guest/run --doppel $(O)/doppel --engine $(1) $$<\n' >$$@
+	$(Q)printf '#!/bin/sh\nexec tests/guest/run --doppel $(O)/doppel $(GUEST_ARGS_$(1)) $$<\n' >$$@
 	$(Q)chmod +x $$@
 endef
 $(foreach e,$(GUEST_ENGINES),$(eval $(call guest_engine,$(e))))

@@ -25,6 +25,15 @@ static void load_operand(struct trans *t, enum hreg dst)
     emit_load(t->e, dst, HMEM_GUEST);
 }
 
+/*
+ * A miss of either is interp's: the two may want the same TLB entry, and filling them in turns
+ * would never end.
+ */
+static void two_accesses(struct trans *t)
+{
+    t->tb->sites[t->nr].acc_bytes = 0;
+}
+
 void bt_emit_push(struct trans *t)
 {
     const ZydisDecodedOperand *o = &t->in.ops[0];
@@ -37,6 +46,7 @@ void bt_emit_push(struct trans *t)
     stack_address(t, -8);
     bt_emit_lookup(t, 8, true);
     if (t->in.mem >= 0) {
+        two_accesses(t);
         emit_load(t->e, H_TMP, HMEM_GS(BT_OFF(tmp)));
     } else if (o->type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
         emit_mov_imm(t->e, H_TMP, t->in.imm);
@@ -143,7 +153,10 @@ static void go_far(struct trans *t, bool check)
         bt_emit_leave(t, WHY_MISS);
         emit_fix8(t->e, hit);
     }
-    emit_op_rr(t->e, EMIT_0F, 0xb7, H_AUX, H_PTR); /* MOVZX of the low 16 bits */
+    if (t->b->vm->slow_pext)
+        emit_op_rr(t->e, EMIT_0F, 0xb7, H_AUX, H_PTR); /* MOVZX of the low 16 bits */
+    else
+        emit_pext(t->e, H_AUX, H_PTR, HMEM_GS(BT_OFF(mask_jc)));
     emit_lea(t->e, H_AUX, (struct hmem){ .base = H_AUX, .index = H_AUX });
     emit_load(t->e, H_TMP, HMEM_GS_INDEX(H_AUX, 3, jc + offsetof(struct jc_entry, neg_rip)));
     emit_lea(t->e, H_TMP, (struct hmem){ .base = H_TMP, .index = H_PTR });
@@ -239,6 +252,8 @@ void bt_emit_branch(struct trans *t)
         indirect_target(t);
         emit_store(t->e, HMEM_GS(BT_OFF(tmp)), H_PTR);
         push_return(t);
+        if (in->mem >= 0)
+            two_accesses(t);
         s->rsp_undo = -8;
         emit_load(t->e, H_PTR, HMEM_GS(BT_OFF(tmp)));
         go_far(t, true);

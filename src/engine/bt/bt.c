@@ -18,8 +18,8 @@
 
 #include "lib/log.h"
 
-/* A block is translated when it has been run so often by interp. */
-#define HOT 2
+/* A block that runs once or twice is not worth a translation. */
+const struct bt_config bt_default_config = { .hot = 2, .limit = UINT64_MAX };
 
 static uint32_t bt_key(const struct bt_vcpu *b)
 {
@@ -62,6 +62,28 @@ static bool wanted(const struct bt_vcpu *b)
 
 /* ---- the vector registers ---- */
 
+/* The sanitizers' own code, called from ours everywhere, uses them. */
+#ifdef DOPPEL_SAN
+#define VECTORS_STAY false
+#else
+#define VECTORS_STAY true
+#endif
+
+/* The processor's are addresses of the translation and of the guest's memory in the monitor. */
+static void x87_pointers(struct bt_vcpu *b)
+{
+    struct cpu *c = &b->iv.vc.cpu;
+
+    c->fpu.fip = b->x87.rip;
+    c->fpu.fop = b->x87.op & 0x7ff;
+    c->fpu_cs = (uint16_t)b->x87.cs;
+    if (b->x87.dp_set) {
+        c->fpu.fdp = b->x87.dp;
+        c->fpu_ds = (uint16_t)b->x87.ds;
+    }
+    b->x87.op = b->x87.dp_set = 0;
+}
+
 /*
  * The guest's stay in the processor while C code runs, since that is built without them; before any
  * other code they are stored, and loaded again when translated code next wants them.
@@ -70,11 +92,14 @@ static void vectors_out(struct bt_vcpu *b)
 {
     if (b->vec_cold)
         return;
-    __asm__ volatile("xsave64 %0\n\tldmxcsr %1"
+    /* Not even a pending x87 exception is left for the host's code. */
+    __asm__ volatile("xsave64 %0\n\tfninit\n\tldmxcsr %1"
                      : "+m"(b->iv.vc.cpu.fpu)
                      : "m"(b->mxcsr), "a"(XSTATE_ALL), "d"(0)
                      : "memory");
     b->vec_cold = 1;
+    if (b->x87.op)
+        x87_pointers(b);
 }
 
 static void guard(void)
@@ -91,7 +116,7 @@ static bool is_hot(struct bt_vcpu *b, gpa_t at)
 {
     uint8_t *n = &b->cold[(at.v * 0x9e3779b97f4a7c15ull) >> 50];
 
-    if (*n >= HOT)
+    if (*n >= b->cfg->hot)
         return true;
     ++*n;
     return false;
@@ -104,6 +129,8 @@ static struct tb *get_block(struct bt_vcpu *b, gpa_t at, uint32_t key, const uin
 
     if (tb)
         return tb;
+    if (bt_limit_reached(b))
+        return NULL;
     if (bt_fluid_page(b->vm, at)) { /* interp would note it as code to decode it */
         vectors_out(b);
     } else {
@@ -117,6 +144,12 @@ static struct tb *get_block(struct bt_vcpu *b, gpa_t at, uint32_t key, const uin
         bt_flush_cache(b);
         tb = bt_translate(b, at, key, code);
     }
+    if (tb)
+        perf_map_add(b->vm, tb);
+    if (tb && bt_limit_reached(b))
+        log_info("bt: the last of %llu blocks is at guest-physical %#llx, RIP %#llx, key %#x",
+                 (unsigned long long)b->cfg->limit, (unsigned long long)at.v,
+                 (unsigned long long)b->iv.vc.cpu.rip, key);
     return tb;
 }
 
@@ -226,7 +259,7 @@ static const uint8_t *go_on(struct bt_vcpu *b)
     key = bt_key(b);
     if ((key & ~(KEY_USER | KEY_AC)) != b->jc_key)
         return NULL;
-    e = &b->jc[bt_jc_class(key)].e[c->rip & (JC_ENTRIES - 1)];
+    e = &b->jc[bt_jc_class(key)].e[c->rip & b->mask_jc];
     if (!e->far || e->neg_rip != -c->rip)
         return NULL;
     flags_out(b);
@@ -237,23 +270,31 @@ static const uint8_t *go_on(struct bt_vcpu *b)
 static bool site_ops(struct bt_vcpu *b, struct site *s)
 {
     struct ivcpu *v = &b->iv;
+    unsigned avail = (unsigned)PAGE_BYTES - s->off;
     const uint8_t *code;
     gpa_t at;
 
     if (s->ops)
         return true;
     vectors_out(b);
-    if (s->tb->fluid)
+    if (s->tb->fluid) {
         code = s->tb->fluid->was + (s->off - s->tb->gpa % PAGE_BYTES);
-    else
+        avail = s->len;
+    } else {
         code = fetch_ptr(v, v->vc.cpu.rip, &at);
-    if (!code)
-        return false;
+        /* The page tables may have changed without a flush, so what is there may be something else.
+         */
+        if (!code || at.v != (s->tb->gpa & PAGE_MASK) + s->off)
+            return false;
+    }
     s->ops = calloc(2, sizeof(*s->ops));
     if (!s->ops)
         return false;
-    (void)decode_insn(v, s->tb->key, code, s->tb->fluid ? s->len : (unsigned)PAGE_BYTES - s->off,
-                      s->off, &s->ops[0]);
+    if (decode_insn(v, s->tb->key, code, avail, s->off, &s->ops[0]) != s->len) {
+        free(s->ops);
+        s->ops = NULL;
+        return false;
+    }
     if (op_is_branch(&s->ops[0]))
         s->ops[0].aux2 = 0;
     s->ops[1] = (struct op){ .fn = op_end, .off = (uint16_t)(s->off + s->len) };
@@ -429,6 +470,8 @@ static bool run_translated(struct bt_vcpu *b, enum run_result *res)
     b->pc = tb->near;
     while (b->pc) {
         b->vm->enter(b);
+        if (!VECTORS_STAY)
+            vectors_out(b);
         b->pc = came_back(b, &stop, res);
     }
     return !stop;
@@ -601,6 +644,33 @@ static void hook_outside(struct ivcpu *v)
     vectors_out(of_ivcpu(v));
 }
 
+/* ---- what the direct tier asks ---- */
+
+static bool hint_starts(struct ivcpu *v, uint64_t page, struct direct_starts *out)
+{
+    struct bt_vcpu *b = of_ivcpu(v);
+
+    return bt_starts(b->vm, page, bt_key(b), out);
+}
+
+static bool hint_known(struct ivcpu *v, gpa_t at)
+{
+    struct bt_vcpu *b = of_ivcpu(v);
+
+    return bt_find(b->vm, at, bt_key(b)) != NULL;
+}
+
+static unsigned hint_targets(struct ivcpu *v, uint64_t *rips, unsigned max)
+{
+    return bt_jc_targets(of_ivcpu(v), rips, max);
+}
+
+static const struct direct_hints direct_hints = {
+    .starts = hint_starts,
+    .known = hint_known,
+    .targets = hint_targets,
+};
+
 static const struct ivcpu_hooks hooks = {
     .flushed = hook_flushed,
     .drop = hook_drop,
@@ -629,6 +699,8 @@ static bool pext_is_slow(void)
 
 static int bt_probe(char *why, size_t why_bytes)
 {
+    char lacking[160] = "";
+
     if (!__builtin_cpu_supports("bmi2")) {
         (void)snprintf(why, why_bytes, "the host's processor lacks BMI2");
         return -ENOTSUP;
@@ -642,7 +714,19 @@ static int bt_probe(char *why, size_t why_bytes)
         (void)snprintf(why, why_bytes, "the host's processor lacks AVX");
         return -ENOTSUP;
     }
+    if (direct_probe(lacking, sizeof(lacking)) < 0)
+        (void)snprintf(why, why_bytes, "without its direct tier: %s", lacking);
     return 0;
+}
+
+static void bt_describe(char *line, size_t bytes)
+{
+    char why[128];
+
+    if (direct_probe(why, sizeof(why)) == 0)
+        (void)snprintf(line, bytes, "direct tier: yes (hot user code in a process of its own)");
+    else
+        (void)snprintf(line, bytes, "direct tier: no (%s)", why);
 }
 
 static int bt_vm_create(const struct engine_config *cfg, struct engine_vm **out)
@@ -669,6 +753,8 @@ static int bt_vm_create(const struct engine_config *cfg, struct engine_vm **out)
                               .end = vm->hc.rw + vm->hc.bytes,
                               .delta = vm->hc.rx - vm->hc.rw };
     BUG_ON(!bt_make_thunks(vm));
+    if (cfg->bt && cfg->bt->perf_map)
+        perf_map_open(vm);
     *out = &vm->ivm.evm;
     return 0;
 }
@@ -678,6 +764,7 @@ static void bt_vm_destroy(struct engine_vm *evm)
     struct bt_vm *vm = container_of(evm, struct bt_vm, ivm.evm);
 
     interp_vm_fini(&vm->ivm);
+    perf_map_close(vm);
     host_code_destroy(&vm->hc);
     free(vm->by_pc);
     free(vm);
@@ -697,7 +784,9 @@ static int bt_vcpu_create(struct engine_vm *evm, uint32_t id, struct vcpu **out)
         return -ENOMEM;
     }
     b->vm = vm;
+    b->cfg = evm->cfg.bt ? evm->cfg.bt : &bt_default_config;
     b->mask_page = PAGE_MASK;
+    b->mask_jc = vm->slow_pext ? 0xffff : JC_ENTRIES - 1;
     b->mask_not_if = ~(uint64_t)RFLAGS_IF;
     b->mxcsr = 0x1f80;
     b->vec_cold = 1;
@@ -709,9 +798,11 @@ static int bt_vcpu_create(struct engine_vm *evm, uint32_t id, struct vcpu **out)
     interp_vcpu_init(&vm->ivm, &b->iv, id);
     b->ticks_per_us =
         (uint32_t)(1000 * (1ull << 30) / evm->cfg.time_ops->tsc_to_ns(evm->cfg.ctx, 1ull << 30));
-    if (!getenv("NODIRECT") && b->ticks_per_us && direct_probe(why, sizeof(why)) == 0 &&
-        direct_create(&b->iv, &b->direct) < 0)
+    if (b->ticks_per_us && b->cfg->tiers != BT_TIERS_CHECKED &&
+        direct_probe(why, sizeof(why)) == 0 && direct_create(&b->iv, &b->direct) < 0)
         b->direct = NULL;
+    if (b->direct)
+        direct_set_hints(b->direct, &direct_hints);
     b->iv.hooks = &hooks;
     *out = &b->iv.vc;
     return 0;
@@ -743,6 +834,7 @@ const struct engine_ops bt_engine = {
     .name = "bt",
     .about = "binary translation: near native speed without hardware virtualization",
     .probe = bt_probe,
+    .describe = bt_describe,
     .vm_create = bt_vm_create,
     .vm_destroy = bt_vm_destroy,
     .vcpu_create = bt_vcpu_create,

@@ -12,6 +12,8 @@
 #ifndef ENGINE_BT_BT_H
 #define ENGINE_BT_BT_H
 
+#include <stdio.h>
+
 #include "engine/bt/direct/direct.h"
 #include "engine/bt/emit.h"
 #include "engine/bt/insn.h"
@@ -90,6 +92,7 @@ struct tb {
     uint32_t key;
     uint16_t bytes, nr_insns, nr_exits;
     bool dead;    /* dropped; it may still be the one that runs */
+    bool landing; /* indirect branches go there */
     bool vectors; /* uses x87 or vector registers */
     const uint8_t *code, *end;
     const uint8_t *far;     /* entry with R10 = RIP */
@@ -122,8 +125,8 @@ struct fluid_page {
     struct tb *tbs;
 };
 
-/* Targets of indirect branches, by the low 16 bits of their RIP. */
-#define JC_ENTRIES 65536u
+/* Targets of indirect branches, by the low bits of their RIP: a compiler's 50000 have room. */
+#define JC_ENTRIES (1u << 18)
 #define JC_PAGES   4096u
 struct jc_entry {
     uint64_t neg_rip; /* minus RIP; 0: empty (1 for RIP 0's own entry) */
@@ -132,7 +135,7 @@ struct jc_entry {
 /* Which entries were filled since the last flush; and a filter for the pages they are of. */
 struct jc_log {
     unsigned nr;
-    uint16_t used[JC_ENTRIES];
+    uint32_t used[JC_ENTRIES];
     uint8_t logged[JC_ENTRIES];
     uint8_t in_page[JC_PAGES];
 };
@@ -165,17 +168,28 @@ struct burst {
     uint8_t refused;   /* times to go until that is tried again */
 };
 
+/* What the guest would find as the last x87 instruction's pointers: the processor has the host's.
+ */
+struct x87_last {
+    uint64_t rip, dp;
+    uint32_t op; /* X87_SET | opcode; 0: none was run since the registers were loaded */
+    uint32_t cs; /* selectors: the low 16 bits */
+    uint32_t ds;
+    uint32_t dp_set; /* one with a memory operand was */
+};
+#define X87_SET BIT(16)
+
 #define TB_BUCKETS    65536
 #define TB_PAGES      16384
-#define CODE_CACHE    MIB(64)
+#define CODE_CACHE    MIB(192)
 #define COLD_COUNTERS 16384
 #define FLUID_PAGES   1024
 
 struct bt_vcpu {
-    struct ivcpu iv;      /* first: interp runs what is refused */
-    uint64_t mask_page;   /* for PEXT: a page number */
-    uint64_t mask_not_if; /* all but RFLAGS.IF */
-    uint64_t tsc_offset;  /* of the guest's TSC to the host's, when tsc_inline */
+    struct ivcpu iv;             /* first: interp runs what is refused */
+    uint64_t mask_page, mask_jc; /* for PEXT: a page number, an index in struct jc */
+    uint64_t mask_not_if;        /* all but RFLAGS.IF */
+    uint64_t tsc_offset;         /* of the guest's TSC to the host's, when tsc_inline */
     uint64_t vm_tsc_offset;
     uint32_t masked; /* an interrupt waits for IF */
     uint32_t jc_key; /* what the tables of branch targets were filled for */
@@ -189,6 +203,7 @@ struct bt_vcpu {
     uint32_t vec_cold; /* 0: the vector registers hold the guest's; 1: they are in cpu.fpu */
     uint32_t vec_want; /* load them on entry */
     uint32_t mxcsr;    /* the host's */
+    struct x87_last x87;
     uint64_t flags;    /* LAHF's AH in bits 8..15, SETO in bit 0 */
     const uint8_t *pc; /* where to enter */
     uint64_t host_rsp;
@@ -196,6 +211,7 @@ struct bt_vcpu {
     struct host_trap_region region;
     struct host_trap_stack stack;
     struct bt_vm *vm;
+    const struct bt_config *cfg;
     struct direct *direct; /* NULL: not to be had here */
     struct burst bursts[NR_BURSTS];
     uint64_t user_since; /* TSC when the guest's user code was entered; 0: it was not */
@@ -221,6 +237,7 @@ struct bt_vm {
     struct tb_page *pages[TB_PAGES];
     struct tb **by_pc; /* in the order of their code */
     unsigned nr_by_pc, max_by_pc;
+    FILE *perf_map; /* NULL: none */
     struct fluid_page fluid[FLUID_PAGES];
     unsigned nr_fluid;
     uint64_t review; /* TSC: when to look at them again */
@@ -337,6 +354,14 @@ bool bt_run_direct(struct bt_vcpu *b, enum run_result *res);
 
 /* Brings its counters into vcpu.nr_exits. */
 void bt_count_direct(struct bt_vcpu *b);
+/* Both tiers together have made as many blocks as bt_config.limit allows. */
+bool bt_limit_reached(const struct bt_vcpu *b);
+
+/* ---- perfmap.c ---- */
+/* After the thunks are made; goes on without after a message. */
+void perf_map_open(struct bt_vm *vm);
+void perf_map_add(struct bt_vm *vm, const struct tb *tb);
+void perf_map_close(struct bt_vm *vm);
 
 /* ---- cache.c ---- */
 struct tb *bt_find(struct bt_vm *vm, gpa_t at, uint32_t key);
@@ -353,6 +378,10 @@ void bt_link(struct bt_vm *vm, struct tb_exit *x, struct tb *to);
 bool bt_drop(struct bt_vcpu *b, gpa_t at, uint64_t bytes);
 void bt_drop_all(struct bt_vcpu *b);
 bool bt_has_code(struct bt_vm *vm, uint64_t page);
+/* Where blocks of this key start in a page. False: nowhere. */
+bool bt_starts(struct bt_vm *vm, uint64_t page, uint32_t key, struct direct_starts *out);
+/* What is in the table of user code's branch targets, the latest first. */
+unsigned bt_jc_targets(const struct bt_vcpu *b, uint64_t *rips, unsigned max);
 void bt_flush_cache(struct bt_vcpu *b);
 struct tb *bt_by_pc(struct bt_vm *vm, const uint8_t *pc);
 void bt_jc_add(struct bt_vcpu *b, uint64_t rip, struct tb *tb, bool global);

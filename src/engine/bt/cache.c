@@ -93,6 +93,25 @@ bool bt_has_code(struct bt_vm *vm, uint64_t page)
     return *page_slot(vm, page) != NULL;
 }
 
+bool bt_starts(struct bt_vm *vm, uint64_t page, uint32_t key, struct direct_starts *out)
+{
+    const struct tb_page *pg = *page_slot(vm, page);
+    bool any = false;
+
+    *out = (struct direct_starts){ 0 };
+    for (const struct tb *tb = pg ? pg->tbs : NULL; tb; tb = tb->page_next) {
+        unsigned off = tb->gpa % PAGE_BYTES;
+
+        if (tb->key != key)
+            continue;
+        out->all[off / 64] |= BIT64(off % 64);
+        if (tb->landing)
+            out->landings[off / 64] |= BIT64(off % 64);
+        any = true;
+    }
+    return any;
+}
+
 struct tb *bt_by_pc(struct bt_vm *vm, const uint8_t *pc)
 {
     unsigned lo = 0, hi = vm->nr_by_pc;
@@ -282,9 +301,9 @@ static void log_flush(struct jc *jc, struct jc_log *log)
 }
 
 /* The page's low bits are the upper ones of the index. */
-static void flush_page(struct jc *jc, uint64_t lin)
+static void flush_page(struct jc *jc, uint64_t lin, uint64_t mask)
 {
-    unsigned page = (lin >> PAGE_SHIFT) % JC_PAGES, first = lin & (JC_ENTRIES - 1) & PAGE_MASK;
+    unsigned page = (lin >> PAGE_SHIFT) % JC_PAGES, first = lin & mask & PAGE_MASK;
 
     if (!jc->local.in_page[page] && !jc->global.in_page[page])
         return;
@@ -299,7 +318,7 @@ void bt_jc_flush(struct bt_vcpu *b, enum flush_kind kind, uint64_t lin)
         struct jc *jc = &b->jc[c];
 
         if (kind == FLUSH_PAGE) {
-            flush_page(jc, lin);
+            flush_page(jc, lin, b->mask_jc);
             continue;
         }
         log_flush(jc, &jc->local);
@@ -308,16 +327,28 @@ void bt_jc_flush(struct bt_vcpu *b, enum flush_kind kind, uint64_t lin)
     }
 }
 
+unsigned bt_jc_targets(const struct bt_vcpu *b, uint64_t *rips, unsigned max)
+{
+    const struct jc *jc = &b->jc[JC_USER];
+    unsigned nr = 0;
+
+    for (unsigned i = jc->local.nr; i-- > 0 && nr < max;)
+        if (jc->e[jc->local.used[i]].far)
+            rips[nr++] = -jc->e[jc->local.used[i]].neg_rip;
+    return nr;
+}
+
 void bt_jc_add(struct bt_vcpu *b, uint64_t rip, struct tb *tb, bool global)
 {
     struct jc *jc = &b->jc[bt_jc_class(tb->key)];
     struct jc_log *log = global ? &jc->global : &jc->local;
-    unsigned i = rip & (JC_ENTRIES - 1);
+    unsigned i = rip & b->mask_jc;
 
     jc->e[i] = (struct jc_entry){ .neg_rip = -rip, .far = tb->far };
+    tb->landing = true;
     log->in_page[(rip >> PAGE_SHIFT) % JC_PAGES] = 1;
     if (log->logged[i])
         return;
     log->logged[i] = 1;
-    log->used[log->nr++] = (uint16_t)i;
+    log->used[log->nr++] = i;
 }

@@ -26,9 +26,28 @@ struct parts {
     uint8_t mod, reg, rm;     /* with the prefix's bits */
     uint8_t tail[8], nr_tail; /* immediates */
     bool has_high8, implicit_rcx, writes_rcx;
+    bool may_keep; /* it may leave its destination as it is */
     struct staged st[3];
     unsigned nr_staged;
 };
+
+/* Length of the opcode, with its escapes; 0 for maps that are not copied. */
+static unsigned opcode_bytes(const ZydisDecodedInstruction *z)
+{
+    if (z->raw.encoding2 == ZYDIS_INSTRUCTION_ENCODING_VEX)
+        return 1;
+    switch (z->opcode_map) {
+    case ZYDIS_OPCODE_MAP_DEFAULT:
+        return 1;
+    case ZYDIS_OPCODE_MAP_0F:
+        return 2;
+    case ZYDIS_OPCODE_MAP_0F38:
+    case ZYDIS_OPCODE_MAP_0F3A:
+        return 3;
+    default:
+        return 0;
+    }
+}
 
 static bool split(const struct insn *in, struct parts *p)
 {
@@ -74,7 +93,9 @@ static bool split(const struct insn *in, struct parts *p)
     end = p->modrm ? in->z.raw.modrm.offset : at + (in->bytes[at] == 0x0f ? 2 : 1);
     while (at < end && p->nr_opcode < sizeof(p->opcode))
         p->opcode[p->nr_opcode++] = in->bytes[at++];
-    if (at != end)
+    /* The decoder has to have seen the same. */
+    if (at != end || p->opcode[p->nr_opcode - 1] != in->z.opcode ||
+        p->nr_opcode != opcode_bytes(&in->z))
         return false;
     if (p->modrm) {
         uint8_t m = in->bytes[at++];
@@ -95,7 +116,7 @@ static bool split(const struct insn *in, struct parts *p)
 static bool stage(struct parts *p, const ZydisDecodedOperand *o, unsigned gpr, unsigned *free_mask,
                   enum hreg *host)
 {
-    bool partial = o->size < 32 || (o->actions & ZYDIS_OPERAND_ACTION_MASK_READ) ||
+    bool partial = p->may_keep || o->size < 32 || (o->actions & ZYDIS_OPERAND_ACTION_MASK_READ) ||
                    (o->actions & ZYDIS_OPERAND_ACTION_CONDWRITE);
     struct staged *s;
 
@@ -254,6 +275,55 @@ static void write_out(struct emit *e, const struct parts *p, const struct hmem *
     emit_bytes(e, p->tail, p->nr_tail);
 }
 
+/* MOV [m], imm32 */
+static void store_imm32(struct emit *e, struct hmem m, uint32_t imm)
+{
+    emit_op_rm(e, 0, 0xc7, 0, m);
+    emit32(e, imm);
+}
+
+static void note_selector(struct trans *t, size_t sel_off, size_t to_off)
+{
+    emit_op_rm(t->e, 0, 0x8b, H_TMP, HMEM_GS(sel_off));
+    emit_op_rm(t->e, 0, 0x89, H_TMP, HMEM_GS(to_off));
+}
+
+/*
+ * After an x87 instruction: what its pointers are to the guest (SDM 1, "x87 FPU Instruction and
+ * Data (Operand) Pointers"). If it raises the exception of the one before, that one's stay. H_PTR
+ * is the operand's address.
+ */
+static void note_x87(struct trans *t)
+{
+    const struct insn *in = &t->in;
+    const ZydisDecodedOperandMem *m = in->mem >= 0 ? &in->ops[in->mem].mem : NULL;
+
+    emit_load(t->e, H_TMP, HMEM_GS(GPR_OFF(SLOT_PAGE / 8)));
+    emit_lea(t->e, H_TMP, HMEM_BASE(H_TMP, in->off));
+    emit_store(t->e, HMEM_GS(BT_OFF(x87.rip)), H_TMP);
+    store_imm32(t->e, HMEM_GS(BT_OFF(x87.op)), X87_SET | in->op.stub->d.fop);
+    note_selector(t, CPU_OFF(seg[SEG_CS].sel), BT_OFF(x87.cs));
+    if (!m)
+        return;
+    emit_store(t->e, HMEM_GS(BT_OFF(x87.dp)), H_PTR);
+    store_imm32(t->e, HMEM_GS(BT_OFF(x87.dp_set)), 1);
+    note_selector(
+        t, m->segment == ZYDIS_REGISTER_SS ? CPU_OFF(seg[SEG_SS].sel) : CPU_OFF(seg[SEG_DS].sel),
+        BT_OFF(x87.ds));
+}
+
+/* Does it leave pointers behind, and are they known? */
+static bool sets_pointers(const struct insn *in)
+{
+    return in->unit == UNIT_X87 && in->op.stub->d.flags & NATIVE_POINTERS;
+}
+
+static bool names_fs_or_gs(const struct insn *in)
+{
+    return in->mem >= 0 && (in->ops[in->mem].mem.segment == ZYDIS_REGISTER_FS ||
+                            in->ops[in->mem].mem.segment == ZYDIS_REGISTER_GS);
+}
+
 bool bt_emit_copy(struct trans *t)
 {
     const struct insn *in = &t->in;
@@ -264,6 +334,8 @@ bool bt_emit_copy(struct trans *t)
 
     if (!split(in, &p) || !look_at_registers(in, &p))
         return false;
+    if (sets_pointers(in) && names_fs_or_gs(in)) /* the pointer is without the segment's base */
+        return false;
     if (mem && !p.modrm) {
         if (p.nr_opcode != 1 || p.opcode[0] < 0xa0 || p.opcode[0] > 0xa3)
             return false;
@@ -271,6 +343,7 @@ bool bt_emit_copy(struct trans *t)
     }
     if (p.has_high8 && (p.implicit_rcx || (p.rex & 0x40)))
         return false;
+    p.may_keep = in->z.mnemonic == ZYDIS_MNEMONIC_BSF || in->z.mnemonic == ZYDIS_MNEMONIC_BSR;
     free_mask = p.implicit_rcx ? 0 : 1u << H_RCX;
     if (!mem)
         free_mask |= p.has_high8 ? 0 : 1u << H_R10 | 1u << H_R11;
@@ -304,6 +377,8 @@ bool bt_emit_copy(struct trans *t)
             bt_emit_put(t, p.st[i].gpr, p.st[i].host);
     if (p.writes_rcx)
         bt_emit_put(t, RCX, H_RCX);
+    if (sets_pointers(in))
+        note_x87(t);
     return true;
 }
 

@@ -242,8 +242,12 @@ static void classify(struct insn *in)
 unsigned insn_decode(struct ivcpu *v, uint32_t key, const uint8_t *bytes, unsigned avail,
                      uint16_t off, struct insn *in)
 {
-    unsigned len = decode_insn_full(v, key, bytes, avail, off, &in->op, &in->z, in->ops);
+    unsigned len;
 
+    /* Once: somebody else may be writing to it, and what is translated must be what was decoded. */
+    avail = MIN(avail, (unsigned)sizeof(in->bytes));
+    memcpy(in->bytes, bytes, avail);
+    len = decode_insn_full(v, key, in->bytes, avail, off, &in->op, &in->z, in->ops);
     in->cls = INSN_INTERP;
     in->unit = UNIT_GPR;
     in->mem = -1;
@@ -251,7 +255,6 @@ unsigned insn_decode(struct ivcpu *v, uint32_t key, const uint8_t *bytes, unsign
         return 0;
     in->len = (uint8_t)len;
     in->off = off;
-    memcpy(in->bytes, bytes, len);
     in->ends = op_ends_block(&in->op);
     if (in->op.fn != op_ud && in->op.fn != op_native_full)
         classify(in);

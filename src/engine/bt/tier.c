@@ -20,13 +20,15 @@
  */
 #define STOP             9
 #define TRANSLATE        20
+#define TRANSLATE_DIRECT 5
 /*
  * The direct tier translates anew for each process, the checked one keeps its translations of the
  * files that programs come from: only what has run for so long, in microseconds, will go on for
  * long enough to make up for that. More, each time that it proved wrong.
  */
-#define PROVEN           30000
-#define TRIAL            60000 /* after so long there, most of the time should have been the guest's */
+#define PROVEN           15000
+#define TRIAL            250000 /* after so long there, a part of the time should be its own */
+#define TRIAL_PART       6
 /* The checked tier's time is worth so much of native time. */
 #define CHECKED_SLOWDOWN 3
 /* One in so many bursts in the checked tier is looked at. */
@@ -52,7 +54,9 @@ static struct burst *burst_of(struct bt_vcpu *b)
 /* What the tiers have done so far that is not the guest's own work, in TSC ticks. */
 static uint64_t overhead(const struct bt_vcpu *b)
 {
-    return (STOP * direct_stats(b->direct)->nr_stops +
+    const struct direct_stats *s = direct_stats(b->direct);
+
+    return (STOP * s->nr_stops + TRANSLATE_DIRECT * s->nr_blocks +
             TRANSLATE * b->iv.vc.nr_exits[EXIT_TRANSLATE]) *
            b->ticks_per_us;
 }
@@ -102,7 +106,7 @@ static void account(struct bt_vcpu *b, struct burst *u)
     if (!u->direct) {
         if (u->mean > BURST_DIRECT * us && u->own > (uint64_t)PROVEN * us * u->proof)
             settle(u, true);
-    } else if (u->all > TRIAL * us && u->own < u->all / 2) {
+    } else if (u->all > TRIAL * us && u->own < u->all / TRIAL_PART) {
         distrust(u);
     } else if (u->mean < BURST_CHECKED * us) {
         settle(u, false);
@@ -135,6 +139,12 @@ bool bt_wants_direct(struct bt_vcpu *b)
     }
     if (!(c->mode & MODE_CS64))
         return false;
+    if (b->cfg->tiers == BT_TIERS_DIRECT) {
+        bool once = b->checked_once;
+
+        b->checked_once = false;
+        return !once;
+    }
     u = burst_of(b);
     if (!b->user_since) {
         begin(b);
@@ -165,7 +175,9 @@ bool bt_run_direct(struct bt_vcpu *b, enum run_result *res)
     case DIRECT_INTERP: /* the end of a burst: code that does this often is better off elsewhere */
         account(b, burst_of(b));
         begin(b);
-        if (in_fluid_page(b))
+        if (bt_limit_reached(b)) /* interp goes on by blocks */
+            b->checked_once = true;
+        else if (in_fluid_page(b))
             distrust(burst_of(b));
         else
             v->wait_step = true;
@@ -176,12 +188,20 @@ bool bt_run_direct(struct bt_vcpu *b, enum run_result *res)
         return true;
     case DIRECT_REFUSED:
         burst_of(b)->refused = REFUSAL;
+        b->checked_once = true;
         return true;
     default:
         log_error("bt: the process that runs the guest's user code died; the VM cannot go on");
         *res = RUN_SHUTDOWN;
         return false;
     }
+}
+
+bool bt_limit_reached(const struct bt_vcpu *b)
+{
+    uint64_t nr = b->iv.vc.nr_exits[EXIT_TRANSLATE];
+
+    return nr + (b->direct ? direct_stats(b->direct)->nr_blocks : 0) >= b->cfg->limit;
 }
 
 void bt_count_direct(struct bt_vcpu *b)

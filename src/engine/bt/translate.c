@@ -43,7 +43,6 @@ static void want_vectors(struct trans *t)
 static void emit_interp(struct trans *t)
 {
     bt_emit_leave(t, WHY_INTERP);
-    t->tb->sites[t->nr].ends = t->in.ends;
 }
 
 static void emit_insn(struct trans *t)
@@ -214,6 +213,13 @@ static void emit_block(struct trans *t, const uint8_t *code)
             off += t->in.len;
         }
         open = t->in.cls == INSN_JCC || (!t->in.ends && t->in.cls < INSN_JMP);
+        t->tb->sites[t->nr].ends = !open;
+        /* What follows a conditional branch may be there already. */
+        if (t->in.cls == INSN_JCC && !t->tb->fluid && off < PAGE_BYTES &&
+            bt_find(t->b->vm, GPA((t->tb->gpa & PAGE_MASK) + off), t->key)) {
+            t->nr++;
+            break;
+        }
         if ((t->tb->fluid && !bt_loose_note(t)) || t->tb->nr_exits + 2u >= ARRAY_SIZE(t->exits) ||
             t->nr_slow + GROUP_MAX + 8 > ARRAY_SIZE(t->slow)) {
             t->nr++;

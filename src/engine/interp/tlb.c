@@ -40,8 +40,8 @@ static enum tlb_view view_of(const struct cpu *c, unsigned acc)
     return c->rflags & RFLAGS_AC ? VIEW_KERNEL_AC : VIEW_KERNEL;
 }
 
-/* What no access whose address has this index matches, not even one that crosses into the next page:
- * page 0, or page 2 for the first page and the last one, whose next is page 0. */
+/* What no access whose address has this index matches, not even one that crosses into the next
+ * page: page 0, or page 2 for the first page and the last one, whose next is page 0. */
 static uint64_t no_ntag(unsigned i)
 {
     return i && i != TLB_ENTRIES - 1 ? 0 : -(2 * PAGE_BYTES);
@@ -64,7 +64,7 @@ void tlb_init(struct ivcpu *v)
     for (unsigned w = 0; w < NR_VIEWS; w++)
         view_init(&v->views[w]);
     view_init(&v->no_view);
-    v->large_lo = UINT64_MAX;
+    v->large_x_lo = UINT64_MAX;
 }
 
 /* Drops the entries that are not (all of) global. */
@@ -97,8 +97,10 @@ void tlb_flush_all(struct ivcpu *v)
 {
     for (unsigned w = 0; w < NR_VIEWS; w++)
         view_flush(&v->views[w], false);
-    v->large_lo = UINT64_MAX;
-    v->large_hi = 0;
+    memset(v->large_2m, 0, sizeof(v->large_2m));
+    memset(v->large_1g, 0, sizeof(v->large_1g));
+    v->large_x_lo = UINT64_MAX;
+    v->large_x_hi = 0;
     flushed(v, FLUSH_ALL, 0);
 }
 
@@ -109,6 +111,26 @@ static void flush_nonglobal(struct ivcpu *v)
     flushed(v, FLUSH_NONGLOBAL, 0);
 }
 
+static bool in_large(const struct ivcpu *v, uint64_t lin)
+{
+    return v->large_2m[(lin >> 21) % sizeof(v->large_2m)] ||
+           v->large_1g[(lin >> 30) % sizeof(v->large_1g)];
+}
+
+static void note_large(struct ivcpu *v, const struct walk *w)
+{
+    uint64_t bytes = 1ull << w->shift, lo = align_down(w->at.v, bytes);
+
+    if (w->shift == 30)
+        v->large_1g[(lo >> 30) % sizeof(v->large_1g)] = 1;
+    for (uint64_t at = lo; w->shift < 30 && at - lo < bytes; at += MIB(2))
+        v->large_2m[(at >> 21) % sizeof(v->large_2m)] = 1;
+    if (!(w->acc & ACC_EXEC))
+        return;
+    v->large_x_lo = MIN(v->large_x_lo, lo);
+    v->large_x_hi = MAX(v->large_x_hi, lo + bytes - 1 + (lo + bytes != 0));
+}
+
 /* Entries are 4 KB; those cut from a larger page all go with it. */
 static void flush_page(struct ivcpu *v, uint64_t lin)
 {
@@ -116,7 +138,7 @@ static void flush_page(struct ivcpu *v, uint64_t lin)
         struct tlb *t = &v->views[w];
 
         entry_clear(t, tlb_index(lin));
-        if (lin < v->large_lo || lin >= v->large_hi)
+        if (!in_large(v, lin))
             continue;
         for (unsigned n = 0; n < t->nr_used; n++) {
             const struct tlb_note *note = &t->note[t->used[n]];
@@ -125,7 +147,7 @@ static void flush_page(struct ivcpu *v, uint64_t lin)
                 entry_clear(t, t->used[n]);
         }
     }
-    flushed(v, lin < v->large_lo || lin >= v->large_hi ? FLUSH_PAGE : FLUSH_ALL, lin);
+    flushed(v, lin < v->large_x_lo || lin >= v->large_x_hi ? FLUSH_PAGE : FLUSH_ALL, lin);
 }
 
 void tlb_protect_page(struct ivcpu *v, uint64_t page)
@@ -178,12 +200,8 @@ static void fill(struct ivcpu *v, struct tlb *t, const struct walk *w, const str
         if ((w->acc & ACC_WRITE) && !(s->slot->notes[slot_page(s->slot, s->at)] & PAGE_NOTE_CODE))
             t->ntag_w[i] = ntag;
     }
-    if (w->shift > PAGE_SHIFT) {
-        uint64_t bytes = 1ull << w->shift, lo = align_down(w->at.v, bytes);
-
-        v->large_lo = MIN(v->large_lo, lo);
-        v->large_hi = MAX(v->large_hi, lo + bytes - 1 + (lo + bytes != 0));
-    }
+    if (w->shift > PAGE_SHIFT)
+        note_large(v, w);
 }
 
 /* Finds one page's piece; walks and fills when needed. */

@@ -14,15 +14,17 @@
 #include "engine/bt/direct/worker.h"
 #include "engine/bt/emit.h"
 #include "engine/interp/interp.h"
+#include "lib/log.h"
 
 /* Room that translating one block never exceeds. */
 #define BLOCK_ROOM KIB(32)
 
-#define INT3 0xcc
+#define INT3          0xcc
+#define FORWARD_BYTES 5 /* of the jump to a successor */
 
 static uint32_t hash_of(uint64_t x)
 {
-    return (uint32_t)((x * 0x9e3779b97f4a7c15ull) >> 51); /* CODE_BUCKETS = 2^13 */
+    return (uint32_t)((x * 0x9e3779b97f4a7c15ull) >> 49); /* CODE_BUCKETS = 2^15 */
 }
 
 /* Makes room for one more element. */
@@ -59,6 +61,7 @@ void dcode_destroy(struct code *k)
     free(k->xits);
     free(k->pages);
     free(k->vpages);
+    free(k->landings);
     *k = (struct code){ 0 };
 }
 
@@ -97,7 +100,12 @@ void dcode_reset(struct code *k)
         withdraw(k, &k->blocks[i]);
     memset(k->hash, 0, sizeof(k->hash));
     memset(k->page_hash, 0, sizeof(k->page_hash));
+    memset(k->starts, 0, sizeof(k->starts));
+    memset(k->open, 0, sizeof(k->open));
+    memset(k->landing_hash, 0, sizeof(k->landing_hash));
     k->used = k->nr_blocks = k->nr_points = k->nr_xits = k->nr_pages = k->nr_vpages = 0;
+    k->nr_landings = k->ahead_vpages = k->ahead_xits = k->ahead_landings = 0;
+    k->fetched.hva = NULL;
     k->generation++;
     k->d->stats.nr_resets++;
     xlate_prologue(k);
@@ -107,6 +115,8 @@ void dcode_reset(struct code *k)
 
 struct dblock *dcode_find(struct code *k, uint64_t rip)
 {
+    if (!(k->starts[rip % CODE_STARTS / 64] & BIT64(rip % 64)))
+        return NULL;
     for (uint32_t i = k->hash[hash_of(rip)]; i; i = k->blocks[i - 1].hash_next)
         if (k->blocks[i - 1].rip == rip)
             return &k->blocks[i - 1];
@@ -128,7 +138,8 @@ bool dcode_has_page(const struct code *k, uint64_t page)
     return p && p->first;
 }
 
-const struct xit *dcode_xit_at(const struct code *k, uint32_t host)
+/* The first exit at or behind host, or nr_xits. */
+static uint32_t xit_from(const struct code *k, uint32_t host)
 {
     uint32_t lo = 0, hi = k->nr_xits;
 
@@ -140,10 +151,17 @@ const struct xit *dcode_xit_at(const struct code *k, uint32_t host)
         else
             hi = mid;
     }
-    return lo < k->nr_xits && k->xits[lo].host == host ? &k->xits[lo] : NULL;
+    return lo;
 }
 
-const struct dblock *dcode_block_at(const struct code *k, uint32_t host)
+const struct xit *dcode_xit_at(const struct code *k, uint32_t host)
+{
+    uint32_t i = xit_from(k, host);
+
+    return i < k->nr_xits && k->xits[i].host == host ? &k->xits[i] : NULL;
+}
+
+struct dblock *dcode_block_at(const struct code *k, uint32_t host)
 {
     uint32_t lo = 0, hi = k->nr_blocks;
 
@@ -188,10 +206,35 @@ bool dcode_add_point(struct code *k, const struct point *p)
 
 bool dcode_add_xit(struct code *k, const struct xit *x)
 {
+    struct xit *n;
+
     if (!GROW(k, xits))
         return false;
-    k->xits[k->nr_xits++] = *x;
+    n = &k->xits[k->nr_xits++];
+    *n = *x;
+    n->guess = (uint8_t)k->guess;
+    if (x->open) {
+        n->next = k->open[hash_of(x->target)];
+        k->open[hash_of(x->target)] = k->nr_xits;
+    }
     return true;
+}
+
+/* Links all exits that wait for the block. */
+static void link_open(struct code *k, const struct dblock *to)
+{
+    uint32_t *p = &k->open[hash_of(to->rip)];
+
+    while (*p) {
+        uint32_t i = *p - 1;
+
+        if (k->xits[i].target == to->rip) {
+            *p = k->xits[i].next;
+            dcode_link(k, i, to);
+        } else {
+            p = &k->xits[i].next;
+        }
+    }
 }
 
 static struct code_page_ref *page_get(struct code *k, uint64_t page)
@@ -206,19 +249,6 @@ static struct code_page_ref *page_get(struct code *k, uint64_t page)
     *p = (struct code_page_ref){ .page = page, .next = k->page_hash[hash_of(page)] };
     k->page_hash[hash_of(page)] = k->nr_pages;
     return p;
-}
-
-bool dcode_add_vpage(struct code *k, uint64_t lin, uint64_t page)
-{
-    lin &= PAGE_MASK;
-    /* The latest are the likeliest. */
-    for (uint32_t i = k->nr_vpages; i-- > 0;)
-        if (k->vpages[i].lin == lin)
-            return k->vpages[i].page = page, true;
-    if (!GROW(k, vpages))
-        return false;
-    k->vpages[k->nr_vpages++] = (struct code_vpage){ lin, page };
-    return true;
 }
 
 struct dblock *dcode_add_block(struct code *k, const struct dblock *b)
@@ -240,6 +270,8 @@ struct dblock *dcode_add_block(struct code *k, const struct dblock *b)
     }
     n->hash_next = k->hash[hash_of(b->rip)];
     k->hash[hash_of(b->rip)] = ++k->nr_blocks;
+    k->starts[b->rip % CODE_STARTS / 64] |= BIT64(b->rip % 64);
+    link_open(k, n);
     return n;
 }
 
@@ -257,19 +289,36 @@ static void set_rel32(const struct code *k, uint32_t at, uint32_t to)
     memcpy(code_rw(k, at), &rel, sizeof(rel));
 }
 
-void dcode_link(struct code *k, const struct xit *x, const struct dblock *to)
+void dcode_link(struct code *k, uint32_t xit, const struct dblock *to)
 {
+    struct xit *x = &k->xits[xit];
+
     if (x->patch)
         set_rel32(k, x->patch, to->host);
+    x->open = false;
 }
 
 void dcode_forward(struct code *k, const struct dblock *dead, const struct dblock *to)
 {
+    uint32_t end = dead->host + FORWARD_BYTES;
+    struct dblock *b = dcode_block_at(k, dead->host);
+
+    /* More than its first byte goes: it cannot wake, and a branch there is not to be linked. */
+    b->asleep = false;
+    for (uint32_t i = xit_from(k, dead->host); i < k->nr_xits; i++) {
+        struct xit *x = &k->xits[i];
+
+        if (b + 1 < k->blocks + k->nr_blocks && x->host >= b[1].host)
+            break;
+        if (x->patch && x->patch < end && x->patch + 4 > dead->host)
+            x->patch = 0;
+    }
     *code_rw(k, dead->host) = 0xe9; /* jmp rel32 */
     set_rel32(k, dead->host + 1, to->host);
 }
 
-void dcode_offer(struct code *k, struct dblock *b)
+/* Into both levels of the table; `over` another target's entries, if need be. */
+static void offer(struct code *k, struct dblock *b, bool over)
 {
     struct hash_entry *h = hash_probe(k, b->rip);
     unsigned i;
@@ -278,10 +327,40 @@ void dcode_offer(struct code *k, struct dblock *b)
         xlate_pad(k, b);
     if (!b->pad)
         return;
-    *table_entry(k, b->rip) = pad_address(k, b);
+    if (over || !*table_entry(k, b->rip))
+        *table_entry(k, b->rip) = pad_address(k, b);
     for (i = 0; i < HASH_PROBES - 1 && h[i].rip != b->rip && ~h[i].rip; i++)
         ;
-    h[i] = (struct hash_entry){ b->rip, k->w->home + HOME_CODE + b->pad2 };
+    if (over || h[i].rip == b->rip || !~h[i].rip)
+        h[i] = (struct hash_entry){ b->rip, k->w->home + HOME_CODE + b->pad2 };
+}
+
+void dcode_offer(struct code *k, struct dblock *b)
+{
+    offer(k, b, true);
+}
+
+bool dcode_expected(const struct code *k, uint64_t rip)
+{
+    uint32_t i = k->landing_hash[hash_of(rip)];
+
+    while (i && k->landings[i - 1].rip != rip)
+        i = k->landings[i - 1].next;
+    return i != 0;
+}
+
+/* Short of memory, the table misses once more. */
+void dcode_expect(struct code *k, uint64_t rip)
+{
+    uint32_t *head = &k->landing_hash[hash_of(rip)];
+    struct dblock *b = dcode_find(k, rip);
+
+    if (!dcode_expected(k, rip) && GROW(k, landings)) {
+        k->landings[k->nr_landings++] = (struct landing){ rip, (uint8_t)k->guess, *head };
+        *head = k->nr_landings;
+    }
+    if (b && !b->pad)
+        offer(k, b, false);
 }
 
 /* ---- dropping ---- */
@@ -297,6 +376,8 @@ static void close_block(struct code *k, struct dblock *b)
     b->dead = true;
     withdraw(k, b);
     *code_rw(k, b->host) = INT3;
+    if (b->pad)
+        dcode_expect(k, b->rip);
 }
 
 /* Does the block have bytes in [off, off + bytes) of its page number i? */
@@ -320,6 +401,8 @@ static void drop_in_page(struct code *k, uint64_t page, uint64_t off, uint64_t b
         struct dblock *b = &k->blocks[*link - 1];
         unsigned i = b->page[0] == page ? 0 : 1;
 
+        /* A page that is written while its code sleeps is most likely used for something else. */
+        b->asleep = false;
         if (!b->dead && overlaps(b, i, off, bytes))
             close_block(k, b);
         if (b->dead)
@@ -340,15 +423,87 @@ void dcode_drop(struct code *k, gpa_t at, uint64_t bytes)
     }
 }
 
-static void drop_vpage(struct code *k, uint64_t lin)
+/* The code has not changed, it is only not there: so are all translations of its page. */
+static void sleep_block(struct code *k, struct dblock *b)
 {
-    for (uint32_t i = 0; i < k->nr_blocks; i++) {
-        struct dblock *b = &k->blocks[i];
+    uint8_t byte = *code_rw(k, b->host);
 
-        if (!b->dead &&
-            ((b->rip & PAGE_MASK) == lin || ((b->rip + b->bytes - 1) & PAGE_MASK) == lin))
-            close_block(k, b);
+    close_block(k, b);
+    b->asleep = b->page[1] == NO_PAGE;
+    b->byte = byte;
+}
+
+static void sleep_vpage(struct code *k, const struct code_vpage *v)
+{
+    struct code_page_ref *p = page_find(k, v->page);
+    uint32_t next;
+
+    for (uint32_t i = p ? p->first : 0; i; i = next) {
+        struct dblock *b = &k->blocks[i - 1];
+        uint64_t last = b->rip + b->bytes - 1;
+
+        next = b->page_next[b->page[0] == v->page ? 0 : 1];
+        if (!b->dead && ((b->rip & PAGE_MASK) == v->lin || (last & PAGE_MASK) == v->lin))
+            sleep_block(k, b);
     }
+}
+
+static void wake_vpage(struct code *k, const struct code_vpage *v)
+{
+    struct code_page_ref *p = page_find(k, v->page);
+
+    for (uint32_t i = p ? p->first : 0, next; i; i = next) {
+        struct dblock *b = &k->blocks[i - 1];
+
+        next = b->page_next[b->page[0] == v->page ? 0 : 1];
+        if (!b->asleep || (b->rip & PAGE_MASK) != v->lin || dcode_find(k, b->rip))
+            continue;
+        b->asleep = b->dead = false;
+        *code_rw(k, b->host) = b->byte;
+        b->hash_next = k->hash[hash_of(b->rip)];
+        k->hash[hash_of(b->rip)] = i;
+        link_open(k, b);
+        if (b->pad)
+            offer(k, b, false);
+    }
+}
+
+bool dcode_add_vpage(struct code *k, uint64_t lin, uint64_t page)
+{
+    struct code_vpage *p;
+
+    lin &= PAGE_MASK;
+    /* The latest are the likeliest. */
+    for (uint32_t i = k->nr_vpages; i-- > 0;) {
+        p = &k->vpages[i];
+        if (p->lin != lin)
+            continue;
+        if (p->page != page) {
+            sleep_vpage(k, p);
+            p->page = page;
+            wake_vpage(k, p);
+        }
+        return true;
+    }
+    if (!GROW(k, vpages))
+        return false;
+    p = &k->vpages[k->nr_vpages++];
+    *p = (struct code_vpage){ lin, page };
+    wake_vpage(k, p);
+    return true;
+}
+
+void dcode_sleep(struct code *k)
+{
+    /* What the next process needs has to fit beside it. */
+    if (k->used > HOME_CODE_BYTES / 2) {
+        dcode_reset(k);
+        return;
+    }
+    for (uint32_t i = 0; i < k->nr_vpages; i++)
+        sleep_vpage(k, &k->vpages[i]);
+    k->nr_vpages = k->ahead_vpages = 0;
+    k->fetched.hva = NULL;
 }
 
 static bool vpage_good(struct code *k, const struct code_vpage *p)
@@ -372,7 +527,7 @@ static void validate_where(struct code *k, uint64_t mask, uint64_t is)
             i++;
             continue;
         }
-        drop_vpage(k, p->lin);
+        sleep_vpage(k, p);
         *p = k->vpages[--k->nr_vpages];
     }
 }
@@ -397,6 +552,11 @@ static enum step fetch_page(struct code *k, uint64_t lin, const uint8_t **hva, u
     struct slot *s;
 
     *hva = NULL;
+    if (k->fetched.hva && k->fetched.lin == (lin & PAGE_MASK)) {
+        *page = k->fetched.page;
+        *hva = k->fetched.hva + lin % PAGE_BYTES;
+        return STEP_NEXT;
+    }
     if (cpu_walk(c, &w) != STEP_NEXT)
         return STEP_FAULT;
     s = mmu_slot_find(k->mmu, w.pa);
@@ -416,7 +576,32 @@ static enum step fetch_page(struct code *k, uint64_t lin, const uint8_t **hva, u
         direct_protect_page(k->d, *page);
     if (dcode_add_vpage(k, lin, *page))
         *hva = slot_hva(s, w.pa);
+    k->fetched.lin = lin & PAGE_MASK;
+    k->fetched.page = *page;
+    k->fetched.hva = *hva ? *hva - lin % PAGE_BYTES : NULL;
     return STEP_NEXT;
+}
+
+/* bt_config.limit is for both tiers' blocks together. */
+static bool limit_reached(const struct code *k)
+{
+    const struct vcpu *vc = &k->v->vc;
+    const struct bt_config *cfg = vc->evm->cfg.bt;
+
+    return cfg && vc->nr_exits[EXIT_TRANSLATE] + k->d->stats.nr_blocks >= cfg->limit;
+}
+
+static struct dblock *translate(struct code *k, const struct xlate_from *from)
+{
+    struct dblock *b = xlate_block(k, from);
+
+    if (b && limit_reached(k))
+        log_info("bt: the last of %llu blocks is one of the direct tier, at RIP %#llx, CR3 %#llx",
+                 (unsigned long long)k->v->vc.evm->cfg.bt->limit, (unsigned long long)from->rip,
+                 (unsigned long long)k->v->vc.cpu.cr3);
+    if (b && b->pad) /* for indirect branches that will come */
+        offer(k, b, false);
+    return b;
 }
 
 struct dblock *dcode_get(struct code *k, uint64_t rip, bool landing, enum step *st)
@@ -427,6 +612,7 @@ struct dblock *dcode_get(struct code *k, uint64_t rip, bool landing, enum step *
     uint8_t copy[PAGE_BYTES + 16];
     const uint8_t *hva;
 
+    from.landing |= dcode_expected(k, rip);
     *st = STEP_NEXT;
     /* Also when it is there: who wants it may want a pad for it. */
     if (k->used + BLOCK_ROOM > HOME_CODE_BYTES)
@@ -434,14 +620,19 @@ struct dblock *dcode_get(struct code *k, uint64_t rip, bool landing, enum step *
     b = dcode_find(k, rip);
     if (b)
         return b;
+    if (limit_reached(k))
+        return NULL;
     *st = fetch_page(k, rip, &hva, &from.page[0]);
     if (*st != STEP_NEXT || !hva)
         return NULL;
+    b = dcode_find(k, rip); /* it may have slept */
+    if (b)
+        return b;
     /* A copy: what is decoded must be what is translated. */
     from.nr_bytes = MIN(first, 1024);
     memcpy(copy, hva, from.nr_bytes);
     from.bytes = copy;
-    b = xlate_block(k, &from);
+    b = translate(k, &from);
     if (b || first > 14)
         return b;
     /* The first instruction goes on in the next page. */
@@ -450,5 +641,5 @@ struct dblock *dcode_get(struct code *k, uint64_t rip, bool landing, enum step *
         return NULL;
     memcpy(copy + first, hva, 15 - MIN(first, 15));
     from.nr_bytes = 15;
-    return xlate_block(k, &from);
+    return translate(k, &from);
 }

@@ -5,7 +5,9 @@
  *
  * Blocks are written one behind the other and dropped as a whole cache; a block whose guest code
  * changed is only closed: its first byte becomes an INT3, which is later overwritten by a jump to
- * its successor, so that nothing that is linked to it needs to be known.
+ * its successor, so that nothing that is linked to it needs to be known. A block whose page is not
+ * at its address any more sleeps: it is closed, but opened again when the page comes back, in this
+ * guest process or in the next one that runs the same program.
  *
  * Every host PC at which guest code can be stopped has a point, or is behind one whose instruction
  * is the guest's own.
@@ -20,7 +22,8 @@ struct worker;
 struct ivcpu;
 struct direct;
 
-#define CODE_BUCKETS 8192
+#define CODE_BUCKETS 32768
+#define CODE_STARTS  1048576
 
 struct dblock {
     uint64_t rip;
@@ -29,7 +32,9 @@ struct dblock {
     uint32_t host, pad; /* offsets in HOME_CODE; pad 0: none yet */
     uint32_t pad2;      /* the pad's entry for the second level */
     uint16_t bytes;     /* of guest code */
-    bool dead;
+    bool dead;    /* its first byte is an INT3, or a jump to its successor */
+    bool asleep;  /* dead, until its page is found again where it was */
+    uint8_t byte; /* asleep: its first */
     uint8_t first; /* XIT_INTERP, XIT_SYSCALL: so is its first instruction; do not even go there */
     uint32_t hash_next, page_next[2]; /* indexes + 1 */
 };
@@ -66,9 +71,20 @@ struct point {
 
 struct xit {
     uint32_t host;
-    uint32_t patch; /* CHAIN: offset of the rel32 that led here */
+    uint32_t patch; /* CHAIN: offset of the rel32 that led here; 0: it is gone */
     uint8_t kind;
+    bool open;     /* CHAIN: not linked yet */
+    bool sure;     /* CHAIN: not behind a condition */
+    uint8_t guess; /* as code.guess was */
+    uint32_t next; /* another open one, index + 1 */
     uint64_t target;
+};
+
+/* Where an indirect branch comes or will come: a return address, a target met before. */
+struct landing {
+    uint64_t rip;
+    uint8_t guess; /* as code.guess was */
+    uint32_t next; /* index + 1 */
 };
 
 struct code_page_ref {
@@ -104,7 +120,19 @@ struct code {
     uint32_t nr_pages, max_pages;
     struct code_vpage *vpages;
     uint32_t nr_vpages, max_vpages;
+    struct landing *landings;
+    uint32_t nr_landings, max_landings;
+    unsigned guess; /* so many steps from code that is known to run */
+    /* How far ahead.c has come in each of these. */
+    uint32_t ahead_vpages, ahead_xits, ahead_landings;
+    struct {
+        uint64_t lin, page;
+        const uint8_t *hva; /* NULL: not known */
+    } fetched;              /* the last page of code: only while the vCPU stands still */
+    /* A filter: addresses of blocks, by their low bits. Most instructions have none. */
+    uint64_t starts[CODE_STARTS / 64];
     uint32_t hash[CODE_BUCKETS], page_hash[CODE_BUCKETS];
+    uint32_t open[CODE_BUCKETS], landing_hash[CODE_BUCKETS];
 };
 
 void dcode_init(struct code *k, struct worker *w, struct ivcpu *v, struct direct *d);
@@ -120,28 +148,35 @@ struct dblock *dcode_get(struct code *k, uint64_t rip, bool landing, enum step *
 bool dcode_has_page(const struct code *k, uint64_t page);
 /* Blocks made of these guest-physical bytes. */
 void dcode_drop(struct code *k, gpa_t at, uint64_t bytes);
-/* Blocks whose addresses no longer lead to the page they were made of. */
+/* Blocks whose addresses no longer lead to the page they were made of sleep. */
 void dcode_validate(struct code *k);
 /* The same for the 2 MB around an address. */
 void dcode_validate_near(struct code *k, uint64_t lin);
 
-/* Links the exit to its target. */
-void dcode_link(struct code *k, const struct xit *x, const struct dblock *to);
+/* All blocks sleep: another guest process may come that has some of the same pages. */
+void dcode_sleep(struct code *k);
+
+/* Links the exit, by its index, to its target. */
+void dcode_link(struct code *k, uint32_t xit, const struct dblock *to);
 /* Enters the block in the table of indirect branches. */
 void dcode_offer(struct code *k, struct dblock *b);
+/* An indirect branch will come to rip: a block there is offered, now or when it is made. */
+void dcode_expect(struct code *k, uint64_t rip);
 /* A closed block is to go on at its successor. */
 void dcode_forward(struct code *k, const struct dblock *dead, const struct dblock *to);
 
 const struct xit *dcode_xit_at(const struct code *k, uint32_t host);
-const struct dblock *dcode_block_at(const struct code *k, uint32_t host);
+struct dblock *dcode_block_at(const struct code *k, uint32_t host);
 /* The point for a host PC; NULL: not a place where guest code stops. */
 const struct point *dcode_point_at(const struct code *k, uint32_t host);
 
 /* ---- for xlate.c ---- */
 bool dcode_add_point(struct code *k, const struct point *p);
 bool dcode_add_xit(struct code *k, const struct xit *x);
-/* Enters a block that was written at `host`; NULL: no memory. */
+/* Enters a block that was written at `host`, and links the exits that wait for it; NULL: no memory.
+ */
 struct dblock *dcode_add_block(struct code *k, const struct dblock *b);
+bool dcode_expected(const struct code *k, uint64_t rip);
 /* Notes that lin's page is where its code was found. False: no memory. */
 bool dcode_add_vpage(struct code *k, uint64_t lin, uint64_t page);
 

@@ -44,7 +44,8 @@ static void leave(struct run *r, enum direct_result result)
 static void lose(struct run *r, const char *what)
 {
     const struct worker *w = &r->s->w;
-    const greg_t *g = w->uc->uc_mcontext.gregs;
+    static const ucontext_t none;
+    const greg_t *g = (w->uc ? w->uc : &none)->uc_mcontext.gregs;
 
     log_error("bt: vcpu%u's worker %d %s (%s; signal %d, trap %lld, pc %#llx, address %#llx)",
               r->c->id, w->pid, what, w->rest == REST_EXIT ? "exit" : "signal", w->signal,
@@ -67,9 +68,15 @@ static void leave_saved(struct run *r, enum direct_result result)
 /* To the translation of what is at c->rip; struct cpu holds the state. */
 static struct dblock *enter(struct run *r, bool landing)
 {
+    struct code *k = &r->s->code;
+    uint32_t nr_blocks = k->nr_blocks;
     enum step st;
-    struct dblock *b = dcode_get(&r->s->code, r->c->rip, landing, &st);
+    struct dblock *b;
 
+    k->fetched.hva = NULL;
+    b = dcode_get(k, r->c->rip, landing, &st);
+    if (b && k->nr_blocks != nr_blocks)
+        b = ahead(k, b);
     r->go_on = false;
     if (!b) {
         r->result = st == STEP_FAULT ? DIRECT_FAULT : DIRECT_INTERP;
@@ -86,17 +93,6 @@ static struct dblock *enter(struct run *r, bool landing)
 }
 
 /* ---- stops ---- */
-
-static void stop_chain(struct run *r, struct xit x)
-{
-    struct code *k = &r->s->code;
-    uint64_t generation = k->generation;
-    struct dblock *b = enter(r, false);
-
-    r->d->stats.nr_links++;
-    if (b && generation == k->generation)
-        dcode_link(k, &x, b);
-}
 
 static void stop_miss(struct run *r)
 {
@@ -131,7 +127,7 @@ static void stop_dead(struct run *r, const struct dblock *dead)
 
     r->c->rip = old.rip;
     b = enter(r, false);
-    if (b && generation == k->generation)
+    if (b && generation == k->generation && b->host != old.host) /* it only slept */
         dcode_forward(k, &old, b);
 }
 
@@ -155,7 +151,8 @@ static void stop_breakpoint(struct run *r)
         return stop_dead(r, b);
     if (!x || x->kind != XIT_CHAIN)
         return lose(r, "met an unknown breakpoint");
-    stop_chain(r, *x);
+    r->d->stats.nr_links++;
+    (void)enter(r, false); /* making the block has linked it */
 }
 
 static void stop_page_fault(struct run *r)
@@ -277,6 +274,7 @@ enum direct_result direct_run(struct direct *d)
     if (r.s) {
         /* Pairs with the kicker's: it has set cpu.req, then reads this; we read cpu.req later. */
         atomic_store_explicit(&d->kick_pid, r.s->w.pid, memory_order_seq_cst);
+        worker_scrub(&r.s->w); /* page tables' roots are used again by the guest's kernel */
         r.result = run(&r);
         atomic_store_explicit(&d->kick_pid, 0, memory_order_seq_cst);
     }
@@ -369,6 +367,11 @@ int direct_create(struct ivcpu *v, struct direct **out)
     d->v = v;
     *out = d;
     return 0;
+}
+
+void direct_set_hints(struct direct *d, const struct direct_hints *hints)
+{
+    d->hints = hints;
 }
 
 void direct_destroy(struct direct *d)

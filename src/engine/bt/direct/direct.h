@@ -35,6 +35,24 @@ struct direct_stats {
 /* 0 when workers can be made here; else -errno, and the reason in why. */
 int direct_probe(char *why, size_t why_bytes);
 int direct_create(struct ivcpu *v, struct direct **out) MUST_CHECK;
+/*
+ * What its owner has seen run before, so that it is translated before a worker stops there: always
+ * right as to what can be translated, for it is checked like any other code.
+ */
+struct direct_starts {
+    uint64_t all[64];      /* a bit for each byte of the page: a block starts there */
+    uint64_t landings[64]; /* and indirect branches go there */
+};
+struct direct_hints {
+    /* User code of this mode in a guest-physical page; false: none. */
+    bool (*starts)(struct ivcpu *v, uint64_t page, struct direct_starts *out);
+    /* Does a block start there? */
+    bool (*known)(struct ivcpu *v, gpa_t at);
+    /* Targets of indirect branches in this address space of late; returns how many. */
+    unsigned (*targets)(struct ivcpu *v, uint64_t *rips, unsigned max);
+};
+/* They stay the caller's. */
+void direct_set_hints(struct direct *d, const struct direct_hints *hints);
 /* Accepts NULL. */
 void direct_destroy(struct direct *d);
 

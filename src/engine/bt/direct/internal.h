@@ -38,6 +38,7 @@ struct space {
 
 struct direct {
     struct ivcpu *v;
+    const struct direct_hints *hints; /* or NULL */
     uint64_t nr_runs;
     struct space *spaces[NR_SPACES];
     _Atomic int kick_pid; /* the worker that runs guest code now, or 0 */
@@ -59,6 +60,12 @@ struct direct {
 /* ---- bind.c ---- */
 /* Binds the vCPU's thread, and the worker with it. */
 void bind_space(struct direct *d, struct space *s);
+
+/* ---- ahead.c ---- */
+/* b has just been translated: translates what most likely runs soon. Returns where b is now. */
+struct dblock *ahead(struct code *k, struct dblock *b);
+/* A space begins: what its indirect branches went to is expected. */
+void ahead_expect(struct code *k);
 
 /* A page is about to be translated from: no view of this vCPU may write it. */
 void direct_protect_page(struct direct *d, uint64_t page);

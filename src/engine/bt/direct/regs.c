@@ -98,10 +98,10 @@ static void translate_fip(const struct space *s, struct cpu *c)
     uint64_t off = c->fpu.fip - (s->w.home + HOME_CODE);
     const struct point *p = off < HOME_CODE_BYTES ? dcode_point_at(&s->code, (uint32_t)off) : NULL;
 
-    if (!p)
+    if (off >= HOME_CODE_BYTES)
         return;
-    c->fpu.fip = p->rip;
-    if (p->undo == UNDO_REG || p->reg == POINT_ABSOLUTE)
+    c->fpu.fip = p ? p->rip : 0; /* 0: of a translation that is gone */
+    if (p && (p->undo == UNDO_REG || p->reg == POINT_ABSOLUTE))
         c->fpu.fop = (uint16_t)((c->fpu.fop & ~0xc7u) | 5); /* [rip + disp32] */
 }
 

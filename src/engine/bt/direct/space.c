@@ -33,6 +33,8 @@
 #define PDPT_SHIFT 30
 #define PD_SHIFT   21
 
+#define NO_ROOT    1 /* of a space whose process is gone */
+
 static uint64_t root_of(const struct cpu *c)
 {
     return c->cr3 & LEAF_ADDR;
@@ -158,20 +160,79 @@ void space_destroy(struct direct *d, struct space *s)
 
 /* ---- finding ---- */
 
-/* The least recently used space forgets its guest process; its worker is kept. */
-static struct space *recycle(struct direct *d)
+/* The page at lin, by the tables at root, as guest-physical address; 0: none. */
+static uint64_t page_at(struct direct *d, uint64_t root, uint64_t lin)
+{
+    uint64_t e = root | LEAF_P;
+
+    for (unsigned shift = SLOT_SHIFT; shift >= PAGE_SHIFT; shift -= 9) {
+        e = guest_entry(d, e, lin >> shift);
+        if (!(e & LEAF_P))
+            return 0;
+        if (shift > PAGE_SHIFT && shift < SLOT_SHIFT && (e & LEAF_PS))
+            return align_down(e & LEAF_ADDR, BIT64(shift)) | (lin & (BIT64(shift) - 1) & PAGE_MASK);
+    }
+    return e & LEAF_ADDR;
+}
+
+static bool vpage_at(struct direct *d, uint64_t root, const struct code_vpage *p)
+{
+    return page_at(d, root, p->lin) == p->page << PAGE_SHIFT;
+}
+
+/* Is its process gone? A kernel takes the mappings out when a process ends. */
+static bool is_gone(struct direct *d, const struct space *s)
+{
+    if (s->root == NO_ROOT)
+        return true;
+    return s->w.hva && s->code.nr_vpages && !vpage_at(d, s->root, &s->code.vpages[0]);
+}
+
+/* A space whose process is gone and ran the program that this one runs, at the same place. */
+static struct space *find_same(struct direct *d)
+{
+    uint64_t root = root_of(&d->v->vc.cpu);
+    unsigned most = 0;
+    struct space *found = NULL;
+
+    for (unsigned i = 0; i < NR_SPACES; i++) {
+        struct space *s = d->spaces[i];
+        unsigned nr = 0;
+
+        if (!s || !s->w.hva || !is_gone(d, s))
+            continue;
+        for (uint32_t j = 0; j < MIN(s->code.nr_vpages, 128); j++)
+            nr += vpage_at(d, root, &s->code.vpages[j]);
+        if (nr > most) {
+            most = nr;
+            found = s;
+        }
+    }
+    return found;
+}
+
+/* The space forgets its guest process; its worker is kept, and so are translations of what other
+ * processes may have as well. */
+static struct space *recycle(struct space *s)
+{
+    if (s->w.hva)
+        dcode_sleep(&s->code);
+    if (s->w.hva && (s->dead || view_drop(&s->view) < 0))
+        drop_worker(s);
+    s->flush_all = s->banned = false;
+    s->dead = false;
+    s->nr_flushes = 0;
+    s->banned_until_ns = 0;
+    return s;
+}
+
+static struct space *least_used(struct direct *d)
 {
     struct space *s = d->spaces[0];
 
     for (unsigned i = 1; i < NR_SPACES; i++)
         if (d->spaces[i]->last < s->last)
             s = d->spaces[i];
-    dcode_reset(&s->code);
-    if (s->dead || view_drop(&s->view) < 0)
-        drop_worker(s);
-    s->flush_all = s->banned = false;
-    s->nr_flushes = 0;
-    s->banned_until_ns = 0;
     return s;
 }
 
@@ -183,14 +244,21 @@ static struct space *find(struct direct *d)
     for (unsigned i = 0; i < NR_SPACES; i++) {
         if (!d->spaces[i])
             room = room ? room : &d->spaces[i];
-        else if (d->spaces[i]->root == root)
+        else if (d->spaces[i]->root == root && !is_gone(d, d->spaces[i]))
             return d->spaces[i];
+        else if (d->spaces[i]->root == root)
+            d->spaces[i]->root = NO_ROOT;
     }
-    s = room ? calloc(1, sizeof(*s)) : recycle(d);
-    if (!s)
-        return NULL;
-    if (room)
-        *room = s;
+    s = find_same(d);
+    if (s) {
+        s = recycle(s);
+    } else if (room) {
+        s = *room = calloc(1, sizeof(*s));
+        if (!s)
+            return NULL;
+    } else {
+        s = recycle(least_used(d));
+    }
     s->root = root;
     s->pcid = pcid_of(&d->v->vc.cpu);
     return s;
@@ -324,6 +392,8 @@ struct space *space_enter(struct direct *d)
         space_destroy(d, s);
         return NULL;
     }
+    if (!s->code.nr_vpages)
+        ahead_expect(&s->code);
     s->last = ++d->nr_runs;
     if (apply_flushes(d, s) < 0 || set_state(d, s) < 0 || fill_last_fault(d, s) < 0) {
         drop_worker(s);

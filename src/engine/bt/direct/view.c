@@ -91,6 +91,8 @@ void view_leaves(struct mmu *mmu, struct cpu *c, uint64_t lin, struct leaves *ou
         if (shift > 30) /* reserved */
             return;
         low = BIT64(shift) - 1;
+        if (at & low & ~LARGE_PAT) /* reserved, too */
+            return;
         out->large = (at & ~low) | (lin & low & ~(BIT64(CHUNK_SHIFT) - 1)) | (e & ~LEAF_ADDR);
         out->present = true;
         return;

@@ -164,6 +164,25 @@ int worker_go(struct worker *w)
     }
 }
 
+/*
+ * What is not written again by the next entry: the saved registers of whichever way of leaving the
+ * worker does not rest in, and the scratch words.
+ */
+void worker_scrub(struct worker *w)
+{
+    uint8_t *out = w->hva + HOME_OUT;
+
+    memset(out + OUT_SCRATCH, 0, OUT_STACK - OUT_SCRATCH);
+    if (w->rest == REST_SIGNAL) {
+        memset(w->hva + HOME_IN + IN_REGS, 0, HOME_IN_BYTES - IN_REGS);
+    } else if (w->uc) {
+        uint8_t *frame = (uint8_t *)w->uc;
+
+        memset(frame, 0, (size_t)(out + HOME_OUT_BYTES - frame));
+        w->uc = NULL;
+    }
+}
+
 void worker_set_tsc(struct worker *w, uint64_t offset, uint32_t aux)
 {
     door_in(w)->tsc = offset;

@@ -178,6 +178,38 @@ static void test_stack_pointer_may_be_anything_when_a_signal_comes(void **state)
     host_close(ram);
 }
 
+static bool has_byte(const uint8_t *p, size_t bytes, uint8_t what)
+{
+    return memchr(p, what, bytes) != NULL;
+}
+
+static void test_scrubbed_home_has_nothing_of_the_last_program(void **state)
+{
+    struct worker w;
+    int ram;
+
+    (void)state;
+    if (start(&w, &ram) < 0)
+        skip();
+    for (unsigned i = 0; i < 2; i++) {
+        w.rest = i ? REST_EXIT : REST_SIGNAL;
+        memset(w.hva + HOME_OUT + OUT_REGS, 0xa5, sizeof(struct door_regs));
+        memset(w.hva + HOME_OUT + OUT_XSAVE, 0xa5, sizeof(struct xsave_area));
+        memset(w.hva + HOME_OUT + OUT_SCRATCH, 0xa5, 64);
+        memset(w.uc->uc_mcontext.gregs, 0xa5, sizeof(uint64_t));
+        if (!i)
+            memset(w.hva + HOME_IN + IN_REGS, 0xa5, sizeof(struct door_regs));
+        worker_scrub(&w);
+        assert_false(has_byte(w.hva + HOME_OUT + OUT_SCRATCH, OUT_STACK - OUT_SCRATCH, 0xa5));
+        if (!i) /* the frame it rests in stays, and is loaded with the next registers */
+            assert_false(has_byte(w.hva + HOME_IN + IN_REGS, HOME_IN_BYTES - IN_REGS, 0xa5));
+        else
+            assert_false(has_byte(w.hva + HOME_OUT, HOME_OUT_BYTES, 0xa5));
+    }
+    worker_destroy(&w);
+    host_close(ram);
+}
+
 static void test_death_is_noticed(void **state)
 {
     struct worker w;
@@ -200,6 +232,7 @@ int main(void)
         cmocka_unit_test(test_stub_maps_nothing_private_or_executable),
         cmocka_unit_test(test_failed_command_is_told_and_guest_code_is_not_entered),
         cmocka_unit_test(test_stack_pointer_may_be_anything_when_a_signal_comes),
+        cmocka_unit_test(test_scrubbed_home_has_nothing_of_the_last_program),
         cmocka_unit_test(test_death_is_noticed),
     };
 

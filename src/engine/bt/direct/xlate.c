@@ -23,6 +23,7 @@
 enum tail_kind { TAIL_EXIT, TAIL_LITERAL };
 struct tail {
     enum tail_kind kind;
+    bool sure; /* an exit: not behind a condition */
     uint8_t *rel32;
     uint64_t value; /* target or literal */
 };
@@ -34,6 +35,7 @@ struct xl {
     uint64_t rip, next; /* of the instruction at hand */
     struct tail tails[MAX_INSNS + 4];
     unsigned nr_tails;
+    uint64_t returns; /* where the CALL at the end comes back to, 0: none */
     struct insn in;
 };
 
@@ -87,7 +89,7 @@ static void unspill(struct xl *x, enum hreg r, unsigned n)
 static void later(struct xl *x, enum tail_kind kind, uint8_t *rel32, uint64_t value)
 {
     BUG_ON(x->nr_tails == ARRAY_SIZE(x->tails));
-    x->tails[x->nr_tails++] = (struct tail){ kind, rel32, value };
+    x->tails[x->nr_tails++] = (struct tail){ kind, false, rel32, value };
 }
 
 /* Leaves by the stub, which wants to know which exit this is. */
@@ -110,6 +112,7 @@ static void emit_interp(struct xl *x, uint64_t rip)
 static void emit_jump(struct xl *x, uint64_t target)
 {
     later(x, TAIL_EXIT, emit_jmp_later(&x->e), target);
+    x->tails[x->nr_tails - 1].sure = true;
 }
 
 /* ---- operands ---- */
@@ -266,6 +269,7 @@ static void xl_lea(struct xl *x)
 
 static void push_return(struct xl *x)
 {
+    x->returns = x->next;
     if (x->next < BIT64(31)) {
         emit8(&x->e, 0x68); /* push imm32 */
         emit32(&x->e, (uint32_t)x->next);
@@ -585,10 +589,13 @@ static void emit_tail(struct xl *x, const struct tail *t)
 {
     struct code *k = x->k;
     uint32_t patch = (uint32_t)(t->rel32 - (k->w->hva + HOME_CODE));
-    const struct xit xit = {
-        .host = host_at(x), .patch = patch, .kind = XIT_CHAIN, .target = t->value
-    };
-    const struct dblock *to;
+    const struct dblock *to = dcode_find(k, t->value);
+    const struct xit xit = { .host = host_at(x),
+                             .patch = patch,
+                             .kind = XIT_CHAIN,
+                             .open = !to,
+                             .sure = t->sure,
+                             .target = t->value };
 
     emit_fix32(t->rel32, x->e.delta, emit_pc(&x->e));
     if (t->kind == TAIL_LITERAL) {
@@ -596,11 +603,11 @@ static void emit_tail(struct xl *x, const struct tail *t)
         return;
     }
     point(x, UNDO_NONE, 0, t->value);
-    x->failed |= !dcode_add_xit(k, &xit);
     emit8(&x->e, 0xcc);
-    to = dcode_find(k, t->value);
-    if (to)
-        dcode_link(k, &xit, to);
+    if (!dcode_add_xit(k, &xit))
+        x->failed = true;
+    else if (to)
+        dcode_link(k, k->nr_xits - 1, to);
 }
 
 static void end(struct xl *x)
@@ -688,6 +695,8 @@ struct dblock *xlate_block(struct code *k, const struct xlate_from *from)
         x.rip = x.next;
         off += len;
         nr++;
+        if (open && dcode_find(k, x.rip)) /* goes on there */
+            break;
     }
     if (!nr) {
         k->nr_points = nr_points;
@@ -714,6 +723,10 @@ struct dblock *xlate_block(struct code *k, const struct xlate_from *from)
     }
     end(&x);
     k->d->stats.nr_blocks++;
+    if (x.returns) {
+        dcode_expect(k, x.returns);
+        made = &k->blocks[k->nr_blocks - 1];
+    }
     return made;
 }
 
