@@ -52,8 +52,8 @@ void mmu_slot_written(struct mmu *m, struct slot *s, gpa_t at, uint64_t bytes)
         if (s->flags & SLOT_LOG_DIRTY)
             /* Release: who reads the log and sees the bit sees the bytes too. */
             (void)atomic_fetch_or_explicit(note, PAGE_NOTE_DIRTY, memory_order_release);
-        is_code = atomic_load_explicit(note, memory_order_relaxed) &
-                  (PAGE_NOTE_CODE | PAGE_NOTE_FLUID);
+        is_code =
+            atomic_load_explicit(note, memory_order_relaxed) & (PAGE_NOTE_CODE | PAGE_NOTE_FLUID);
         for (struct code_listener *l = m->listeners; l; l = l->next)
             if (is_code || l->every_page)
                 l->written(l, gpa_add(at, done), n);

@@ -184,9 +184,12 @@ static void test_write_to_noted_code_page_is_told_others_are_not(void **state)
     assert_int_equal(e->told_bytes, 4);
     mmu_written(e->mmu, GPA(RAM_AT + PAGE_BYTES), 1);
     assert_int_equal(e->nr_told, 3);
+    e->ram->notes[1] = PAGE_NOTE_FLUID;
+    mmu_written(e->mmu, GPA(RAM_AT + PAGE_BYTES), 1);
+    assert_int_equal(e->nr_told, 4);
     mmu_unlisten(e->mmu, &e->listener);
     mmu_written(e->mmu, GPA(RAM_AT + PAGE_BYTES), 1);
-    assert_int_equal(e->nr_told, 3);
+    assert_int_equal(e->nr_told, 4);
 }
 
 static void test_dirty_pages_are_noted_only_while_logging(void **state)

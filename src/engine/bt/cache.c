@@ -153,8 +153,9 @@ void bt_unlink(struct bt_vm *vm, struct tb_exit *x)
 {
     struct tb_exit **p = &x->to->in;
 
-    while (*p != x)
+    while (*p && *p != x)
         p = &(*p)->next_in;
+    BUG_ON(!*p);
     *p = x->next_in;
     x->to = NULL;
     emit_fix32(x->rel32, vm->code.delta, x->stub);

@@ -236,19 +236,19 @@ static void emit_block(struct trans *t, const uint8_t *code)
 }
 
 /* The block as it will stay: it and its exits in one piece. */
-static struct tb *settle(const struct trans *t)
+static struct tb *settle(struct trans *t)
 {
     size_t head = sizeof(struct tb) + t->nr * sizeof(struct site);
     struct tb *tb = malloc(head + t->tb->nr_exits * sizeof(struct tb_exit));
+    struct fluid_tb *f = t->tb->fluid;
 
     if (!tb)
         return NULL;
+    if (f)
+        f = realloc(f, offsetof(struct fluid_tb, was) + t->tb->bytes);
+    if (f)
+        t->tb->fluid = f;
     memcpy(tb, t->tb, head);
-    if (tb->fluid) {
-        struct fluid_tb *f = realloc(tb->fluid, offsetof(struct fluid_tb, was) + MAX(tb->bytes, 1));
-
-        tb->fluid = t->tb->fluid = f ? f : tb->fluid;
-    }
     tb->exits = (struct tb_exit *)((char *)tb + head);
     memcpy(tb->exits, t->exits, tb->nr_exits * sizeof(struct tb_exit));
     for (unsigned i = 0; i < t->nr; i++)
