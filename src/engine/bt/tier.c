@@ -22,9 +22,10 @@
 #define TRANSLATE        20
 #define TRANSLATE_DIRECT 5
 /*
- * The direct tier translates anew for each process, the checked one keeps its translations of the
+ * The direct tier translates anew for most processes, the checked one keeps its translations of the
  * files that programs come from: only what has run for so long, in microseconds, will go on for
- * long enough to make up for that. More, each time that it proved wrong.
+ * long enough to make up for that. More, each time that it proved wrong. Earlier, and there is less
+ * that the checked tier has seen run and that can be translated ahead.
  */
 #define PROVEN           15000
 #define TRIAL            250000 /* after so long there, a part of the time should be its own */
@@ -175,10 +176,10 @@ bool bt_run_direct(struct bt_vcpu *b, enum run_result *res)
     case DIRECT_INTERP: /* the end of a burst: code that does this often is better off elsewhere */
         account(b, burst_of(b));
         begin(b);
-        if (bt_limit_reached(b)) /* interp goes on by blocks */
-            b->checked_once = true;
-        else if (in_fluid_page(b))
+        if (in_fluid_page(b))
             distrust(burst_of(b));
+        if (bt_limit_reached(b) || in_fluid_page(b)) /* by blocks, whatever b->cfg->tiers says */
+            b->checked_once = true;
         else
             v->wait_step = true;
         return true;

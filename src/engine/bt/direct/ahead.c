@@ -61,7 +61,8 @@ static void make(struct ahead *a, uint64_t rip)
         a->room = 0;
 }
 
-/* From the end of the page to its start, so that what runs on into a block finds it there. False: not all of it was done. */
+/* From the end of the page to its start, so that what runs on into a block finds it there. False:
+ * not all of it was done. */
 static bool make_page(struct ahead *a, uint64_t lin)
 {
     struct direct_starts s;
@@ -109,13 +110,11 @@ struct dblock *ahead(struct code *k, struct dblock *b)
     while (a.room) {
         if (k->ahead_vpages < k->nr_vpages)
             k->ahead_vpages += make_page(&a, k->vpages[k->ahead_vpages].lin);
-        else if (k->ahead_landings < k->nr_landings)
-            {
+        else if (k->ahead_landings < k->nr_landings) {
             const struct landing l = k->landings[k->ahead_landings++];
 
             make_likely(&a, l.rip, true, l.guess);
-        }
-        else if (k->ahead_xits < k->nr_xits) {
+        } else if (k->ahead_xits < k->nr_xits) {
             const struct xit x = k->xits[k->ahead_xits++];
 
             if (x.open)

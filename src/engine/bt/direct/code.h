@@ -32,9 +32,9 @@ struct dblock {
     uint32_t host, pad; /* offsets in HOME_CODE; pad 0: none yet */
     uint32_t pad2;      /* the pad's entry for the second level */
     uint16_t bytes;     /* of guest code */
-    bool dead;    /* its first byte is an INT3, or a jump to its successor */
-    bool asleep;  /* dead, until its page is found again where it was */
-    uint8_t byte; /* asleep: its first */
+    bool dead;          /* its first byte is an INT3, or a jump to its successor */
+    bool asleep;        /* dead, until its page is found again where it was */
+    uint8_t byte;       /* asleep: its first */
     uint8_t first; /* XIT_INTERP, XIT_SYSCALL: so is its first instruction; do not even go there */
     uint32_t hash_next, page_next[2]; /* indexes + 1 */
 };

@@ -33,7 +33,7 @@
 #define PDPT_SHIFT 30
 #define PD_SHIFT   21
 
-#define NO_ROOT    1 /* of a space whose process is gone */
+#define NO_ROOT 1 /* of a space whose process is gone */
 
 static uint64_t root_of(const struct cpu *c)
 {
