@@ -27,9 +27,9 @@
  * long enough to make up for that. More, each time that it proved wrong. Earlier, and there is less
  * that the checked tier has seen run and that can be translated ahead.
  */
-#define PROVEN           15000
-#define TRIAL            250000 /* after so long there, a part of the time should be its own */
-#define TRIAL_PART       6
+#define PROVEN           60000
+#define TRIAL            100000 /* after so long there, a part of the time should be its own */
+#define TRIAL_PART       3
 /* The checked tier's time is worth so much of native time. */
 #define CHECKED_SLOWDOWN 3
 /* One in so many bursts in the checked tier is looked at. */
