@@ -203,14 +203,14 @@ struct ivcpu {
     uint64_t code_bytes; /* memory in blocks */
     unsigned nr_written; /* pages written by others; WRITTEN_QUEUE + 1: all. Guarded by vm->lock */
     uint64_t written[WRITTEN_QUEUE];
-    /* Where entries were cut from larger pages: 2 and 4 MB ones, 1 GB ones, by the address' low bits.
-     * INVLPG of any of it has to look at all entries. */
+    /* Where entries were cut from larger pages: 2 and 4 MB ones, 1 GB ones, by the address' low
+     * bits. INVLPG of any of it has to look at all entries. */
     uint8_t large_2m[1024], large_1g[64];
     uint64_t large_x_lo, large_x_hi; /* and where from those that hold code */
-    bool watching;   /* data watchpoints exist, the guest's or a debugger's */
-    bool code_bps;   /* DR7 or the debugger has instruction breakpoints */
-    bool dbg_resume; /* do not stop again at the breakpoint we stand on */
-    bool dbg_stop;   /* a debugger's watchpoint hit during the instruction */
+    bool watching;                   /* data watchpoints exist, the guest's or a debugger's */
+    bool code_bps;                   /* DR7 or the debugger has instruction breakpoints */
+    bool dbg_resume;                 /* do not stop again at the breakpoint we stand on */
+    bool dbg_stop;                   /* a debugger's watchpoint hit during the instruction */
     const struct ivcpu_hooks *hooks; /* of an engine that keeps translations beside; or NULL */
     struct interp_vm *vm;
     struct ivcpu *next;
