@@ -19,10 +19,10 @@
 #include "engine/bt/insn.h"
 #include "host/host.h"
 
-/* Block keys: interp's, and what else the translation depends on. */
 #define TB_MAX_INSNS 64
 #define GROUP_MAX    16
 
+/* Block keys: interp's, and what else the translation depends on. */
 #define KEY_USER  BIT(20) /* CPL 3 */
 #define KEY_AC    BIT(21) /* supervisor code with RFLAGS.AC: SMAP is lifted */
 #define KEY_X87   BIT(22) /* usable without #UD or #NM */
@@ -248,6 +248,13 @@ struct bt_vm {
 #define BT_OFF(member)  offsetof(struct bt_vcpu, member)
 #define CPU_OFF(member) (offsetof(struct bt_vcpu, iv.vc.cpu.member))
 #define GPR_OFF(n)      (offsetof(struct bt_vcpu, iv.vc.cpu.gpr) + 8 * (size_t)(n))
+
+/* ---- run.c ---- */
+enum run_result bt_run(struct vcpu *vc);
+/* The key of code at the present state. */
+uint32_t bt_key(const struct bt_vcpu *b);
+/* Before code that may use the vector registers: the guest's go to cpu.fpu. */
+void bt_vectors_out(struct bt_vcpu *b);
 
 /* ---- thunk.c ---- */
 /* Writes the code that enters and leaves translated code. False: no room. */

@@ -9,9 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* So many stores beside its code make a page a data page (as in interp). */
-#define NEAR_MISSES_MAX 32
-
 static struct tb **hash_slot(struct bt_vm *vm, uint64_t gpa, uint32_t key)
 {
     uint64_t h = (gpa ^ (uint64_t)key << 20) * 0x9e3779b97f4a7c15ull;
@@ -46,13 +43,6 @@ struct tb *bt_newest(struct bt_vm *vm, gpa_t at, uint32_t key)
     return tb;
 }
 
-static uint64_t lines_of(unsigned off, unsigned bytes)
-{
-    unsigned first = off / 64, last = (unsigned)MIN(off + bytes - 1, PAGE_BYTES - 1) / 64;
-
-    return (~0ull >> (63 - (last - first))) << first;
-}
-
 bool bt_insert(struct bt_vcpu *b, struct tb *tb)
 {
     struct bt_vm *vm = b->vm;
@@ -84,7 +74,7 @@ bool bt_insert(struct bt_vcpu *b, struct tb *tb)
     }
     tb->page_next = pg->tbs;
     pg->tbs = tb;
-    pg->lines |= lines_of(tb->gpa % PAGE_BYTES, tb->bytes);
+    pg->lines |= code_lines(tb->gpa % PAGE_BYTES, tb->bytes);
     return true;
 }
 
@@ -208,7 +198,7 @@ static void tb_free(struct tb *tb)
 static bool drop_in_page(struct bt_vcpu *b, uint64_t page, unsigned off, unsigned bytes)
 {
     struct tb_page **pp = page_slot(b->vm, page), *pg = *pp;
-    uint64_t lines = lines_of(off, bytes), kept = 0;
+    uint64_t lines = code_lines(off, bytes), kept = 0;
     struct tb **p;
 
     if (!pg)
@@ -219,7 +209,7 @@ static bool drop_in_page(struct bt_vcpu *b, uint64_t page, unsigned off, unsigne
         lines = ~0ull;
     for (p = &pg->tbs; *p;) {
         struct tb *tb = *p;
-        uint64_t mine = lines_of(tb->gpa % PAGE_BYTES, tb->bytes);
+        uint64_t mine = code_lines(tb->gpa % PAGE_BYTES, tb->bytes);
 
         if (mine & lines) {
             *p = tb->page_next;

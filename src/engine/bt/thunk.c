@@ -2,7 +2,7 @@
 /*
  * The door between C and translated code, written at the start of the code cache. Entering saves
  * what the host's ABI wants kept and loads the guest's registers; leaving stores them and returns
- * to C. The guest's vector registers stay in the processor: see vectors_out() in bt.c.
+ * to C. The guest's vector registers stay in the processor: see bt_vectors_out().
  */
 #include "engine/bt/bt.h"
 

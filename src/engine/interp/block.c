@@ -15,12 +15,6 @@
  * this. */
 #define CODE_BYTES_MAX MIB(192)
 
-/*
- * So many stores beside its code make a page a data page: memory that once held code would else be
- * slow to write for ever (Linux boot: walks for stores fell from 4.1 to 0.4 million).
- */
-#define NEAR_MISSES_MAX 32
-
 uint32_t block_key(const struct cpu *c)
 {
     uint32_t key = c->mode & KEY_MODE;
@@ -94,17 +88,10 @@ static void unchain_page(struct code_page *pg)
         b->chain[0] = b->chain[1] = NULL;
 }
 
-static uint64_t lines_of(unsigned off, unsigned bytes)
-{
-    unsigned first = off / 64, last = (unsigned)MIN(off + bytes - 1, PAGE_BYTES - 1) / 64;
-
-    return (~0ull >> (63 - (last - first))) << first;
-}
-
 static bool drop_in_page(struct ivcpu *v, uint64_t page, unsigned off, unsigned bytes)
 {
     struct code_page **pp = page_slot(v, page), *pg = *pp;
-    uint64_t lines = lines_of(off, bytes), kept = 0;
+    uint64_t lines = code_lines(off, bytes), kept = 0;
     struct block **b;
 
     if (!pg)
@@ -115,7 +102,7 @@ static bool drop_in_page(struct ivcpu *v, uint64_t page, unsigned off, unsigned 
         lines = ~0ull;
     for (b = &pg->blocks; *b;) {
         struct block *x = *b;
-        uint64_t mine = lines_of(x->gpa % PAGE_BYTES, x->bytes);
+        uint64_t mine = code_lines(x->gpa % PAGE_BYTES, x->bytes);
 
         if (mine & lines) {
             *b = x->page_next;
@@ -244,7 +231,7 @@ static bool block_insert(struct ivcpu *v, struct block *b)
     *h = b;
     b->page_next = pg->blocks;
     pg->blocks = b;
-    pg->lines |= lines_of(b->gpa % PAGE_BYTES, b->bytes);
+    pg->lines |= code_lines(b->gpa % PAGE_BYTES, b->bytes);
     v->code_bytes += block_size(b);
     return true;
 }

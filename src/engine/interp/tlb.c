@@ -1,23 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Memory as the interpreter sees it: the software TLB, the slow halves of accesses, and struct
- * cpu_ops.
+ * Memory as the interpreter sees it: the software TLB, and the slow halves of accesses.
  *
  * A TLB entry gets its read, write or execute tag only after a page walk for that very kind of
  * access has succeeded, so a tag match needs no rights check. What must not go fast never gets a
  * tag: MMIO, ROM for writing, pages with decoded code for writing, pages with watchpoints, and
  * everything while alignment checks are on.
  */
-#include "engine/interp/handlers.h"
+#include "engine/interp/tlb.h"
 
 #include <string.h>
-
-/* A piece of an access that lies in one page. */
-struct span {
-    uint8_t *hva; /* NULL: not RAM, ask the platform */
-    gpa_t at;
-    struct slot *slot;
-};
 
 void tlb_set_view(struct ivcpu *v)
 {
@@ -29,7 +21,7 @@ void tlb_set_view(struct ivcpu *v)
         v->tlb = &v->views[c->mode & MODE_AC ? VIEW_KERNEL_AC : VIEW_KERNEL];
 }
 
-static enum tlb_view view_of(const struct cpu *c, unsigned acc)
+enum tlb_view tlb_view_of(const struct cpu *c, unsigned acc)
 {
     if (acc & ACC_USER)
         return VIEW_USER;
@@ -104,7 +96,7 @@ void tlb_flush_all(struct ivcpu *v)
     flushed(v, FLUSH_ALL, 0);
 }
 
-static void flush_nonglobal(struct ivcpu *v)
+void tlb_flush_nonglobal(struct ivcpu *v)
 {
     for (unsigned w = 0; w < NR_VIEWS; w++)
         view_flush(&v->views[w], true);
@@ -131,8 +123,7 @@ static void note_large(struct ivcpu *v, const struct walk *w)
     v->large_x_hi = MAX(v->large_x_hi, lo + bytes - 1 + (lo + bytes != 0));
 }
 
-/* Entries are 4 KB; those cut from a larger page all go with it. */
-static void flush_page(struct ivcpu *v, uint64_t lin)
+void tlb_flush_page(struct ivcpu *v, uint64_t lin)
 {
     for (unsigned w = 0; w < NR_VIEWS; w++) {
         struct tlb *t = &v->views[w];
@@ -204,11 +195,10 @@ static void fill(struct ivcpu *v, struct tlb *t, const struct walk *w, const str
         note_large(v, w);
 }
 
-/* Finds one page's piece; walks and fills when needed. */
-static enum step span_find(struct ivcpu *v, uint64_t lin, unsigned acc, struct span *s)
+enum step span_find(struct ivcpu *v, uint64_t lin, unsigned acc, struct span *s)
 {
     struct cpu *c = CPU(v);
-    struct tlb *t = &v->views[view_of(c, acc)];
+    struct tlb *t = &v->views[tlb_view_of(c, acc)];
     unsigned i = tlb_index(lin);
     uint64_t ntag = acc & ACC_EXEC ? t->ntag_x[i] : acc & ACC_WRITE ? t->ntag_w[i] : t->ntag_r[i];
     struct walk w = { .at = GVA(lin), .acc = acc };
@@ -320,7 +310,7 @@ static bool store_may_go(struct ivcpu *v, const struct span *s, unsigned bytes)
 
 /* ---- devices ---- */
 
-static uint64_t mmio_read(struct ivcpu *v, gpa_t at, unsigned bytes)
+uint64_t interp_mmio_read(struct ivcpu *v, gpa_t at, unsigned bytes)
 {
     const struct engine_config *cfg = &v->vm->evm.cfg;
     enum exit_reason why = apic_claims(CPU(v), at) ? EXIT_APIC : EXIT_MMIO;
@@ -336,7 +326,7 @@ static uint64_t mmio_read(struct ivcpu *v, gpa_t at, unsigned bytes)
     return low_bytes(x, bytes);
 }
 
-static void mmio_write(struct ivcpu *v, gpa_t at, unsigned bytes, uint64_t val)
+void interp_mmio_write(struct ivcpu *v, gpa_t at, unsigned bytes, uint64_t val)
 {
     const struct engine_config *cfg = &v->vm->evm.cfg;
     enum exit_reason why = apic_claims(CPU(v), at) ? EXIT_APIC : EXIT_MMIO;
@@ -361,10 +351,10 @@ static uint64_t span_read(struct ivcpu *v, const struct span *s, unsigned bytes)
     if (!s->hva) {
         if (bytes & (bytes - 1)) { /* an odd piece of an access across pages */
             for (unsigned i = 0; i < bytes; i++)
-                x |= mmio_read(v, gpa_add(s->at, i), 1) << (8 * i);
+                x |= interp_mmio_read(v, gpa_add(s->at, i), 1) << (8 * i);
             return x;
         }
-        return mmio_read(v, s->at, bytes);
+        return interp_mmio_read(v, s->at, bytes);
     }
     memcpy(&x, s->hva, bytes);
     return x;
@@ -376,9 +366,9 @@ static void span_write(struct ivcpu *v, const struct span *s, unsigned bytes, ui
         memcpy(s->hva, &val, bytes);
     } else if (bytes & (bytes - 1)) {
         for (unsigned i = 0; i < bytes; i++)
-            mmio_write(v, gpa_add(s->at, i), 1, val >> (8 * i));
+            interp_mmio_write(v, gpa_add(s->at, i), 1, val >> (8 * i));
     } else {
-        mmio_write(v, s->at, bytes, val);
+        interp_mmio_write(v, s->at, bytes, val);
     }
 }
 
@@ -562,290 +552,3 @@ const uint8_t *fetch_ptr(struct ivcpu *v, uint64_t lin, gpa_t *at)
     *at = s.at;
     return s.hva;
 }
-
-/* ---- struct cpu_ops ---- */
-
-static struct ivcpu *of_cpu(struct cpu *c)
-{
-    return container_of(c, struct ivcpu, vc.cpu);
-}
-
-/* A copy whose common sizes the compiler knows. */
-static ALWAYS_INLINE void copy(void *to, const void *from, unsigned bytes)
-{
-    switch (bytes) {
-    case 4:
-        memcpy(to, from, 4);
-        break;
-    case 8:
-        memcpy(to, from, 8);
-        break;
-    case 16:
-        memcpy(to, from, 16);
-        break;
-    default:
-        memcpy(to, from, bytes);
-        break;
-    }
-}
-
-/* Where an access that stays in a page with the right tag goes: NULL if there is more to it. */
-static ALWAYS_INLINE void *core_hit(struct cpu *c, gva_t at, unsigned bytes, unsigned acc)
-{
-    const struct tlb *t = &of_cpu(c)->views[view_of(c, acc)];
-
-    return bytes <= PAGE_BYTES &&
-                   (acc & ACC_WRITE ? TLB_HIT(t, w, at.v, bytes) : TLB_HIT(t, r, at.v, bytes))
-               ? (void *)TLB_HVA(t, at.v)
-               : NULL;
-}
-
-/* Any length, page by page; all pages are checked before the first byte moves. */
-static enum step core_access(struct cpu *c, gva_t at, void *buf, const void *from, unsigned bytes,
-                             unsigned acc)
-{
-    struct ivcpu *v = of_cpu(c);
-    unsigned done, n;
-    struct span s;
-
-    for (done = 0; done < bytes; done += n) {
-        uint64_t lin = at.v + done;
-        enum step st;
-
-        if (!(c->mode & MODE_LMA))
-            lin = (uint32_t)lin;
-        else if (!is_canonical(c, lin))
-            return raise_gp(c, 0);
-        n = (unsigned)MIN(bytes - done, PAGE_BYTES - lin % PAGE_BYTES);
-        st = span_find(v, lin, acc, &s);
-        if (st != STEP_NEXT)
-            return st;
-        if (n == bytes)
-            break; /* one page: no second round */
-    }
-    for (done = 0; done < bytes && (buf || from); done += n) {
-        uint64_t lin = at.v + done;
-
-        if (!(c->mode & MODE_LMA))
-            lin = (uint32_t)lin;
-        n = (unsigned)MIN(bytes - done, PAGE_BYTES - lin % PAGE_BYTES);
-        if (n != bytes && span_find(v, lin, acc, &s) != STEP_NEXT)
-            return STEP_FAULT;
-        if (from && s.slot && s.hva && (s.slot->notes[slot_page(s.slot, s.at)] & PAGE_NOTE_CODE))
-            (void)code_stored(v, s.at, n);
-        if (s.hva && buf)
-            memcpy((uint8_t *)buf + done, s.hva, n);
-        else if (s.hva)
-            memcpy(s.hva, (const uint8_t *)from + done, n);
-        else
-            for (unsigned i = 0; i < n; i++) {
-                if (buf)
-                    ((uint8_t *)buf)[done + i] = (uint8_t)mmio_read(v, gpa_add(s.at, i), 1);
-                else
-                    mmio_write(v, gpa_add(s.at, i), 1, ((const uint8_t *)from)[done + i]);
-            }
-    }
-    return STEP_NEXT;
-}
-
-static enum step core_read(struct cpu *c, gva_t at, void *buf, unsigned bytes, unsigned acc)
-{
-    const void *p = core_hit(c, at, bytes, acc & ~ACC_WRITE);
-
-    if (!p)
-        return core_access(c, at, buf, NULL, bytes, acc & ~ACC_WRITE);
-    copy(buf, p, bytes);
-    return STEP_NEXT;
-}
-
-static enum step core_write(struct cpu *c, gva_t at, const void *buf, unsigned bytes, unsigned acc)
-{
-    void *p = core_hit(c, at, bytes, acc | ACC_WRITE);
-
-    if (!p)
-        return core_access(c, at, NULL, buf, bytes, acc | ACC_WRITE);
-    copy(p, buf, bytes);
-    return STEP_NEXT;
-}
-
-static enum step core_probe(struct cpu *c, gva_t at, unsigned bytes, unsigned acc)
-{
-    return core_access(c, at, NULL, NULL, bytes, acc);
-}
-
-static enum step core_rmw8(struct cpu *c, gva_t at, uint8_t and_mask, uint8_t or_mask, unsigned acc)
-{
-    struct ivcpu *v = of_cpu(c);
-    struct span s;
-    enum step st = span_find(v, at.v, acc | ACC_WRITE, &s);
-
-    if (st != STEP_NEXT || !s.hva)
-        return st;
-    if (s.slot && (s.slot->notes[slot_page(s.slot, s.at)] & PAGE_NOTE_CODE))
-        (void)code_stored(v, s.at, 1);
-    __atomic_fetch_and(s.hva, and_mask, __ATOMIC_SEQ_CST);
-    __atomic_fetch_or(s.hva, or_mask, __ATOMIC_SEQ_CST);
-    return STEP_NEXT;
-}
-
-static void *phys_ptr(struct cpu *c, gpa_t at, unsigned bytes, struct slot **slot)
-{
-    *slot = mmu_slot_find(of_cpu(c)->vm->evm.cfg.mmu, at);
-    if (!*slot || at.v - (*slot)->base.v + bytes > (*slot)->bytes)
-        return NULL;
-    return slot_hva(*slot, at);
-}
-
-static uint64_t core_phys_read(struct cpu *c, gpa_t at, unsigned bytes)
-{
-    struct slot *slot;
-    void *p = phys_ptr(c, at, bytes, &slot);
-
-    if (!p)
-        return low_bytes(~0ull, bytes);
-    return bytes == 8 ? __atomic_load_n((alias64 *)p, __ATOMIC_RELAXED)
-                      : __atomic_load_n((alias32 *)p, __ATOMIC_RELAXED);
-}
-
-static bool core_phys_cas(struct cpu *c, gpa_t at, uint64_t old, uint64_t val, unsigned bytes)
-{
-    struct slot *slot;
-    void *p = phys_ptr(c, at, bytes, &slot);
-    uint32_t old32 = (uint32_t)old;
-
-    if (!p || (slot->flags & SLOT_RO))
-        return true; /* page tables outside RAM keep no accessed bits */
-    if (slot->notes[slot_page(slot, at)] & PAGE_NOTE_CODE)
-        (void)code_stored(of_cpu(c), at, bytes);
-    if (slot->flags & SLOT_LOG_DIRTY)
-        slot->notes[slot_page(slot, at)] |= PAGE_NOTE_DIRTY;
-    if (bytes == 8)
-        return __atomic_compare_exchange_n((alias64 *)p, &old, val, false, __ATOMIC_SEQ_CST,
-                                           __ATOMIC_RELAXED);
-    return __atomic_compare_exchange_n((alias32 *)p, &old32, (uint32_t)val, false, __ATOMIC_SEQ_CST,
-                                       __ATOMIC_RELAXED);
-}
-
-/* The TLB has no PCID tags: whatever names another PCID than the present one has nothing to drop.
- */
-static void core_tlb_flush(struct cpu *c, const struct tlb_flush *what)
-{
-    struct ivcpu *v = of_cpu(c);
-    bool other = (what->kind == FLUSH_PCID || what->kind == FLUSH_PCID_PAGE) &&
-                 (c->cr4 & CR4_PCIDE) && what->pcid != (c->cr3 & CR3_PCID_MASK);
-
-    if (v->hooks)
-        v->hooks->tlb_flush(v, what);
-    if (other)
-        return;
-    switch (what->kind) {
-    case FLUSH_ALL:
-        tlb_flush_all(v);
-        break;
-    case FLUSH_NONGLOBAL:
-    case FLUSH_PCID:
-        flush_nonglobal(v);
-        break;
-    default:
-        flush_page(v, what->at.v);
-        break;
-    }
-}
-
-static void core_debug_changed(struct cpu *c)
-{
-    struct ivcpu *v = of_cpu(c);
-
-    interp_debug_update(&v->vc);
-}
-
-static void core_kick(struct cpu *c) /* any thread: no business of go_outside() */
-{
-    const struct ivcpu_hooks *hooks = of_cpu(c)->hooks;
-
-    host_futex_wake(&c->req);
-    if (hooks)
-        hooks->kick(of_cpu(c));
-}
-
-#define FORWARD(c) const struct engine_config *cfg = &of_cpu(c)->vm->evm.cfg
-
-static uint64_t core_tsc(struct cpu *c)
-{
-    FORWARD(c);
-    return cfg->time_ops->tsc(cfg->ctx);
-}
-
-static uint64_t core_now_ns(struct cpu *c)
-{
-    FORWARD(c);
-    return cfg->time_ops->now_ns(cfg->ctx);
-}
-
-static uint64_t core_tsc_to_ns(struct cpu *c, uint64_t tsc)
-{
-    FORWARD(c);
-    return cfg->time_ops->tsc_to_ns(cfg->ctx, tsc);
-}
-
-static void core_apic_timer(struct cpu *c, uint64_t deadline_ns)
-{
-    FORWARD(c);
-    go_outside(of_cpu(c));
-    cfg->time_ops->apic_timer(cfg->ctx, c->id, deadline_ns);
-}
-
-static void core_apic_send(struct cpu *c, const struct apic_msg *msg)
-{
-    FORWARD(c);
-    go_outside(of_cpu(c));
-    cfg->time_ops->apic_send(cfg->ctx, c->id, msg);
-}
-
-static void core_apic_eoi(struct cpu *c, uint8_t vector)
-{
-    FORWARD(c);
-    go_outside(of_cpu(c));
-    cfg->time_ops->apic_eoi(cfg->ctx, c->id, vector);
-}
-
-static bool core_pic_pending(struct cpu *c)
-{
-    FORWARD(c);
-    return cfg->time_ops->pic_pending(cfg->ctx);
-}
-
-static uint8_t core_pic_ack(struct cpu *c)
-{
-    FORWARD(c);
-    go_outside(of_cpu(c));
-    return cfg->time_ops->pic_ack(cfg->ctx);
-}
-
-static void core_ferr(struct cpu *c)
-{
-    FORWARD(c);
-    go_outside(of_cpu(c));
-    cfg->time_ops->ferr(cfg->ctx);
-}
-
-const struct cpu_ops interp_cpu_ops = {
-    .read = core_read,
-    .write = core_write,
-    .probe = core_probe,
-    .rmw8 = core_rmw8,
-    .phys_read = core_phys_read,
-    .phys_cas = core_phys_cas,
-    .tlb_flush = core_tlb_flush,
-    .debug_changed = core_debug_changed,
-    .kick = core_kick,
-    .tsc = core_tsc,
-    .now_ns = core_now_ns,
-    .tsc_to_ns = core_tsc_to_ns,
-    .apic_timer = core_apic_timer,
-    .apic_send = core_apic_send,
-    .apic_eoi = core_apic_eoi,
-    .pic_pending = core_pic_pending,
-    .pic_ack = core_pic_ack,
-    .ferr = core_ferr,
-};

@@ -1,0 +1,566 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Binary translation: the run loop.
+ *
+ * The loop is interp's, with translated code in the place of decoded blocks: events, single steps
+ * and cold code are interp's business. Translated code comes back here for what it cannot do alone:
+ * a TLB miss, an instruction for interp, a branch whose target is not known yet.
+ */
+#include "engine/bt/bt.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "lib/log.h"
+
+uint32_t bt_key(const struct bt_vcpu *b)
+{
+    const struct cpu *c = &b->iv.vc.cpu;
+    uint32_t key = block_key(c) | (b->iv.vc.run_limit ? KEY_COUNT : 0);
+
+    if (key & MODE_CS64)
+        key &= ~(uint32_t)MODE_SS32; /* the stack is 64 bits wide all the same */
+    if (c->cr4 & CR4_TSD)
+        key |= KEY_TSD;
+    if (is_user(c))
+        key |= KEY_USER;
+    else if (c->mode & MODE_AC)
+        key |= KEY_AC;
+    if (c->cr0 & (CR0_EM | CR0_TS))
+        return key;
+    key |= KEY_X87;
+    if (c->cr4 & CR4_OSFXSR)
+        key |= KEY_SSE;
+    if ((c->cr4 & CR4_OSXSAVE) && (c->xcr0 & 6) == 6)
+        key |= KEY_AVX;
+    return key;
+}
+
+/* Can this mode be translated at all? */
+static bool translates(const struct bt_vcpu *b)
+{
+    const struct cpu *c = &b->iv.vc.cpu;
+
+    return (c->mode & MODE_CS64) && b->iv.tlb != &b->iv.no_view && !b->iv.watching;
+}
+
+static bool wanted(const struct bt_vcpu *b)
+{
+    const struct cpu *c = &b->iv.vc.cpu;
+
+    return c->req || c->pending_dbg || c->shadow_sti || c->shadow_movss ||
+           c->activity != CPU_RUNNING;
+}
+
+/* ---- the vector registers ---- */
+
+/* The sanitizers' own code, called from ours everywhere, uses them. */
+#ifdef DOPPEL_SAN
+#define VECTORS_STAY false
+#else
+#define VECTORS_STAY true
+#endif
+
+/* The processor's are addresses of the translation and of the guest's memory in the monitor. */
+static void x87_pointers(struct bt_vcpu *b)
+{
+    struct cpu *c = &b->iv.vc.cpu;
+
+    c->fpu.fip = b->x87.rip;
+    c->fpu.fop = b->x87.op & 0x7ff;
+    c->fpu_cs = (uint16_t)b->x87.cs;
+    if (b->x87.dp_set) {
+        c->fpu.fdp = b->x87.dp;
+        c->fpu_ds = (uint16_t)b->x87.ds;
+    }
+    b->x87.op = b->x87.dp_set = 0;
+}
+
+/*
+ * The guest's stay in the processor while C code runs, since that is built without them; before any
+ * other code they are stored, and loaded again when translated code next wants them.
+ */
+void bt_vectors_out(struct bt_vcpu *b)
+{
+    if (b->vec_cold)
+        return;
+    /* Not even a pending x87 exception is left for the host's code. */
+    __asm__ volatile("xsave64 %0\n\tfninit\n\tldmxcsr %1"
+                     : "+m"(b->iv.vc.cpu.fpu)
+                     : "m"(b->mxcsr), "a"(XSTATE_ALL), "d"(0)
+                     : "memory");
+    b->vec_cold = 1;
+    if (b->x87.op)
+        x87_pointers(b);
+}
+
+static void guard(void)
+{
+    struct bt_vcpu *b;
+
+    __asm__ volatile("rdgsbase %0" : "=r"(b));
+    bt_vectors_out(b);
+}
+
+/* ---- finding blocks ---- */
+
+static bool is_hot(struct bt_vcpu *b, gpa_t at)
+{
+    uint8_t *n = &b->cold[(at.v * 0x9e3779b97f4a7c15ull) >> 50];
+
+    if (*n >= b->cfg->hot)
+        return true;
+    ++*n;
+    return false;
+}
+
+/* The block at guest-physical at; translates it if it is hot. NULL: interp runs the code. */
+static struct tb *get_block(struct bt_vcpu *b, gpa_t at, uint32_t key, const uint8_t *code)
+{
+    struct tb *tb = bt_find(b->vm, at, key);
+
+    if (tb)
+        return tb;
+    if (bt_limit_reached(b))
+        return NULL;
+    if (bt_fluid_page(b->vm, at)) { /* interp would note it as code to decode it */
+        bt_vectors_out(b);
+    } else {
+        if (!is_hot(b, at))
+            return NULL;
+        bt_vectors_out(b);
+        note_code(&b->iv, at);
+    }
+    tb = bt_translate(b, at, key, code);
+    if (!tb && b->vm->code.full) {
+        bt_flush_cache(b);
+        tb = bt_translate(b, at, key, code);
+    }
+    if (tb)
+        perf_map_add(b->vm, tb);
+    if (tb && bt_limit_reached(b))
+        log_info("bt: the last of %llu blocks is at guest-physical %#llx, RIP %#llx, key %#x",
+                 (unsigned long long)b->cfg->limit, (unsigned long long)at.v,
+                 (unsigned long long)b->iv.vc.cpu.rip, key);
+    return tb;
+}
+
+/* The block at cpu.rip, or NULL: b->iv.leave tells as block_find() does. */
+static struct tb *block_at_rip(struct bt_vcpu *b, uint32_t key)
+{
+    struct cpu *c = &b->iv.vc.cpu;
+    const uint8_t *code;
+    struct tb *tb;
+    gpa_t at;
+
+    code = fetch_ptr(&b->iv, c->rip, &at);
+    if (!code)
+        return NULL;
+    b->iv.leave = LEAVE_NEXT;
+    tb = get_block(b, at, key, code);
+    if (!tb && bt_fluid_page(b->vm, at))
+        b->iv.leave = LEAVE_STEP;
+    if (tb) {
+        const struct tlb *t = &b->iv.views[bt_view(key)];
+        unsigned i = tlb_index(c->rip);
+
+        bt_jc_add(b, c->rip, tb, t->note[i].global);
+    }
+    return tb;
+}
+
+/* The tables know privilege and AC apart; whatever else changes, they begin anew. */
+static void keep_jc_key(struct bt_vcpu *b, uint32_t key)
+{
+    key &= ~(KEY_USER | KEY_AC);
+    if (b->jc_key == key)
+        return;
+    bt_jc_flush(b, FLUSH_ALL, 0);
+    b->jc_key = key;
+}
+
+/* What translated code reads that C code may have changed. */
+static void before_entry(struct bt_vcpu *b)
+{
+    struct cpu *c = &b->iv.vc.cpu;
+
+    b->masked = !(c->rflags & RFLAGS_IF) && cpu_interrupt_waits(c);
+    b->tsc_offset = b->vm_tsc_offset + c->tsc_adjust;
+}
+
+/* ---- what translated code comes back for ---- */
+
+static void flags_in(struct bt_vcpu *b)
+{
+    struct cpu *c = &b->iv.vc.cpu;
+
+    c->rflags = merge_flags(c->rflags, (uint32_t)b->flags);
+}
+
+static void flags_out(struct bt_vcpu *b)
+{
+    uint64_t f = b->iv.vc.cpu.rflags;
+
+    b->flags = (f & (RFLAGS_ARITH & 0xff)) << 8 | (f >> 11 & 1);
+}
+
+static uint64_t page_base(const struct bt_vcpu *b)
+{
+    return b->iv.vc.cpu.gpr[SLOT_PAGE / 8];
+}
+
+/* Under KEY_COUNT: the first nr instructions of the block are done. */
+static void count_to(struct bt_vcpu *b, const struct tb *tb, unsigned nr)
+{
+    if (tb->key & KEY_COUNT)
+        b->iv.vc.nr_insns += nr - b->counted;
+    b->counted = nr;
+}
+
+static unsigned index_of(const struct site *s)
+{
+    return (unsigned)(s - s->tb->sites);
+}
+
+static const uint8_t *resume_at(struct bt_vcpu *b, const struct tb *tb, uint32_t pc)
+{
+    if (tb->vectors && b->vec_cold)
+        b->vec_want = 1;
+    return tb->code + pc;
+}
+
+/*
+ * Somewhere else, perhaps in another mode: straight to the block, if the run loop would do nothing
+ * but go there. NULL: it is needed.
+ */
+static const uint8_t *go_on(struct bt_vcpu *b)
+{
+    struct ivcpu *v = &b->iv;
+    struct cpu *c = &v->vc.cpu;
+    const struct jc_entry *e;
+    uint32_t key;
+
+    if (wanted(b) || cpu_event_ready(c) || interp_must_step(v) || v->vc.run_limit)
+        return NULL;
+    if (b->direct && bt_needs_turn(b))
+        return NULL;
+    tlb_set_view(v);
+    if (!translates(b))
+        return NULL;
+    v->key = block_key(c);
+    key = bt_key(b);
+    if ((key & ~(KEY_USER | KEY_AC)) != b->jc_key)
+        return NULL;
+    e = &b->jc[bt_jc_class(key)].e[c->rip & b->mask_jc];
+    if (!e->far || e->neg_rip != -c->rip)
+        return NULL;
+    flags_out(b);
+    before_entry(b);
+    return e->far;
+}
+
+static bool site_ops(struct bt_vcpu *b, struct site *s)
+{
+    struct ivcpu *v = &b->iv;
+    unsigned avail = (unsigned)PAGE_BYTES - s->off;
+    const uint8_t *code;
+    gpa_t at;
+
+    if (s->ops)
+        return true;
+    bt_vectors_out(b);
+    if (s->tb->fluid) {
+        code = s->tb->fluid->was + (s->off - s->tb->gpa % PAGE_BYTES);
+        avail = s->len;
+    } else {
+        code = fetch_ptr(v, v->vc.cpu.rip, &at);
+        /* The page tables may have changed without a flush, so what is there may be something else.
+         */
+        if (!code || at.v != (s->tb->gpa & PAGE_MASK) + s->off)
+            return false;
+    }
+    s->ops = calloc(2, sizeof(*s->ops));
+    if (!s->ops)
+        return false;
+    if (decode_insn(v, s->tb->key, code, avail, s->off, &s->ops[0]) != s->len) {
+        free(s->ops);
+        s->ops = NULL;
+        return false;
+    }
+    if (op_is_branch(&s->ops[0]))
+        s->ops[0].aux2 = 0;
+    s->ops[1] = (struct op){ .fn = op_end, .off = (uint16_t)(s->off + s->len) };
+    return true;
+}
+
+/*
+ * interp runs the site's instruction. Returns where to go on in the block; NULL: leave it, cpu.rip
+ * is true and *res set if run() has to return (*stop).
+ */
+static const uint8_t *run_site(struct bt_vcpu *b, struct site *s, bool *stop, enum run_result *res)
+{
+    struct ivcpu *v = &b->iv;
+    struct cpu *c = &v->vc.cpu;
+    struct tb *tb = s->tb;
+
+    v->vc.nr_exits[EXIT_HANDOVER]++;
+    flags_in(b);
+    c->rip = page_base(b) + s->off;
+    if (!site_ops(b, s) || s->ops[0].fn == op_native_full) {
+        v->wait_step = true;
+        return NULL;
+    }
+    if (s->ops[0].fn == op_native)
+        bt_vectors_out(b);
+    v->again = false;
+    v->cur = NULL;
+    v->leave = LEAVE_NEXT;
+    v->vc.nr_insns++;
+    run_ops(v, s->ops);
+    if (unlikely(v->graveyard)) {
+        bt_vectors_out(b);
+        block_bury(v);
+    }
+    if (v->leave == LEAVE_NEXT) {
+        if (s->ends || tb->dead || c->rip != page_base(b) + s->off + s->len ||
+            (c->rflags & RFLAGS_TF) || bt_key(b) != tb->key)
+            return go_on(b);
+        if (wanted(b) || cpu_event_ready(c))
+            return NULL;
+        flags_out(b);
+        before_entry(b);
+        b->counted = index_of(s) + 1; /* it has been counted here */
+        return resume_at(b, tb, s->next);
+    }
+    v->vc.nr_insns--;
+    if (v->leave == LEAVE_FAULT) {
+        *stop = !interp_deliver(v, res);
+    } else if (v->leave == LEAVE_EXIT) {
+        *stop = true;
+        *res = RUN_SHUTDOWN;
+    } else {
+        v->wait_step = true;
+    }
+    return NULL;
+}
+
+/* A TLB miss: fill and try again, or let interp do the instruction (devices, faults, two pages). */
+static const uint8_t *run_slow(struct bt_vcpu *b, struct site *s, bool *stop, enum run_result *res)
+{
+    struct ivcpu *v = &b->iv;
+
+    v->vc.nr_exits[EXIT_MISS]++;
+    if (s->acc_bytes && tlb_fill(v, b->ea, s->acc_bytes, s->acc_write))
+        return resume_at(b, s->tb, s->pc);
+    return run_site(b, s, stop, res);
+}
+
+/* A near branch to an address that is not canonical faults itself. */
+static void undo_branch(struct bt_vcpu *b, const struct site *s)
+{
+    struct cpu *c = &b->iv.vc.cpu;
+
+    c->gpr[RSP] -= (uint64_t)(int64_t)s->rsp_undo;
+    c->rip = page_base(b) + s->off;
+    b->iv.wait_step = true;
+}
+
+/* Where to go on after translated code came back; NULL: not in translated code. */
+static const uint8_t *came_back(struct bt_vcpu *b, bool *stop, enum run_result *res)
+{
+    struct cpu *c = &b->iv.vc.cpu;
+    struct site *s = (struct site *)(uintptr_t)b->site;
+    struct tb *tb;
+
+    switch ((enum bt_why)b->why) {
+    case WHY_SLOW:
+        count_to(b, s->tb, index_of(s));
+        return run_slow(b, s, stop, res);
+    case WHY_INTERP:
+        count_to(b, s->tb, index_of(s));
+        return run_site(b, s, stop, res);
+    case WHY_VECTOR:
+        b->vec_want = 1;
+        return s->tb->code + s->pc;
+    case WHY_EXIT:
+        c->rip = page_base(b) + b->exit->target;
+        flags_in(b);
+        count_to(b, b->exit->tb, b->exit->nr_insns);
+        if (wanted(b) || (b->exit->tb->key & KEY_COUNT))
+            return NULL;
+        tb =
+            bt_find(b->vm, GPA((b->exit->tb->gpa & PAGE_MASK) + b->exit->target), b->exit->tb->key);
+        if (!tb || b->exit->tb->dead)
+            return NULL;
+        if (b->exit->stale) {
+            bt_fluid_turn(b, b->exit->tb, tb);
+        } else if (!b->exit->to) {
+            bt_link(b->vm, b->exit, tb);
+            b->iv.vc.nr_exits[EXIT_CHAIN]++;
+        }
+        return tb->near;
+    case WHY_MISS:
+        flags_in(b);
+        b->iv.vc.nr_exits[EXIT_LOOKUP]++;
+        if (s->branch && !is_canonical(c, c->rip)) {
+            count_to(b, s->tb, index_of(s));
+            undo_branch(b, s);
+        } else {
+            count_to(b, s->tb, index_of(s) + 1);
+        }
+        return NULL;
+    default: { /* WHY_TRAP */
+        unsigned n = 0;
+
+        b->iv.vc.nr_exits[EXIT_TRAP]++;
+        tb = bt_by_pc(b->vm, b->region.at);
+        BUG_ON(!tb);
+        while (n + 1u < tb->nr_insns && tb->code + tb->sites[n].next <= b->region.at)
+            n++;
+        count_to(b, tb, n);
+        return run_site(b, &tb->sites[n], stop, res);
+    }
+    }
+}
+
+/* Translated code at cpu.rip, from block to block. False: run() returns *res. */
+static bool run_translated(struct bt_vcpu *b, enum run_result *res)
+{
+    struct ivcpu *v = &b->iv;
+    struct cpu *c = &v->vc.cpu;
+    uint32_t key = bt_key(b);
+    bool stop = false;
+    struct tb *tb;
+
+    if (PAGE_BYTES - c->rip % PAGE_BYTES < 15 && cross_cached(v, c->rip)) {
+        if (v->step_ops[0].fn == op_native)
+            bt_vectors_out(b);
+        return interp_step(v, res);
+    }
+    tb = block_at_rip(b, key);
+    v->link = NULL; /* interp's blocks are not chained: all code comes by here until it is hot */
+    if (!tb) {
+        if (v->leave == LEAVE_FAULT)
+            return interp_deliver(v, res);
+        if (v->leave == LEAVE_STEP) {
+            v->wait_step = true;
+            return true;
+        }
+        bt_vectors_out(b);
+        return interp_run_block(v, res);
+    }
+    if (tb->nr_insns > v->room) { /* under vcpu.run_limit */
+        bt_vectors_out(b);
+        return interp_run_block(v, res);
+    }
+    keep_jc_key(b, key);
+    b->counted = 0;
+    v->dbg_resume = false;
+    c->gpr[SLOT_PAGE / 8] = c->rip - tb->gpa % PAGE_BYTES;
+    flags_out(b);
+    before_entry(b);
+    b->pc = tb->near;
+    while (b->pc) {
+        b->vm->enter(b);
+        if (!VECTORS_STAY)
+            bt_vectors_out(b);
+        b->pc = came_back(b, &stop, res);
+    }
+    return !stop;
+}
+
+static void enter_thread(struct bt_vcpu *b)
+{
+    const struct engine_config *cfg = &b->iv.vm->evm.cfg;
+    bool inl = cfg->time_ops->tsc_offset && cfg->time_ops->tsc_offset(cfg->ctx, &b->vm_tsc_offset);
+
+    if (inl != b->tsc_inline) {
+        bt_flush_cache(b);
+        b->tsc_inline = inl;
+    }
+    BUG_ON(host_trap_stack_set(&b->stack) < 0);
+    __asm__ volatile("rdgsbase %0" : "=r"(b->host_gs));
+    __asm__ volatile("wrgsbase %0" : : "r"(b));
+    host_trap_region(&b->region);
+    log_guard = guard;
+}
+
+static void leave_thread(struct bt_vcpu *b)
+{
+    bt_vectors_out(b);
+    bt_count_direct(b);
+    log_guard = NULL;
+    host_trap_region(NULL);
+    __asm__ volatile("wrgsbase %0" : : "r"(b->host_gs));
+}
+
+static enum run_result run_loop(struct bt_vcpu *b)
+{
+    struct ivcpu *v = &b->iv;
+    struct cpu *c = &v->vc.cpu;
+    enum run_result res = RUN_STOPPED;
+
+    v->room = UINT64_MAX;
+    for (;;) {
+        if (wanted(b) || cpu_event_ready(c)) {
+            v->wait_step |= c->shadow_sti || c->shadow_movss;
+            if (c->req)
+                bt_vectors_out(b);
+            if (!interp_serve(v, &res))
+                return res;
+            if (unlikely(b->vm->nr_fluid))
+                bt_fluid_review(b);
+            if (c->activity == CPU_HALTED || c->activity == CPU_WAIT_SIPI) {
+                if (b->direct)
+                    direct_unbind(b->direct);
+                v->vc.nr_exits[EXIT_HLT]++;
+                return RUN_HALTED;
+            }
+        }
+        tlb_set_view(v);
+        v->key = block_key(c);
+        if (unlikely(interp_must_step(v))) {
+            v->link = NULL;
+            bt_vectors_out(b);
+            if (!interp_step(v, &res))
+                return res;
+            if (v->graveyard)
+                block_bury(v);
+        } else if (bt_wants_direct(b)) {
+            bt_vectors_out(b);
+            if (!bt_run_direct(b, &res))
+                return res;
+        } else if (translates(b)) {
+            if (!run_translated(b, &res))
+                return res;
+        } else {
+            bt_vectors_out(b);
+            if (!interp_run_block(v, &res))
+                return res;
+        }
+    }
+}
+
+static bool run_counted(struct ivcpu *v, enum run_result *res)
+{
+    struct bt_vcpu *b = container_of(v, struct bt_vcpu, iv);
+
+    if (translates(b))
+        return run_translated(b, res);
+    bt_vectors_out(b);
+    return interp_run_block(v, res);
+}
+
+enum run_result bt_run(struct vcpu *vc)
+{
+    struct bt_vcpu *b = container_of(vc, struct bt_vcpu, iv.vc);
+    enum run_result res;
+
+    enter_thread(b);
+    if (vc->run_limit)
+        res = interp_run_limited(&b->iv, run_counted);
+    else
+        res = run_loop(b);
+    leave_thread(b);
+    return res;
+}

@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What tlb.c and core_ops.c share: the way from a linear address to memory or a device. */
+#ifndef ENGINE_INTERP_TLB_H
+#define ENGINE_INTERP_TLB_H
+
+#include "engine/interp/handlers.h"
+
+/* A piece of an access that lies in one page. */
+struct span {
+    uint8_t *hva; /* NULL: not RAM, ask the platform */
+    gpa_t at;
+    struct slot *slot; /* NULL: found in the TLB, where no page with code has a write tag */
+};
+
+enum tlb_view tlb_view_of(const struct cpu *c, unsigned acc);
+/* Finds one page's piece; walks and fills when needed. */
+enum step span_find(struct ivcpu *v, uint64_t lin, unsigned acc, struct span *s);
+void tlb_flush_nonglobal(struct ivcpu *v);
+/* Entries are 4 KB; those cut from a larger page all go with it. */
+void tlb_flush_page(struct ivcpu *v, uint64_t lin);
+/* Devices and the local APIC's page, 1, 2, 4 or 8 bytes. */
+uint64_t interp_mmio_read(struct ivcpu *v, gpa_t at, unsigned bytes);
+void interp_mmio_write(struct ivcpu *v, gpa_t at, unsigned bytes, uint64_t val);
+
+#endif
