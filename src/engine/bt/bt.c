@@ -217,6 +217,7 @@ static int bt_vcpu_create(struct engine_vm *evm, uint32_t id, struct vcpu **out)
     struct bt_vm *vm = container_of(evm, struct bt_vm, ivm.evm);
     struct bt_vcpu *b = host_pages(sizeof(*b));
     char why[128];
+    int rc;
 
     if (!b)
         return -ENOMEM;
@@ -237,7 +238,12 @@ static int bt_vcpu_create(struct engine_vm *evm, uint32_t id, struct vcpu **out)
                                            .resume = vm->leave[WHY_TRAP] };
     for (unsigned i = 0; i < NR_JCS; i++)
         b->jc[i].e[0].neg_rip = 1;
-    interp_vcpu_init(&vm->ivm, &b->iv, id);
+    rc = interp_vcpu_init(&vm->ivm, &b->iv, id);
+    if (rc < 0) {
+        free(b->making);
+        host_unmap(b, sizeof(*b));
+        return rc;
+    }
     b->ticks_per_us =
         (uint32_t)(1000 * (1ull << 30) / evm->cfg.time_ops->tsc_to_ns(evm->cfg.ctx, 1ull << 30));
     if (b->ticks_per_us && b->cfg->tiers != BT_TIERS_CHECKED &&

@@ -46,7 +46,7 @@ static void note_fluid(struct bt_vcpu *b, const struct fluid_page *f)
     if (f->fluid)
         s->notes[slot_page(s, at)] |= PAGE_NOTE_FLUID;
     else
-        s->notes[slot_page(s, at)] &= (uint8_t)~PAGE_NOTE_FLUID;
+        s->notes[slot_page(s, at)] &= (uint16_t)~PAGE_NOTE_FLUID;
 }
 
 static void make_fluid(struct bt_vcpu *b, struct fluid_page *f)

@@ -129,7 +129,8 @@ static struct tb *get_block(struct bt_vcpu *b, gpa_t at, uint32_t key, const uin
         if (!is_hot(b, at))
             return NULL;
         bt_vectors_out(b);
-        note_code(&b->iv, at);
+        if (!note_code(&b->iv, at))
+            return NULL; /* interp will find the same */
     }
     tb = bt_translate(b, at, key, code);
     if (!tb && b->vm->code.full) {

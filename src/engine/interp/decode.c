@@ -731,13 +731,13 @@ static bool emit_without_feature(struct decoding *d)
 
 static bool emit_native(struct decoding *d)
 {
-    const struct interp_vm *vm = d->v->vm;
+    struct native_cache *native = d->v->native;
 
-    d->op->stub = native_get(vm->native, vm->evm.cfg.model, &d->insn, d->ops, d->bytes);
+    d->op->stub = native_get(native, d->v->vm->evm.cfg.model, &d->insn, d->ops, d->bytes);
     d->op->fn = op_native;
     if (!d->op->stub) {
         d->op->fn = op_native_full;
-        return native_cache_full(vm->native);
+        return native_cache_full(native);
     }
     /* MASKMOVQ and relatives have a hidden memory operand. */
     if (d->op->stub->d.mem_op >= (int)d->insn.operand_count_visible)
