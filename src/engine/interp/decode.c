@@ -501,8 +501,10 @@ static bool emit_bare(struct decoding *d)
 /* With REX.B it is no PAUSE but XCHG R8, rAX. */
 static bool emit_pause(struct decoding *d)
 {
-    if (!d->insn.raw.rex.B)
-        return emit_bare(d);
+    if (!d->insn.raw.rex.B) {
+        d->op->fn = d->v->vm->share ? op_pause : op_nop;
+        return true;
+    }
     d->op->dst = R8 * 8;
     d->op->src = RAX * 8;
     d->op->bytes = (uint8_t)opsize_bytes(d);
