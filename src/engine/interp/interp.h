@@ -393,6 +393,16 @@ static inline void go_outside(struct ivcpu *v)
         v->hooks->outside(v);
 }
 
+/*
+ * Serializing instructions also order memory accesses (SDM 3, "Serializing Instructions"): what was
+ * stored before is visible to others. For one vCPU there is nothing to order.
+ */
+static inline void serialize(const struct ivcpu *v)
+{
+    if (v->vm->share)
+        __atomic_thread_fence(__ATOMIC_SEQ_CST);
+}
+
 #define CPU(v)            (&(v)->vc.cpu)
 #define REG(v, bits, off) (*(alias##bits *)((char *)CPU(v)->gpr + (off)))
 
