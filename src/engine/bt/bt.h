@@ -143,7 +143,7 @@ struct jc {
     struct jc_entry e[JC_ENTRIES];
     struct jc_log local, global;
 };
-enum jc_class { JC_USER, JC_KERNEL, JC_KERNEL_AC, NR_JCS };
+enum jc_class { JC_USER, JC_USER32, JC_KERNEL, JC_KERNEL_AC, NR_JCS };
 
 /* Why translated code came back. */
 enum bt_why {
@@ -192,7 +192,9 @@ struct bt_vcpu {
     uint64_t tsc_offset;         /* of the guest's TSC to the host's, when tsc_inline */
     uint64_t vm_tsc_offset;
     uint32_t masked; /* an interrupt waits for IF */
-    uint32_t jc_key; /* what the tables of branch targets were filled for */
+    /* 32-bit code: 0 if the segment is data that may be written, of any base, without a limit */
+    uint32_t fs_shut, gs_shut;
+    uint32_t jc_key[NR_JCS]; /* what the tables of branch targets were filled for */
     bool tsc_inline;
     unsigned turns; /* of the run loop that were left out */
     uint64_t ea, tmp;
@@ -285,6 +287,18 @@ struct trans {
     struct tb_exit exits[64];
 };
 
+static inline bool bt_long64(const struct trans *t)
+{
+    return t->key & MODE_CS64;
+}
+
+/* EMIT_W where addresses, stack slots and RIP have 64 bits; elsewhere 32-bit operations cut them.
+ */
+static inline unsigned bt_width(const struct trans *t)
+{
+    return bt_long64(t) ? EMIT_W : 0;
+}
+
 /* ---- mem.c ---- */
 /* A guest register's place in the host; H_NONE: in cpu.gpr[]. */
 enum hreg bt_home(unsigned gpr);
@@ -300,6 +314,8 @@ void bt_emit_lookup(struct trans *t, unsigned bytes, bool write);
 uint8_t *bt_emit_probe(struct trans *t, unsigned bytes, bool write);
 /* The jump whose rel32 is `at` goes to a stub that leaves with the current instruction's site. */
 void bt_leave_from(struct trans *t, uint8_t *at, enum bt_why why);
+/* Leaves for interp unless the 32-bit word in struct bt_vcpu is 0. */
+void bt_leave_unless_zero(struct trans *t, size_t word);
 #define HMEM_GUEST ((struct hmem){ .base = H_PTR, .index = H_AUX })
 /* A guest register into a host register and back. */
 void bt_emit_get(struct trans *t, enum hreg dst, unsigned gpr);
@@ -393,10 +409,14 @@ void bt_flush_cache(struct bt_vcpu *b);
 struct tb *bt_by_pc(struct bt_vm *vm, const uint8_t *pc);
 void bt_jc_add(struct bt_vcpu *b, uint64_t rip, struct tb *tb, bool global);
 void bt_jc_flush(struct bt_vcpu *b, enum flush_kind kind, uint64_t lin);
+/* One table alone. */
+void bt_jc_empty(struct bt_vcpu *b, enum jc_class c);
 
 static inline enum jc_class bt_jc_class(uint32_t key)
 {
-    return key & KEY_USER ? JC_USER : key & KEY_AC ? JC_KERNEL_AC : JC_KERNEL;
+    if (key & KEY_USER)
+        return key & MODE_CS64 ? JC_USER : JC_USER32;
+    return key & KEY_AC ? JC_KERNEL_AC : JC_KERNEL;
 }
 
 static inline enum tlb_view bt_view(uint32_t key)

@@ -302,6 +302,12 @@ static void flush_page(struct jc *jc, uint64_t lin, uint64_t mask)
             jc_clear(jc, i);
 }
 
+void bt_jc_empty(struct bt_vcpu *b, enum jc_class c)
+{
+    log_flush(&b->jc[c], &b->jc[c].local);
+    log_flush(&b->jc[c], &b->jc[c].global);
+}
+
 void bt_jc_flush(struct bt_vcpu *b, enum flush_kind kind, uint64_t lin)
 {
     for (unsigned c = 0; c < NR_JCS; c++) {

@@ -64,6 +64,8 @@ void bt_emit_offset(struct trans *t, const ZydisDecodedOperandMem *m, enum hreg 
     struct hmem h = { .base = H_NONE, .index = H_NONE };
     int64_t disp = m->disp.has_displacement ? m->disp.value : 0;
 
+    if (a32)
+        disp = (int32_t)disp;
     if (m->base == ZYDIS_REGISTER_RIP || m->base == ZYDIS_REGISTER_EIP) {
         emit_load(t->e, H_PTR, HMEM_GS(GPR_OFF(SLOT_PAGE / 8)));
         h.base = H_PTR;
@@ -95,18 +97,31 @@ void bt_emit_offset(struct trans *t, const ZydisDecodedOperandMem *m, enum hreg 
 
 void bt_emit_ea(struct trans *t, const ZydisDecodedOperandMem *m)
 {
+    bool gs = m->segment == ZYDIS_REGISTER_GS;
+
     bt_emit_offset(t, m, H_PTR, t->in.z.address_width == 32);
-    if (m->segment == ZYDIS_REGISTER_FS || m->segment == ZYDIS_REGISTER_GS) {
-        emit_load(t->e, H_AUX,
-                  HMEM_GS(m->segment == ZYDIS_REGISTER_FS ? CPU_OFF(seg[SEG_FS].base)
-                                                          : CPU_OFF(seg[SEG_GS].base)));
-        emit_lea(t->e, H_PTR, (struct hmem){ .base = H_PTR, .index = H_AUX });
-    }
+    if (!gs && m->segment != ZYDIS_REGISTER_FS)
+        return;
+    if (!bt_long64(t))
+        bt_leave_unless_zero(t, gs ? BT_OFF(gs_shut) : BT_OFF(fs_shut));
+    emit_load(t->e, H_AUX, HMEM_GS(gs ? CPU_OFF(seg[SEG_GS].base) : CPU_OFF(seg[SEG_FS].base)));
+    emit_op_rm(t->e, bt_width(t), 0x8d, H_PTR,
+               (struct hmem){ .base = H_PTR, .index = H_AUX }); /* LEA */
 }
 
 void bt_emit_leave(struct trans *t, enum bt_why why)
 {
     bt_leave_from(t, emit_jmp_later(t->e), why);
+}
+
+void bt_leave_unless_zero(struct trans *t, size_t word)
+{
+    uint8_t *ok;
+
+    emit_op_rm(t->e, 0, 0x8b, H_TMP, HMEM_GS(word));
+    ok = emit_jrcxz_later(t->e);
+    bt_emit_leave(t, WHY_INTERP);
+    emit_fix8(t->e, ok);
 }
 
 void bt_leave_from(struct trans *t, uint8_t *at, enum bt_why why)

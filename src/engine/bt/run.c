@@ -36,12 +36,17 @@ uint32_t bt_key(const struct bt_vcpu *b)
     return key;
 }
 
-/* Can this mode be translated at all? */
+/* 32-bit code is translated where its segments are as all systems of today have them. */
+#define KEY_FLAT32 (MODE_PE | MODE_CS32 | MODE_SS32 | KEY_FLAT_CS | KEY_FLAT_DATA)
+
+/* Can this mode be translated at all? In the rings between there may be no CLI and STI. */
 static bool translates(const struct bt_vcpu *b)
 {
     const struct cpu *c = &b->iv.vc.cpu;
 
-    return (c->mode & MODE_CS64) && b->iv.tlb != &b->iv.no_view && !b->iv.watching;
+    if (b->iv.tlb == &b->iv.no_view || b->iv.watching || c->cpl == 1 || c->cpl == 2)
+        return false;
+    return (c->mode & MODE_CS64) || (block_key(c) & KEY_FLAT32) == KEY_FLAT32;
 }
 
 static bool wanted(const struct bt_vcpu *b)
@@ -169,14 +174,23 @@ static struct tb *block_at_rip(struct bt_vcpu *b, uint32_t key)
     return tb;
 }
 
-/* The tables know privilege and AC apart; whatever else changes, they begin anew. */
+/* The tables know privilege, AC and 64-bit user code apart; what else changes empties one. */
 static void keep_jc_key(struct bt_vcpu *b, uint32_t key)
 {
-    key &= ~(KEY_USER | KEY_AC);
-    if (b->jc_key == key)
+    enum jc_class class = bt_jc_class(key);
+
+    if (b->jc_key[class] == key)
         return;
-    bt_jc_flush(b, FLUSH_ALL, 0);
-    b->jc_key = key;
+    bt_jc_empty(b, class);
+    b->jc_key[class] = key;
+}
+
+/* Has a segment's every offset to be left to interp? */
+static bool is_shut(const struct seg *s)
+{
+    return s->limit != UINT32_MAX || (s->attr & SEG_UNUSABLE) ||
+           (s->attr & (SEG_TYPE_CODE | SEG_TYPE_EXPAND_DOWN | SEG_TYPE_WRITABLE)) !=
+               SEG_TYPE_WRITABLE;
 }
 
 /* What translated code reads that C code may have changed. */
@@ -186,6 +200,10 @@ static void before_entry(struct bt_vcpu *b)
 
     b->masked = !(c->rflags & RFLAGS_IF) && cpu_interrupt_waits(c);
     b->tsc_offset = b->vm_tsc_offset + c->tsc_adjust;
+    if (c->mode & MODE_CS64)
+        return;
+    b->fs_shut = is_shut(&c->seg[SEG_FS]);
+    b->gs_shut = is_shut(&c->seg[SEG_GS]);
 }
 
 /* ---- what translated code comes back for ---- */
@@ -249,7 +267,7 @@ static const uint8_t *go_on(struct bt_vcpu *b)
         return NULL;
     v->key = block_key(c);
     key = bt_key(b);
-    if ((key & ~(KEY_USER | KEY_AC)) != b->jc_key)
+    if (key != b->jc_key[bt_jc_class(key)])
         return NULL;
     e = &b->jc[bt_jc_class(key)].e[c->rip & b->mask_jc];
     if (!e->far || e->neg_rip != -c->rip)
