@@ -463,8 +463,10 @@ __asm__(".text\n.code64\n"
         "set64: mov $0x1122334455667788, %r8; mov %r8, %r15; not %r15; lretl\n"
         "get64: mov %r8, %rax; add %r15, %rax; inc %rax; setz %al; movzx %al, %eax\n"
         "       shr $32, %r8; cmp $0x11223344, %r8d; setz %cl; and %cl, %al; lretl\n"
-        ".code32\n");
-extern const char set64[], get64[];
+        "dirty64: mov $0x5500000000, %rdx; or %rdx, %rax; or %rdx, %rcx; lretl\n"
+        ".code32\n"
+        "bump: mov (%ecx), %eax; inc %eax; ret\n");
+extern const char set64[], get64[], dirty64[], bump[];
 
 static void test_64bit_code(void)
 {
@@ -474,6 +476,11 @@ static void test_64bit_code(void)
     r = fib(12);
     __asm__ volatile("lcall $0x33, $get64" : "=a"(r) : : "ecx", "cc", "memory");
     check(r == 1, "R8 and R15 outlive a stay in 32-bit code");
+    __asm__ volatile("lcall $0x33, $dirty64; call *%%eax"
+                     : "=a"(r)
+                     : "a"(bump), "c"(&nr_usr1)
+                     : "edx", "cc", "memory");
+    check(r == nr_usr1 + 1, "32-bit code does not see upper halves");
 }
 
 /* ---- beginning and end ---- */

@@ -20,6 +20,7 @@ struct generator {
     struct prog *p;
     struct rng rng;
     unsigned depth, loops;
+    bool code32;  /* what is made now */
     int budget;   /* items this part may still have */
     int function; /* being made; calls go to later ones */
     int nr_functions;
@@ -37,7 +38,7 @@ static struct item *add(struct generator *g, const void *code, unsigned len)
 {
     struct item *it = &g->p->items[g->p->nr++];
 
-    *it = (struct item){ .len = (uint8_t)len };
+    *it = (struct item){ .len = (uint8_t)len, .code32 = g->code32 };
     if (len)
         memcpy(it->code, code, len);
     g->budget--;
@@ -292,15 +293,15 @@ static unsigned try_insn(struct generator *g, const struct chooser *c, uint8_t o
     return n;
 }
 
-static void gen_insn(struct generator *g, bool code32)
+static void gen_insn(struct generator *g)
 {
     for (unsigned tries = 0; tries < 200; tries++) {
         uint8_t code[32];
-        unsigned len = try_insn(g, code32 ? &g->in32 : &g->in64, code);
+        unsigned len = try_insn(g, g->code32 ? &g->in32 : &g->in64, code);
 
         if (!len)
             continue;
-        add(g, code, len)->code32 = code32;
+        (void)add(g, code, len);
         return;
     }
 }
@@ -494,16 +495,31 @@ static void gen_push(struct generator *g)
     (void)ADD(g, 0x58 | regs[pick(&g->rng, ARRAY_SIZE(regs))]);
 }
 
+/* lea a(%rip), reg; in 32-bit code mov $a, reg. */
+static struct fix *more_place(struct generator *g, struct item *it, unsigned reg)
+{
+    if (g->code32)
+        MORE(it, 0xb8 | reg);
+    else
+        MORE(it, 0x48, 0x8d, 0x05 | reg << 3);
+    return more_fix(it, g->code32);
+}
+
+static void more_rexw(struct generator *g, struct item *it)
+{
+    if (!g->code32)
+        MORE(it, 0x48);
+}
+
 /* Over a block, to one of two places, by register, memory or RET. */
 static void gen_indirect(struct generator *g)
 {
     unsigned kind = pick(&g->rng, 4);
-    struct item *it = ADD(g, 0x48, 0x8d, 0x05); /* lea a(%rip), %rax */
-    struct fix *a = more_fix(it, false), *b;
+    struct item *it = add(g, NULL, 0);
+    struct fix *a = more_place(g, it, RAX), *b = more_place(g, it, RCX);
 
-    MORE(it, 0x48, 0x8d, 0x0d); /* lea b(%rip), %rcx */
-    b = more_fix(it, false);
-    MORE(it, 0x48, 0x0f, 0x40 | pick(&g->rng, 16), 0xc1); /* cmovcc %rcx, %rax */
+    more_rexw(g, it);
+    MORE(it, 0x0f, 0x40 | pick(&g->rng, 16), 0xc1); /* cmovcc %rcx, %rax */
     switch (kind) {
     case 0:
         MORE(it, 0xff, 0xe0); /* jmp *%rax */
@@ -512,7 +528,8 @@ static void gen_indirect(struct generator *g)
         MORE(it, 0x50, 0xc3); /* push %rax; ret */
         break;
     case 2: /* mov %rax, 64(%rbx); jmp *64(%rbx) */
-        MORE(it, 0x48, 0x89, 0x43, 0x40, 0xff, 0x63, 0x40);
+        more_rexw(g, it);
+        MORE(it, 0x89, 0x43, 0x40, 0xff, 0x63, 0x40);
         break;
     default:
         MORE(it, 0xff, 0xd0); /* call *%rax, whose return address both places drop */
@@ -539,18 +556,22 @@ static void gen_indirect(struct generator *g)
 static void gen_compat(struct generator *g)
 {
     struct item *it = ADD(g, 0xb8, 0x2b, 0, 0, 0, 0x8e, 0xd8, 0x8e, 0xc0); /* DS = ES = 2bh */
+    uint64_t upper = rnd(&g->rng) << 32;
     struct fix *to;
 
+    MORE(it, 0x48, 0xb9); /* mov $upper, %rcx; or %rcx, %rbx; ... %rsp; ... %rbp: for addresses */
+    more(it, &upper, 8);
+    MORE(it, 0x48, 0x09, 0xcb, 0x48, 0x09, 0xcc, 0x48, 0x09, 0xcd);
     MORE(it, 0xff, 0x2d, 0x02, 0, 0, 0, 0xeb, 0x06); /* ljmp *2(%rip); jmp over the pointer */
     to = more_fix(it, true);
     MORE(it, 0x23, 0);
     to->target = g->p->nr;
-    for (unsigned i = 1 + pick(&g->rng, 8); i > 0 && !full(g); i--)
-        gen_insn(g, true);
+    g->code32 = true;
+    gen_block(g, 1 + pick(&g->rng, 12));
     it = ADD(g, 0xea); /* ljmp $0x33, $next */
     to = more_fix(it, true);
     MORE(it, 0x33, 0);
-    it->code32 = true;
+    g->code32 = false;
     to->target = g->p->nr;
     it = ADD(g, 0x89, 0xc0, 0x89, 0xc9, 0x89, 0xd2, 0x89, 0xdb, 0x89, 0xe4, 0x89, 0xed, 0x89, 0xf6,
              0x89, 0xff); /* mov %eax, %eax ... */
@@ -583,6 +604,84 @@ static void gen_wild(struct generator *g)
     }
 }
 
+/* ---- in 32-bit code ---- */
+
+/* INC and DEC in a byte, the accumulator and an absolute address, POP m, PUSH m, 82h. */
+static void gen_short(struct generator *g)
+{
+    static const uint8_t regs[] = { RAX, RCX, RDX, RSI, RDI };
+    unsigned reg = regs[pick(&g->rng, ARRAY_SIZE(regs))];
+    struct item *it;
+
+    switch (pick(&g->rng, 4)) {
+    case 0:
+        (void)ADD(g, 0x40 | pick(&g->rng, 2) << 3 | reg);
+        return;
+    case 1:
+        it = ADD(g, 0xa0 | pick(&g->rng, 4));
+        more32(it, (uint32_t)(BASE_AT + (uint64_t)(int64_t)displacement(g, false)));
+        return;
+    case 2: /* op $imm8, r8 */
+        (void)ADD(g, 0x82, 0xc0 | pick(&g->rng, 8) << 3 | pick(&g->rng, 3), pick(&g->rng, 256));
+        return;
+    default: /* pushl disp(%ebx); pop reg */
+        it = ADD(g, 0xff, 0xb3);
+        more32(it, (uint32_t)displacement(g, false));
+        MORE(it, 0x58 | reg);
+        return;
+    }
+}
+
+/* Counted in memory. */
+static void gen_loop32(struct generator *g)
+{
+    struct item *it;
+    int head;
+
+    if (g->loops == 2)
+        return;
+    it = ADD(g, 0x68); /* push $n */
+    more32(it, 1 + pick(&g->rng, 20));
+    g->loops++;
+    head = g->p->nr;
+    gen_block(g, 1 + pick(&g->rng, 5));
+    g->loops--;
+    (void)ADD(g, 0xff, 0x0c, 0x24); /* decl (%esp) */
+    branch(g, BRANCH_CC, 5 /* nz */)->target = head;
+    (void)ADD(g, 0x59); /* pop %ecx */
+}
+
+/* call f; jmp over; f: ...; ret; over: */
+static void gen_call32(struct generator *g)
+{
+    struct item *call = branch(g, BRANCH_CALL, 0), *over = branch(g, BRANCH_JMP, 0);
+
+    call->target = g->p->nr;
+    gen_block(g, 1 + pick(&g->rng, 3));
+    if (pick(&g->rng, 3))
+        (void)ADD(g, 0xc3);
+    else /* push $0; ret $4 has to find the address first */
+        (void)ADD(g, 0x8f, 0x43, 0x40, 0x6a, 0x00, 0xff, 0x73, 0x40, 0xc2, 0x04, 0x00);
+    over->target = g->p->nr;
+}
+
+static void gen_one32(struct generator *g)
+{
+    static void (*const nests[])(struct generator *) = { gen_if, gen_loop32, gen_push, gen_call32,
+                                                         gen_indirect };
+    static void (*const leaves[])(struct generator *) = { gen_short,    gen_short, gen_short,
+                                                          gen_flags,    gen_flags, gen_string,
+                                                          gen_loop_insn };
+    unsigned at = pick(&g->rng, 24);
+
+    if (at < ARRAY_SIZE(nests) && g->depth < MAX_DEPTH)
+        nests[at](g);
+    else if (at >= 24 - ARRAY_SIZE(leaves))
+        leaves[24 - 1 - at](g);
+    else
+        gen_insn(g);
+}
+
 static void gen_one(struct generator *g)
 {
     static void (*const leaves[])(struct generator *) = {
@@ -608,14 +707,14 @@ static void gen_one(struct generator *g)
         }
         at -= weights[i];
     }
-    gen_insn(g, false);
+    gen_insn(g);
 }
 
 static void gen_block(struct generator *g, unsigned nr)
 {
     g->depth++;
     while (nr-- > 0 && !full(g))
-        gen_one(g);
+        (g->code32 ? gen_one32 : gen_one)(g);
     g->depth--;
 }
 
@@ -666,6 +765,7 @@ static void gen_code(struct generator *g)
 
     p->nr = 0;
     g->depth = g->loops = 0;
+    g->code32 = false;
     g->nr_functions = (int)pick(&g->rng, MAX_FUNCTIONS + 1);
     g->function = -1;
     g->budget = 150;
@@ -674,7 +774,7 @@ static void gen_code(struct generator *g)
     for (int i = 0; i < g->nr_functions; i++)
         gen_function(g, i);
     for (int i = 0; i < p->nr; i++)
-        if (p->items[i].branch == BRANCH_CALL)
+        if (p->items[i].branch == BRANCH_CALL && p->items[i].target < 0)
             p->items[i].target = g->start[-1 - p->items[i].target];
     /* Nowhere, or over the border of the two pages. */
     p->code_off =
