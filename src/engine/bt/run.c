@@ -87,14 +87,20 @@ static void x87_pointers(struct bt_vcpu *b)
  */
 void bt_vectors_out(struct bt_vcpu *b)
 {
+    struct xsave_area *fpu = &b->iv.vc.cpu.fpu;
+    uint64_t fip = fpu->fip, fdp = fpu->fdp;
+    uint16_t fop = fpu->fop;
+
     if (b->vec_cold)
         return;
     /* Not even a pending x87 exception is left for the host's code. */
     __asm__ volatile("xsave64 %0\n\tfninit\n\tldmxcsr %1"
-                     : "+m"(b->iv.vc.cpu.fpu)
+                     : "+m"(*fpu)
                      : "m"(b->mxcsr), "a"(XSTATE_ALL), "d"(0)
                      : "memory");
     b->vec_cold = 1;
+    /* AMD's processors have them only while an exception is pending. */
+    fpu->fip = fip, fpu->fdp = fdp, fpu->fop = fop;
     if (b->x87.op)
         x87_pointers(b);
 }
