@@ -269,7 +269,7 @@ static void load_gs(uint16_t sel)
     __asm__ volatile("mov %0, %%gs" : : "r"((uint32_t)sel));
 }
 
-static volatile uint32_t fault_signal, fault_at, fault_eip;
+static volatile uint32_t fault_signal, fault_at, fault_eip, nr_faults;
 
 static void test_tls(void)
 {
@@ -289,8 +289,13 @@ static void test_tls(void)
     check(gs_sum(64) == 64000, "GS has another base");
     load_gs(small);
     fault_signal = 0;
-    __asm__ volatile("mov %%gs:12, %0; mov %%gs:16, %0" : "+c"(x));
-    check(fault_signal == SIGSEGV_ && x == 1001, "GS has a limit");
+    nr_faults = 0;
+    __asm__ volatile("mov %%gs:12, %0; mov %%gs:13, %0; mov %%gs:16, %0" : "+c"(x));
+    check(nr_faults == 2 && fault_signal == SIGSEGV_ && x == 1001, "GS has a limit");
+    nr_faults = 0;
+    load_gs(0);
+    __asm__ volatile("mov %%gs:12, %0" : "+c"(x));
+    check(nr_faults == 1 && x == 1001, "GS is unusable");
     load_gs(a);
     check(gs_sum(1) == 100, "GS has its first base again");
 }
@@ -317,6 +322,7 @@ static void handler(int sig, const struct info32 *info, struct frame32 *f)
         nr_usr1++;
         return;
     }
+    nr_faults++;
     fault_signal = (uint32_t)sig;
     fault_at = info->addr;
     fault_eip = f->eip;
@@ -508,7 +514,7 @@ static __attribute__((used)) void start(const uint32_t *stack)
     catch_signal(SIGILL_);
     test_compute();
     test_encodings();
-    fault_skip = 7; /* mov %gs:16, %ecx */
+    fault_skip = 7; /* mov %gs:N, %ecx */
     test_tls();
     test_signals();
     test_kernel(sysinfo);

@@ -32,6 +32,8 @@
 #define KEY_COUNT BIT(25)
 #define KEY_TSD   BIT(26) /* CR4.TSD */
 
+#define SEG_SHUT (1ull << 32)
+
 #define XSTATE_ALL 7u /* x87, SSE, AVX: what a guest is offered */
 
 #define H_PTR       H_R10 /* effective address, then half of the host address */
@@ -192,8 +194,8 @@ struct bt_vcpu {
     uint64_t tsc_offset;         /* of the guest's TSC to the host's, when tsc_inline */
     uint64_t vm_tsc_offset;
     uint32_t masked; /* an interrupt waits for IF */
-    /* 32-bit code: 0 if the segment is data that may be written, of any base, without a limit */
-    uint32_t fs_shut, gs_shut;
+    /* 32-bit code: how much the limit is below 4 GB; SEG_SHUT: nothing may be accessed inline */
+    uint64_t fs_gap, gs_gap;
     uint32_t jc_key[NR_JCS]; /* what the tables of branch targets were filled for */
     bool tsc_inline;
     unsigned turns; /* of the run loop that were left out */
@@ -314,8 +316,6 @@ void bt_emit_lookup(struct trans *t, unsigned bytes, bool write);
 uint8_t *bt_emit_probe(struct trans *t, unsigned bytes, bool write);
 /* The jump whose rel32 is `at` goes to a stub that leaves with the current instruction's site. */
 void bt_leave_from(struct trans *t, uint8_t *at, enum bt_why why);
-/* Leaves for interp unless the 32-bit word in struct bt_vcpu is 0. */
-void bt_leave_unless_zero(struct trans *t, size_t word);
 #define HMEM_GUEST ((struct hmem){ .base = H_PTR, .index = H_AUX })
 /* A guest register into a host register and back. */
 void bt_emit_get(struct trans *t, enum hreg dst, unsigned gpr);

@@ -95,6 +95,21 @@ void bt_emit_offset(struct trans *t, const ZydisDecodedOperandMem *m, enum hreg 
         emit_lea(t->e, dst, h);
 }
 
+/* Leaves for interp unless the operand, at offset H_PTR, ends below 4 GB with the gap added. */
+static void check_limit(struct trans *t, size_t gap)
+{
+    uint8_t *ok;
+
+    emit_load(t->e, H_TMP, HMEM_GS(gap));
+    emit_lea(t->e, H_TMP,
+             (struct hmem){ .base = H_TMP, .index = H_PTR, .disp = t->in.mem_bytes - 1 });
+    emit_rorx(t->e, H_TMP, H_TMP, 32);
+    emit_mov32_rr(t->e, H_TMP, H_TMP);
+    ok = emit_jrcxz_later(t->e);
+    bt_emit_leave(t, WHY_INTERP);
+    emit_fix8(t->e, ok);
+}
+
 void bt_emit_ea(struct trans *t, const ZydisDecodedOperandMem *m)
 {
     bool gs = m->segment == ZYDIS_REGISTER_GS;
@@ -103,7 +118,7 @@ void bt_emit_ea(struct trans *t, const ZydisDecodedOperandMem *m)
     if (!gs && m->segment != ZYDIS_REGISTER_FS)
         return;
     if (!bt_long64(t))
-        bt_leave_unless_zero(t, gs ? BT_OFF(gs_shut) : BT_OFF(fs_shut));
+        check_limit(t, gs ? BT_OFF(gs_gap) : BT_OFF(fs_gap));
     emit_load(t->e, H_AUX, HMEM_GS(gs ? CPU_OFF(seg[SEG_GS].base) : CPU_OFF(seg[SEG_FS].base)));
     emit_op_rm(t->e, bt_width(t), 0x8d, H_PTR,
                (struct hmem){ .base = H_PTR, .index = H_AUX }); /* LEA */
@@ -112,16 +127,6 @@ void bt_emit_ea(struct trans *t, const ZydisDecodedOperandMem *m)
 void bt_emit_leave(struct trans *t, enum bt_why why)
 {
     bt_leave_from(t, emit_jmp_later(t->e), why);
-}
-
-void bt_leave_unless_zero(struct trans *t, size_t word)
-{
-    uint8_t *ok;
-
-    emit_op_rm(t->e, 0, 0x8b, H_TMP, HMEM_GS(word));
-    ok = emit_jrcxz_later(t->e);
-    bt_emit_leave(t, WHY_INTERP);
-    emit_fix8(t->e, ok);
 }
 
 void bt_leave_from(struct trans *t, uint8_t *at, enum bt_why why)

@@ -191,12 +191,13 @@ static void keep_jc_key(struct bt_vcpu *b, uint32_t key)
     b->jc_key[class] = key;
 }
 
-/* Has a segment's every offset to be left to interp? */
-static bool is_shut(const struct seg *s)
+static uint64_t gap_of(const struct seg *s)
 {
-    return s->limit != UINT32_MAX || (s->attr & SEG_UNUSABLE) ||
-           (s->attr & (SEG_TYPE_CODE | SEG_TYPE_EXPAND_DOWN | SEG_TYPE_WRITABLE)) !=
-               SEG_TYPE_WRITABLE;
+    unsigned kind = s->attr & (SEG_TYPE_CODE | SEG_TYPE_EXPAND_DOWN | SEG_TYPE_WRITABLE);
+
+    if ((s->attr & SEG_UNUSABLE) || kind != SEG_TYPE_WRITABLE)
+        return SEG_SHUT;
+    return UINT32_MAX - s->limit;
 }
 
 /* What translated code reads that C code may have changed. */
@@ -208,8 +209,8 @@ static void before_entry(struct bt_vcpu *b)
     b->tsc_offset = b->vm_tsc_offset + c->tsc_adjust;
     if (c->mode & MODE_CS64)
         return;
-    b->fs_shut = is_shut(&c->seg[SEG_FS]);
-    b->gs_shut = is_shut(&c->seg[SEG_GS]);
+    b->fs_gap = gap_of(&c->seg[SEG_FS]);
+    b->gs_gap = gap_of(&c->seg[SEG_GS]);
 }
 
 /* ---- what translated code comes back for ---- */

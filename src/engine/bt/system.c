@@ -14,6 +14,17 @@ static void load_flags_without_if(struct trans *t)
     emit_pdep(t->e, H_TMP, H_TMP, HMEM_GS(BT_OFF(mask_not_if)));
 }
 
+/* Leaves for interp unless the 32-bit word is 0. */
+static void leave_unless_zero(struct trans *t, size_t word)
+{
+    uint8_t *ok;
+
+    emit_op_rm(t->e, 0, 0x8b, H_TMP, HMEM_GS(word));
+    ok = emit_jrcxz_later(t->e);
+    bt_emit_leave(t, WHY_INTERP);
+    emit_fix8(t->e, ok);
+}
+
 static void emit_cli(struct trans *t)
 {
     load_flags_without_if(t);
@@ -23,8 +34,8 @@ static void emit_cli(struct trans *t)
 /* Where no interrupt waits there is nothing for STI's shadow to hold back. */
 static void emit_sti(struct trans *t)
 {
-    bt_leave_unless_zero(t, CPU_OFF(req));
-    bt_leave_unless_zero(t, BT_OFF(masked));
+    leave_unless_zero(t, CPU_OFF(req));
+    leave_unless_zero(t, BT_OFF(masked));
     load_flags_without_if(t);
     emit_lea(t->e, H_TMP, HMEM_BASE(H_TMP, RFLAGS_IF));
     emit_store(t->e, HMEM_GS(CPU_OFF(rflags)), H_TMP);
