@@ -181,7 +181,7 @@ struct x87_last {
 };
 #define X87_SET BIT(16)
 
-#define TB_BUCKETS    65536
+#define TB_BUCKETS    262144
 #define TB_PAGES      16384
 #define CODE_CACHE    MIB(192)
 #define COLD_COUNTERS 16384

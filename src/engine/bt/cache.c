@@ -13,7 +13,7 @@ static struct tb **hash_slot(struct bt_vm *vm, uint64_t gpa, uint32_t key)
 {
     uint64_t h = (gpa ^ (uint64_t)key << 20) * 0x9e3779b97f4a7c15ull;
 
-    return &vm->hash[h >> 48]; /* TB_BUCKETS = 2^16 */
+    return &vm->hash[h >> 46]; /* TB_BUCKETS = 2^18 */
 }
 
 static struct tb_page **page_slot(struct bt_vm *vm, uint64_t page)
