@@ -38,7 +38,7 @@ struct slot {
     unsigned flags; /* SLOT_* */
     int fd;         /* memfd behind it; owned by the mmu */
     uint64_t fd_off_bytes;
-    uint8_t *hva;           /* shared mapping of all of it in this process */
+    uint8_t *hva;            /* shared mapping of all of it in this process */
     _Atomic uint16_t *notes; /* bytes / 4096 entries: PAGE_NOTE_*, and who writes */
     const char *name;
 };

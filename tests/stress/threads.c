@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * Threads of one process: locks and futexes, atomic counters, mappings that come and go while others
- * read, and code that one thread writes and all run.
+ * Threads of one process: locks and futexes, atomic counters, mappings that come and go while
+ * others read, and code that one thread writes and all run.
  */
 #include <pthread.h>
 #include <stdatomic.h>
@@ -77,8 +77,9 @@ static void generate(struct thread *t)
 
     for (unsigned i = 1; i <= s->size; i++) {
         if (i % THREADS == t->idx) {
-            const uint8_t insn[] = { 0xb8,          (uint8_t)i,         (uint8_t)(i >> 8),
-                                     (uint8_t)(i >> 16), (uint8_t)(i >> 24), 0xc3 };
+            const uint8_t insn[] = {
+                0xb8, (uint8_t)i, (uint8_t)(i >> 8), (uint8_t)(i >> 16), (uint8_t)(i >> 24), 0xc3
+            };
 
             memcpy(s->code, insn, sizeof(insn));
         }
@@ -97,7 +98,8 @@ static void move(struct thread *t)
 
     for (unsigned i = 1; i <= s->size; i++) {
         if (i % THREADS == t->idx) {
-            uint8_t *p = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+            uint8_t *p =
+                mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
             uint8_t *old = s->page;
 
             MUST(p != MAP_FAILED);
@@ -130,7 +132,8 @@ static uint64_t threads(struct rng *r, unsigned size)
     uint64_t hash = 0, total = (uint64_t)THREADS * size * 10;
 
     s.size = size;
-    s.code = mmap(NULL, PAGE, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    s.code =
+        mmap(NULL, PAGE, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     MUST(s.code != MAP_FAILED);
     MUST(!pthread_barrier_init(&s.meet, NULL, THREADS));
     for (unsigned i = 0; i < THREADS; i++) {

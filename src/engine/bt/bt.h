@@ -236,8 +236,8 @@ struct bt_vcpu {
  */
 struct bt_cache {
     struct host_code hc;
-    struct emit code; /* the free rest of the cache */
-    uint8_t *start;   /* behind the thunks */
+    struct emit code;                 /* the free rest of the cache */
+    uint8_t *start;                   /* behind the thunks */
     void (*enter)(struct bt_vcpu *b); /* loads the guest's registers, goes to b->pc; back: b->why */
     const uint8_t *leave[NR_WHYS];
     struct tb *hash[TB_BUCKETS];

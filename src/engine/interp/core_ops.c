@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* struct cpu_ops: what the semantic core asks of interp and, through it, of the machine. */
-#include "engine/interp/tlb.h"
 #include "engine/interp/share.h"
+#include "engine/interp/tlb.h"
 
 #include <string.h>
 

@@ -224,8 +224,8 @@ bool page_claim_write(struct ivcpu *v, struct slot *s, gpa_t at)
             return false;
         if (!v->vm->share || writer == me || writer == PAGE_WRITER_MANY)
             return true;
-        with = (uint16_t)((old & (BIT(PAGE_WRITER_SHIFT) - 1)) |
-                          (writer ? PAGE_WRITER_MANY : me) << PAGE_WRITER_SHIFT);
+        with = (uint16_t)((old & (BIT(PAGE_WRITER_SHIFT) - 1)) | (writer ? PAGE_WRITER_MANY : me)
+                                                                     << PAGE_WRITER_SHIFT);
     } while (!atomic_compare_exchange_weak(notes, &old, with));
     return true;
 }

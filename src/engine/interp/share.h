@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Pages of code among several vCPUs: see share.c. All on the vCPU's own thread, but share_tell(). */
+/* Pages of code among several vCPUs: see share.c. All on the vCPU's own thread, but share_tell().
+ */
 #ifndef ENGINE_INTERP_SHARE_H
 #define ENGINE_INTERP_SHARE_H
 

@@ -300,7 +300,8 @@ static bool check(struct ivcpu *v, const struct op *op, uint64_t lin, unsigned b
  * be itself. */
 static bool store_may_go(struct ivcpu *v, const struct span *s, unsigned bytes)
 {
-    if (!s->slot || !s->hva || !s->code) /* no slot: by a TLB entry with a write tag, no code there */
+    if (!s->slot || !s->hva ||
+        !s->code) /* no slot: by a TLB entry with a write tag, no code there */
         return true;
     if (v->vm->share && v->stepping) {
         share_will_store(v, s->at, bytes);

@@ -268,8 +268,8 @@ static uint32_t call_code(void)
 }
 
 /*
- * SDM 3, "Handling Self- and Cross-Modifying Code": the writer tells by a flag, the others execute a
- * serializing instruction and run the new code.
+ * SDM 3, "Handling Self- and Cross-Modifying Code": the writer tells by a flag, the others execute
+ * a serializing instruction and run the new code.
  */
 static void follow(unsigned cpu, word_t rounds)
 {
