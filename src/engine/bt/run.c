@@ -319,6 +319,12 @@ static bool site_ops(struct bt_vcpu *b, struct site *s)
     return true;
 }
 
+/* What the block has looked up ahead may no longer be so. */
+static bool lookups_gone(const struct bt_vcpu *b, const struct tb *tb)
+{
+    return tb->shares && b->tlb_seen != b->iv.tlb_changes;
+}
+
 /*
  * interp runs the site's instruction. Returns where to go on in the block; NULL: leave it, cpu.rip
  * is true and *res set if run() has to return (*stop).
@@ -348,8 +354,9 @@ static const uint8_t *run_site(struct bt_vcpu *b, struct site *s, bool *stop, en
         block_bury(v);
     }
     if (v->leave == LEAVE_NEXT) {
-        if (s->ends || tb->dead || c->rip != page_base(b) + s->off + s->len ||
-            (c->rflags & RFLAGS_TF) || bt_key(b) != tb->key)
+        if (s->ends || s->leads || tb->dead || lookups_gone(b, tb) ||
+            c->rip != page_base(b) + s->off + s->len || (c->rflags & RFLAGS_TF) ||
+            bt_key(b) != (tb->key & ~KEY_ALONE))
             return go_on(b);
         if (wanted(b) || cpu_event_ready(c))
             return NULL;
@@ -370,14 +377,52 @@ static const uint8_t *run_site(struct bt_vcpu *b, struct site *s, bool *stop, en
     return NULL;
 }
 
+/* Another translation of what follows the site, in which no access relies on another's lookup: the
+ * site's miss jumps there from now on. NULL: not to be had. */
+static struct tb *go_alone(struct bt_vcpu *b, struct site *s)
+{
+    uint32_t key = s->tb->key | KEY_ALONE;
+    gpa_t at = GPA((s->tb->gpa & PAGE_MASK) + s->off), now;
+    struct tb_exit *x = s->tb->exits;
+    const uint8_t *code;
+    struct tb *tb;
+
+    if (s->tb->dead)
+        return NULL;
+    tb = bt_find(b->cache, at, key);
+    if (!tb) {
+        flags_in(b);
+        bt_vectors_out(b);
+        code = fetch_ptr(&b->iv, page_base(b) + s->off, &now);
+        b->iv.vc.cpu.exc.valid = false; /* the instruction itself will raise it */
+        if (!code || now.v != at.v || b->cache->code.full || bt_limit_reached(b))
+            return NULL;
+        tb = bt_translate(b, at, key, code);
+        if (!tb)
+            return NULL;
+        perf_map_add(b->vm, tb);
+    }
+    while (!x->lead || x->target != s->off)
+        x++;
+    if (!x->to)
+        bt_link(b->cache, x, tb);
+    return tb;
+}
+
 /* A TLB miss: fill and try again, or let interp do the instruction (devices, faults, two pages). */
 static const uint8_t *run_slow(struct bt_vcpu *b, struct site *s, bool *stop, enum run_result *res)
 {
     struct ivcpu *v = &b->iv;
 
     v->vc.nr_exits[EXIT_MISS]++;
-    if (s->acc_bytes && tlb_fill(v, b->ea, s->acc_bytes, s->acc_write))
+    if (s->acc_bytes && tlb_fill(v, b->ea, s->acc_bytes, s->acc_write) && !lookups_gone(b, s->tb))
         return resume_at(b, s->tb, s->pc);
+    if (s->leads) {
+        struct tb *alone = go_alone(b, s);
+
+        if (alone)
+            return resume_at(b, alone, (uint32_t)(alone->near - alone->code));
+    }
     return run_site(b, s, stop, res);
 }
 
@@ -398,6 +443,7 @@ static const uint8_t *came_back(struct bt_vcpu *b, bool *stop, enum run_result *
     struct site *s = (struct site *)(uintptr_t)b->site;
     struct tb *tb;
 
+    b->tlb_seen = b->iv.tlb_changes;
     switch ((enum bt_why)b->why) {
     case WHY_SLOW:
         count_to(b, s->tb, index_of(s));
@@ -414,8 +460,9 @@ static const uint8_t *came_back(struct bt_vcpu *b, bool *stop, enum run_result *
         count_to(b, b->exit->tb, b->exit->nr_insns);
         if (wanted(b) || (b->exit->tb->key & KEY_COUNT))
             return NULL;
-        tb = bt_find(b->cache, GPA((b->exit->tb->gpa & PAGE_MASK) + b->exit->target),
-                     b->exit->tb->key);
+        tb =
+            bt_find(b->cache, GPA((b->exit->tb->gpa & PAGE_MASK) + b->exit->target),
+                    b->exit->tb->key & ~KEY_ALONE);
         if (!tb || b->exit->tb->dead)
             return NULL;
         if (b->exit->stale) {
