@@ -501,8 +501,10 @@ static bool emit_bare(struct decoding *d)
 /* With REX.B it is no PAUSE but XCHG R8, rAX. */
 static bool emit_pause(struct decoding *d)
 {
-    if (!d->insn.raw.rex.B)
-        return emit_bare(d);
+    if (!d->insn.raw.rex.B) {
+        d->op->fn = d->v->vm->share ? op_pause : op_nop;
+        return true;
+    }
     d->op->dst = R8 * 8;
     d->op->src = RAX * 8;
     d->op->bytes = (uint8_t)opsize_bytes(d);
@@ -731,13 +733,13 @@ static bool emit_without_feature(struct decoding *d)
 
 static bool emit_native(struct decoding *d)
 {
-    const struct interp_vm *vm = d->v->vm;
+    struct native_cache *native = d->v->native;
 
-    d->op->stub = native_get(vm->native, vm->evm.cfg.model, &d->insn, d->ops, d->bytes);
+    d->op->stub = native_get(native, d->v->vm->evm.cfg.model, &d->insn, d->ops, d->bytes);
     d->op->fn = op_native;
     if (!d->op->stub) {
         d->op->fn = op_native_full;
-        return native_cache_full(vm->native);
+        return native_cache_full(native);
     }
     /* MASKMOVQ and relatives have a hidden memory operand. */
     if (d->op->stub->d.mem_op >= (int)d->insn.operand_count_visible)

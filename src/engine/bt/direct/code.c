@@ -566,10 +566,8 @@ static enum step fetch_page(struct code *k, uint64_t lin, const uint8_t **hva, u
     /* Its owner knows better how to run code that is written all the time. */
     if (s->notes[slot_page(s, w.pa)] & PAGE_NOTE_FLUID)
         return STEP_NEXT;
-    if (!(s->notes[slot_page(s, w.pa)] & PAGE_NOTE_CODE)) {
-        s->notes[slot_page(s, w.pa)] |= PAGE_NOTE_CODE;
-        tlb_protect_page(k->v, *page);
-    }
+    if (!note_code(k->v, w.pa))
+        return STEP_NEXT;
     /* Pairs with the fence in mmu_slot_written(): noted first, read then. */
     atomic_thread_fence(memory_order_seq_cst);
     if (!dcode_has_page(k, *page))
