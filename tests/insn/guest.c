@@ -159,8 +159,8 @@ static void make_descriptors(struct insn_guest *g)
     }
 }
 
-/* Whatever can be translated is, from the first time on. */
-static const struct bt_config eager = { .hot = 0, .limit = UINT64_MAX };
+/* Whatever can be translated is, from the first time on; and nothing depends on the time. */
+static const struct bt_config eager = { .hot = 0, .limit = UINT64_MAX, .tiers = BT_TIERS_CHECKED };
 
 int guest_start(const struct engine_ops *engine, struct insn_guest **out)
 {

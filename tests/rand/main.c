@@ -54,7 +54,8 @@ static void on_alarm(int sig)
     guest_interrupt(watched->guest);
 }
 
-static void watch(struct tester *t, int seconds)
+/* In real time while the child runs, in our own CPU time while the engine does: hosts are busy. */
+static void watch(struct tester *t, int of, int seconds)
 {
     struct itimerval it = { .it_value = { .tv_sec = seconds },
                             .it_interval = { .tv_sec = seconds } };
@@ -64,7 +65,7 @@ static void watch(struct tester *t, int seconds)
         hung = 0;
     else
         it.it_interval.tv_sec = 0;
-    (void)setitimer(ITIMER_REAL, &it, NULL);
+    (void)setitimer((enum __itimer_which)of, &it, NULL);
 }
 
 /* ---- judging ---- */
@@ -138,16 +139,18 @@ static bool differs(struct tester *t)
     struct exec x = { .code = p->bytes, .in = &p->in, .data = p->data, .run_limit = p->run_limit };
     bool judged = false;
 
-    watch(t, t->minimizing && t->hangs ? MINIMIZE_S : HANG_S);
+    watch(t, ITIMER_REAL, HANG_S);
     for (unsigned i = 0; i < HOST_TRIES && !judged && !hung; i++) {
         uint64_t start = host_mono_ns();
 
         judged = child_exec(t->child, &x, &t->host) == 0 && host_mono_ns() - start < HOST_MAX_NS;
     }
+    watch(t, ITIMER_REAL, 0);
     if (judged) {
+        watch(t, ITIMER_PROF, t->minimizing && t->hangs ? MINIMIZE_S : HANG_S);
         guest_exec(t->guest, &x, &t->us);
+        watch(t, ITIMER_PROF, 0);
     }
-    watch(t, 0);
     if (!judged) {
         t->nr_skipped++;
         return false;
@@ -291,6 +294,8 @@ int main(int argc, char **argv)
     }
     /* An engine may have the guest's RSP in the host's. */
     (void)sigaction(SIGALRM, &(struct sigaction){ .sa_handler = on_alarm, .sa_flags = SA_ONSTACK },
+                    NULL);
+    (void)sigaction(SIGPROF, &(struct sigaction){ .sa_handler = on_alarm, .sa_flags = SA_ONSTACK },
                     NULL);
     printf("# engine %s, programs of seeds %lu to %lu\n", o.engine, o.seed, o.seed + o.count - 1);
     end = time(NULL) + (time_t)o.seconds;
