@@ -159,7 +159,8 @@ static void make_descriptors(struct insn_guest *g)
     }
 }
 
-int guest_start(const struct engine_ops *engine, struct insn_guest **out)
+int guest_start(const struct engine_ops *engine, const struct bt_config *bt,
+                struct insn_guest **out)
 {
     struct insn_guest *g = calloc(1, sizeof(*g));
     struct engine_config cfg;
@@ -180,7 +181,8 @@ int guest_start(const struct engine_ops *engine, struct insn_guest **out)
                                   .ops = &platform,
                                   .time_ops = &time_platform,
                                   .ctx = g,
-                                  .seen = &g->seen };
+                                  .seen = &g->seen,
+                                  .bt = bt };
     rc = engine->vm_create(&cfg, &g->evm);
     if (rc < 0)
         return rc;

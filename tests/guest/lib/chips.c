@@ -95,7 +95,7 @@ uint64_t tsc_per_ms(void)
 
         second = t < best ? best : t < second ? t : second;
         best = t < best ? t : best;
-        if (i >= 2 && second - best <= best / 500)
+        if (i >= 2 && second - best <= best >> 9)
             break;
     }
     if (!ticks)
