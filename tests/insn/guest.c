@@ -159,6 +159,9 @@ static void make_descriptors(struct insn_guest *g)
     }
 }
 
+/* Whatever can be translated is, from the first time on. */
+static const struct bt_config eager = { .hot = 0, .limit = UINT64_MAX };
+
 int guest_start(const struct engine_ops *engine, const struct bt_config *bt,
                 struct insn_guest **out)
 {
@@ -182,7 +185,7 @@ int guest_start(const struct engine_ops *engine, const struct bt_config *bt,
                                   .time_ops = &time_platform,
                                   .ctx = g,
                                   .seen = &g->seen,
-                                  .bt = bt };
+                                  .bt = bt ? bt : &eager };
     rc = engine->vm_create(&cfg, &g->evm);
     if (rc < 0)
         return rc;

@@ -169,7 +169,7 @@ void child_stop(struct native_child *ch);
 
 /* ---- guest.c ---- */
 struct insn_guest;
-/* bt: how that engine works, by reference; NULL: as usual. */
+/* bt: how that engine works, by reference; NULL: it translates whatever it can. */
 int guest_start(const struct engine_ops *engine, const struct bt_config *bt,
                 struct insn_guest **out);
 void guest_run(struct insn_guest *g, const struct insn_case *k, struct outcome *out);

@@ -232,7 +232,7 @@ static void run_program(struct tester *t, uint64_t seed)
 
 struct options {
     const char *engine;
-    const struct bt_config *bt; /* NULL: the default */
+    const struct bt_config *bt; /* see guest_start() */
     uint64_t seed, count, seconds;
     bool print;
 };

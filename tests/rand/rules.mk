@@ -5,6 +5,9 @@ RAND_ENGINES := interp bt-checked bt-direct
 RAND_ARGS_interp := --engine interp
 RAND_ARGS_bt-checked := --engine bt --bt-tiers checked
 RAND_ARGS_bt-direct := --engine bt --bt-tiers direct
+RAND_QUICK_interp := 3000
+RAND_QUICK_bt-checked := 3000
+RAND_QUICK_bt-direct := 800
 
 RAND_O := $(patsubst %.c,$(O)/%.o,$(wildcard tests/rand/*.c))
 $(RAND_O): CPPFLAGS += -Itests/insn -Itests/rand
@@ -15,7 +18,7 @@ define rand_engine
 TESTS += $(O)/tests/rand-quick-$(1)
 $(O)/tests/rand-quick-$(1): $(O)/rand tests/rand/rules.mk
 	@mkdir -p $$(@D)
-	$(Q)printf '#!/bin/sh\nexec $(O)/rand $(RAND_ARGS_$(1)) --seed 1 --count 3000 "$$$$@"\n' >$$@; chmod +x $$@
+	$(Q)printf '#!/bin/sh\nexec $(O)/rand $(RAND_ARGS_$(1)) --seed 1 --count $(RAND_QUICK_$(1)) "$$$$@"\n' >$$@; chmod +x $$@
 LONG_TESTS += $(O)/tests/rand-long-$(1)
 $(O)/tests/rand-long-$(1): $(O)/rand tests/rand/rules.mk
 	@mkdir -p $$(@D)
