@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * rand [--engine NAME] [--seed S] [--count N] [--time SECONDS] [--print]: random programs on an
- * engine and on the host CPU.
+ * rand [--engine NAME] [--bt-tiers TIERS] [--seed S] [--count N] [--time SECONDS] [--print]: random
+ * programs on an engine and on the host CPU. With TIERS, checked or direct, all that bt can
+ * translate is translated at once.
  *
  * Registers, flags, vector and x87 state, memory and, if there is one, the fault must be the same.
  * A program that differs is made smaller, item by item, as long as it still differs, and printed
@@ -234,9 +235,13 @@ static void run_program(struct tester *t, uint64_t seed)
 
 struct options {
     const char *engine;
+    const struct bt_config *bt; /* see guest_start() */
     uint64_t seed, count, seconds;
     bool print;
 };
+
+static const struct bt_config bt_checked = { .limit = UINT64_MAX, .tiers = BT_TIERS_CHECKED };
+static const struct bt_config bt_direct = { .limit = UINT64_MAX, .tiers = BT_TIERS_DIRECT };
 
 static bool parse(struct options *o, int argc, char **argv)
 {
@@ -248,6 +253,10 @@ static bool parse(struct options *o, int argc, char **argv)
             o->print = true;
         else if (!strcmp(argv[i], "--engine") && has_value)
             o->engine = argv[++i];
+        else if (!strcmp(argv[i], "--bt-tiers") && has_value && !strcmp(argv[i + 1], "checked"))
+            o->bt = &bt_checked, i++;
+        else if (!strcmp(argv[i], "--bt-tiers") && has_value && !strcmp(argv[i + 1], "direct"))
+            o->bt = &bt_direct, i++;
         else if (!strcmp(argv[i], "--seed") && has_value)
             o->seed = strtoull(argv[++i], NULL, 0);
         else if (!strcmp(argv[i], "--count") && has_value)
@@ -276,7 +285,8 @@ int main(int argc, char **argv)
     time_t end;
 
     if (!parse(&o, argc, argv)) {
-        (void)fprintf(stderr, "usage: rand [--engine NAME] [--seed S] [--count N] [--time SECONDS] "
+        (void)fprintf(stderr, "usage: rand [--engine NAME] [--bt-tiers checked|direct] [--seed S] "
+                              "[--count N] [--time SECONDS] "
                               "[--print]\n");
         return 2;
     }
@@ -288,7 +298,7 @@ int main(int argc, char **argv)
         return skip_all("ptrace is not allowed here");
     t.engine = o.engine;
     t.gen = gen_create(&model);
-    if (!t.gen || guest_start(engine_find(o.engine), &t.guest) < 0) {
+    if (!t.gen || guest_start(engine_find(o.engine), o.bt, &t.guest) < 0) {
         printf("not ok 1 - a guest on engine %s\n1..1\n", o.engine);
         return 1;
     }
