@@ -229,8 +229,8 @@ struct bt_vcpu {
     uint64_t user_since; /* TSC when the guest's user code was entered; 0: it was not */
     uint64_t overhead_then;
     uint32_t ticks_per_us;
-    bool checked_once;            /* the next instruction is not for the direct tier */
-    struct tb *making;            /* room for bt_translate() */
+    bool checked_once;               /* the next instruction is not for the direct tier */
+    struct tb *making;               /* room for bt_translate() */
     struct insn ahead[TB_MAX_INSNS]; /* and for the block's instructions */
     uint8_t cold[COLD_COUNTERS];
     struct insn_cache insns;
@@ -290,8 +290,8 @@ struct trans {
     struct tb *tb; /* being made, with room for TB_MAX_INSNS sites */
     struct insn in;
     uint32_t key;
-    unsigned nr;            /* instructions so far */
-    bool alone;             /* KEY_ALONE */
+    unsigned nr; /* instructions so far */
+    bool alone;  /* KEY_ALONE */
     unsigned nr_shares;
     struct share {
         int64_t lo, hi; /* the bytes, from the origin */

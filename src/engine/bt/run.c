@@ -460,9 +460,8 @@ static const uint8_t *came_back(struct bt_vcpu *b, bool *stop, enum run_result *
         count_to(b, b->exit->tb, b->exit->nr_insns);
         if (wanted(b) || (b->exit->tb->key & KEY_COUNT))
             return NULL;
-        tb =
-            bt_find(b->cache, GPA((b->exit->tb->gpa & PAGE_MASK) + b->exit->target),
-                    b->exit->tb->key & ~KEY_ALONE);
+        tb = bt_find(b->cache, GPA((b->exit->tb->gpa & PAGE_MASK) + b->exit->target),
+                     b->exit->tb->key & ~KEY_ALONE);
         if (!tb || b->exit->tb->dead)
             return NULL;
         if (b->exit->stale) {

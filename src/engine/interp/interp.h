@@ -48,7 +48,7 @@ struct op {
     uint8_t aux; /* handler's own */
     uint8_t aux2;
     uint8_t prefix; /* OP_* */
-    uint8_t fl;     /* decode.c's own */
+    uint8_t fl;     /* the decoder's own */
     int64_t disp;
     union {
         uint64_t imm;
