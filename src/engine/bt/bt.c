@@ -264,6 +264,11 @@ static int bt_vcpu_create(struct engine_vm *evm, uint32_t id, struct vcpu **out)
     b->mask_page = PAGE_MASK;
     b->mask_jc = vm->slow_pext ? 0xffff : JC_ENTRIES - 1;
     b->mask_not_if = ~(uint64_t)RFLAGS_IF;
+    b->mask_df = RFLAGS_DF;
+    b->mask_not_df = ~(uint64_t)RFLAGS_DF;
+    b->mask_of = RFLAGS_OF;
+    b->mask_63 = 63;
+    b->mask_pushed = ~(uint64_t)(RFLAGS_ARITH | RFLAGS_FIXED1 | RFLAGS_RF | RFLAGS_VM);
     b->mxcsr = 0x1f80;
     b->vec_cold = 1;
     b->region = (struct host_trap_region){ .lo = b->cache->hc.rx,

@@ -76,6 +76,15 @@ static void emit_insn(struct trans *t)
     case INSN_PUSH:
         bt_emit_push(t);
         break;
+    case INSN_PUSHF:
+        done = bt_emit_pushf(t);
+        break;
+    case INSN_STRING:
+        done = bt_emit_string(t);
+        break;
+    case INSN_BITS:
+        done = bt_emit_bits(t);
+        break;
     case INSN_POP:
     case INSN_LEAVE:
         bt_emit_pop(t);
