@@ -61,6 +61,7 @@ struct run_options {
     const char *engine, *kernel, *initrd, *append, *cpu, *name;
     uint64_t memory_bytes;
     uint32_t nr_cpus; /* 0: not given */
+    struct host_sched sched;
     enum chan_kind serial, debugcon;
     const char *serial_file, *debugcon_file;
     bool debug_exit, no_reboot, quiet, verbose;

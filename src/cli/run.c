@@ -95,6 +95,7 @@ static bool session_make_vm(struct session *s)
                   .append = o->append,
                   .ram_bytes = o->memory_bytes,
                   .nr_cpus = o->nr_cpus },
+        .sched = o->sched,
         .serial = s->serial,
         .debugcon = s->debugcon,
         .debug_exit = o->debug_exit,

@@ -14,6 +14,7 @@
 #define MEMORY_DEFAULT  MIB(512)
 #define MEMORY_MIN      MIB(1)
 #define CPUS_MAX        64
+#define WEIGHT_MAX      10000
 #define BT_HOT_MAX      255
 /* A comparison costs as much as some ten instructions; one of all memory some 50 ms. */
 #define LOCKSTEP_CHUNK  64
@@ -144,16 +145,74 @@ static bool set_memory(void *into, const char *val)
     return true;
 }
 
+/* pin=FIRST or FIRST-LAST */
+static bool set_pin(struct run_options *o, const char *val)
+{
+    char first[24], *dash;
+    uint64_t lo, hi;
+
+    (void)snprintf(first, sizeof(first), "%s", val);
+    dash = strchr(first, '-');
+    if (dash)
+        *dash++ = 0;
+    if (!value_uint(first, 0, HOST_CPUS_MAX - 1, &lo) ||
+        !value_uint(dash ? dash : first, lo, HOST_CPUS_MAX - 1, &hi)) {
+        log_error("--cpus pin=%s is not a range of host CPUs, such as 0-3", val);
+        return false;
+    }
+    o->sched.first = (unsigned)lo;
+    o->sched.nr = (unsigned)(hi - lo + 1);
+    if (!host_cpus_usable(o->sched.first, o->sched.nr)) {
+        log_error("--cpus pin=%s: this process may use none of these CPUs of the host", val);
+        return false;
+    }
+    return true;
+}
+
+static bool set_cpus_part(struct run_options *o, const char *part)
+{
+    uint64_t weight;
+
+    if (!strncmp(part, "pin=", 4))
+        return set_pin(o, part + 4);
+    if (strncmp(part, "weight=", 7) != 0) {
+        log_error("--cpus: '%s' is neither pin=FIRST-LAST nor weight=W", part);
+        return false;
+    }
+    if (!value_uint(part + 7, 1, WEIGHT_MAX, &weight)) {
+        log_error("--cpus weight='%s' is not a number from 1 to %d (100: like any other program)",
+                  part + 7, WEIGHT_MAX);
+        return false;
+    }
+    o->sched.weight = (unsigned)weight;
+    return true;
+}
+
 static bool set_cpus(void *into, const char *val)
 {
     struct run_options *o = into;
+    char text[96], *part = text, *next;
     uint64_t nr;
 
-    if (!value_uint(val, 1, CPUS_MAX, &nr)) {
-        log_error("--cpus '%s' is not a number from 1 to %d", val, CPUS_MAX);
+    if ((size_t)snprintf(text, sizeof(text), "%s", val) >= sizeof(text)) {
+        log_error("--cpus '%.40s...' is too long", val);
+        return false;
+    }
+    next = strchr(text, ',');
+    if (next)
+        *next++ = 0;
+    if (!value_uint(text, 1, CPUS_MAX, &nr)) {
+        log_error("--cpus '%s' is not a number from 1 to %d", text, CPUS_MAX);
         return false;
     }
     o->nr_cpus = (uint32_t)nr;
+    while ((part = next)) {
+        next = strchr(part, ',');
+        if (next)
+            *next++ = 0;
+        if (!set_cpus_part(o, part))
+            return false;
+    }
     return true;
 }
 
@@ -397,7 +456,10 @@ static const struct opt run_opts[] = {
     { "initrd", 0, "FILE", "initial RAM disk; with multiboot a module", set_initrd },
     { "append", 0, "TEXT", "kernel command line", set_append },
     { "memory", 0, "SIZE", "RAM, such as 512M (default) or 2G", set_memory },
-    { "cpus", 0, "N", "vCPUs, 1 to 64; default 1", set_cpus },
+    { "cpus", 0, "N[,pin=FIRST-LAST][,weight=W]",
+      "vCPUs, 1 to 64; default 1. pin: the host CPUs they run on;\n"
+      "weight: their share of a busy host, 100 like any other program",
+      set_cpus },
     { "cpu", 0, "MODEL",
       "host (default), x86-64-v2 or x86-64-v3; ,+FEATURE and ,-FEATURE change\n"
       "single features",

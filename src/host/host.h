@@ -105,6 +105,20 @@ struct thread {
 };
 int thread_start(struct thread *t, const char *name, void *(*fn)(void *), void *arg) MUST_CHECK;
 void thread_join(struct thread *t);
+/*
+ * Where and with which share of the host's time a thread runs. weight is that of the host's
+ * scheduler relative to 100, which is a nice value of 0; above that needs a privilege (CAP_SYS_NICE).
+ */
+#define HOST_CPUS_MAX 1024 /* what a cpu_set_t holds */
+struct host_sched {
+    unsigned first, nr; /* host CPUs; nr 0: any */
+    unsigned weight;    /* 0: unchanged */
+};
+/* May the process use at least one of them? */
+bool host_cpus_usable(unsigned first, unsigned nr);
+/* For the calling thread, the idx-th of several: each gets one CPU of the range, in turns. The
+ * thread's workers, forked later, have the same. 0 or -errno. */
+int host_sched_set(const struct host_sched *s, unsigned idx) MUST_CHECK;
 /* Lets another thread run on this CPU, if one wants to. */
 void host_yield(void);
 int host_pid(void); /* of the process, for names */

@@ -13,6 +13,7 @@
 
 #include <stdatomic.h>
 #include <stdio.h>
+#include <string.h>
 
 void run_kick(struct vm *vm)
 {
@@ -95,7 +96,11 @@ static void run_debug(struct vm_vcpu *p)
 static void *run_vcpu(void *arg)
 {
     struct vm_vcpu *p = arg;
+    int err = host_sched_set(&p->vm->cfg.sched, p->v->cpu.id);
 
+    if (err)
+        log_warn("%s: vCPU %u: cannot have the wanted host CPUs or weight: %s", p->vm->name,
+                 p->v->cpu.id, strerror(-err));
     while (run_gate(p)) {
         switch (p->v->engine->run(p->v)) {
         case RUN_STOPPED:

@@ -34,6 +34,7 @@ struct vm_config {
     struct lockstep_config lockstep;
     const char *cpu_model; /* NULL: host */
     struct boot_config boot;
+    struct host_sched sched; /* of the vCPUs' threads; all zero: as the caller's */
     struct chr *serial;   /* owned by the caller; COM1 */
     struct chr *debugcon; /* port E9h, or NULL */
     bool debug_exit;      /* --device debug-exit */
