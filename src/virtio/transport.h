@@ -42,8 +42,10 @@ enum virtq_area { VIRTQ_DESC, VIRTQ_DRIVER, VIRTQ_DEVICE };
 void virtq_set_address(struct virtq *q, enum virtq_area area, unsigned half, uint32_t val);
 uint32_t virtq_address(const struct virtq *q, enum virtq_area area, unsigned half);
 void virtq_enable(struct virtq *q);
-/* The driver takes it back (MMIO's QueueReady = 0): returns when none of its chains is out. */
+/* The driver takes it back (MMIO's QueueReady = 0): nothing more is popped or pushed. */
 void virtq_disable(struct virtq *q);
+/* False once it is disabled and none of its chains is out. */
+bool virtq_ready(const struct virtq *q);
 void virtio_notify(struct virtio *vd, uint32_t queue_idx);
 
 /* May the device reach memory? */

@@ -92,6 +92,7 @@ struct virtio_desc {
     struct bus *bus;
     struct mmu *mmu;
     uint64_t features; /* of the device type; the core adds its own */
+    uint64_t withheld; /* ... but for these */
     unsigned nr_queues;
     uint16_t queue_size; /* most entries of each queue: a power of two up to VIRTQ_SIZE_MAX */
     void *config;        /* the configuration space; the device's, changed under the machine lock */
@@ -116,8 +117,7 @@ struct virtq {
     uint8_t *desc, *driver, *device; /* the three areas in RAM, as large as size says */
     uint16_t avail;             /* next to be popped: split: as avail.idx counts; packed: slot */
     uint16_t used;              /* next to be pushed, the same */
-    uint16_t published;         /* used, as the driver knows it */
-    uint16_t signalled;         /* used, as of the last decision about an interrupt */
+    uint16_t nr_unsignalled;    /* so much of `used` since the last decision to interrupt */
     bool avail_wrap, used_wrap; /* packed: the wrap counters */
     bool notify_off;            /* the driver was asked not to notify */
     uint16_t nr_out;            /* chains that are out; packed: their descriptors */
