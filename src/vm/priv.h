@@ -35,6 +35,7 @@ struct vm {
      * is posted by device code, which holds the machine lock.
      */
     _Atomic uint64_t stop;
+    _Atomic int nr_holds;       /* of devices that cannot go on: bus_post_hold() */
     _Atomic uint32_t nr_posted; /* futex: counts posts, wakes the supervisor */
 
     struct lock lock;    /* LOCK_VM: guards what follows */
@@ -59,6 +60,8 @@ int run_start(struct vm *vm) MUST_CHECK;
 void run_join(struct vm *vm);
 /* Waits until no vCPU is in run(). Caller holds vm->lock and has seen to it that they stop. */
 void run_wait_parked(struct vm *vm);
+/* Something was posted to the supervisor; any thread, any lock. */
+void run_posted(struct vm *vm);
 /* Makes vCPUs leave run(); any thread, no locks. */
 void run_kick(struct vm *vm);
 

@@ -139,6 +139,14 @@ static void vm_stop_sink(void *ctx, enum stop_reason why, int status)
     vm_stop(ctx, why, status);
 }
 
+static void vm_hold_sink(void *ctx, bool on)
+{
+    struct vm *vm = ctx;
+
+    (void)atomic_fetch_add(&vm->nr_holds, on ? 1 : -1);
+    run_posted(vm);
+}
+
 static int vm_build(struct vm *vm)
 {
     int err;
@@ -148,6 +156,7 @@ static int vm_build(struct vm *vm)
         return -ENOMEM;
     clock_pause(bus_clock(vm->bus)); /* until the VM starts */
     bus_set_stop_sink(vm->bus, vm_stop_sink, vm);
+    bus_set_hold_sink(vm->bus, vm_hold_sink, vm);
     err = vm_add_ram(vm);
     if (err)
         return err;
@@ -320,10 +329,8 @@ void vm_stop(struct vm *vm, enum stop_reason why, int status)
         if (!vm_stop_outranks(why, (enum stop_reason)(old >> 32)))
             return;
     } while (!atomic_compare_exchange_weak(&vm->stop, &old, want));
-    /* The gate is closed; now make everybody come to it. Release: pairs with the acquire in
-     * run_supervise(). */
-    (void)atomic_fetch_add_explicit(&vm->nr_posted, 1, memory_order_release);
-    host_futex_wake(&vm->nr_posted);
+    /* The gate is closed; now make everybody come to it. */
+    run_posted(vm);
     run_kick(vm);
 }
 
