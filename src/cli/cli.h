@@ -3,6 +3,7 @@
 #ifndef CLI_CLI_H
 #define CLI_CLI_H
 
+#include "cli/disk_options.h"
 #include "ctl/ctl.h"
 #include "vm/vm.h"
 
@@ -62,12 +63,14 @@ struct run_options {
     uint64_t memory_bytes;
     enum chan_kind serial, debugcon;
     const char *serial_file, *debugcon_file;
-    bool debug_exit, no_reboot, quiet, verbose;
+    bool debug_exit, rng, no_reboot, quiet, verbose;
     uint64_t timeout_ns;
     const char *stats_file, *trace_file;
     uint32_t trace_mask;
     struct bt_config bt;
     struct lockstep_config lockstep;
+    struct disk_option disks[VM_DISKS_MAX];
+    unsigned nr_disks;
     bool gdb;
     struct gdb_config gdb_cfg;
     char *gdb_text; /* malloc'ed; gdb_cfg points into it */
@@ -75,6 +78,7 @@ struct run_options {
 /* 0, or an exit status after a message (or after --help: *help). */
 int run_options_parse(struct run_options *o, int argc, char **argv, bool *help);
 void run_options_help(void);
+void run_options_free(struct run_options *o);
 /* The engine of that name, or for "auto" the first that this host can run; NULL after a message. */
 const struct engine_ops *run_options_engine(const struct run_options *o);
 

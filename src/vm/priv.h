@@ -27,6 +27,7 @@ struct vm {
     struct engine_config ecfg; /* the engine keeps it by reference */
     struct engine_vm *evm;
     struct boot_map map;
+    char *append;          /* the kernel's command line, if it is not just what the user gave */
     struct vm_vcpu *vcpus; /* constant once the VM was created */
     unsigned nr_vcpus;
 
@@ -77,6 +78,15 @@ extern const struct platform_time_ops vm_platform_time_ops;
 void irq_wire(struct vm *vm);
 /* A message to all APICs it addresses, but for the sender's own (UINT32_MAX: nobody's). */
 void irq_send(struct vm *vm, const struct apic_msg *msg, uint32_t sender);
+
+/* ---- pc_virtio.c: the virtio devices ---- */
+struct pci_host;
+struct pc_virtio;
+/* NULL after a message. Tells vm->cfg.boot of those that are announced there. */
+struct pc_virtio *pc_virtio_create(struct vm *vm, struct pci_host *pci_host);
+void pc_virtio_destroy(struct pc_virtio *pv);
+/* -ENOENT: no such disk; else as store_resize(). */
+int pc_virtio_disk_resize(struct pc_virtio *pv, unsigned idx, uint64_t bytes) MUST_CHECK;
 
 /* ---- pc.c: the devices ---- */
 struct pc *pc_create(struct vm *vm);

@@ -139,6 +139,30 @@ static void vm_stop_sink(void *ctx, enum stop_reason why, int status)
     vm_stop(ctx, why, status);
 }
 
+/* Kernels with CONFIG_VIRTIO_MMIO_CMDLINE_DEVICES, and without ACPI, find virtio devices so. */
+static int vm_announce_virtio(struct vm *vm)
+{
+    struct boot_config *boot = &vm->cfg.boot;
+    size_t bytes, n;
+
+    if (!boot->nr_virtio_mmio || !boot->kernel)
+        return 0;
+    bytes = strlen(boot->append ? boot->append : "") + boot->nr_virtio_mmio * 64 + 1;
+    vm->append = malloc(bytes);
+    if (!vm->append) {
+        log_error("%s: out of memory", vm->name);
+        return -ENOMEM;
+    }
+    n = (size_t)snprintf(vm->append, bytes, "%s", boot->append ? boot->append : "");
+    for (unsigned i = 0; i < boot->nr_virtio_mmio; i++)
+        n += (size_t)snprintf(vm->append + n, bytes - n, " virtio_mmio.device=%uK@%#llx:%u:%u",
+                              PC_VIRTIO_MMIO_BYTES >> 10,
+                              PC_VIRTIO_MMIO_AT + i * (unsigned long long)PC_VIRTIO_MMIO_BYTES,
+                              PC_VIRTIO_GSI + i % PC_VIRTIO_NR_GSIS, i);
+    boot->append = vm->append;
+    return 0;
+}
+
 static void vm_hold_sink(void *ctx, bool on)
 {
     struct vm *vm = ctx;
@@ -163,7 +187,9 @@ static int vm_build(struct vm *vm)
     irq_wire(vm);
     if (!pc_create(vm))
         return -EIO;
-    err = vm_add_engine(vm);
+    err = vm_announce_virtio(vm);
+    if (!err)
+        err = vm_add_engine(vm);
     if (!err)
         err = vm_add_vcpus(vm);
     if (!err)
@@ -220,6 +246,7 @@ void vm_destroy(struct vm *vm)
     if (vm->evm)
         vm->cfg.engine->vm_destroy(vm->evm);
     free(vm->vcpus);
+    free(vm->append);
     bus_destroy(vm->bus);
     mmu_destroy(vm->mmu);
     cond_destroy(&vm->changed);
