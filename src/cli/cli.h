@@ -21,6 +21,7 @@ extern const struct command *const cli_commands; /* ends with a NULL name */
 int cmd_run(int argc, char **argv);
 int cmd_stat(int argc, char **argv);
 int cmd_stop(int argc, char **argv);
+int cmd_resize(int argc, char **argv);
 int cmd_engines(int argc, char **argv);
 int cmd_version(int argc, char **argv);
 int cmd_help(int argc, char **argv);
