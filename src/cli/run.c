@@ -22,6 +22,7 @@ struct session {
     struct monitor *monitor;
     struct chr *stdio; /* shared by whoever is on standard output */
     struct chr *serial, *debugcon;
+    struct store *disks[VM_DISKS_MAX];
     struct ctl *ctl;
     struct vm *vm;
     struct gdb *gdb;
@@ -66,6 +67,16 @@ static bool session_open_chans(struct session *s)
     return true;
 }
 
+static bool session_open_disks(struct session *s)
+{
+    for (unsigned i = 0; i < s->o.nr_disks; i++) {
+        s->disks[i] = disk_option_open(&s->o.disks[i]);
+        if (!s->disks[i])
+            return false;
+    }
+    return true;
+}
+
 static bool session_open_ctl(struct session *s)
 {
     int err;
@@ -99,6 +110,8 @@ static bool session_make_vm(struct session *s)
         .serial = s->serial,
         .debugcon = s->debugcon,
         .debug_exit = o->debug_exit,
+        .rng = o->rng,
+        .nr_disks = o->nr_disks,
         .no_reboot = o->no_reboot,
         .timeout_ns = o->timeout_ns,
         .time_exits = true,
@@ -106,6 +119,10 @@ static bool session_make_vm(struct session *s)
         .bt = &o->bt,
     };
 
+    for (unsigned i = 0; i < o->nr_disks; i++) {
+        cfg.disks[i] = o->disks[i].vm;
+        cfg.disks[i].store = s->disks[i];
+    }
     s->vm = vm_create(&cfg);
     return s->vm;
 }
@@ -117,7 +134,8 @@ static bool session_open(struct session *s)
         if (!s->trace)
             return false;
     }
-    if (!session_open_ctl(s) || !session_open_chans(s) || !session_make_vm(s))
+    if (!session_open_ctl(s) || !session_open_chans(s) || !session_open_disks(s) ||
+        !session_make_vm(s))
         return false;
     s->signals = signals_watch(s->vm);
     if (!s->signals || (s->ctl && ctl_serve(s->ctl, s->vm) < 0))
@@ -185,10 +203,12 @@ static bool session_close(struct session *s, int status)
     if (s->monitor)
         monitor_set_vm(s->monitor, NULL);
     vm_destroy(s->vm);
+    for (unsigned i = 0; i < s->o.nr_disks; i++)
+        store_close(s->disks[i]);
     ok = session_close_chans(s);
     monitor_destroy(s->monitor);
     trace_out_close(s->trace);
-    free(s->o.gdb_text);
+    run_options_free(&s->o);
     return ok;
 }
 
@@ -233,7 +253,7 @@ int cmd_run(int argc, char **argv)
 
     status = run_options_parse(&s.o, argc, argv, &help);
     if (status || help) {
-        free(s.o.gdb_text);
+        run_options_free(&s.o);
         return status;
     }
     if (s.o.quiet)
@@ -242,7 +262,7 @@ int cmd_run(int argc, char **argv)
         log_set_level(LOG_DEBUG);
     s.engine = run_options_engine(&s.o);
     if (!s.engine) {
-        free(s.o.gdb_text);
+        run_options_free(&s.o);
         return !strcmp(s.o.engine, "auto") ? EXIT_VMM_ERROR : EXIT_USAGE;
     }
     (void)signal(SIGPIPE, SIG_IGN); /* a closed pipe is an error of write() */
