@@ -22,6 +22,8 @@ void host_unmap(void *p, uint64_t bytes);
 /* Fresh zero pages of the process's own, for large structures that are mostly untouched; freed by
  * host_unmap(). NULL on failure. */
 void *host_pages(uint64_t bytes);
+/* The same below 2 GB where there is room: its addresses fit into 32-bit immediates. */
+void *host_pages_low(uint64_t bytes);
 
 /* The first run of bytes at or behind off_bytes that the file really holds: [*start, *end). False:
  * the rest is a hole. */

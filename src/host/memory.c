@@ -103,6 +103,14 @@ void *host_pages(uint64_t bytes)
     return p == MAP_FAILED ? NULL : p;
 }
 
+void *host_pages_low(uint64_t bytes)
+{
+    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_32BIT, -1, 0);
+
+    return p == MAP_FAILED ? host_pages(bytes) : p;
+}
+
 void host_unmap(void *p, uint64_t bytes)
 {
     if (p)

@@ -205,6 +205,7 @@ static void cache_destroy(struct bt_cache *bc)
     if (!bc)
         return;
     host_code_destroy(&bc->hc);
+    host_unmap(bc->books, TB_BOOKS);
     free(bc->by_pc);
     free(bc);
 }
@@ -216,8 +217,10 @@ static int cache_create(struct bt_cache **out)
 
     if (!bc)
         return -ENOMEM;
-    rc = host_code_create(&bc->hc, CODE_CACHE);
+    bc->books = host_pages_low(TB_BOOKS);
+    rc = bc->books ? host_code_create(&bc->hc, CODE_CACHE) : -ENOMEM;
     if (rc < 0) {
+        host_unmap(bc->books, TB_BOOKS);
         free(bc);
         return rc;
     }

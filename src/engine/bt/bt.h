@@ -189,6 +189,7 @@ struct x87_last {
 #define TB_BUCKETS    262144
 #define TB_PAGES      16384
 #define CODE_CACHE    MIB(192)
+#define TB_BOOKS      MIB(256)
 #define COLD_COUNTERS 16384
 #define FLUID_PAGES   1024
 
@@ -251,6 +252,9 @@ struct bt_cache {
     const uint8_t *leave[NR_WHYS];
     struct tb *hash[TB_BUCKETS];
     struct tb_page *pages[TB_PAGES];
+    /* Their books, one behind the other: translated code names them, so they are low in memory. */
+    uint8_t *books;
+    size_t books_used;
     struct tb **by_pc; /* in the order of their code */
     unsigned nr_by_pc, max_by_pc;
     struct fluid_page fluid[FLUID_PAGES];
@@ -445,6 +449,8 @@ struct tb *bt_find(struct bt_cache *bc, gpa_t at, uint32_t key);
 /* The latest version of a block, whatever its bytes are now. */
 struct tb *bt_newest(struct bt_cache *bc, gpa_t at, uint32_t key);
 bool bt_insert(struct bt_vcpu *b, struct tb *tb);
+/* Room for a block's books, until the cache is flushed. NULL: it has to be, and code.full says so. */
+struct tb *bt_books(struct bt_cache *bc, size_t bytes);
 /* Takes it out of all but the page's list. */
 void bt_bury(struct bt_vcpu *b, struct tb *tb);
 void bt_unlink(struct bt_cache *bc, struct tb_exit *x);
