@@ -3,6 +3,7 @@
 #ifndef CLI_CLI_H
 #define CLI_CLI_H
 
+#include "cli/net_options.h"
 #include "ctl/ctl.h"
 #include "vm/vm.h"
 
@@ -68,6 +69,8 @@ struct run_options {
     uint32_t trace_mask;
     struct bt_config bt;
     struct lockstep_config lockstep;
+    struct net_option nets[NETS_MAX];
+    unsigned nr_nets;
     bool gdb;
     struct gdb_config gdb_cfg;
     char *gdb_text; /* malloc'ed; gdb_cfg points into it */

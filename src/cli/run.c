@@ -22,6 +22,7 @@ struct session {
     struct monitor *monitor;
     struct chr *stdio; /* shared by whoever is on standard output */
     struct chr *serial, *debugcon;
+    struct net *nets[NETS_MAX];
     struct ctl *ctl;
     struct vm *vm;
     struct gdb *gdb;
@@ -66,6 +67,16 @@ static bool session_open_chans(struct session *s)
     return true;
 }
 
+static bool session_open_nets(struct session *s)
+{
+    for (unsigned i = 0; i < s->o.nr_nets; i++) {
+        s->nets[i] = net_option_open(&s->o.nets[i], s->name, i);
+        if (!s->nets[i])
+            return false;
+    }
+    return true;
+}
+
 static bool session_open_ctl(struct session *s)
 {
     int err;
@@ -97,6 +108,8 @@ static bool session_make_vm(struct session *s)
                   .nr_cpus = 1 },
         .serial = s->serial,
         .debugcon = s->debugcon,
+        .nets = s->nets,
+        .nr_nets = o->nr_nets,
         .debug_exit = o->debug_exit,
         .no_reboot = o->no_reboot,
         .timeout_ns = o->timeout_ns,
@@ -116,7 +129,8 @@ static bool session_open(struct session *s)
         if (!s->trace)
             return false;
     }
-    if (!session_open_ctl(s) || !session_open_chans(s) || !session_make_vm(s))
+    if (!session_open_ctl(s) || !session_open_chans(s) || !session_open_nets(s) ||
+        !session_make_vm(s))
         return false;
     s->signals = signals_watch(s->vm);
     if (!s->signals || (s->ctl && ctl_serve(s->ctl, s->vm) < 0))
@@ -184,6 +198,8 @@ static bool session_close(struct session *s, int status)
     if (s->monitor)
         monitor_set_vm(s->monitor, NULL);
     vm_destroy(s->vm);
+    for (unsigned i = 0; i < NETS_MAX; i++)
+        net_close(s->nets[i]);
     ok = session_close_chans(s);
     monitor_destroy(s->monitor);
     trace_out_close(s->trace);

@@ -224,17 +224,23 @@ static bool set_disk(void *into, const char *val)
     return false;
 }
 
+/* Each --net is one more card; none takes them all away. */
 static bool set_net(void *into, const char *val)
 {
-    (void)into;
-    if (!strcmp(val, "none"))
+    struct run_options *o = into;
+
+    if (!strcmp(val, "none")) {
+        o->nr_nets = 0;
         return true;
-    if (strcmp(val, "user") != 0 && (strncmp(val, "tap=", 4) != 0 || !val[4])) {
-        log_error("--net '%s' is unknown; it can be user, tap=NAME or none", val);
+    }
+    if (o->nr_nets == NETS_MAX) {
+        log_error("--net %s: a machine has at most %d network cards", val, NETS_MAX);
         return false;
     }
-    log_error("--net %s: network cards: not in this version; --net none is the default", val);
-    return false;
+    if (!net_option_parse(&o->nets[o->nr_nets], val))
+        return false;
+    o->nr_nets++;
+    return true;
 }
 
 /* ---- watching ---- */
@@ -419,7 +425,16 @@ static const struct opt run_opts[] = {
     { "lockstep-memory", 0, "N", "compare all memory every N steps (20000000); 0: only at the end",
       set_lockstep_memory },
     { "disk", 0, "path=FILE", "[,readonly]; not in this version", set_disk },
-    { "net", 0, "user|tap=NAME|none", "network card; only none in this version", set_net },
+    { "net", 0, "WHERE[,KEY=VALUE]...",
+      "a network card, several times for several; WHERE is\n"
+      "  user          a private network 10.0.2.0/24 behind this host, with DHCP;\n"
+      "                hostfwd=tcp:127.0.0.1:2222-:22 lets connections in (also\n"
+      "                udp:, several), restrict=on lets none out\n"
+      "  tap=NAME      an interface of the host; queues=N\n"
+      "  socket=PATH   a cable to another VM with the same PATH; mtu=N\n"
+      "  none          no card (default)\n"
+      "each with mac=ADDRESS; else it follows from --name",
+      set_net },
     { "serial", 0, "WHERE", "first serial port: stdio (default), file=FILE, pty or none",
       set_serial },
     { "debugcon", 0, "WHERE", "debug console at port E9h: stdio, file=FILE or none (default)",
@@ -464,7 +479,8 @@ void run_options_help(void)
         "      then: gdb vmlinux -ex 'target remote :1234'\n"
         "  doppel run --kernel vmlinuz --serial file=log --trace pio,irq --trace-file trace\n"
         "\n"
-        "Options (--name VALUE or --name=VALUE; given twice, the last counts):\n");
+        "Options (--name VALUE or --name=VALUE; given twice, the last counts,\n"
+        "but for --net):\n");
     options_help(run_opts, ARRAY_SIZE(run_opts));
     (void)printf(
         "\n"

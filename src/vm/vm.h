@@ -12,6 +12,7 @@
 #include "bus/bus.h"
 #include "engine/engine.h"
 
+struct net;
 struct trace;
 
 /* Two engines run the guest in lock-step: lockstep.h. */
@@ -34,9 +35,11 @@ struct vm_config {
     struct lockstep_config lockstep;
     const char *cpu_model; /* NULL: host */
     struct boot_config boot;
-    struct chr *serial;   /* owned by the caller; COM1 */
-    struct chr *debugcon; /* port E9h, or NULL */
-    bool debug_exit;      /* --device debug-exit */
+    struct chr *serial;      /* owned by the caller; COM1 */
+    struct chr *debugcon;    /* port E9h, or NULL */
+    struct net *const *nets; /* one card each; owned by the caller */
+    unsigned nr_nets;
+    bool debug_exit; /* --device debug-exit */
     bool no_reboot;
     uint64_t timeout_ns; /* wall time; 0: none */
     bool time_exits;
