@@ -149,8 +149,7 @@ static unsigned offload_of(const struct net_hdr *h)
 bool net_deliver(struct net *net, unsigned pair, struct net_frame *f, uint8_t *scratch)
 {
     struct delivery d = { .net = net, .pair = pair };
-    unsigned missing =
-        offload_of(&f->hdr) & ~__atomic_load_n(&net->rx_offloads, __ATOMIC_RELAXED);
+    unsigned missing = offload_of(&f->hdr) & ~__atomic_load_n(&net->rx_offloads, __ATOMIC_RELAXED);
 
     if (!(missing & ~NET_CSUM)) {
         if (missing) {

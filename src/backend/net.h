@@ -19,7 +19,7 @@
 #define NET_MTU_MIN     68
 #define NET_MTU_MAX     65521
 /* The longest frame of all: what segmentation offload hands over, with a VLAN tag. */
-#define NET_FRAME_MAX (65536 + 18)
+#define NET_FRAME_MAX   (65536 + 18)
 
 /*
  * What is to be done to a frame, or has been: struct virtio_net_hdr without num_buffers, which is
@@ -118,7 +118,8 @@ struct net_common {
 
 struct net_forward {
     bool udp;
-    uint32_t host_addr, guest_addr; /* IPv4, host byte order; 0: any, and the guest's DHCP address */
+    uint32_t host_addr,
+        guest_addr; /* IPv4, host byte order; 0: any, and the guest's DHCP address */
     uint16_t host_port, guest_port;
 };
 

@@ -21,9 +21,9 @@
 #define HDR_BYTES sizeof(struct net_hdr)
 #define BUF_BYTES (HDR_BYTES + NET_FRAME_MAX + 1) /* one more, to see what is too long */
 /* Frames in a row before the other direction and the kicks get their turn. */
-#define RX_BURST 64
-#define MEET_MS  500
-#define STALL_MS 2000
+#define RX_BURST  64
+#define MEET_MS   500
+#define STALL_MS  2000
 
 static void fd_lose(struct net_fd *f, int err)
 {

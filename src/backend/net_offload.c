@@ -154,8 +154,8 @@ static uint64_t pseudo_sum(const uint8_t *ip, bool v6, size_t tcp_bytes)
 }
 
 /* One piece's headers: lengths, numbers, flags, checksums. `off` is its place in the payload. */
-static void segment_finish(uint8_t *p, size_t bytes, const struct tcp_at *at, size_t off,
-                           bool last, unsigned nr)
+static void segment_finish(uint8_t *p, size_t bytes, const struct tcp_at *at, size_t off, bool last,
+                           unsigned nr)
 {
     uint8_t *ip = p + at->ip, *tcp = p + at->tcp;
 

@@ -89,18 +89,21 @@ static void socket_unlisten(struct net_socket *s)
 
 static int socket_listen(struct net_socket *s)
 {
+    bool there;
     struct stat old;
-    int fd = socket_new(), err;
+    int fd, err;
 
+    there = !lstat(s->addr.sun_path, &old);
+    if (there && !S_ISSOCK(old.st_mode))
+        return -EEXIST;
+    fd = socket_new();
     if (fd < 0)
         return -errno;
-    /* Nobody listens there: it is left over. Never anything that is no socket. */
-    if (!stat(s->addr.sun_path, &old) && S_ISSOCK(old.st_mode))
+    if (there) /* nobody listens there: it is left over */
         (void)unlink(s->addr.sun_path);
     /* The file's mode is the descriptor's: only this user's VMs. */
-    if (fchmod(fd, 0600) < 0 ||
-        bind(fd, (const struct sockaddr *)&s->addr, sizeof(s->addr)) < 0 || listen(fd, 1) < 0 ||
-        stat(s->addr.sun_path, &s->made) < 0) {
+    if (fchmod(fd, 0600) < 0 || bind(fd, (const struct sockaddr *)&s->addr, sizeof(s->addr)) < 0 ||
+        listen(fd, 1) < 0 || stat(s->addr.sun_path, &s->made) < 0) {
         err = -errno;
         (void)close(fd);
         return err;
@@ -268,7 +271,9 @@ struct net *net_open_socket(const struct net_common *c, const char *path, uint16
         err = socket_try(s);
         if (err)
             log_error("%s: cannot connect or listen there: %s%s", s->net.name, strerror(-err),
-                      err == -EPROTOTYPE ? "; the file is another program's socket" : "");
+                      err == -EPROTOTYPE ? "; it is another program's socket"
+                      : err == -EEXIST   ? ", and is no socket"
+                                         : "");
     }
     if (err) {
         socket_close(&s->net);

@@ -52,9 +52,10 @@ static int tap_refused_attach(const struct net_tap *t, int err)
     const char *name = t->net.name, *ifn = t->ifname;
 
     if (err == EPERM || err == EACCES)
-        log_error("%s: the interface belongs to somebody else, and doppel has not CAP_NET_ADMIN; as "
-                  "root: ip tuntap add %s mode tap user %u%s",
-                  name, ifn, (unsigned)geteuid(), t->net.nr_pairs > 1 ? " multi_queue" : "");
+        log_error(
+            "%s: the interface belongs to somebody else, and doppel has not CAP_NET_ADMIN; as "
+            "root: ip tuntap add %s mode tap user %u%s",
+            name, ifn, (unsigned)geteuid(), t->net.nr_pairs > 1 ? " multi_queue" : "");
     else if (err == EBUSY)
         log_error("%s: the interface is in use by another program", name);
     else if (err == EINVAL)

@@ -16,8 +16,8 @@
 
 #define NET_VALUE_MAX 4096
 /* The network of net_user.c. */
-#define USER_NETWORK 0x0a000200u
-#define USER_MASK    0xffffff00u
+#define USER_NETWORK  0x0a000200u
+#define USER_MASK     0xffffff00u
 
 /* ---- MAC, queues, MTU ---- */
 

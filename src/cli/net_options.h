@@ -5,9 +5,9 @@
 
 #include "backend/net.h"
 
-#define NETS_MAX      8
-#define NET_NAME_MAX  15  /* of a host's interface */
-#define NET_PATH_MAX  107 /* of a Unix socket */
+#define NETS_MAX     8
+#define NET_NAME_MAX 15  /* of a host's interface */
+#define NET_PATH_MAX 107 /* of a Unix socket */
 
 enum net_kind { NET_USER, NET_TAP, NET_SOCKET };
 
