@@ -24,6 +24,7 @@
 #define RX_BURST  64
 #define MEET_MS   500
 #define STALL_MS  2000
+#define NS_PER_MS 1000000ull
 
 static void fd_lose(struct net_fd *f, int err)
 {
@@ -61,7 +62,7 @@ enum net_sent net_fd_send(struct net_fd *f, struct net_frame *frame)
         n = writev(f->fd, iov, ARRAY_SIZE(iov));
     while (n < 0 && errno == EINTR);
     if (n >= 0) {
-        f->stalled = false;
+        f->stalled = f->tx_full = false;
         net_count_tx(f->net, frame->bytes);
         return NET_SENT;
     }
@@ -70,6 +71,8 @@ enum net_sent net_fd_send(struct net_fd *f, struct net_frame *frame)
             net_drop_tx(f->net);
             return NET_SENT;
         }
+        if (!f->tx_full)
+            f->full_since_ns = host_mono_ns();
         f->tx_full = true;
         return NET_FULL;
     }
@@ -150,7 +153,8 @@ static void fd_woken(struct net_fd *f, unsigned want)
 {
     if (want & NET_KICK_RX && f->rx_full)
         f->rx_full = !fd_deliver(f);
-    if (want & NET_KICK_TX && !f->tx_full)
+    /* Also while it is full: the card's other work is done there, too. */
+    if (want & NET_KICK_TX)
         f->net->card->tx(f->net->card_arg, f->pair);
 }
 
@@ -159,6 +163,11 @@ static int fd_timeout(const struct net_fd *f)
     if (f->fd < 0 && f->ops && f->ops->meet)
         return MEET_MS;
     return f->fd >= 0 && f->tx_full ? STALL_MS : -1;
+}
+
+static bool fd_has_stalled(const struct net_fd *f)
+{
+    return f->tx_full && host_mono_ns() - f->full_since_ns >= STALL_MS * NS_PER_MS;
 }
 
 /* False at the end. */
@@ -184,10 +193,10 @@ static bool fd_round(struct net_fd *f)
         f->ops->aux(f);
     if (f->fd < 0 && n == 0)
         f->ops->meet(f);
-    if (n == 0 && f->tx_full)
-        fd_stall(f);
-    else if (p[1].revents & POLLOUT)
+    if (p[1].revents & POLLOUT)
         f->tx_full = false;
+    else if (fd_has_stalled(f))
+        fd_stall(f);
     if (was_full && !f->tx_full)
         want |= NET_KICK_TX;
     fd_woken(f, want);

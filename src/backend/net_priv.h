@@ -60,7 +60,8 @@ struct net_fd {
 
     /* The thread's own. */
     bool awaits_hello;
-    bool tx_full;  /* the descriptor took no more */
+    bool tx_full; /* the descriptor took no more */
+    uint64_t full_since_ns;
     bool stalled;  /* ... and for so long that frames are dropped now */
     bool told;     /* the log knows of a stall or of an error */
     bool rx_full;  /* a frame waits in buf for the guest to have room */
