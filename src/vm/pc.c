@@ -20,10 +20,20 @@
 #include "dev/port92.h"
 #include "dev/rtc.h"
 #include "dev/uart.h"
+#include "virtio/net.h"
+#include "virtio/pci.h"
 #include "vm/priv.h"
 
 /* ISA interrupt lines. */
 enum { IRQ_PIT = 0, IRQ_KBD = 1, IRQ_COM1 = 4, IRQ_RTC = 8, IRQ_MOUSE = 12, IRQ_FERR = 13 };
+
+/* The first network card's PCI device number; one device each. */
+#define PC_NET_DEVICE 0x10
+
+struct pc_net {
+    struct virtio_net card;
+    struct virtio_pci pci;
+};
 
 struct pc {
     struct vm *vm;
@@ -45,6 +55,7 @@ struct pc {
     struct dma dma; /* of devices that no IOMMU stands before */
     struct debugcon debugcon;
     struct debugexit debugexit;
+    struct pc_net *nets;
 };
 
 /* ---- wires ---- */
@@ -322,6 +333,54 @@ static bool pc_wants_debugexit(const struct vm_config *cfg)
     return cfg->debug_exit;
 }
 
+static void pc_del_nets(struct pc *pc)
+{
+    for (unsigned i = 0; i < pc->vm->cfg.nr_nets && pc->nets; i++) {
+        virtio_net_stop(&pc->nets[i].card);
+        virtio_pci_fini(&pc->nets[i].pci);
+        virtio_net_fini(&pc->nets[i].card);
+    }
+    free(pc->nets);
+    pc->nets = NULL;
+}
+
+static int pc_add_net(struct pc *pc, struct bus *bus, unsigned idx)
+{
+    struct pc_net *n = &pc->nets[idx];
+    int err = virtio_net_init(&n->card, &(struct virtio_net_config){
+                                            .bus = bus,
+                                            .mmu = pc->vm->mmu,
+                                            .net = pc->vm->cfg.nets[idx],
+                                            .idx = idx,
+                                        });
+
+    if (!err)
+        err = virtio_pci_init(&n->pci, &pc->pci, PCI_DEVFN(PC_NET_DEVICE + idx, 0), &n->card.vd);
+    return err ? err : virtio_net_start(&n->card);
+}
+
+static int pc_add_nets(struct pc *pc, struct bus *bus)
+{
+    unsigned nr = pc->vm->cfg.nr_nets;
+    int err = 0;
+
+    pc->nets = calloc(nr, sizeof(*pc->nets));
+    if (!pc->nets) {
+        log_error("out of memory for the network cards");
+        return -1;
+    }
+    for (unsigned i = 0; i < nr && !err; i++)
+        err = pc_add_net(pc, bus, i);
+    if (err)
+        pc_del_nets(pc);
+    return err;
+}
+
+static bool pc_wants_nets(const struct vm_config *cfg)
+{
+    return cfg->nr_nets;
+}
+
 /* ---- the list ---- */
 
 static const struct pc_part {
@@ -344,6 +403,7 @@ static const struct pc_part {
     { pc_add_com1, pc_del_com1, NULL },
     { pc_add_debugcon, pc_del_debugcon, pc_wants_debugcon },
     { pc_add_debugexit, pc_del_debugexit, pc_wants_debugexit },
+    { pc_add_nets, pc_del_nets, pc_wants_nets },
 };
 
 static bool pc_part_wanted(const struct pc *pc, const struct pc_part *part)
