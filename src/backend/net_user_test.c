@@ -257,6 +257,43 @@ static void test_forward_brings_connections_in(void **state)
     card_close(&c);
 }
 
+static void test_forward_brings_datagrams_in(void **state)
+{
+    struct net_user_config cfg = { .nr_forwards = 1 };
+    struct sockaddr_in sa = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+    socklen_t len = sizeof(sa);
+    struct card c;
+    struct net *net = NULL;
+    const uint8_t *p;
+    int fd;
+
+    (void)state;
+    for (unsigned i = 0; i < 20 && !net; i++) {
+        fd = socket(AF_INET, SOCK_DGRAM, 0);
+        sa.sin_port = 0;
+        assert_int_equal(bind(fd, (struct sockaddr *)&sa, sizeof(sa)), 0);
+        assert_int_equal(getsockname(fd, (struct sockaddr *)&sa, &len), 0);
+        (void)close(fd);
+        cfg.forwards[0] = (struct net_forward){ .udp = true,
+                                                .host_addr = INADDR_LOOPBACK,
+                                                .host_port = ntohs(sa.sin_port),
+                                                .guest_port = 53 };
+        net = open_user(&cfg);
+    }
+    assert_non_null(net);
+    assert_int_equal(card_connect(&c, net, CARD_FRAMES), 0);
+    send_arp(&c, 1, gateway_ip);
+    assert_non_null(wait_frame(&c, 0x0806, 21, 2));
+    fd = socket(AF_INET, SOCK_DGRAM, 0);
+    assert_int_equal(sendto(fd, "hello", 5, 0, (struct sockaddr *)&sa, sizeof(sa)), 5);
+    p = wait_frame(&c, 0x0800, 23, 17);
+    assert_non_null(p);
+    assert_int_equal(p[36] << 8 | p[37], 53);
+    assert_memory_equal(p + 42, "hello", 5);
+    (void)close(fd);
+    card_close(&c);
+}
+
 static void test_taken_port_is_an_error(void **state)
 {
     struct net_user_config cfg = { .nr_forwards = 1 };
@@ -305,6 +342,7 @@ int main(void)
         cmocka_unit_test(test_tcp_to_the_gateway_reaches_the_host),
         cmocka_unit_test(test_restricted_guest_reaches_nothing),
         cmocka_unit_test(test_forward_brings_connections_in),
+        cmocka_unit_test(test_forward_brings_datagrams_in),
         cmocka_unit_test(test_taken_port_is_an_error),
         cmocka_unit_test(test_nonsense_is_survived),
     };
