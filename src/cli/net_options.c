@@ -67,6 +67,16 @@ static bool net_set_mtu(struct net_option *o, const char *val)
     return true;
 }
 
+static bool net_set_transport(struct net_option *o, const char *val)
+{
+    if (strcmp(val, "pci") != 0 && strcmp(val, "mmio") != 0) {
+        log_error("--net transport='%s' is neither pci nor mmio", val);
+        return false;
+    }
+    o->transport = strcmp(val, "mmio") ? VM_TRANSPORT_PCI : VM_TRANSPORT_MMIO;
+    return true;
+}
+
 /* ---- user mode ---- */
 
 static bool net_set_restrict(struct net_option *o, const char *val)
@@ -157,6 +167,7 @@ static const struct key {
     bool (*set)(struct net_option *o, const char *val);
 } keys[] = {
     { "mac", OF_USER | OF_TAP | OF_SOCKET, net_set_mac },
+    { "transport", OF_USER | OF_TAP | OF_SOCKET, net_set_transport },
     { "queues", OF_TAP, net_set_queues },
     { "mtu", OF_SOCKET, net_set_mtu },
     { "hostfwd", OF_USER, net_set_hostfwd },
@@ -169,7 +180,7 @@ static const char *const kind_names[] = {
 
 static bool net_parse_key(struct net_option *o, char *part)
 {
-    char have[64] = "", *val = strchr(part, '=');
+    char have[128] = "", *val = strchr(part, '=');
 
     if (val)
         *val++ = 0;

@@ -4,8 +4,8 @@
 #define CLI_NET_OPTIONS_H
 
 #include "backend/net.h"
+#include "vm/vm.h"
 
-#define NETS_MAX     8
 #define NET_NAME_MAX 15  /* of a host's interface */
 #define NET_PATH_MAX 107 /* of a Unix socket */
 
@@ -13,6 +13,7 @@ enum net_kind { NET_USER, NET_TAP, NET_SOCKET };
 
 struct net_option {
     enum net_kind kind;
+    enum vm_transport transport;
     char where[NET_PATH_MAX + 1]; /* the tap's name, the socket's path */
     bool has_mac;
     uint8_t mac[NET_MAC_BYTES];

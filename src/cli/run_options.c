@@ -208,20 +208,26 @@ static bool set_device(void *into, const char *val)
         ((struct run_options *)into)->debug_exit = true;
         return true;
     }
-    log_error("--device '%s' is unknown; there is debug-exit", val);
+    if (!strcmp(val, "rng")) {
+        ((struct run_options *)into)->rng = true;
+        return true;
+    }
+    log_error("--device '%s' is unknown; there are debug-exit and rng", val);
     return false;
 }
 
-/* path=F[,readonly]; a file's name may have commas but for the last part. */
 static bool set_disk(void *into, const char *val)
 {
-    (void)into;
-    if (strncmp(val, "path=", 5) != 0 || !val[5] || val[5] == ',') {
-        log_error("--disk '%s' is not path=FILE or path=FILE,readonly", val);
+    struct run_options *o = into;
+
+    if (o->nr_disks == VM_DISKS_MAX) {
+        log_error("--disk %s: more than %d disks", val, VM_DISKS_MAX);
         return false;
     }
-    log_error("--disk %s: disks: not in this version; an --initrd holds files", val);
-    return false;
+    if (!disk_option_parse(&o->disks[o->nr_disks], o->nr_disks, val))
+        return false;
+    o->nr_disks++;
+    return true;
 }
 
 /* Each --net is one more card; none takes them all away. */
@@ -233,8 +239,8 @@ static bool set_net(void *into, const char *val)
         o->nr_nets = 0;
         return true;
     }
-    if (o->nr_nets == NETS_MAX) {
-        log_error("--net %s: a machine has at most %d network cards", val, NETS_MAX);
+    if (o->nr_nets == VM_NETS_MAX) {
+        log_error("--net %s: a machine has at most %d network cards", val, VM_NETS_MAX);
         return false;
     }
     if (!net_option_parse(&o->nets[o->nr_nets], val))
@@ -424,7 +430,11 @@ static const struct opt run_opts[] = {
     { "lockstep-chunk", 0, "N", "compare at least every N steps (64)", set_lockstep_chunk },
     { "lockstep-memory", 0, "N", "compare all memory every N steps (20000000); 0: only at the end",
       set_lockstep_memory },
-    { "disk", 0, "path=FILE", "[,readonly]; not in this version", set_disk },
+    { "disk", 0, "path=FILE",
+      "[,readonly][,transport=pci|mmio][,queues=N][,serial=TEXT][,iops=N]\n"
+      "[,bps=SIZE][,aio=io_uring|threads][,packed=off] a raw image as a virtio\n"
+      "disk; may be given several times",
+      set_disk },
     { "net", 0, "WHERE[,KEY=VALUE]...",
       "a network card, several times for several; WHERE is\n"
       "  user          a private network 10.0.2.0/24 behind this host, with DHCP;\n"
@@ -433,13 +443,15 @@ static const struct opt run_opts[] = {
       "  tap=NAME      an interface of the host; queues=N\n"
       "  socket=PATH   a cable to another VM with the same PATH; mtu=N\n"
       "  none          no card (default)\n"
-      "each with mac=ADDRESS; else it follows from --name",
+      "each with mac=ADDRESS (else it follows from --name), transport=pci|mmio",
       set_net },
     { "serial", 0, "WHERE", "first serial port: stdio (default), file=FILE, pty or none",
       set_serial },
     { "debugcon", 0, "WHERE", "debug console at port E9h: stdio, file=FILE or none (default)",
       set_debugcon },
-    { "device", 0, "debug-exit", "a write of V to port F4h ends the run with status (V << 1) | 1",
+    { "device", 0, "debug-exit|rng",
+      "debug-exit: a write of V to port F4h ends the run with status\n"
+      "(V << 1) | 1; rng: virtio random numbers",
       set_device },
     { "timeout", 0, "SECONDS", "end the run after that time, with status 124", set_timeout },
     { "no-reboot", 0, NULL, "a guest's reset ends the run, with status 0", set_no_reboot },
@@ -465,6 +477,13 @@ static const struct opt run_opts[] = {
     { "quiet", 'q', NULL, "only errors", set_quiet },
     { "verbose", 'v', NULL, "also what is only of interest when something is wrong", set_verbose },
 };
+
+void run_options_free(struct run_options *o)
+{
+    free(o->gdb_text);
+    for (unsigned i = 0; i < o->nr_disks; i++)
+        disk_option_free(&o->disks[i]);
+}
 
 void run_options_help(void)
 {
@@ -543,6 +562,11 @@ int run_options_parse(struct run_options *o, int argc, char **argv, bool *help)
     if (!o->lockstep.tested && (o->lockstep.from || o->lockstep.chunk != LOCKSTEP_CHUNK ||
                                 o->lockstep.memory_every != LOCKSTEP_MEMORY)) {
         log_error("--lockstep-from, -chunk and -memory need --lockstep REFERENCE,TESTED");
+        return EXIT_USAGE;
+    }
+    if (o->lockstep.tested && (o->nr_disks || o->rng)) {
+        log_error("--disk and --device rng with --lockstep: they write the guest's memory when "
+                  "they can, not when the other engine is there too");
         return EXIT_USAGE;
     }
     if (o->lockstep.tested && o->gdb) {

@@ -3,6 +3,7 @@
  * The PC: which devices there are, in the order in which they are made and reset, and what each is
  * wired to. A device is one row in pc_parts[].
  */
+#include <errno.h>
 #include <stdlib.h>
 
 #include "dev/acpi_pm.h"
@@ -20,20 +21,10 @@
 #include "dev/port92.h"
 #include "dev/rtc.h"
 #include "dev/uart.h"
-#include "virtio/net.h"
-#include "virtio/pci.h"
 #include "vm/priv.h"
 
 /* ISA interrupt lines. */
 enum { IRQ_PIT = 0, IRQ_KBD = 1, IRQ_COM1 = 4, IRQ_RTC = 8, IRQ_MOUSE = 12, IRQ_FERR = 13 };
-
-/* The first network card's PCI device number; one device each. */
-#define PC_NET_DEVICE 0x10
-
-struct pc_net {
-    struct virtio_net card;
-    struct virtio_pci pci;
-};
 
 struct pc {
     struct vm *vm;
@@ -51,11 +42,11 @@ struct pc {
     struct hpet hpet;
     struct acpi_pm acpi_pm;
     struct pci_host pci;
+    struct pc_virtio *virtio;
     struct fwcfg fwcfg;
     struct dma dma; /* of devices that no IOMMU stands before */
     struct debugcon debugcon;
     struct debugexit debugexit;
-    struct pc_net *nets;
 };
 
 /* ---- wires ---- */
@@ -103,6 +94,11 @@ uint8_t pc_pic_ack(struct pc *pc)
 void pc_ferr(struct pc *pc)
 {
     ferr_raise(&pc->ferr);
+}
+
+int pc_resize_disk(struct pc *pc, unsigned disk, uint64_t bytes)
+{
+    return pc_virtio_disk_resize(pc->virtio, disk, bytes);
 }
 
 /* ---- the parts: making one may fail, with a message ---- */
@@ -281,6 +277,19 @@ static void pc_del_pci(struct pc *pc)
     pci_host_fini(&pc->pci);
 }
 
+/* Its tables for the kernel tell of these devices, so they come before. */
+static int pc_add_virtio(struct pc *pc, struct bus *bus)
+{
+    (void)bus;
+    pc->virtio = pc_virtio_create(pc->vm, &pc->pci);
+    return pc->virtio ? 0 : -EIO;
+}
+
+static void pc_del_virtio(struct pc *pc)
+{
+    pc_virtio_destroy(pc->virtio);
+}
+
 static int pc_add_fwcfg(struct pc *pc, struct bus *bus)
 {
     const struct boot_config *boot = &pc->vm->cfg.boot;
@@ -333,54 +342,6 @@ static bool pc_wants_debugexit(const struct vm_config *cfg)
     return cfg->debug_exit;
 }
 
-static void pc_del_nets(struct pc *pc)
-{
-    for (unsigned i = 0; i < pc->vm->cfg.nr_nets && pc->nets; i++) {
-        virtio_net_stop(&pc->nets[i].card);
-        virtio_pci_fini(&pc->nets[i].pci);
-        virtio_net_fini(&pc->nets[i].card);
-    }
-    free(pc->nets);
-    pc->nets = NULL;
-}
-
-static int pc_add_net(struct pc *pc, struct bus *bus, unsigned idx)
-{
-    struct pc_net *n = &pc->nets[idx];
-    int err = virtio_net_init(&n->card, &(struct virtio_net_config){
-                                            .bus = bus,
-                                            .mmu = pc->vm->mmu,
-                                            .net = pc->vm->cfg.nets[idx],
-                                            .idx = idx,
-                                        });
-
-    if (!err)
-        err = virtio_pci_init(&n->pci, &pc->pci, PCI_DEVFN(PC_NET_DEVICE + idx, 0), &n->card.vd);
-    return err ? err : virtio_net_start(&n->card);
-}
-
-static int pc_add_nets(struct pc *pc, struct bus *bus)
-{
-    unsigned nr = pc->vm->cfg.nr_nets;
-    int err = 0;
-
-    pc->nets = calloc(nr, sizeof(*pc->nets));
-    if (!pc->nets) {
-        log_error("out of memory for the network cards");
-        return -1;
-    }
-    for (unsigned i = 0; i < nr && !err; i++)
-        err = pc_add_net(pc, bus, i);
-    if (err)
-        pc_del_nets(pc);
-    return err;
-}
-
-static bool pc_wants_nets(const struct vm_config *cfg)
-{
-    return cfg->nr_nets;
-}
-
 /* ---- the list ---- */
 
 static const struct pc_part {
@@ -399,11 +360,11 @@ static const struct pc_part {
     { pc_add_hpet, pc_del_hpet, NULL },
     { pc_add_acpi_pm, pc_del_acpi_pm, NULL },
     { pc_add_pci, pc_del_pci, NULL },
+    { pc_add_virtio, pc_del_virtio, NULL },
     { pc_add_fwcfg, pc_del_fwcfg, NULL },
     { pc_add_com1, pc_del_com1, NULL },
     { pc_add_debugcon, pc_del_debugcon, pc_wants_debugcon },
     { pc_add_debugexit, pc_del_debugexit, pc_wants_debugexit },
-    { pc_add_nets, pc_del_nets, pc_wants_nets },
 };
 
 static bool pc_part_wanted(const struct pc *pc, const struct pc_part *part)

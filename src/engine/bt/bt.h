@@ -32,6 +32,8 @@
 #define KEY_COUNT BIT(25)
 #define KEY_TSD   BIT(26) /* CR4.TSD */
 
+#define SEG_SHUT (1ull << 32)
+
 #define XSTATE_ALL 7u /* x87, SSE, AVX: what a guest is offered */
 
 #define H_PTR       H_R10 /* effective address, then half of the host address */
@@ -143,7 +145,7 @@ struct jc {
     struct jc_entry e[JC_ENTRIES];
     struct jc_log local, global;
 };
-enum jc_class { JC_USER, JC_KERNEL, JC_KERNEL_AC, NR_JCS };
+enum jc_class { JC_USER, JC_USER32, JC_KERNEL, JC_KERNEL_AC, NR_JCS };
 
 /* Why translated code came back. */
 enum bt_why {
@@ -179,7 +181,7 @@ struct x87_last {
 };
 #define X87_SET BIT(16)
 
-#define TB_BUCKETS    65536
+#define TB_BUCKETS    262144
 #define TB_PAGES      16384
 #define CODE_CACHE    MIB(192)
 #define COLD_COUNTERS 16384
@@ -192,7 +194,9 @@ struct bt_vcpu {
     uint64_t tsc_offset;         /* of the guest's TSC to the host's, when tsc_inline */
     uint64_t vm_tsc_offset;
     uint32_t masked; /* an interrupt waits for IF */
-    uint32_t jc_key; /* what the tables of branch targets were filled for */
+    /* 32-bit code: how much the limit is below 4 GB; SEG_SHUT: nothing may be accessed inline */
+    uint64_t fs_gap, gs_gap;
+    uint32_t jc_key[NR_JCS]; /* what the tables of branch targets were filled for */
     bool tsc_inline;
     unsigned turns; /* of the run loop that were left out */
     uint64_t ea, tmp;
@@ -284,6 +288,18 @@ struct trans {
     } slow[256]; /* jumps to stubs behind the block */
     struct tb_exit exits[64];
 };
+
+static inline bool bt_long64(const struct trans *t)
+{
+    return t->key & MODE_CS64;
+}
+
+/* EMIT_W where addresses, stack slots and RIP have 64 bits; elsewhere 32-bit operations cut them.
+ */
+static inline unsigned bt_width(const struct trans *t)
+{
+    return bt_long64(t) ? EMIT_W : 0;
+}
 
 /* ---- mem.c ---- */
 /* A guest register's place in the host; H_NONE: in cpu.gpr[]. */
@@ -393,10 +409,14 @@ void bt_flush_cache(struct bt_vcpu *b);
 struct tb *bt_by_pc(struct bt_vm *vm, const uint8_t *pc);
 void bt_jc_add(struct bt_vcpu *b, uint64_t rip, struct tb *tb, bool global);
 void bt_jc_flush(struct bt_vcpu *b, enum flush_kind kind, uint64_t lin);
+/* One table alone. */
+void bt_jc_empty(struct bt_vcpu *b, enum jc_class c);
 
 static inline enum jc_class bt_jc_class(uint32_t key)
 {
-    return key & KEY_USER ? JC_USER : key & KEY_AC ? JC_KERNEL_AC : JC_KERNEL;
+    if (key & KEY_USER)
+        return key & MODE_CS64 ? JC_USER : JC_USER32;
+    return key & KEY_AC ? JC_KERNEL_AC : JC_KERNEL;
 }
 
 static inline enum tlb_view bt_view(uint32_t key)

@@ -36,12 +36,17 @@ uint32_t bt_key(const struct bt_vcpu *b)
     return key;
 }
 
-/* Can this mode be translated at all? */
+/* 32-bit code is translated where its segments are as all systems of today have them. */
+#define KEY_FLAT32 (MODE_PE | MODE_CS32 | MODE_SS32 | KEY_FLAT_CS | KEY_FLAT_DATA)
+
+/* Can this mode be translated at all? In the rings between there may be no CLI and STI. */
 static bool translates(const struct bt_vcpu *b)
 {
     const struct cpu *c = &b->iv.vc.cpu;
 
-    return (c->mode & MODE_CS64) && b->iv.tlb != &b->iv.no_view && !b->iv.watching;
+    if (b->iv.tlb == &b->iv.no_view || b->iv.watching || c->cpl == 1 || c->cpl == 2)
+        return false;
+    return (c->mode & MODE_CS64) || (block_key(c) & KEY_FLAT32) == KEY_FLAT32;
 }
 
 static bool wanted(const struct bt_vcpu *b)
@@ -82,14 +87,20 @@ static void x87_pointers(struct bt_vcpu *b)
  */
 void bt_vectors_out(struct bt_vcpu *b)
 {
+    struct xsave_area *fpu = &b->iv.vc.cpu.fpu;
+    uint64_t fip = fpu->fip, fdp = fpu->fdp;
+    uint16_t fop = fpu->fop;
+
     if (b->vec_cold)
         return;
     /* Not even a pending x87 exception is left for the host's code. */
     __asm__ volatile("xsave64 %0\n\tfninit\n\tldmxcsr %1"
-                     : "+m"(b->iv.vc.cpu.fpu)
+                     : "+m"(*fpu)
                      : "m"(b->mxcsr), "a"(XSTATE_ALL), "d"(0)
                      : "memory");
     b->vec_cold = 1;
+    /* AMD's processors have them only while an exception is pending. */
+    fpu->fip = fip, fpu->fdp = fdp, fpu->fop = fop;
     if (b->x87.op)
         x87_pointers(b);
 }
@@ -169,14 +180,24 @@ static struct tb *block_at_rip(struct bt_vcpu *b, uint32_t key)
     return tb;
 }
 
-/* The tables know privilege and AC apart; whatever else changes, they begin anew. */
+/* The tables know privilege, AC and 64-bit user code apart; what else changes empties one. */
 static void keep_jc_key(struct bt_vcpu *b, uint32_t key)
 {
-    key &= ~(KEY_USER | KEY_AC);
-    if (b->jc_key == key)
+    enum jc_class class = bt_jc_class(key);
+
+    if (b->jc_key[class] == key)
         return;
-    bt_jc_flush(b, FLUSH_ALL, 0);
-    b->jc_key = key;
+    bt_jc_empty(b, class);
+    b->jc_key[class] = key;
+}
+
+static uint64_t gap_of(const struct seg *s)
+{
+    unsigned kind = s->attr & (SEG_TYPE_CODE | SEG_TYPE_EXPAND_DOWN | SEG_TYPE_WRITABLE);
+
+    if ((s->attr & SEG_UNUSABLE) || kind != SEG_TYPE_WRITABLE)
+        return SEG_SHUT;
+    return UINT32_MAX - s->limit;
 }
 
 /* What translated code reads that C code may have changed. */
@@ -186,6 +207,10 @@ static void before_entry(struct bt_vcpu *b)
 
     b->masked = !(c->rflags & RFLAGS_IF) && cpu_interrupt_waits(c);
     b->tsc_offset = b->vm_tsc_offset + c->tsc_adjust;
+    if (c->mode & MODE_CS64)
+        return;
+    b->fs_gap = gap_of(&c->seg[SEG_FS]);
+    b->gs_gap = gap_of(&c->seg[SEG_GS]);
 }
 
 /* ---- what translated code comes back for ---- */
@@ -249,7 +274,7 @@ static const uint8_t *go_on(struct bt_vcpu *b)
         return NULL;
     v->key = block_key(c);
     key = bt_key(b);
-    if ((key & ~(KEY_USER | KEY_AC)) != b->jc_key)
+    if (key != b->jc_key[bt_jc_class(key)])
         return NULL;
     e = &b->jc[bt_jc_class(key)].e[c->rip & b->mask_jc];
     if (!e->far || e->neg_rip != -c->rip)

@@ -204,6 +204,7 @@ struct ivcpu {
     uint64_t lin;       /* result of a slow address computation */
     enum leave leave;
     bool stepping;  /* the instruction runs alone */
+    bool one_rep;   /* of a REP, each repetition too: there are traps or breakpoints */
     bool again;     /* a repeated string instruction was left before its end */
     bool wait_step; /* the next instruction has to run alone */
     uint64_t room;  /* blocks of more instructions do not fit under the run limit; 0: one did not */

@@ -6,19 +6,19 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "backend/disk_impl.h"
+#include "backend/store_impl.h"
 
 #define NR_WORKERS 4
 #define NS_PER_MS  1000000ull
 
 struct pool {
-    struct disk *disk;
+    struct store *store;
     struct thread workers[NR_WORKERS];
 
     struct lock lock; /* LOCK_LEAF: guards what follows */
     struct cond more; /* requests, or quit */
-    struct disk_req *todo, **todo_end;
-    struct disk_req *done;
+    struct store_req *todo, **todo_end;
+    struct store_req *done;
     bool quit;
 };
 
@@ -29,7 +29,7 @@ static void *pool_work(void *arg)
 
     lock_take(&p->lock);
     for (;;) {
-        struct disk_req *r = p->todo;
+        struct store_req *r = p->todo;
         bool first;
 
         if (!r && p->quit)
@@ -42,19 +42,19 @@ static void *pool_work(void *arg)
         if (!p->todo)
             p->todo_end = &p->todo;
         lock_drop(&p->lock);
-        r->error = disk_do(p->disk, r);
+        r->error = store_do(p->store, r);
         lock_take(&p->lock);
         first = !p->done;
         r->next = p->done;
         p->done = r;
-        if (first && write(p->disk->wake_fd, &one, sizeof(one)) < 0)
+        if (first && write(p->store->wake_fd, &one, sizeof(one)) < 0)
             continue; /* the counter is full: the disk's thread wakes up anyway */
     }
     lock_drop(&p->lock);
     return NULL;
 }
 
-static void pool_close(struct disk *d)
+static void pool_close(struct store *d)
 {
     struct pool *p = d->engine_data;
 
@@ -69,14 +69,14 @@ static void pool_close(struct disk *d)
     free(p);
 }
 
-static int pool_open(struct disk *d)
+static int pool_open(struct store *d)
 {
     struct pool *p = calloc(1, sizeof(*p));
     int err = 0;
 
     if (!p)
         return -ENOMEM;
-    p->disk = d;
+    p->store = d;
     p->todo_end = &p->todo;
     lock_init(&p->lock, LOCK_LEAF);
     cond_init(&p->more);
@@ -88,7 +88,7 @@ static int pool_open(struct disk *d)
     return err;
 }
 
-static void pool_start(struct disk *d, struct disk_req *r)
+static void pool_start(struct store *d, struct store_req *r)
 {
     struct pool *p = d->engine_data;
 
@@ -109,25 +109,25 @@ static int timeout_ms(uint64_t until_ns)
     return until_ns > now ? (int)((until_ns - now) / NS_PER_MS) + 1 : 0;
 }
 
-static void pool_wait(struct disk *d, uint64_t until_ns)
+static void pool_wait(struct store *d, uint64_t until_ns)
 {
     struct pool *p = d->engine_data;
     struct pollfd pfd = { .fd = d->wake_fd, .events = POLLIN };
-    struct disk_req *r, *next;
+    struct store_req *r, *next;
 
     if (poll(&pfd, 1, timeout_ms(until_ns)) > 0)
-        disk_drain_fd(d->wake_fd);
+        store_drain_fd(d->wake_fd);
     lock_take(&p->lock);
     r = p->done;
     p->done = NULL;
     lock_drop(&p->lock);
     for (; r; r = next) {
         next = r->next;
-        disk_done(d, r, r->error ? r->error : (int64_t)(r->bytes - r->done_bytes));
+        store_done(d, r, r->error ? r->error : (int64_t)(r->bytes - r->done_bytes));
     }
 }
 
-const struct disk_engine disk_pool = {
+const struct store_engine store_pool = {
     .name = "threads",
     .open = pool_open,
     .close = pool_close,

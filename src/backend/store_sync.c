@@ -13,7 +13,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-#include "backend/disk_impl.h"
+#include "backend/store_impl.h"
 
 #define IOV_AT_ONCE 64
 #define ZERO_BYTES  65536u
@@ -23,20 +23,20 @@ static_assert(sizeof(struct host_iov) == sizeof(struct iovec) &&
                   offsetof(struct host_iov, bytes) == offsetof(struct iovec, iov_len),
               "they are the same");
 
-int disk_write_flags(const struct disk_req *r)
+int store_write_flags(const struct store_req *r)
 {
-    return r->op == DISK_WRITE && r->through ? RWF_DSYNC : 0;
+    return r->op == STORE_WRITE && r->through ? RWF_DSYNC : 0;
 }
 
-int disk_fallocate_mode(const struct disk_req *r)
+int store_fallocate_mode(const struct store_req *r)
 {
-    if (r->op == DISK_DISCARD || r->unmap)
+    if (r->op == STORE_DISCARD || r->unmap)
         return FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
     return FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE;
 }
 
 /* What is left behind the first done_bytes, as far as it fits. */
-static int left_of(const struct disk_req *r, struct iovec *iov)
+static int left_of(const struct store_req *r, struct iovec *iov)
 {
     uint64_t skip = r->done_bytes;
     int nr = 0;
@@ -53,14 +53,14 @@ static int left_of(const struct disk_req *r, struct iovec *iov)
     return nr;
 }
 
-static int sync_move(struct disk *d, struct disk_req *r)
+static int sync_move(struct store *d, struct store_req *r)
 {
     while (r->done_bytes < r->bytes) {
         struct iovec iov[IOV_AT_ONCE];
         int nr = left_of(r, iov);
         off_t at = (off_t)(r->off_bytes + r->done_bytes);
-        ssize_t n = r->op == DISK_READ ? preadv(d->fd, iov, nr, at)
-                                       : pwritev2(d->fd, iov, nr, at, disk_write_flags(r));
+        ssize_t n = r->op == STORE_READ ? preadv(d->fd, iov, nr, at)
+                                        : pwritev2(d->fd, iov, nr, at, store_write_flags(r));
 
         if (n < 0 && errno == EINTR)
             continue;
@@ -73,7 +73,7 @@ static int sync_move(struct disk *d, struct disk_req *r)
     return 0;
 }
 
-static int sync_write_zeroes(struct disk *d, struct disk_req *r)
+static int sync_write_zeroes(struct store *d, struct store_req *r)
 {
     static const uint8_t zeroes[ZERO_BYTES];
 
@@ -91,29 +91,30 @@ static int sync_write_zeroes(struct disk *d, struct disk_req *r)
 }
 
 /* A hole or zeroes in a file, or the same on a device. */
-static int sync_clear(struct disk *d, struct disk_req *r)
+static int sync_clear(struct store *d, struct store_req *r)
 {
     uint64_t range[2] = { r->off_bytes, r->bytes };
     int err;
 
     if (d->is_device)
-        err = ioctl(d->fd, r->op == DISK_DISCARD ? BLKDISCARD : BLKZEROOUT, range) < 0 ? -errno : 0;
+        err =
+            ioctl(d->fd, r->op == STORE_DISCARD ? BLKDISCARD : BLKZEROOUT, range) < 0 ? -errno : 0;
     else
-        err = fallocate(d->fd, disk_fallocate_mode(r), (off_t)r->off_bytes, (off_t)r->bytes) < 0
+        err = fallocate(d->fd, store_fallocate_mode(r), (off_t)r->off_bytes, (off_t)r->bytes) < 0
                   ? -errno
                   : 0;
     if (err != -EOPNOTSUPP && err != -ENOTTY && err != -EINVAL)
         return err;
-    return r->op == DISK_DISCARD ? 0 : sync_write_zeroes(d, r); /* discarding is a hint */
+    return r->op == STORE_DISCARD ? 0 : sync_write_zeroes(d, r); /* discarding is a hint */
 }
 
-int disk_do(struct disk *d, struct disk_req *r)
+int store_do(struct store *d, struct store_req *r)
 {
     switch (r->op) {
-    case DISK_READ:
-    case DISK_WRITE:
+    case STORE_READ:
+    case STORE_WRITE:
         return sync_move(d, r);
-    case DISK_FLUSH:
+    case STORE_FLUSH:
         return fdatasync(d->fd) < 0 ? -errno : 0;
     default:
         return sync_clear(d, r);

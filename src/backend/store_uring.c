@@ -6,7 +6,7 @@
 #include <poll.h>
 #include <stdlib.h>
 
-#include "backend/disk_impl.h"
+#include "backend/store_impl.h"
 
 #define RING_ENTRIES 128
 #define NS_PER_S     1000000000ull
@@ -19,7 +19,7 @@ struct uring {
 /* The other user data are pointers to requests. */
 static void *const wake_tag = (void *)1;
 
-static int uring_open(struct disk *d)
+static int uring_open(struct store *d)
 {
     struct uring *u = calloc(1, sizeof(*u));
     int err = u ? io_uring_queue_init(RING_ENTRIES, &u->ring, 0) : -ENOMEM;
@@ -32,7 +32,7 @@ static int uring_open(struct disk *d)
     return 0;
 }
 
-static void uring_close(struct disk *d)
+static void uring_close(struct store *d)
 {
     struct uring *u = d->engine_data;
 
@@ -50,36 +50,36 @@ static struct io_uring_sqe *uring_sqe(struct uring *u)
     return sqe;
 }
 
-static void uring_start(struct disk *d, struct disk_req *r)
+static void uring_start(struct store *d, struct store_req *r)
 {
     struct uring *u = d->engine_data;
     const struct iovec *iov = (const struct iovec *)r->iov;
     struct io_uring_sqe *sqe;
 
-    if ((r->op == DISK_DISCARD || r->op == DISK_ZERO) && d->is_device) {
-        disk_done(d, r, -EOPNOTSUPP); /* ioctls do that */
+    if ((r->op == STORE_DISCARD || r->op == STORE_ZERO) && d->is_device) {
+        store_done(d, r, -EOPNOTSUPP); /* ioctls do that */
         return;
     }
     sqe = uring_sqe(u);
     switch (r->op) {
-    case DISK_READ:
+    case STORE_READ:
         io_uring_prep_readv(sqe, d->fd, iov, r->nr_iov, r->off_bytes);
         break;
-    case DISK_WRITE:
-        io_uring_prep_writev2(sqe, d->fd, iov, r->nr_iov, r->off_bytes, disk_write_flags(r));
+    case STORE_WRITE:
+        io_uring_prep_writev2(sqe, d->fd, iov, r->nr_iov, r->off_bytes, store_write_flags(r));
         break;
-    case DISK_FLUSH:
+    case STORE_FLUSH:
         io_uring_prep_fsync(sqe, d->fd, IORING_FSYNC_DATASYNC);
         break;
     default:
-        io_uring_prep_fallocate(sqe, d->fd, disk_fallocate_mode(r), (off_t)r->off_bytes,
+        io_uring_prep_fallocate(sqe, d->fd, store_fallocate_mode(r), (off_t)r->off_bytes,
                                 (off_t)r->bytes);
         break;
     }
     io_uring_sqe_set_data(sqe, r);
 }
 
-static void uring_watch(struct disk *d, struct uring *u)
+static void uring_watch(struct store *d, struct uring *u)
 {
     struct io_uring_sqe *sqe;
 
@@ -91,25 +91,25 @@ static void uring_watch(struct disk *d, struct uring *u)
     u->watching = true;
 }
 
-static void uring_take(struct disk *d, struct uring *u)
+static void uring_take(struct store *d, struct uring *u)
 {
     struct io_uring_cqe *cqe;
 
     while (io_uring_peek_cqe(&u->ring, &cqe) == 0) {
-        struct disk_req *r = io_uring_cqe_get_data(cqe);
+        struct store_req *r = io_uring_cqe_get_data(cqe);
         int result = cqe->res;
 
         io_uring_cqe_seen(&u->ring, cqe);
         if ((void *)r == wake_tag) {
             u->watching = false;
-            disk_drain_fd(d->wake_fd);
+            store_drain_fd(d->wake_fd);
         } else {
-            disk_done(d, r, result);
+            store_done(d, r, result);
         }
     }
 }
 
-static void uring_wait(struct disk *d, uint64_t until_ns)
+static void uring_wait(struct store *d, uint64_t until_ns)
 {
     struct uring *u = d->engine_data;
     uint64_t now = host_mono_ns(), left = until_ns > now ? until_ns - now : 0;
@@ -126,7 +126,7 @@ static void uring_wait(struct disk *d, uint64_t until_ns)
     uring_take(d, u);
 }
 
-const struct disk_engine disk_uring = {
+const struct store_engine store_uring = {
     .name = "io_uring",
     .open = uring_open,
     .close = uring_close,

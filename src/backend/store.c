@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Disk images: opening and locking them, and the thread that serves one: see disk.h. The host's
+ * Disk images: opening and locking them, and the thread that serves one: see store.h. The host's
  * page cache is the disk's write cache, which a flush empties. How requests run in the background
- * is in disk_uring.c and disk_pool.c, what they do here and now in disk_sync.c.
+ * is in store_uring.c and store_pool.c, what they do here and now in store_sync.c.
  */
-#include "backend/disk.h"
+#include "backend/store.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -17,12 +17,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "backend/disk_impl.h"
+#include "backend/store_impl.h"
 
 #define RETRY_NS 500000000ull /* between two looks whether there is room again */
 
-static const char *const op_names[NR_DISK_OPS] = { "read", "write", "flush", "discard",
-                                                   "write of zeroes" };
+static const char *const op_names[NR_STORE_OPS] = { "read", "write", "flush", "discard",
+                                                    "write of zeroes" };
 
 /* ---- opening ---- */
 
@@ -30,7 +30,7 @@ static const char *const op_names[NR_DISK_OPS] = { "read", "write", "flush", "di
  * One writer or many readers: open file description locks on the whole file, which also keep out
  * QEMU (it locks single bytes) and end with the process however it ends (fcntl(2)).
  */
-static int disk_lock(const struct disk *d)
+static int store_lock(const struct store *d)
 {
     struct flock fl = { .l_type = d->cfg.readonly ? F_RDLCK : F_WRLCK, .l_whence = SEEK_SET };
 
@@ -48,7 +48,7 @@ static int disk_lock(const struct disk *d)
     return 0;
 }
 
-static int disk_measure(const struct disk *d, uint64_t *bytes)
+static int store_measure(const struct store *d, uint64_t *bytes)
 {
     struct stat st;
 
@@ -60,7 +60,7 @@ static int disk_measure(const struct disk *d, uint64_t *bytes)
     return 0;
 }
 
-static int disk_open_image(struct disk *d)
+static int store_open_image(struct store *d)
 {
     const char *name = d->cfg.name, *path = d->cfg.path;
     uint64_t bytes = 0;
@@ -83,26 +83,26 @@ static int disk_open_image(struct disk *d)
     d->is_device = S_ISBLK(st.st_mode);
     /* That was for FIFOs; io_uring would take it for a wish to fail instead of waiting. */
     (void)fcntl(d->fd, F_SETFL, fcntl(d->fd, F_GETFL) & ~O_NONBLOCK);
-    err = disk_lock(d);
+    err = store_lock(d);
     if (!err)
-        err = disk_measure(d, &bytes);
+        err = store_measure(d, &bytes);
     if (err)
         return err;
-    if (bytes < DISK_SECTOR_BYTES) {
+    if (bytes < STORE_SECTOR_BYTES) {
         log_error("%s: '%s' has %llu bytes, a disk has at least a sector of 512", name, path,
                   (unsigned long long)bytes);
         return -EINVAL;
     }
-    if (bytes % DISK_SECTOR_BYTES)
+    if (bytes % STORE_SECTOR_BYTES)
         log_warn("%s: '%s' has %llu bytes: the last %llu, no whole sector, are not used", name,
-                 path, (unsigned long long)bytes, (unsigned long long)bytes % DISK_SECTOR_BYTES);
-    atomic_store(&d->bytes, align_down(bytes, DISK_SECTOR_BYTES));
+                 path, (unsigned long long)bytes, (unsigned long long)bytes % STORE_SECTOR_BYTES);
+    atomic_store(&d->bytes, align_down(bytes, STORE_SECTOR_BYTES));
     return 0;
 }
 
-struct disk *disk_open(const struct disk_config *cfg)
+struct store *store_open(const struct store_config *cfg)
 {
-    struct disk *d = calloc(1, sizeof(*d));
+    struct store *d = calloc(1, sizeof(*d));
 
     if (!d) {
         log_error("%s: out of memory", cfg->name);
@@ -110,18 +110,18 @@ struct disk *disk_open(const struct disk_config *cfg)
     }
     d->cfg = *cfg;
     d->fd = d->wake_fd = -1;
-    if (disk_open_image(d) < 0) {
-        disk_close(d);
+    if (store_open_image(d) < 0) {
+        store_close(d);
         return NULL;
     }
     return d;
 }
 
-void disk_close(struct disk *d)
+void store_close(struct store *d)
 {
     if (!d)
         return;
-    disk_disconnect(d);
+    store_disconnect(d);
     if (d->fd >= 0) {
         /* A clean end is more than a power cut: what the guest wrote is on the disk. */
         if (!d->cfg.readonly && fdatasync(d->fd) < 0)
@@ -131,54 +131,54 @@ void disk_close(struct disk *d)
     free(d);
 }
 
-const char *disk_name(const struct disk *d)
+const char *store_name(const struct store *d)
 {
     return d->cfg.name;
 }
 
-bool disk_readonly(const struct disk *d)
+bool store_readonly(const struct store *d)
 {
     return d->cfg.readonly;
 }
 
-uint64_t disk_bytes(struct disk *d)
+uint64_t store_bytes(struct store *d)
 {
     return atomic_load(&d->bytes);
 }
 
-int disk_resize(struct disk *d, uint64_t bytes)
+int store_resize(struct store *d, uint64_t bytes)
 {
     uint64_t now;
     int err;
 
     if (bytes && !d->is_device) {
-        if (bytes < disk_bytes(d)) {
+        if (bytes < store_bytes(d)) {
             log_error("%s: '%s' has %llu bytes; a disk that is in use cannot become smaller",
-                      d->cfg.name, d->cfg.path, (unsigned long long)disk_bytes(d));
+                      d->cfg.name, d->cfg.path, (unsigned long long)store_bytes(d));
             return -EINVAL;
         }
-        if (ftruncate(d->fd, (off_t)align_down(bytes, DISK_SECTOR_BYTES)) < 0) {
+        if (ftruncate(d->fd, (off_t)align_down(bytes, STORE_SECTOR_BYTES)) < 0) {
             err = -errno;
             log_error("%s: '%s' cannot have %llu bytes: %s", d->cfg.name, d->cfg.path,
                       (unsigned long long)bytes, strerror(errno));
             return err;
         }
     }
-    err = disk_measure(d, &now);
+    err = store_measure(d, &now);
     if (err)
         return err;
-    if (now < disk_bytes(d)) {
+    if (now < store_bytes(d)) {
         log_error("%s: '%s' has become smaller, only %llu bytes", d->cfg.name, d->cfg.path,
                   (unsigned long long)now);
         return -EINVAL;
     }
-    atomic_store(&d->bytes, align_down(now, DISK_SECTOR_BYTES));
+    atomic_store(&d->bytes, align_down(now, STORE_SECTOR_BYTES));
     return 0;
 }
 
 /* ---- requests ---- */
 
-static void disk_wake(struct disk *d)
+static void store_wake(struct store *d)
 {
     uint64_t one = 1;
 
@@ -187,7 +187,7 @@ static void disk_wake(struct disk *d)
         return;
 }
 
-void disk_drain_fd(int fd)
+void store_drain_fd(int fd)
 {
     uint64_t count;
 
@@ -195,21 +195,21 @@ void disk_drain_fd(int fd)
         return; /* it was empty */
 }
 
-void disk_kick(struct disk *d)
+void store_kick(struct store *d)
 {
-    /* Pairs with the exchange in disk_main(): what was there before the kick is seen by the poll
+    /* Pairs with the exchange in store_main(): what was there before the kick is seen by the poll
      * after it. */
     if (!atomic_exchange(&d->kicked, true))
-        disk_wake(d);
+        store_wake(d);
 }
 
-void disk_give_up(struct disk *d, bool on)
+void store_give_up(struct store *d, bool on)
 {
     atomic_store(&d->give_up, on);
-    disk_kick(d);
+    store_kick(d);
 }
 
-static void disk_end(struct disk *d, struct disk_req *r, int error)
+static void store_end(struct store *d, struct store_req *r, int error)
 {
     if (error && log_first(&d->seen, (uint64_t)r->op << 32 | (uint32_t)-error))
         log_warn("%s: '%s': %s of %llu bytes at %llu failed: %s; the guest is told (further "
@@ -222,10 +222,10 @@ static void disk_end(struct disk *d, struct disk_req *r, int error)
 }
 
 /* Kept until there is room. */
-static void disk_stall(struct disk *d, struct disk_req *r, int error)
+static void store_stall(struct store *d, struct store_req *r, int error)
 {
     if (atomic_load(&d->give_up)) {
-        disk_end(d, r, error);
+        store_end(d, r, error);
         return;
     }
     r->next = d->stalled;
@@ -240,33 +240,33 @@ static void disk_stall(struct disk *d, struct disk_req *r, int error)
     d->client.held(d->client.arg, true);
 }
 
-static void disk_ended(struct disk *d, struct disk_req *r, int error)
+static void store_ended(struct store *d, struct store_req *r, int error)
 {
     if (error == -ENOSPC || error == -EDQUOT)
-        disk_stall(d, r, error);
+        store_stall(d, r, error);
     else
-        disk_end(d, r, error);
+        store_end(d, r, error);
 }
 
-void disk_done(struct disk *d, struct disk_req *r, int64_t result)
+void store_done(struct store *d, struct store_req *r, int64_t result)
 {
-    bool moves = r->op == DISK_READ || r->op == DISK_WRITE;
+    bool moves = r->op == STORE_READ || r->op == STORE_WRITE;
 
     d->nr_started--;
     /* Part of it, or a way that this file system does not have: the rest step by step. */
     if (result == -EOPNOTSUPP || result == -EINTR || result == -EAGAIN) {
-        disk_ended(d, r, disk_do(d, r));
+        store_ended(d, r, store_do(d, r));
     } else if (result < 0) {
-        disk_ended(d, r, (int)result);
+        store_ended(d, r, (int)result);
     } else if (moves && (uint64_t)result < r->bytes - r->done_bytes) {
         r->done_bytes += (uint64_t)result;
-        disk_ended(d, r, disk_do(d, r));
+        store_ended(d, r, store_do(d, r));
     } else {
-        disk_ended(d, r, 0);
+        store_ended(d, r, 0);
     }
 }
 
-void disk_submit(struct disk *d, struct disk_req *r)
+void store_submit(struct store *d, struct store_req *r)
 {
     r->done_bytes = 0;
     r->error = 0;
@@ -277,15 +277,15 @@ void disk_submit(struct disk *d, struct disk_req *r)
 /* ---- the thread ---- */
 
 /* All that had no room, once more. */
-static void disk_retry(struct disk *d)
+static void store_retry(struct store *d)
 {
-    struct disk_req *r = d->stalled, *next;
+    struct store_req *r = d->stalled, *next;
     bool give_up = atomic_load(&d->give_up);
 
     d->stalled = NULL;
     for (; r; r = next) {
         next = r->next;
-        disk_ended(d, r, give_up ? -ENOSPC : disk_do(d, r));
+        store_ended(d, r, give_up ? -ENOSPC : store_do(d, r));
     }
     d->retry_ns = host_mono_ns() + RETRY_NS;
     if (d->stalled)
@@ -296,15 +296,15 @@ static void disk_retry(struct disk *d)
     d->client.held(d->client.arg, false);
 }
 
-static void *disk_main(void *arg)
+static void *store_main(void *arg)
 {
-    struct disk *d = arg;
+    struct store *d = arg;
 
     while (!atomic_load(&d->quit)) {
         if (atomic_exchange(&d->kicked, false))
             d->client.poll(d->client.arg);
         if (d->held && (atomic_load(&d->give_up) || host_mono_ns() >= d->retry_ns))
-            disk_retry(d);
+            store_retry(d);
         if (d->nr_done) {
             d->nr_done = 0;
             d->client.batch(d->client.arg);
@@ -316,49 +316,49 @@ static void *disk_main(void *arg)
     return NULL;
 }
 
-static int disk_open_engine(struct disk *d)
+static int store_open_engine(struct store *d)
 {
     int err = 0;
 
-    if (d->cfg.aio != DISK_AIO_THREADS) {
-        d->engine = &disk_uring;
+    if (d->cfg.aio != STORE_AIO_THREADS) {
+        d->engine = &store_uring;
         err = d->engine->open(d);
-        if (!err || d->cfg.aio == DISK_AIO_URING)
+        if (!err || d->cfg.aio == STORE_AIO_URING)
             return err;
         log_debug("%s: no io_uring here (%s): threads do its requests", d->cfg.name,
                   strerror(-err));
     }
-    d->engine = &disk_pool;
+    d->engine = &store_pool;
     return d->engine->open(d);
 }
 
-int disk_connect(struct disk *d, const struct disk_client *client)
+int store_connect(struct store *d, const struct store_client *client)
 {
     int err;
 
     BUG_ON(d->thread.started);
     d->client = *client;
     d->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    err = d->wake_fd < 0 ? -errno : disk_open_engine(d);
+    err = d->wake_fd < 0 ? -errno : store_open_engine(d);
     if (err) {
         d->engine = NULL;
     } else {
         atomic_store(&d->quit, false);
-        err = thread_start(&d->thread, d->cfg.name, disk_main, d);
+        err = thread_start(&d->thread, d->cfg.name, store_main, d);
     }
     if (err) {
         log_error("%s: cannot start%s: %s", d->cfg.name,
-                  d->cfg.aio == DISK_AIO_URING ? " with io_uring" : "", strerror(-err));
-        disk_disconnect(d);
+                  d->cfg.aio == STORE_AIO_URING ? " with io_uring" : "", strerror(-err));
+        store_disconnect(d);
     }
     return err;
 }
 
-void disk_disconnect(struct disk *d)
+void store_disconnect(struct store *d)
 {
     if (d->thread.started) {
         atomic_store(&d->quit, true);
-        disk_wake(d);
+        store_wake(d);
         thread_join(&d->thread);
     }
     if (d->engine)
