@@ -3,6 +3,7 @@
 #include "backend/net.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -75,15 +76,16 @@ void net_set_guest(struct net *net, unsigned rx_offloads, unsigned nr_used)
     if (!(rx_offloads & NET_CSUM)) /* segments come without checksums */
         rx_offloads = 0;
     /* Relaxed: a frame that is on its way just now may still come in the old form. */
-    __atomic_store_n(&net->rx_offloads, rx_offloads, __ATOMIC_RELAXED);
-    __atomic_store_n(&net->nr_used, nr_used, __ATOMIC_RELAXED);
+    atomic_store_explicit(&net->rx_offloads, rx_offloads, memory_order_relaxed);
+    atomic_store_explicit(&net->nr_used, nr_used, memory_order_relaxed);
     if (net->ops->changed)
         net->ops->changed(net);
 }
 
 void net_set_link(struct net *net, bool up)
 {
-    __atomic_store_n(&net->up, up, __ATOMIC_RELAXED); /* a state to show, nothing hangs on it */
+    atomic_store_explicit(&net->up, up,
+                          memory_order_relaxed); /* a state to show, nothing hangs on it */
     if (net->card)
         net->card->link(net->card_arg, up);
 }
@@ -92,7 +94,7 @@ void net_set_link(struct net *net, bool up)
 
 static void count(_Atomic uint64_t *counter, uint64_t by)
 {
-    __atomic_fetch_add(counter, by, __ATOMIC_RELAXED);
+    atomic_fetch_add_explicit(counter, by, memory_order_relaxed);
 }
 
 void net_count_tx(struct net *net, size_t bytes)
@@ -149,7 +151,8 @@ static unsigned offload_of(const struct net_hdr *h)
 bool net_deliver(struct net *net, unsigned pair, struct net_frame *f, uint8_t *scratch)
 {
     struct delivery d = { .net = net, .pair = pair };
-    unsigned missing = offload_of(&f->hdr) & ~__atomic_load_n(&net->rx_offloads, __ATOMIC_RELAXED);
+    unsigned missing =
+        offload_of(&f->hdr) & ~atomic_load_explicit(&net->rx_offloads, memory_order_relaxed);
 
     if (!(missing & ~NET_CSUM)) {
         if (missing) {
@@ -188,7 +191,7 @@ void net_wake(struct net_wake *w, unsigned what)
 
     /* Acquire and release: the thread sees what was written before the kick. A bit that is set
      * already has woken the thread, which has not looked yet. */
-    if ((__atomic_fetch_or(&w->want, what, __ATOMIC_ACQ_REL) & what) == what)
+    if ((atomic_fetch_or_explicit(&w->want, what, memory_order_acq_rel) & what) == what)
         return;
     /* Fails only if the counter is full, and then the thread wakes up anyway. */
     if (write(w->fd, &one, sizeof(one)) < 0)
@@ -202,5 +205,5 @@ unsigned net_wake_take(struct net_wake *w)
     /* First the counter, then the bits: whoever comes between makes one more wake-up. */
     if (read(w->fd, &n, sizeof(n)) < 0)
         n = 0;
-    return __atomic_exchange_n(&w->want, 0, __ATOMIC_ACQ_REL);
+    return atomic_exchange_explicit(&w->want, 0, memory_order_acq_rel);
 }

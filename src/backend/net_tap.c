@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <linux/if_tun.h>
 #include <net/if.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -135,7 +136,7 @@ static void tap_set_offloads(struct net_tap *t)
         { NET_TSO6, TUN_F_TSO6 },
         { NET_ECN, TUN_F_TSO_ECN },
     };
-    unsigned want = __atomic_load_n(&t->net.rx_offloads, __ATOMIC_RELAXED), flags = 0;
+    unsigned want = atomic_load_explicit(&t->net.rx_offloads, memory_order_relaxed), flags = 0;
 
     for (unsigned i = 0; i < ARRAY_SIZE(map); i++)
         if (want & map[i].ours)
@@ -148,7 +149,7 @@ static void tap_set_offloads(struct net_tap *t)
 /* The host spreads what comes over the attached queues; one that the guest does not use must go. */
 static void tap_set_queues(struct net_tap *t)
 {
-    unsigned want = __atomic_load_n(&t->net.nr_used, __ATOMIC_RELAXED);
+    unsigned want = atomic_load_explicit(&t->net.nr_used, memory_order_relaxed);
 
     while (t->nr_attached != want) {
         bool more = t->nr_attached < want;

@@ -15,6 +15,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <slirp/libslirp.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -74,7 +75,7 @@ static bool user_give(struct net_user *u, uint8_t *data, size_t bytes)
 {
     struct net_frame f = { .data = data, .bytes = bytes };
 
-    if (__atomic_load_n(&u->net.rx_offloads, __ATOMIC_RELAXED) & NET_CSUM)
+    if (atomic_load_explicit(&u->net.rx_offloads, memory_order_relaxed) & NET_CSUM)
         f.hdr.flags = NET_HDR_DATA_VALID;
     return net_deliver(&u->net, 0, &f, u->scratch);
 }

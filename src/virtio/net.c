@@ -12,6 +12,7 @@
 #include "virtio/net.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -111,7 +112,7 @@ static void vnet_tx(void *arg, unsigned pair)
     unsigned nr = 0;
 
     /* Pairs with the release in vnet_notify(). */
-    if (pair == 0 && __atomic_exchange_n(&n->control_due, false, __ATOMIC_ACQUIRE))
+    if (pair == 0 && atomic_exchange_explicit(&n->control_due, false, memory_order_acquire))
         vnet_control(n);
     if (!vnet_send_pending(n, pair))
         return;
@@ -280,7 +281,7 @@ static void vnet_start(struct virtio *vd)
     vnet_filter_reset(n);
     virtio_unlock(vd);
     net_set_guest(n->net, n->rx_offloads, n->nr_used);
-    __atomic_store_n(&n->control_due, true, __ATOMIC_RELEASE);
+    atomic_store_explicit(&n->control_due, true, memory_order_release);
     for (unsigned i = 0; i < n->nr_pairs; i++)
         net_kick(n->net, i, NET_KICK_RX | NET_KICK_TX);
 }
@@ -296,7 +297,7 @@ static void vnet_notify(struct virtio *vd, struct virtq *q)
     struct virtio_net *n = vnet_of(vd);
 
     if (q->idx == vnet_control_idx(n)) {
-        __atomic_store_n(&n->control_due, true, __ATOMIC_RELEASE);
+        atomic_store_explicit(&n->control_due, true, memory_order_release);
         net_kick(n->net, 0, NET_KICK_TX);
         return;
     }
