@@ -17,10 +17,12 @@ static void address(struct trans *t, enum hreg dst, enum hreg base, int by)
         emit_op_rr(t->e, bt_width(t), 0x89, base, dst); /* MOV */
 }
 
-/* H_PTR = RSP + by, the address of a stack access. */
-static void stack_address(struct trans *t, int by)
+/* The stack access at base + by, through a lookup of its own or of others too. */
+static struct hmem stack_access(struct trans *t, enum hreg base, int by, bool write)
 {
-    address(t, H_PTR, H_RSP, by);
+    if (!bt_share_known(t))
+        address(t, H_PTR, base, by + (int)bt_share_ahead(t));
+    return bt_share_lookup(t, t->in.word, write);
 }
 
 static void move_stack(struct trans *t, int by)
@@ -65,13 +67,13 @@ void bt_emit_push(struct trans *t)
 {
     const ZydisDecodedOperand *o = &t->in.ops[0];
     enum hreg src = H_TMP;
+    struct hmem m;
 
     if (t->in.mem >= 0) {
         load_operand(t, H_PTR);
         emit_store(t->e, HMEM_GS(BT_OFF(tmp)), H_PTR);
     }
-    stack_address(t, -word(t));
-    bt_emit_lookup(t, t->in.word, true);
+    m = stack_access(t, H_RSP, -word(t), true);
     if (t->in.mem >= 0) {
         two_accesses(t);
         emit_load(t->e, H_TMP, HMEM_GS(BT_OFF(tmp)));
@@ -84,7 +86,7 @@ void bt_emit_push(struct trans *t)
             src = H_TMP;
         }
     }
-    store_word(t, HMEM_GUEST, src);
+    store_word(t, m, src);
     move_stack(t, -word(t));
 }
 
@@ -93,73 +95,12 @@ void bt_emit_pop(struct trans *t)
     bool leave = t->in.cls == INSN_LEAVE;
     unsigned gpr = leave ? (unsigned)RBP : bt_gpr(t->in.ops[0].reg.value);
 
-    address(t, H_PTR, leave ? H_RBP : H_RSP, 0);
-    bt_emit_lookup(t, t->in.word, false);
-    load_word(t, H_PTR, HMEM_GUEST);
+    load_word(t, H_PTR, stack_access(t, leave ? H_RBP : H_RSP, 0, false));
     if (leave)
         address(t, H_RSP, H_RBP, word(t));
     else if (gpr != RSP)
         move_stack(t, word(t));
     bt_emit_put(t, gpr, H_PTR);
-}
-
-bool bt_groups(const struct insn *in)
-{
-    const ZydisDecodedOperand *o = &in->ops[0];
-
-    if (in->cls != INSN_PUSH && in->cls != INSN_POP)
-        return false;
-    return in->mem < 0 && (o->type == ZYDIS_OPERAND_TYPE_IMMEDIATE || bt_gpr(o->reg.value) != RSP);
-}
-
-static void group_push(struct trans *t, const struct insn *in, struct hmem m)
-{
-    const ZydisDecodedOperand *o = &in->ops[0];
-    enum hreg src = H_TMP;
-
-    if (o->type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
-        emit_mov_imm(t->e, H_TMP, in->imm);
-    } else {
-        src = bt_home(bt_gpr(o->reg.value));
-        if (src == H_NONE) {
-            src = H_TMP;
-            bt_emit_get(t, H_TMP, bt_gpr(o->reg.value));
-        }
-    }
-    store_word(t, m, src);
-}
-
-static void group_pop(struct trans *t, const struct insn *in, struct hmem m)
-{
-    unsigned gpr = bt_gpr(in->ops[0].reg.value);
-    enum hreg dst = bt_home(gpr);
-
-    load_word(t, dst == H_NONE ? H_TMP : dst, m);
-    if (dst == H_NONE)
-        bt_emit_put(t, gpr, H_TMP);
-}
-
-uint8_t *bt_emit_group(struct trans *t, const struct insn *ins, unsigned n)
-{
-    bool push = ins[0].cls == INSN_PUSH;
-    struct hmem m = HMEM_GUEST;
-    int bytes = word(t) * (int)n;
-    uint8_t *miss, *over;
-
-    stack_address(t, push ? -bytes : 0);
-    miss = bt_emit_probe(t, (unsigned)bytes, push);
-    for (unsigned i = 0; i < n; i++) {
-        m.disp = word(t) * (int)(push ? n - 1 - i : i);
-        if (push)
-            group_push(t, &ins[i], m);
-        else
-            group_pop(t, &ins[i], m);
-    }
-    move_stack(t, push ? -bytes : bytes);
-    over = emit_jmp_later(t->e);
-    if (!t->e->full)
-        emit_fix32(miss, t->e->delta, emit_pc(t->e));
-    return over;
 }
 
 /* To the RIP in H_PTR, by the table. */
@@ -191,8 +132,9 @@ static void go_far(struct trans *t, bool check)
     emit_jmp_mem(t->e, HMEM_GS_INDEX(H_AUX, 3, jc + offsetof(struct jc_entry, far)));
 }
 
-/* A jump that is chained: to its stub until then. */
-static void chained_jump(struct trans *t, uint32_t target, bool check)
+/* A jump that is chained, under a condition or NO_CC: to its stub until then. */
+#define NO_CC 16u
+static void chained_jump(struct trans *t, uint32_t target, bool check, unsigned cc)
 {
     struct tb_exit *x = &t->exits[t->tb->nr_exits];
     uint8_t *hit;
@@ -209,13 +151,13 @@ static void chained_jump(struct trans *t, uint32_t target, bool check)
         x->check = emit_jmp_later(t->e);
         emit_fix8(t->e, hit);
     }
-    x->rel32 = emit_jmp_later(t->e);
+    x->rel32 = cc == NO_CC ? emit_jmp_later(t->e) : emit_jcc_later(t->e, cc);
 }
 
 void bt_emit_goto(struct trans *t, int64_t off, bool check)
 {
     if (off >= 0 && off < (int64_t)PAGE_BYTES) {
-        chained_jump(t, (uint32_t)off, check);
+        chained_jump(t, (uint32_t)off, check, NO_CC);
         return;
     }
     emit_load(t->e, H_PTR, HMEM_GS(GPR_OFF(SLOT_PAGE / 8)));
@@ -231,11 +173,11 @@ void bt_emit_goto(struct trans *t, int64_t off, bool check)
 
 static void push_return(struct trans *t)
 {
-    stack_address(t, -word(t));
-    bt_emit_lookup(t, t->in.word, true);
+    struct hmem m = stack_access(t, H_RSP, -word(t), true);
+
     emit_load(t->e, H_TMP, HMEM_GS(GPR_OFF(SLOT_PAGE / 8)));
     emit_lea(t->e, H_TMP, HMEM_BASE(H_TMP, t->in.off + t->in.len));
-    store_word(t, HMEM_GUEST, H_TMP);
+    store_word(t, m, H_TMP);
     move_stack(t, -word(t));
 }
 
@@ -262,6 +204,10 @@ void bt_emit_branch(struct trans *t)
         bt_emit_goto(t, in->target, in->target <= in->off);
         break;
     case INSN_JCC:
+        if (in->target > in->off && in->target < (int64_t)PAGE_BYTES) {
+            chained_jump(t, (uint32_t)in->target, false, in->cc);
+            break;
+        }
         over = emit_jcc_later(t->e, in->cc ^ 1u);
         bt_emit_goto(t, in->target, in->target <= in->off);
         if (!t->e->full)
@@ -287,9 +233,7 @@ void bt_emit_branch(struct trans *t)
         go_far(t, true);
         break;
     default: /* INSN_RET */
-        stack_address(t, 0);
-        bt_emit_lookup(t, in->word, false);
-        load_word(t, H_PTR, HMEM_GUEST);
+        load_word(t, H_PTR, stack_access(t, H_RSP, 0, false));
         move_stack(t, word(t) + (int32_t)in->imm);
         s->rsp_undo = word(t) + (int32_t)in->imm;
         go_far(t, true);

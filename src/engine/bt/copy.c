@@ -386,7 +386,7 @@ bool bt_emit_copy(struct trans *t)
 {
     const struct insn *in = &t->in;
     struct parts p = { .nr_legacy = 0 };
-    struct hmem m = HMEM_GUEST;
+    struct hmem m;
     unsigned free_mask;
     bool mem = in->mem >= 0;
 
@@ -417,8 +417,14 @@ bool bt_emit_copy(struct trans *t)
     if (!rename_registers(in, &p, free_mask))
         return false;
     if (mem) {
-        bt_emit_ea(t, &in->ops[in->mem].mem);
-        bt_emit_lookup(t, in->mem_bytes, in->mem_acc == ACC_WRITE);
+        if (!bt_share_known(t)) {
+            ZydisDecodedOperandMem at = in->ops[in->mem].mem;
+
+            at.disp.value = (at.disp.has_displacement ? at.disp.value : 0) + bt_share_ahead(t);
+            at.disp.has_displacement = true;
+            bt_emit_ea(t, &at);
+        }
+        m = bt_share_lookup(t, in->mem_bytes, in->mem_acc == ACC_WRITE);
         if (p.has_high8) {
             emit_lea(t->e, H_RCX, m);
             m = HMEM_BASE(H_RCX, 0);

@@ -148,7 +148,8 @@ static void emit_index(struct trans *t)
     emit_op_rr(t->e, EMIT_0F, 0xb7, H_AUX, H_AUX); /* MOVZX of the low 16 bits */
 }
 
-uint8_t *bt_emit_probe(struct trans *t, unsigned bytes, bool write)
+/* Returns the rel32 of the jump that is taken on a miss. */
+static uint8_t *emit_probe(struct trans *t, unsigned bytes, bool write)
 {
     enum tlb_view view = bt_view(t->key);
     size_t tlb = BT_OFF(iv.views) + (size_t)view * sizeof(struct tlb);
@@ -182,5 +183,5 @@ void bt_emit_lookup(struct trans *t, unsigned bytes, bool write)
 
     s->acc_bytes = (uint16_t)bytes;
     s->acc_write = write;
-    bt_leave_from(t, bt_emit_probe(t, bytes, write), WHY_SLOW);
+    bt_leave_from(t, emit_probe(t, bytes, write), WHY_SLOW);
 }

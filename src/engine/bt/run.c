@@ -318,6 +318,12 @@ static bool site_ops(struct bt_vcpu *b, struct site *s)
     return true;
 }
 
+/* What the block has looked up ahead may no longer be so. */
+static bool lookups_gone(const struct bt_vcpu *b, const struct tb *tb)
+{
+    return tb->shares && b->tlb_seen != b->iv.tlb_changes;
+}
+
 /*
  * interp runs the site's instruction. Returns where to go on in the block; NULL: leave it, cpu.rip
  * is true and *res set if run() has to return (*stop).
@@ -347,8 +353,9 @@ static const uint8_t *run_site(struct bt_vcpu *b, struct site *s, bool *stop, en
         block_bury(v);
     }
     if (v->leave == LEAVE_NEXT) {
-        if (s->ends || tb->dead || c->rip != page_base(b) + s->off + s->len ||
-            (c->rflags & RFLAGS_TF) || bt_key(b) != tb->key)
+        if (s->ends || s->leads || tb->dead || lookups_gone(b, tb) ||
+            c->rip != page_base(b) + s->off + s->len || (c->rflags & RFLAGS_TF) ||
+            bt_key(b) != (tb->key & ~KEY_ALONE))
             return go_on(b);
         if (wanted(b) || cpu_event_ready(c))
             return NULL;
@@ -369,14 +376,47 @@ static const uint8_t *run_site(struct bt_vcpu *b, struct site *s, bool *stop, en
     return NULL;
 }
 
+/* A translation of what follows the site in which no access relies on another's lookup. */
+static struct tb *go_alone(struct bt_vcpu *b, struct site *s)
+{
+    uint32_t key = s->tb->key | KEY_ALONE;
+    gpa_t at = GPA((s->tb->gpa & PAGE_MASK) + s->off), now;
+    const uint8_t *code;
+
+    if (s->tb->dead)
+        return NULL;
+    if (s->alone && !s->alone->dead)
+        return s->alone;
+    s->alone = bt_find(b->vm, at, key);
+    if (s->alone)
+        return s->alone;
+    flags_in(b);
+    bt_vectors_out(b);
+    code = fetch_ptr(&b->iv, page_base(b) + s->off, &now);
+    if (!code || now.v != at.v || b->vm->code.full || bt_limit_reached(b)) {
+        b->iv.vc.cpu.exc.valid = false; /* the instruction itself will raise it */
+        return NULL;
+    }
+    s->alone = bt_translate(b, at, key, code);
+    if (s->alone)
+        perf_map_add(b->vm, s->alone);
+    return s->alone;
+}
+
 /* A TLB miss: fill and try again, or let interp do the instruction (devices, faults, two pages). */
 static const uint8_t *run_slow(struct bt_vcpu *b, struct site *s, bool *stop, enum run_result *res)
 {
     struct ivcpu *v = &b->iv;
 
     v->vc.nr_exits[EXIT_MISS]++;
-    if (s->acc_bytes && tlb_fill(v, b->ea, s->acc_bytes, s->acc_write))
+    if (s->acc_bytes && tlb_fill(v, b->ea, s->acc_bytes, s->acc_write) && !lookups_gone(b, s->tb))
         return resume_at(b, s->tb, s->pc);
+    if (s->leads) {
+        struct tb *alone = go_alone(b, s);
+
+        if (alone)
+            return resume_at(b, alone, (uint32_t)(alone->near - alone->code));
+    }
     return run_site(b, s, stop, res);
 }
 
@@ -397,6 +437,7 @@ static const uint8_t *came_back(struct bt_vcpu *b, bool *stop, enum run_result *
     struct site *s = (struct site *)(uintptr_t)b->site;
     struct tb *tb;
 
+    b->tlb_seen = b->iv.tlb_changes;
     switch ((enum bt_why)b->why) {
     case WHY_SLOW:
         count_to(b, s->tb, index_of(s));
@@ -414,7 +455,8 @@ static const uint8_t *came_back(struct bt_vcpu *b, bool *stop, enum run_result *
         if (wanted(b) || (b->exit->tb->key & KEY_COUNT))
             return NULL;
         tb =
-            bt_find(b->vm, GPA((b->exit->tb->gpa & PAGE_MASK) + b->exit->target), b->exit->tb->key);
+            bt_find(b->vm, GPA((b->exit->tb->gpa & PAGE_MASK) + b->exit->target),
+                    b->exit->tb->key & ~KEY_ALONE);
         if (!tb || b->exit->tb->dead)
             return NULL;
         if (b->exit->stale) {

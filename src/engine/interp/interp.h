@@ -199,6 +199,7 @@ struct ivcpu {
     struct vcpu vc;  /* first: the contract's view, and in it first the registers */
     struct tlb *tlb; /* the current view's entries */
     struct tlb views[NR_VIEWS];
+    unsigned tlb_changes; /* entries or write tags were taken away so often */
     struct tlb no_view; /* never filled: every access takes the slow half, which checks alignment */
     uint64_t val;       /* result of a slow load */
     uint64_t lin;       /* result of a slow address computation */
