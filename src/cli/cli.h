@@ -22,6 +22,7 @@ extern const struct command *const cli_commands; /* ends with a NULL name */
 int cmd_run(int argc, char **argv);
 int cmd_stat(int argc, char **argv);
 int cmd_stop(int argc, char **argv);
+int cmd_balloon(int argc, char **argv);
 int cmd_resize(int argc, char **argv);
 int cmd_engines(int argc, char **argv);
 int cmd_version(int argc, char **argv);
@@ -65,7 +66,7 @@ struct run_options {
     uint64_t memory_bytes;
     enum chan_kind serial, debugcon;
     const char *serial_file, *debugcon_file;
-    bool debug_exit, rng, no_reboot, quiet, verbose;
+    bool debug_exit, rng, balloon, no_reboot, quiet, verbose;
     uint64_t timeout_ns;
     const char *stats_file, *trace_file;
     uint32_t trace_mask;

@@ -122,6 +122,7 @@ static bool session_make_vm(struct session *s)
         .nr_nets = o->nr_nets,
         .debug_exit = o->debug_exit,
         .rng = o->rng,
+        .balloon = o->balloon,
         .nr_disks = o->nr_disks,
         .no_reboot = o->no_reboot,
         .timeout_ns = o->timeout_ns,

@@ -212,7 +212,11 @@ static bool set_device(void *into, const char *val)
         ((struct run_options *)into)->rng = true;
         return true;
     }
-    log_error("--device '%s' is unknown; there are debug-exit and rng", val);
+    if (!strcmp(val, "balloon")) {
+        ((struct run_options *)into)->balloon = true;
+        return true;
+    }
+    log_error("--device '%s' is unknown; there are debug-exit, rng and balloon", val);
     return false;
 }
 
@@ -449,9 +453,10 @@ static const struct opt run_opts[] = {
       set_serial },
     { "debugcon", 0, "WHERE", "debug console at port E9h: stdio, file=FILE or none (default)",
       set_debugcon },
-    { "device", 0, "debug-exit|rng",
+    { "device", 0, "debug-exit|rng|balloon",
       "debug-exit: a write of V to port F4h ends the run with status\n"
-      "(V << 1) | 1; rng: virtio random numbers",
+      "(V << 1) | 1; rng: virtio random numbers;\n"
+      "balloon: memory that the guest can give back",
       set_device },
     { "timeout", 0, "SECONDS", "end the run after that time, with status 124", set_timeout },
     { "no-reboot", 0, NULL, "a guest's reset ends the run, with status 0", set_no_reboot },
@@ -564,10 +569,10 @@ int run_options_parse(struct run_options *o, int argc, char **argv, bool *help)
         log_error("--lockstep-from, -chunk and -memory need --lockstep REFERENCE,TESTED");
         return EXIT_USAGE;
     }
-    if (o->lockstep.tested && (o->nr_disks || o->nr_nets || o->rng)) {
-        log_error(
-            "--disk, --net and --device rng with --lockstep: they write the guest's memory when "
-            "they can, not when the other engine is there too");
+    if (o->lockstep.tested && (o->nr_disks || o->nr_nets || o->rng || o->balloon)) {
+        log_error("--disk, --net, --device rng and balloon with --lockstep: they write the guest's "
+                  "memory when "
+                  "they can, not when the other engine is there too");
         return EXIT_USAGE;
     }
     if (o->lockstep.tested && o->gdb) {

@@ -60,6 +60,7 @@ struct vm_config {
     struct chr *debugcon; /* port E9h, or NULL */
     bool debug_exit;      /* --device debug-exit */
     bool rng;             /* --device rng */
+    bool balloon;         /* --device balloon */
     struct vm_disk disks[VM_DISKS_MAX];
     unsigned nr_disks;
     struct vm_net nets[VM_NETS_MAX];
@@ -92,6 +93,7 @@ void vm_stop(struct vm *vm, enum stop_reason why, int status);
 enum vm_state vm_state(struct vm *vm);
 /* Any thread, no locks. Makes a disk larger; bytes 0: its image was made larger. 0, -ENOENT: no
  * such disk, -EINVAL: it would shrink, or another -errno. */
+int vm_set_memory(struct vm *vm, uint64_t bytes) MUST_CHECK;
 int vm_resize_disk(struct vm *vm, unsigned disk, uint64_t bytes) MUST_CHECK;
 
 const struct vm_config *vm_cfg(const struct vm *vm);
