@@ -12,8 +12,8 @@
 #include <string.h>
 
 #include "lib/trace.h"
-#include "vm/lockstep.h"
 #include "virtio/balloon.h"
+#include "vm/lockstep.h"
 #include "vm/priv.h"
 
 #define HIGH_RAM_AT GIB(4)
