@@ -31,11 +31,7 @@ static void fd_lose(struct net_fd *f, int err)
     (void)close(f->fd);
     f->fd = -1;
     f->tx_full = f->stalled = f->rx_full = f->told = false;
-    if (f->ops && f->ops->lost)
-        f->ops->lost(f, err);
-    else
-        log_error("%s: queue %u has failed: %s; the guest goes on without it", f->net->name,
-                  f->pair, strerror(err));
+    f->ops->lost(f, err);
 }
 
 /* ---- from the guest ---- */
@@ -160,7 +156,7 @@ static void fd_woken(struct net_fd *f, unsigned want)
 
 static int fd_timeout(const struct net_fd *f)
 {
-    if (f->fd < 0 && f->ops && f->ops->meet)
+    if (f->fd < 0 && f->ops->meet)
         return MEET_MS;
     return f->fd >= 0 && f->tx_full ? STALL_MS : -1;
 }
@@ -191,7 +187,7 @@ static bool fd_round(struct net_fd *f)
         fd_read(f);
     if (p[2].revents)
         f->ops->aux(f);
-    if (f->fd < 0 && n == 0)
+    if (f->fd < 0 && n == 0 && f->ops->meet)
         f->ops->meet(f);
     if (p[1].revents & POLLOUT)
         f->tx_full = false;
@@ -207,7 +203,7 @@ static void *fd_main(void *arg)
 {
     struct net_fd *f = arg;
 
-    if (f->fd < 0 && f->ops && f->ops->meet)
+    if (f->fd < 0 && f->ops->meet)
         f->ops->meet(f);
     while (fd_round(f))
         ;

@@ -37,7 +37,7 @@ unsigned net_wake_take(struct net_wake *w);
 
 struct net_fd;
 
-/* All are called in the pair's thread; all optional. */
+/* All are called in the pair's thread; all but lost() are optional. */
 struct net_fd_ops {
     /* While there is no descriptor: at first, and then once in a while. It may set fd. */
     void (*meet)(struct net_fd *f);
@@ -45,7 +45,7 @@ struct net_fd_ops {
     void (*aux)(struct net_fd *f);
     /* A message before the link is up: false if it is none of ours. */
     bool (*hello)(struct net_fd *f, const uint8_t *msg, size_t bytes);
-    /* The other end is gone (err: 0 or errno); fd is closed by then. Without it the pair ends. */
+    /* The other end is gone (err: 0 or errno); fd is closed by then. */
     void (*lost)(struct net_fd *f, int err);
 };
 

@@ -93,6 +93,16 @@ static int tap_open_queue(struct net_tap *t)
     return err;
 }
 
+/* The interface was deleted. */
+static void tap_lost(struct net_fd *f, int err)
+{
+    log_error("%s: queue %u has failed: %s; the guest goes on with its link down", f->net->name,
+              f->pair, strerror(err));
+    net_set_link(f->net, false);
+}
+
+static const struct net_fd_ops tap_fd_ops = { .lost = tap_lost };
+
 static int tap_open_queues(struct net_tap *t)
 {
     for (unsigned i = 0; i < t->net.nr_pairs; i++) {
@@ -100,7 +110,7 @@ static int tap_open_queues(struct net_tap *t)
 
         if (fd < 0)
             return fd;
-        err = net_fd_init(&t->queues[i], &t->net, i, fd, NULL);
+        err = net_fd_init(&t->queues[i], &t->net, i, fd, &tap_fd_ops);
         if (err) {
             log_error("%s: queue %u: %s", t->net.name, i, strerror(-err));
             return err;

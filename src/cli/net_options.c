@@ -135,7 +135,8 @@ static bool net_set_hostfwd(struct net_option *o, const char *val)
     struct net_forward f = { .udp = false };
     char text[128];
 
-    if (strlen(val) >= sizeof(text) || !net_parse_forward(&f, strcpy(text, val))) {
+    if ((size_t)snprintf(text, sizeof(text), "%s", val) >= sizeof(text) ||
+        !net_parse_forward(&f, text)) {
         log_error("--net hostfwd='%s' is not [tcp|udp]:[ADDRESS]:PORT-[ADDRESS]:PORT, such as "
                   "tcp:127.0.0.1:2222-:22",
                   val);
@@ -232,11 +233,10 @@ bool net_option_parse(struct net_option *o, const char *val)
     char text[NET_VALUE_MAX], *rest = text, *part;
 
     *o = (struct net_option){ .nr_queues = 1, .mtu = NET_MTU_DEFAULT };
-    if (strlen(val) >= sizeof(text)) {
+    if ((size_t)snprintf(text, sizeof(text), "%s", val) >= sizeof(text)) {
         log_error("--net: a value of more than %zu bytes", sizeof(text) - 1);
         return false;
     }
-    (void)strcpy(text, val);
     if (!net_parse_kind(o, strsep(&rest, ",")))
         return false;
     while ((part = strsep(&rest, ",")))
