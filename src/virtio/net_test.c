@@ -330,6 +330,7 @@ static void test_control_queue_without_multiqueue(void **state)
 
     start(e, 4, CTRL_ALL);
     assert_int_equal(COMMAND(e, 2, 0, 0, 0), 0);
+    assert_int_equal(COMMAND(e, 2, 0, 1, 1), 0); /* the notification alone brings it */
 }
 
 static void test_command_without_place_for_the_answer_breaks(void **state)
