@@ -64,6 +64,7 @@ enum chan_kind { CHAN_NONE, CHAN_STDIO, CHAN_FILE, CHAN_PTY };
 struct run_options {
     const char *engine, *kernel, *initrd, *append, *cpu, *name;
     uint64_t memory_bytes;
+    uint32_t nr_cpus; /* 0: not given */
     enum chan_kind serial, debugcon;
     const char *serial_file, *debugcon_file;
     bool debug_exit, rng, balloon, no_reboot, quiet, verbose;

@@ -116,7 +116,7 @@ static bool session_make_vm(struct session *s)
                   .initrd = o->initrd,
                   .append = o->append,
                   .ram_bytes = o->memory_bytes,
-                  .nr_cpus = 1 },
+                  .nr_cpus = o->nr_cpus },
         .serial = s->serial,
         .debugcon = s->debugcon,
         .nr_nets = o->nr_nets,
