@@ -243,7 +243,7 @@ static int setup_pci(void **state)
 
     (void)setup(state);
     e = *state;
-    bus_set_gsi_sink(e->m.bus, env_gsi, e);
+    bus_set_gsi_sink(e->m.bus, env_gsi, NULL, e);
     bus_set_msi_sink(e->m.bus, env_msi, e);
     assert_int_equal(pci_host_init(&e->host, &(struct pci_host_config){ .bus = e->m.bus,
                                                                         .ecam_at = GPA(ECAM_AT),
