@@ -4,6 +4,7 @@
 #define CLI_CLI_H
 
 #include "cli/disk_options.h"
+#include "cli/net_options.h"
 #include "ctl/ctl.h"
 #include "vm/vm.h"
 
@@ -21,6 +22,7 @@ extern const struct command *const cli_commands; /* ends with a NULL name */
 int cmd_run(int argc, char **argv);
 int cmd_stat(int argc, char **argv);
 int cmd_stop(int argc, char **argv);
+int cmd_balloon(int argc, char **argv);
 int cmd_resize(int argc, char **argv);
 int cmd_engines(int argc, char **argv);
 int cmd_version(int argc, char **argv);
@@ -66,7 +68,7 @@ struct run_options {
     struct host_sched sched;
     enum chan_kind serial, debugcon;
     const char *serial_file, *debugcon_file;
-    bool debug_exit, rng, no_reboot, quiet, verbose;
+    bool debug_exit, rng, balloon, no_reboot, quiet, verbose;
     uint64_t timeout_ns;
     const char *stats_file, *trace_file;
     uint32_t trace_mask;
@@ -74,6 +76,8 @@ struct run_options {
     struct lockstep_config lockstep;
     struct disk_option disks[VM_DISKS_MAX];
     unsigned nr_disks;
+    struct net_option nets[VM_NETS_MAX];
+    unsigned nr_nets;
     bool gdb;
     struct gdb_config gdb_cfg;
     char *gdb_text; /* malloc'ed; gdb_cfg points into it */

@@ -23,6 +23,7 @@ struct session {
     struct chr *stdio; /* shared by whoever is on standard output */
     struct chr *serial, *debugcon;
     struct store *disks[VM_DISKS_MAX];
+    struct net *nets[VM_NETS_MAX];
     struct ctl *ctl;
     struct vm *vm;
     struct gdb *gdb;
@@ -77,6 +78,16 @@ static bool session_open_disks(struct session *s)
     return true;
 }
 
+static bool session_open_nets(struct session *s)
+{
+    for (unsigned i = 0; i < s->o.nr_nets; i++) {
+        s->nets[i] = net_option_open(&s->o.nets[i], s->name, i);
+        if (!s->nets[i])
+            return false;
+    }
+    return true;
+}
+
 static bool session_open_ctl(struct session *s)
 {
     int err;
@@ -109,8 +120,10 @@ static bool session_make_vm(struct session *s)
         .sched = o->sched,
         .serial = s->serial,
         .debugcon = s->debugcon,
+        .nr_nets = o->nr_nets,
         .debug_exit = o->debug_exit,
         .rng = o->rng,
+        .balloon = o->balloon,
         .nr_disks = o->nr_disks,
         .no_reboot = o->no_reboot,
         .timeout_ns = o->timeout_ns,
@@ -123,6 +136,8 @@ static bool session_make_vm(struct session *s)
         cfg.disks[i] = o->disks[i].vm;
         cfg.disks[i].store = s->disks[i];
     }
+    for (unsigned i = 0; i < o->nr_nets; i++)
+        cfg.nets[i] = (struct vm_net){ .net = s->nets[i], .transport = o->nets[i].transport };
     s->vm = vm_create(&cfg);
     return s->vm;
 }
@@ -135,7 +150,7 @@ static bool session_open(struct session *s)
             return false;
     }
     if (!session_open_ctl(s) || !session_open_chans(s) || !session_open_disks(s) ||
-        !session_make_vm(s))
+        !session_open_nets(s) || !session_make_vm(s))
         return false;
     s->signals = signals_watch(s->vm);
     if (!s->signals || (s->ctl && ctl_serve(s->ctl, s->vm) < 0))
@@ -205,6 +220,8 @@ static bool session_close(struct session *s, int status)
     vm_destroy(s->vm);
     for (unsigned i = 0; i < s->o.nr_disks; i++)
         store_close(s->disks[i]);
+    for (unsigned i = 0; i < s->o.nr_nets; i++)
+        net_close(s->nets[i]);
     ok = session_close_chans(s);
     monitor_destroy(s->monitor);
     trace_out_close(s->trace);

@@ -51,14 +51,27 @@ static json_t *answer_resize(struct vm *vm, const json_t *request, const char **
     return NULL;
 }
 
+/* {"do": "balloon", "bytes": N}: the guest keeps so much of its memory. */
+static json_t *answer_balloon(struct vm *vm, const json_t *request, const char **error)
+{
+    const json_t *bytes = json_object_get(request, "bytes");
+    int err = -EINVAL;
+
+    if (json_is_integer(bytes) && json_integer_value(bytes) >= 0)
+        err = vm_set_memory(vm, (uint64_t)json_integer_value(bytes));
+    if (!err)
+        return json_object();
+    *error =
+        err == -ENOENT ? "it has no balloon (--device balloon)" : "that is more than its --memory";
+    return NULL;
+}
+
 static const struct {
     const char *name;
     json_t *(*answer)(struct vm *vm, const json_t *request, const char **error);
 } answer_requests[] = {
-    { "stat", answer_stat },
-    { "stop", answer_stop },
-    { "resize", answer_resize },
-    { "version", answer_version },
+    { "stat", answer_stat },       { "stop", answer_stop },       { "resize", answer_resize },
+    { "balloon", answer_balloon }, { "version", answer_version },
 };
 
 static char *answer_text(json_t *top)

@@ -25,6 +25,9 @@ void *host_pages(uint64_t bytes);
 /* The same below 2 GB where there is room: its addresses fit into 32-bit immediates. */
 void *host_pages_low(uint64_t bytes);
 
+/* The file holds nothing there any more: it reads as zeroes and takes no memory. Whole pages. */
+int host_punch(int fd, uint64_t off_bytes, uint64_t bytes) MUST_CHECK;
+
 /* The first run of bytes at or behind off_bytes that the file really holds: [*start, *end). False:
  * the rest is a hole. */
 bool host_data_next(int fd, uint64_t off_bytes, uint64_t *start, uint64_t *end);

@@ -37,6 +37,13 @@ void host_close(int fd)
     (void)close(fd);
 }
 
+int host_punch(int fd, uint64_t off_bytes, uint64_t bytes)
+{
+    int mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+
+    return fallocate(fd, mode, (off_t)off_bytes, (off_t)bytes) < 0 ? -errno : 0;
+}
+
 bool host_data_next(int fd, uint64_t off_bytes, uint64_t *start, uint64_t *end)
 {
     off_t from = lseek(fd, (off_t)off_bytes, SEEK_DATA), to;

@@ -90,6 +90,13 @@ static inline uint8_t *slot_hva(const struct slot *s, gpa_t at)
 uint64_t mmu_read(struct mmu *m, gpa_t at, void *buf, uint64_t bytes);
 uint64_t mmu_write(struct mmu *m, gpa_t at, const void *buf, uint64_t bytes);
 
+/*
+ * Gives memory back to the host: the whole pages of RAM in that range are zeroes from now on, and
+ * cost nothing until they are touched. Returns how many bytes they were; what is no RAM is left
+ * out, and so is what the host does not take back.
+ */
+uint64_t mmu_discard(struct mmu *m, gpa_t at, uint64_t bytes);
+
 void mmu_listen(struct mmu *m, struct code_listener *l);
 void mmu_unlisten(struct mmu *m, struct code_listener *l);
 /* Note a write made through an hva: dirty bits and listeners. */

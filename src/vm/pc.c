@@ -106,6 +106,11 @@ void pc_ferr(struct pc *pc)
     ferr_raise(&pc->ferr);
 }
 
+struct virtio_balloon *pc_balloon(struct pc *pc)
+{
+    return pc_virtio_balloon(pc->virtio);
+}
+
 int pc_resize_disk(struct pc *pc, unsigned disk, uint64_t bytes)
 {
     return pc_virtio_disk_resize(pc->virtio, disk, bytes);

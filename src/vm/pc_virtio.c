@@ -8,8 +8,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "virtio/balloon.h"
 #include "virtio/blk.h"
 #include "virtio/mmio.h"
+#include "virtio/net.h"
 #include "virtio/pci.h"
 #include "virtio/rng.h"
 #include "vm/priv.h"
@@ -33,7 +35,9 @@ struct pc_virtio {
 
     struct virtio_blk *disks[VM_DISKS_MAX];
     unsigned nr_disks;
+    struct virtio_net nets[VM_NETS_MAX];
     struct virtio_rng rng;
+    struct virtio_balloon balloon;
 };
 
 /* ---- transports ---- */
@@ -112,6 +116,28 @@ static int pc_virtio_add_disks(struct pc_virtio *pv)
     return err;
 }
 
+static int pc_virtio_add_nets(struct pc_virtio *pv)
+{
+    const struct vm_config *cfg = &pv->vm->cfg;
+    int err = 0;
+
+    for (unsigned i = 0; i < cfg->nr_nets && !err; i++) {
+        struct virtio_net *n = &pv->nets[i];
+
+        err = virtio_net_init(n, &(struct virtio_net_config){
+                                     .bus = pv->vm->bus,
+                                     .mmu = pv->vm->mmu,
+                                     .net = cfg->nets[i].net,
+                                     .idx = i,
+                                 });
+        if (!err)
+            err = pc_virtio_add(pv, &n->vd, cfg->nets[i].transport);
+        if (!err)
+            err = virtio_net_start(n);
+    }
+    return err;
+}
+
 static int pc_virtio_add_rng(struct pc_virtio *pv)
 {
     int err;
@@ -122,21 +148,44 @@ static int pc_virtio_add_rng(struct pc_virtio *pv)
     return err ? err : pc_virtio_add(pv, &pv->rng.vd, VM_TRANSPORT_PCI);
 }
 
+static int pc_virtio_add_balloon(struct pc_virtio *pv)
+{
+    int err;
+
+    if (!pv->vm->cfg.balloon)
+        return 0;
+    err = virtio_balloon_init(&pv->balloon, pv->vm->bus, pv->vm->mmu);
+    return err ? err : pc_virtio_add(pv, &pv->balloon.vd, VM_TRANSPORT_PCI);
+}
+
+struct virtio_balloon *pc_virtio_balloon(struct pc_virtio *pv)
+{
+    return pv && pv->balloon.made ? &pv->balloon : NULL;
+}
+
 /* In this order on the bus. */
 static int (*const pc_virtio_adders[])(struct pc_virtio *pv) = {
     pc_virtio_add_disks,
+    pc_virtio_add_nets,
     pc_virtio_add_rng,
+    pc_virtio_add_balloon,
 };
 
 void pc_virtio_destroy(struct pc_virtio *pv)
 {
     if (!pv)
         return;
+    for (unsigned i = 0; i < VM_NETS_MAX; i++)
+        virtio_net_stop(&pv->nets[i]);
+    virtio_balloon_stop(&pv->balloon);
     for (unsigned i = 0; i < PC_VIRTIO_MAX; i++) {
         virtio_pci_fini(&pv->slots[i].pci);
         virtio_mmio_fini(&pv->slots[i].mmio);
     }
     virtio_rng_fini(&pv->rng);
+    virtio_balloon_fini(&pv->balloon);
+    for (unsigned i = 0; i < VM_NETS_MAX; i++)
+        virtio_net_fini(&pv->nets[i]);
     for (unsigned i = 0; i < pv->nr_disks; i++)
         virtio_blk_destroy(pv->disks[i]);
     free(pv);

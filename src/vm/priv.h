@@ -85,6 +85,7 @@ struct pc_virtio;
 /* NULL after a message. Tells vm->cfg.boot of those that are announced there. */
 struct pc_virtio *pc_virtio_create(struct vm *vm, struct pci_host *pci_host);
 void pc_virtio_destroy(struct pc_virtio *pv);
+struct virtio_balloon *pc_virtio_balloon(struct pc_virtio *pv); /* NULL: none */
 /* -ENOENT: no such disk; else as store_resize(). */
 int pc_virtio_disk_resize(struct pc_virtio *pv, unsigned idx, uint64_t bytes) MUST_CHECK;
 
@@ -102,6 +103,7 @@ void pc_ioapic_eoi(struct pc *pc, uint8_t vector);
 bool pc_pic_pending(struct pc *pc); /* no lock */
 uint8_t pc_pic_ack(struct pc *pc);
 void pc_ferr(struct pc *pc);
+struct virtio_balloon *pc_balloon(struct pc *pc);
 int pc_resize_disk(struct pc *pc, unsigned disk, uint64_t bytes) MUST_CHECK;
 
 #endif

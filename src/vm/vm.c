@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "lib/trace.h"
+#include "virtio/balloon.h"
 #include "vm/lockstep.h"
 #include "vm/priv.h"
 
@@ -374,6 +375,18 @@ enum vm_state vm_state(struct vm *vm)
         s = vm->nr_pauses ? VM_PAUSED : VM_RUNNING;
     lock_drop(&vm->lock);
     return s;
+}
+
+int vm_set_memory(struct vm *vm, uint64_t bytes)
+{
+    struct virtio_balloon *b = pc_balloon(vm->pc);
+
+    if (!b)
+        return -ENOENT;
+    if (bytes > vm->cfg.boot.ram_bytes)
+        return -EINVAL;
+    virtio_balloon_want(b, vm->cfg.boot.ram_bytes - bytes);
+    return 0;
 }
 
 int vm_resize_disk(struct vm *vm, unsigned disk, uint64_t bytes)

@@ -37,6 +37,9 @@ $(FUZZ_O)/%.o: %.c | fuzz-deps
 	@echo "  FUZZCC  $<"
 	$(Q)$(FUZZ_CC) $(CPPFLAGS) $(FUZZ_CFLAGS) -fsanitize=fuzzer-no-link,$(FUZZ_SAN) -MMD -MP -c -o $@ $<
 
+# The Intel syntax of its assembly is more than clang's own assembler reads.
+$(FUZZ_O)/src/engine/bt/direct/stub.o: FUZZ_CFLAGS += -fno-integrated-as
+
 fuzz-deps: deps
 	@command -v $(FUZZ_CC) >/dev/null || \
 		{ echo "make fuzz needs clang and its runtime; as root: apt-get install clang libclang-rt-14-dev" >&2; exit 1; }
