@@ -9,7 +9,7 @@ $(GUEST_KERNEL): tools/guest-kernel
 	$(Q)tools/guest-kernel $(@D)
 	$(Q)touch $@
 
-$(GUEST_INITRAMFS): tools/make-initramfs tools/guest/init $(GUEST_KERNEL)
+$(GUEST_INITRAMFS): tools/make-initramfs tools/guest/init tools/guest/udhcpc-script $(GUEST_KERNEL)
 	$(Q)tools/make-initramfs $(dir $(GUEST_KERNEL)) $@
 
 # Standard output is the guest's alone, so packages and build report on the other one and keep their hands off the commands.

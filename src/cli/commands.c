@@ -10,6 +10,8 @@ static const struct command table[] = {
     { "run", "run a virtual machine", cmd_run },
     { "stat", "where a running VM's time goes", cmd_stat },
     { "stop", "end a running VM", cmd_stop },
+    { "balloon", "take memory from a running VM, or give it back", cmd_balloon },
+    { "resize", "make a disk of a running VM larger", cmd_resize },
     { "engines", "which engines this host can run", cmd_engines },
     { "version", "print the version", cmd_version },
     { "help", "this, or `doppel help COMMAND`", cmd_help },

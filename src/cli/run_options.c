@@ -264,33 +264,49 @@ static bool set_device(void *into, const char *val)
         ((struct run_options *)into)->debug_exit = true;
         return true;
     }
-    log_error("--device '%s' is unknown; there is debug-exit", val);
+    if (!strcmp(val, "rng")) {
+        ((struct run_options *)into)->rng = true;
+        return true;
+    }
+    if (!strcmp(val, "balloon")) {
+        ((struct run_options *)into)->balloon = true;
+        return true;
+    }
+    log_error("--device '%s' is unknown; there are debug-exit, rng and balloon", val);
     return false;
 }
 
-/* path=F[,readonly]; a file's name may have commas but for the last part. */
 static bool set_disk(void *into, const char *val)
 {
-    (void)into;
-    if (strncmp(val, "path=", 5) != 0 || !val[5] || val[5] == ',') {
-        log_error("--disk '%s' is not path=FILE or path=FILE,readonly", val);
+    struct run_options *o = into;
+
+    if (o->nr_disks == VM_DISKS_MAX) {
+        log_error("--disk %s: more than %d disks", val, VM_DISKS_MAX);
         return false;
     }
-    log_error("--disk %s: disks: not in this version; an --initrd holds files", val);
-    return false;
+    if (!disk_option_parse(&o->disks[o->nr_disks], o->nr_disks, val))
+        return false;
+    o->nr_disks++;
+    return true;
 }
 
+/* Each --net is one more card; none takes them all away. */
 static bool set_net(void *into, const char *val)
 {
-    (void)into;
-    if (!strcmp(val, "none"))
+    struct run_options *o = into;
+
+    if (!strcmp(val, "none")) {
+        o->nr_nets = 0;
         return true;
-    if (strcmp(val, "user") != 0 && (strncmp(val, "tap=", 4) != 0 || !val[4])) {
-        log_error("--net '%s' is unknown; it can be user, tap=NAME or none", val);
+    }
+    if (o->nr_nets == VM_NETS_MAX) {
+        log_error("--net %s: a machine has at most %d network cards", val, VM_NETS_MAX);
         return false;
     }
-    log_error("--net %s: network cards: not in this version; --net none is the default", val);
-    return false;
+    if (!net_option_parse(&o->nets[o->nr_nets], val))
+        return false;
+    o->nr_nets++;
+    return true;
 }
 
 /* ---- watching ---- */
@@ -477,13 +493,29 @@ static const struct opt run_opts[] = {
     { "lockstep-chunk", 0, "N", "compare at least every N steps (64)", set_lockstep_chunk },
     { "lockstep-memory", 0, "N", "compare all memory every N steps (20000000); 0: only at the end",
       set_lockstep_memory },
-    { "disk", 0, "path=FILE", "[,readonly]; not in this version", set_disk },
-    { "net", 0, "user|tap=NAME|none", "network card; only none in this version", set_net },
+    { "disk", 0, "path=FILE",
+      "[,readonly][,transport=pci|mmio][,queues=N][,serial=TEXT][,iops=N]\n"
+      "[,bps=SIZE][,aio=io_uring|threads][,packed=off] a raw image as a virtio\n"
+      "disk; may be given several times",
+      set_disk },
+    { "net", 0, "WHERE[,KEY=VALUE]...",
+      "a network card, several times for several; WHERE is\n"
+      "  user          a private network 10.0.2.0/24 behind this host, with DHCP;\n"
+      "                hostfwd=tcp:127.0.0.1:2222-:22 lets connections in (also\n"
+      "                udp:, several), restrict=on lets none out\n"
+      "  tap=NAME      an interface of the host; queues=N\n"
+      "  socket=PATH   a cable to another VM with the same PATH; mtu=N\n"
+      "  none          no card (default)\n"
+      "each with mac=ADDRESS (else it follows from --name), transport=pci|mmio",
+      set_net },
     { "serial", 0, "WHERE", "first serial port: stdio (default), file=FILE, pty or none",
       set_serial },
     { "debugcon", 0, "WHERE", "debug console at port E9h: stdio, file=FILE or none (default)",
       set_debugcon },
-    { "device", 0, "debug-exit", "a write of V to port F4h ends the run with status (V << 1) | 1",
+    { "device", 0, "debug-exit|rng|balloon",
+      "debug-exit: a write of V to port F4h ends the run with status\n"
+      "(V << 1) | 1; rng: virtio random numbers;\n"
+      "balloon: memory that the guest can give back",
       set_device },
     { "timeout", 0, "SECONDS", "end the run after that time, with status 124", set_timeout },
     { "no-reboot", 0, NULL, "a guest's reset ends the run, with status 0", set_no_reboot },
@@ -510,6 +542,13 @@ static const struct opt run_opts[] = {
     { "verbose", 'v', NULL, "also what is only of interest when something is wrong", set_verbose },
 };
 
+void run_options_free(struct run_options *o)
+{
+    free(o->gdb_text);
+    for (unsigned i = 0; i < o->nr_disks; i++)
+        disk_option_free(&o->disks[i]);
+}
+
 void run_options_help(void)
 {
     (void)printf(
@@ -523,7 +562,8 @@ void run_options_help(void)
         "      then: gdb vmlinux -ex 'target remote :1234'\n"
         "  doppel run --kernel vmlinuz --serial file=log --trace pio,irq --trace-file trace\n"
         "\n"
-        "Options (--name VALUE or --name=VALUE; given twice, the last counts):\n");
+        "Options (--name VALUE or --name=VALUE; given twice, the last counts,\n"
+        "but for --net):\n");
     options_help(run_opts, ARRAY_SIZE(run_opts));
     (void)printf(
         "\n"
@@ -586,6 +626,11 @@ int run_options_parse(struct run_options *o, int argc, char **argv, bool *help)
     if (!o->lockstep.tested && (o->lockstep.from || o->lockstep.chunk != LOCKSTEP_CHUNK ||
                                 o->lockstep.memory_every != LOCKSTEP_MEMORY)) {
         log_error("--lockstep-from, -chunk and -memory need --lockstep REFERENCE,TESTED");
+        return EXIT_USAGE;
+    }
+    if (o->lockstep.tested && (o->nr_disks || o->nr_nets || o->rng || o->balloon)) {
+        log_error("--disk, --net, --device rng and balloon with --lockstep: they write the guest's "
+                  "memory when they can, not when the other engine is there too");
         return EXIT_USAGE;
     }
     if (o->lockstep.tested && o->nr_cpus > 1) {

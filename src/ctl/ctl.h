@@ -38,6 +38,8 @@ char *ctl_answer(struct vm *vm, const char *line, size_t bytes);
 /* Sends {"do": what} to the VM and returns the "result" as JSON text, malloc'ed; NULL after a
  * message. */
 char *ctl_request(const char *name, const char *what);
+/* The same with a whole request, a line of JSON. */
+char *ctl_request_line(const char *name, const char *line);
 /* Names of the VMs that live, one call of fn each. Returns how many. */
 unsigned ctl_list(void (*fn)(void *arg, const char *name), void *arg);
 

@@ -22,6 +22,11 @@ void host_unmap(void *p, uint64_t bytes);
 /* Fresh zero pages of the process's own, for large structures that are mostly untouched; freed by
  * host_unmap(). NULL on failure. */
 void *host_pages(uint64_t bytes);
+/* The same below 2 GB where there is room: its addresses fit into 32-bit immediates. */
+void *host_pages_low(uint64_t bytes);
+
+/* The file holds nothing there any more: it reads as zeroes and takes no memory. Whole pages. */
+int host_punch(int fd, uint64_t off_bytes, uint64_t bytes) MUST_CHECK;
 
 /* The first run of bytes at or behind off_bytes that the file really holds: [*start, *end). False:
  * the rest is a hole. */
@@ -35,6 +40,12 @@ struct host_code {
 };
 int host_code_create(struct host_code *hc, uint64_t bytes) MUST_CHECK;
 void host_code_destroy(struct host_code *hc);
+
+/* A piece of memory of this process; the layout of the system's struct iovec. */
+struct host_iov {
+    void *base;
+    size_t bytes;
+};
 
 /* ---- traps in generated code: SIGFPE and SIGILL ---- */
 enum host_trap_kind { HOST_TRAP_NONE, HOST_TRAP_FP, HOST_TRAP_INSN };

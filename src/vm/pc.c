@@ -3,6 +3,7 @@
  * The PC: which devices there are, in the order in which they are made and reset, and what each is
  * wired to. A device is one row in pc_parts[].
  */
+#include <errno.h>
 #include <stdlib.h>
 
 #include "dev/acpi_pm.h"
@@ -41,6 +42,7 @@ struct pc {
     struct hpet hpet;
     struct acpi_pm acpi_pm;
     struct pci_host pci;
+    struct pc_virtio *virtio;
     struct fwcfg fwcfg;
     struct dma dma; /* of devices that no IOMMU stands before */
     struct debugcon debugcon;
@@ -102,6 +104,16 @@ uint8_t pc_pic_ack(struct pc *pc)
 void pc_ferr(struct pc *pc)
 {
     ferr_raise(&pc->ferr);
+}
+
+struct virtio_balloon *pc_balloon(struct pc *pc)
+{
+    return pc_virtio_balloon(pc->virtio);
+}
+
+int pc_resize_disk(struct pc *pc, unsigned disk, uint64_t bytes)
+{
+    return pc_virtio_disk_resize(pc->virtio, disk, bytes);
 }
 
 /* ---- the parts: making one may fail, with a message ---- */
@@ -280,6 +292,19 @@ static void pc_del_pci(struct pc *pc)
     pci_host_fini(&pc->pci);
 }
 
+/* Its tables for the kernel tell of these devices, so they come before. */
+static int pc_add_virtio(struct pc *pc, struct bus *bus)
+{
+    (void)bus;
+    pc->virtio = pc_virtio_create(pc->vm, &pc->pci);
+    return pc->virtio ? 0 : -EIO;
+}
+
+static void pc_del_virtio(struct pc *pc)
+{
+    pc_virtio_destroy(pc->virtio);
+}
+
 static int pc_add_fwcfg(struct pc *pc, struct bus *bus)
 {
     const struct boot_config *boot = &pc->vm->cfg.boot;
@@ -350,6 +375,7 @@ static const struct pc_part {
     { pc_add_hpet, pc_del_hpet, NULL },
     { pc_add_acpi_pm, pc_del_acpi_pm, NULL },
     { pc_add_pci, pc_del_pci, NULL },
+    { pc_add_virtio, pc_del_virtio, NULL },
     { pc_add_fwcfg, pc_del_fwcfg, NULL },
     { pc_add_com1, pc_del_com1, NULL },
     { pc_add_debugcon, pc_del_debugcon, pc_wants_debugcon },

@@ -8,10 +8,12 @@
 #define VM_VM_H
 
 #include "backend/backend.h"
+#include "backend/store.h"
 #include "boot/boot.h"
 #include "bus/bus.h"
 #include "engine/engine.h"
 
+struct net;
 struct trace;
 
 /* Two engines run the guest in lock-step: lockstep.h. */
@@ -27,6 +29,26 @@ struct lockstep_config {
     void *line_arg;
 };
 
+enum vm_transport { VM_TRANSPORT_PCI, VM_TRANSPORT_MMIO };
+
+/* A virtio disk. Limits: 0 is none. */
+struct vm_disk {
+    struct store *store; /* owned by the caller */
+    const char *serial;  /* or NULL */
+    enum vm_transport transport;
+    unsigned nr_queues; /* 0: one */
+    uint64_t requests_per_s, bytes_per_s;
+    bool no_packed; /* only split rings */
+};
+#define VM_DISKS_MAX 16
+
+/* A virtio network card. */
+struct vm_net {
+    struct net *net; /* owned by the caller */
+    enum vm_transport transport;
+};
+#define VM_NETS_MAX 8
+
 /* Copied, but not the strings and what else it points to: they outlive the VM. */
 struct vm_config {
     const char *name;                /* NULL: "vm-PID" */
@@ -38,6 +60,12 @@ struct vm_config {
     struct chr *serial;   /* owned by the caller; COM1 */
     struct chr *debugcon; /* port E9h, or NULL */
     bool debug_exit;      /* --device debug-exit */
+    bool rng;             /* --device rng */
+    bool balloon;         /* --device balloon */
+    struct vm_disk disks[VM_DISKS_MAX];
+    unsigned nr_disks;
+    struct vm_net nets[VM_NETS_MAX];
+    unsigned nr_nets;
     bool no_reboot;
     uint64_t timeout_ns; /* wall time; 0: none */
     bool time_exits;
@@ -64,6 +92,10 @@ void vm_pause(struct vm *vm);
 void vm_resume(struct vm *vm);
 void vm_stop(struct vm *vm, enum stop_reason why, int status);
 enum vm_state vm_state(struct vm *vm);
+/* Any thread, no locks. Makes a disk larger; bytes 0: its image was made larger. 0, -ENOENT: no
+ * such disk, -EINVAL: it would shrink, or another -errno. */
+int vm_set_memory(struct vm *vm, uint64_t bytes) MUST_CHECK;
+int vm_resize_disk(struct vm *vm, unsigned disk, uint64_t bytes) MUST_CHECK;
 
 const struct vm_config *vm_cfg(const struct vm *vm);
 struct bus *vm_bus(struct vm *vm);
