@@ -58,7 +58,7 @@ bool value_seconds(const char *text, uint64_t *ns);
 enum chan_kind { CHAN_NONE, CHAN_STDIO, CHAN_FILE, CHAN_PTY };
 
 struct run_options {
-    const char *engine, *kernel, *initrd, *append, *cpu, *name;
+    const char *engine, *firmware, *kernel, *initrd, *append, *cpu, *name;
     uint64_t memory_bytes;
     enum chan_kind serial, debugcon;
     const char *serial_file, *debugcon_file;

@@ -56,6 +56,11 @@ static bool set_kernel(void *into, const char *val)
     return set_path("kernel", &((struct run_options *)into)->kernel, val);
 }
 
+static bool set_firmware(void *into, const char *val)
+{
+    return set_path("firmware", &((struct run_options *)into)->firmware, val);
+}
+
 static bool set_initrd(void *into, const char *val)
 {
     return set_path("initrd", &((struct run_options *)into)->initrd, val);
@@ -395,8 +400,11 @@ static bool set_lockstep_memory(void *into, const char *val)
 /* ---- the table ---- */
 
 static const struct opt run_opts[] = {
-    { "kernel", 0, "FILE", "bzImage, vmlinux (ELF with PVH note) or multiboot image; required",
+    { "kernel", 0, "FILE",
+      "bzImage, vmlinux (ELF with PVH note) or multiboot image; required\n"
+      "without --firmware",
       set_kernel },
+    { "firmware", 0, "FILE", "boot by a ROM image: SeaBIOS (bios-256k.bin)", set_firmware },
     { "initrd", 0, "FILE", "initial RAM disk; with multiboot a module", set_initrd },
     { "append", 0, "TEXT", "kernel command line", set_append },
     { "memory", 0, "SIZE", "RAM, such as 512M (default) or 2G", set_memory },
@@ -516,7 +524,11 @@ int run_options_parse(struct run_options *o, int argc, char **argv, bool *help)
         log_error("run: unexpected argument '%s'; every value belongs to an option", argv[1]);
         return EXIT_USAGE;
     }
-    if (!o->kernel) {
+    if (o->firmware && (o->kernel || o->initrd || o->append)) {
+        log_error("--firmware with --kernel, --initrd or --append: firmware boots from a disk");
+        return EXIT_USAGE;
+    }
+    if (!o->kernel && !o->firmware) {
         log_error("run: --kernel FILE is missing; `doppel run --help` shows examples");
         return EXIT_USAGE;
     }

@@ -60,7 +60,7 @@ struct pci_dev;
 
 struct pci_host_config {
     struct bus *bus;
-    gpa_t ecam_at; /* 1 MB a bus */
+    gpa_t ecam_at; /* at first; 1 MB a bus */
     uint64_t ecam_bytes;
     unsigned
         intx_gsi; /* GSI of INTA of device 0; pins swizzle over four GSIs: see pci_intx_gsi() */
@@ -70,12 +70,17 @@ struct pci_host {
     struct device dev;
     struct pci_host_config cfg;
     uint32_t address; /* CF8h */
+    gpa_t ecam_at;
+    bool ecam_on;
     struct pci_dev *functions[PCI_NR_DEVFNS];
     struct irq_shared intx[4];
 };
 
 int pci_host_init(struct pci_host *h, const struct pci_host_config *cfg) MUST_CHECK;
 void pci_host_fini(struct pci_host *h);
+/* Moves the memory-mapped configuration space, or switches it off. Where another device is it stays
+ * off. */
+void pci_host_set_ecam(struct pci_host *h, gpa_t at, bool on);
 /* Where a function's pin (1..4: INTA..INTD) arrives. For who writes _PRT: GSI = intx_gsi + (device
  * + pin - 1) % 4. */
 unsigned pci_intx_gsi(const struct pci_host *h, uint8_t devfn, unsigned pin);
@@ -156,6 +161,8 @@ void pci_dev_loaded(struct pci_dev *d);
 
 /* Building: before the guest runs. */
 void pci_add_bar(struct pci_dev *d, unsigned idx, const struct pci_bar *bar);
+/* A register of the function's own: its value at reset, and the bits that the guest can write. */
+void pci_define(struct pci_dev *d, unsigned off, unsigned bytes, uint32_t val, uint32_t wmask);
 /* Returns the capability's offset; its body behind the two header bytes is `bytes` - 2 long, zero
  * and read-only. */
 unsigned pci_add_cap(struct pci_dev *d, uint8_t id, unsigned bytes);

@@ -34,9 +34,7 @@ void pci_set(struct pci_dev *d, unsigned off, unsigned bytes, uint32_t val)
         d->config[off + i] = (uint8_t)(val >> (8 * i));
 }
 
-/* A register while building: its value at reset and what can be written. */
-static void pci_define(struct pci_dev *d, unsigned off, unsigned bytes, uint32_t val,
-                       uint32_t wmask)
+void pci_define(struct pci_dev *d, unsigned off, unsigned bytes, uint32_t val, uint32_t wmask)
 {
     for (unsigned i = 0; i < bytes; i++) {
         d->config[off + i] = d->fixed[off + i] = (uint8_t)(val >> (8 * i));

@@ -132,7 +132,7 @@ static int setup(void **state)
                                                                         .intx_gsi = 16 }),
                      0);
     assert_int_equal(pcbridge_init_host(&e->bridge, &e->host), 0);
-    assert_int_equal(pcbridge_init_isa(&e->isa, &e->host), 0);
+    assert_int_equal(pcbridge_init_isa(&e->isa, &e->host, 0x600), 0);
     assert_int_equal(toy_init(&e->toy[0], &e->host, 2), 0);
     assert_int_equal(toy_init(&e->toy[1], &e->host, 6), 0);
     return 0;

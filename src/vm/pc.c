@@ -14,6 +14,7 @@
 #include "dev/hpet.h"
 #include "dev/i8042.h"
 #include "dev/ioapic.h"
+#include "dev/pcbridge.h"
 #include "dev/pci.h"
 #include "dev/pic.h"
 #include "dev/pit.h"
@@ -41,6 +42,7 @@ struct pc {
     struct hpet hpet;
     struct acpi_pm acpi_pm;
     struct pci_host pci;
+    struct pcbridge host_bridge, isa_bridge;
     struct fwcfg fwcfg;
     struct dma dma; /* of devices that no IOMMU stands before */
     struct debugcon debugcon;
@@ -270,6 +272,62 @@ static void pc_del_pci(struct pc *pc)
     pci_host_fini(&pc->pci);
 }
 
+static int pc_add_bridges(struct pc *pc, struct bus *bus)
+{
+    int rc = pcbridge_init_host(&pc->host_bridge, &pc->pci);
+
+    (void)bus;
+    return rc ? rc : pcbridge_init_isa(&pc->isa_bridge, &pc->pci, PC_ACPI_PM_PORT);
+}
+
+static void pc_del_bridges(struct pc *pc)
+{
+    pcbridge_fini(&pc->isa_bridge);
+    pcbridge_fini(&pc->host_bridge);
+}
+
+/* ---- what firmware is told by fw_cfg ---- */
+
+/* Where the guest put the configuration space; where it cannot be, the tables say the usual. */
+static gpa_t pc_ecam(const struct pc *pc)
+{
+    uint64_t at = pc->pci.ecam_at.v;
+    bool is_sane = pc->pci.ecam_on && at > PC_LOW_RAM_MAX && at <= PC_IOAPIC_AT - PC_ECAM_BYTES;
+
+    return GPA(is_sane ? at : PC_ECAM_AT);
+}
+
+/*
+ * The ACPI tables depend on what the firmware has configured meanwhile; it asks for the directory
+ * first and for the script when it is ready for the tables.
+ */
+static void pc_fwcfg_selecting(void *ctx, uint16_t key)
+{
+    struct pc *pc = ctx;
+    struct boot_files files;
+
+    if (key < FWCFG_FILE_FIRST)
+        return;
+    if (!boot_files(&files, &pc->vm->cfg.boot, pc_ecam(pc)))
+        for (unsigned i = 0; i < files.nr; i++)
+            BUG_ON(fwcfg_change_file(&pc->fwcfg, files.f[i].name, files.f[i].data,
+                                     files.f[i].bytes) < 0);
+    boot_files_free(&files);
+}
+
+static int pc_add_firmware_files(struct pc *pc)
+{
+    struct boot_files files;
+    int rc = boot_files(&files, &pc->vm->cfg.boot, GPA(PC_ECAM_AT));
+
+    for (unsigned i = 0; i < files.nr && !rc; i++)
+        rc = fwcfg_add_file(&pc->fwcfg, files.f[i].name, files.f[i].data, files.f[i].bytes);
+    boot_files_free(&files);
+    pc->fwcfg.selecting = pc_fwcfg_selecting;
+    pc->fwcfg.selecting_ctx = pc;
+    return rc;
+}
+
 static int pc_add_fwcfg(struct pc *pc, struct bus *bus)
 {
     const struct boot_config *boot = &pc->vm->cfg.boot;
@@ -282,6 +340,8 @@ static int pc_add_fwcfg(struct pc *pc, struct bus *bus)
         rc = fwcfg_add_u16(&pc->fwcfg, FWCFG_NR_CPUS, (uint16_t)boot->nr_cpus);
     if (!rc)
         rc = fwcfg_add_u16(&pc->fwcfg, FWCFG_MAX_CPUS, (uint16_t)boot->nr_cpus);
+    if (!rc && boot->firmware)
+        rc = pc_add_firmware_files(pc);
     if (rc < 0)
         fwcfg_fini(&pc->fwcfg);
     return rc;
@@ -340,6 +400,7 @@ static const struct pc_part {
     { pc_add_hpet, pc_del_hpet, NULL },
     { pc_add_acpi_pm, pc_del_acpi_pm, NULL },
     { pc_add_pci, pc_del_pci, NULL },
+    { pc_add_bridges, pc_del_bridges, NULL },
     { pc_add_fwcfg, pc_del_fwcfg, NULL },
     { pc_add_com1, pc_del_com1, NULL },
     { pc_add_debugcon, pc_del_debugcon, pc_wants_debugcon },

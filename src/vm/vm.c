@@ -116,12 +116,15 @@ static int vm_add_vcpus(struct vm *vm)
     return 0;
 }
 
-/* What firmware would have done: tables and kernel in memory, the first vCPU at the kernel. */
+/* Firmware: the vCPUs stay as reset leaves them. Without: tables and kernel in memory as a firmware
+ * would have left them, the first vCPU at the kernel. */
 static int vm_boot(struct vm *vm)
 {
     struct cpu *bsp = &vm->vcpus[0].v->cpu;
     int err;
 
+    if (vm->cfg.boot.firmware)
+        return boot_firmware_shadow(vm->mmu);
     /* What firmware would have left: write-back memory below the hole for devices. */
     for (unsigned i = 0; i < vm->nr_vcpus; i++)
         cpu_firmware_mtrrs(&vm->vcpus[i].v->cpu, GPA(PC_LOW_RAM_MAX));
@@ -149,6 +152,10 @@ static int vm_build(struct vm *vm)
     clock_pause(bus_clock(vm->bus)); /* until the VM starts */
     bus_set_stop_sink(vm->bus, vm_stop_sink, vm);
     err = vm_add_ram(vm);
+    if (err)
+        return err;
+    if (vm->cfg.boot.firmware)
+        err = boot_firmware_load(vm->mmu, vm->cfg.boot.firmware);
     if (err)
         return err;
     irq_wire(vm);
