@@ -59,6 +59,11 @@ enum chan_kind { CHAN_NONE, CHAN_STDIO, CHAN_FILE, CHAN_PTY };
 
 struct run_options {
     const char *engine, *firmware, *kernel, *initrd, *append, *cpu, *name;
+    const char *cdrom, *boot_order;
+    struct ide_option {
+        char *path; /* malloc'ed; NULL: none */
+        bool read_only;
+    } ide_disk[2];
     uint64_t memory_bytes;
     enum chan_kind serial, debugcon;
     const char *serial_file, *debugcon_file;
@@ -75,6 +80,7 @@ struct run_options {
 /* 0, or an exit status after a message (or after --help: *help). */
 int run_options_parse(struct run_options *o, int argc, char **argv, bool *help);
 void run_options_help(void);
+void run_options_free(struct run_options *o);
 /* The engine of that name, or for "auto" the first that this host can run; NULL after a message. */
 const struct engine_ops *run_options_engine(const struct run_options *o);
 

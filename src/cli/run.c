@@ -22,6 +22,7 @@ struct session {
     struct monitor *monitor;
     struct chr *stdio; /* shared by whoever is on standard output */
     struct chr *serial, *debugcon;
+    struct vm_drive drives[VM_NR_DRIVES];
     struct ctl *ctl;
     struct vm *vm;
     struct gdb *gdb;
@@ -66,6 +67,25 @@ static bool session_open_chans(struct session *s)
     return true;
 }
 
+static bool session_open_drive(struct session *s, unsigned idx, const char *path, unsigned flags)
+{
+    struct vm_drive *d = &s->drives[idx];
+
+    if (path)
+        d->disk = disk_open_raw(path, flags);
+    return !path || d->disk;
+}
+
+static bool session_open_drives(struct session *s)
+{
+    for (unsigned i = 0; i < ARRAY_SIZE(s->o.ide_disk); i++)
+        if (!session_open_drive(s, i, s->o.ide_disk[i].path,
+                                s->o.ide_disk[i].read_only ? DISK_RO : 0))
+            return false;
+    s->drives[VM_DRIVE_CD].is_cd = true;
+    return session_open_drive(s, VM_DRIVE_CD, s->o.cdrom, DISK_RO);
+}
+
 static bool session_open_ctl(struct session *s)
 {
     int err;
@@ -98,6 +118,7 @@ static bool session_make_vm(struct session *s)
                   .nr_cpus = 1 },
         .serial = s->serial,
         .debugcon = s->debugcon,
+        .boot_order = o->boot_order,
         .debug_exit = o->debug_exit,
         .no_reboot = o->no_reboot,
         .timeout_ns = o->timeout_ns,
@@ -106,6 +127,7 @@ static bool session_make_vm(struct session *s)
         .bt = &o->bt,
     };
 
+    memcpy(cfg.drives, s->drives, sizeof(cfg.drives));
     s->vm = vm_create(&cfg);
     return s->vm;
 }
@@ -117,7 +139,8 @@ static bool session_open(struct session *s)
         if (!s->trace)
             return false;
     }
-    if (!session_open_ctl(s) || !session_open_chans(s) || !session_make_vm(s))
+    if (!session_open_ctl(s) || !session_open_chans(s) || !session_open_drives(s) ||
+        !session_make_vm(s))
         return false;
     s->signals = signals_watch(s->vm);
     if (!s->signals || (s->ctl && ctl_serve(s->ctl, s->vm) < 0))
@@ -185,10 +208,12 @@ static bool session_close(struct session *s, int status)
     if (s->monitor)
         monitor_set_vm(s->monitor, NULL);
     vm_destroy(s->vm);
+    for (unsigned i = 0; i < VM_NR_DRIVES; i++)
+        disk_close(s->drives[i].disk);
     ok = session_close_chans(s);
     monitor_destroy(s->monitor);
     trace_out_close(s->trace);
-    free(s->o.gdb_text);
+    run_options_free(&s->o);
     return ok;
 }
 
@@ -233,7 +258,7 @@ int cmd_run(int argc, char **argv)
 
     status = run_options_parse(&s.o, argc, argv, &help);
     if (status || help) {
-        free(s.o.gdb_text);
+        run_options_free(&s.o);
         return status;
     }
     if (s.o.quiet)
@@ -242,7 +267,7 @@ int cmd_run(int argc, char **argv)
         log_set_level(LOG_DEBUG);
     s.engine = run_options_engine(&s.o);
     if (!s.engine) {
-        free(s.o.gdb_text);
+        run_options_free(&s.o);
         return !strcmp(s.o.engine, "auto") ? EXIT_VMM_ERROR : EXIT_USAGE;
     }
     (void)signal(SIGPIPE, SIG_IGN); /* a closed pipe is an error of write() */

@@ -217,15 +217,68 @@ static bool set_device(void *into, const char *val)
     return false;
 }
 
-/* path=F[,readonly]; a file's name may have commas but for the last part. */
+/* Cuts ",WORD" off the end of text, if it is there. */
+static bool cut_word(char *text, const char *word)
+{
+    size_t len = strlen(text), word_len = strlen(word);
+
+    if (len <= word_len || strcmp(text + len - word_len, word) != 0)
+        return false;
+    text[len - word_len] = '\0';
+    return true;
+}
+
+/* path=F[,readonly][,bus=ide]; a file's name may have commas but for these. */
 static bool set_disk(void *into, const char *val)
 {
-    (void)into;
+    struct run_options *o = into;
+    struct ide_option opt = { 0 };
+    bool is_ide = false, again;
+    unsigned idx = o->ide_disk[0].path != NULL;
+
     if (strncmp(val, "path=", 5) != 0 || !val[5] || val[5] == ',') {
-        log_error("--disk '%s' is not path=FILE or path=FILE,readonly", val);
+        log_error("--disk '%s' is not path=FILE, with ,readonly and ,bus=ide behind it", val);
         return false;
     }
-    log_error("--disk %s: disks: not in this version; an --initrd holds files", val);
+    opt.path = strdup(val + 5);
+    if (!opt.path) {
+        log_error("out of memory");
+        return false;
+    }
+    do {
+        again = cut_word(opt.path, ",readonly");
+        opt.read_only |= again;
+        if (cut_word(opt.path, ",bus=ide"))
+            is_ide = again = true;
+    } while (again);
+    if (!is_ide)
+        log_error("--disk %s: only IDE disks (path=FILE,bus=ide) are in this version", val);
+    else if (o->ide_disk[idx].path)
+        log_error("--disk %s: more than two IDE disks", val);
+    if (!is_ide || o->ide_disk[idx].path) {
+        free(opt.path);
+        return false;
+    }
+    o->ide_disk[idx] = opt;
+    return true;
+}
+
+static bool set_cdrom(void *into, const char *val)
+{
+    return set_path("cdrom", &((struct run_options *)into)->cdrom, val);
+}
+
+/* disk, cdrom, or both with a comma */
+static bool set_boot(void *into, const char *val)
+{
+    static const char *const orders[] = { "disk", "cdrom", "disk,cdrom", "cdrom,disk" };
+
+    for (unsigned i = 0; i < ARRAY_SIZE(orders); i++)
+        if (!strcmp(val, orders[i])) {
+            ((struct run_options *)into)->boot_order = val;
+            return true;
+        }
+    log_error("--boot '%s' is unknown; it can be disk, cdrom, or both in order with a comma", val);
     return false;
 }
 
@@ -426,7 +479,10 @@ static const struct opt run_opts[] = {
     { "lockstep-chunk", 0, "N", "compare at least every N steps (64)", set_lockstep_chunk },
     { "lockstep-memory", 0, "N", "compare all memory every N steps (20000000); 0: only at the end",
       set_lockstep_memory },
-    { "disk", 0, "path=FILE", "[,readonly]; not in this version", set_disk },
+    { "disk", 0, "path=FILE,bus=ide", "[,readonly] a raw image as an IDE disk; twice: two disks",
+      set_disk },
+    { "cdrom", 0, "FILE", "a CD image in an IDE drive", set_cdrom },
+    { "boot", 0, "ORDER", "what firmware boots from: disk, cdrom, or disk,cdrom", set_boot },
     { "net", 0, "user|tap=NAME|none", "network card; only none in this version", set_net },
     { "serial", 0, "WHERE", "first serial port: stdio (default), file=FILE, pty or none",
       set_serial },
@@ -492,6 +548,13 @@ static int trace_help(void)
     return 0;
 }
 
+void run_options_free(struct run_options *o)
+{
+    free(o->gdb_text);
+    for (unsigned i = 0; i < ARRAY_SIZE(o->ide_disk); i++)
+        free(o->ide_disk[i].path);
+}
+
 int run_options_parse(struct run_options *o, int argc, char **argv, bool *help)
 {
     int nr;
@@ -526,6 +589,11 @@ int run_options_parse(struct run_options *o, int argc, char **argv, bool *help)
     }
     if (o->firmware && (o->kernel || o->initrd || o->append)) {
         log_error("--firmware with --kernel, --initrd or --append: firmware boots from a disk");
+        return EXIT_USAGE;
+    }
+    if (o->boot_order && !o->firmware) {
+        log_error("--boot '%s' without --firmware: a kernel boots from nothing else",
+                  o->boot_order);
         return EXIT_USAGE;
     }
     if (!o->kernel && !o->firmware) {

@@ -3,7 +3,9 @@
  * The PC: which devices there are, in the order in which they are made and reset, and what each is
  * wired to. A device is one row in pc_parts[].
  */
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "dev/acpi_pm.h"
 #include "dev/cf9.h"
@@ -13,6 +15,7 @@
 #include "dev/fwcfg.h"
 #include "dev/hpet.h"
 #include "dev/i8042.h"
+#include "dev/ide.h"
 #include "dev/ioapic.h"
 #include "dev/pcbridge.h"
 #include "dev/pci.h"
@@ -24,7 +27,17 @@
 #include "vm/priv.h"
 
 /* ISA interrupt lines. */
-enum { IRQ_PIT = 0, IRQ_KBD = 1, IRQ_COM1 = 4, IRQ_RTC = 8, IRQ_MOUSE = 12, IRQ_FERR = 13 };
+enum {
+    IRQ_PIT = 0,
+    IRQ_KBD = 1,
+    IRQ_COM1 = 4,
+    IRQ_RTC = 8,
+    IRQ_MOUSE = 12,
+    IRQ_FERR = 13,
+    IRQ_IDE = 14
+};
+
+#define PC_IDE_DEVFN PCI_DEVFN(0x1f, 1)
 
 struct pc {
     struct vm *vm;
@@ -43,6 +56,7 @@ struct pc {
     struct acpi_pm acpi_pm;
     struct pci_host pci;
     struct pcbridge host_bridge, isa_bridge;
+    struct ide ide;
     struct fwcfg fwcfg;
     struct dma dma; /* of devices that no IOMMU stands before */
     struct debugcon debugcon;
@@ -286,6 +300,36 @@ static void pc_del_bridges(struct pc *pc)
     pcbridge_fini(&pc->host_bridge);
 }
 
+static int pc_add_ide(struct pc *pc, struct bus *bus)
+{
+    struct ide_config cfg = {
+        .host = &pc->pci,
+        .dma = &pc->dma,
+        .irq = { bus_gsi(bus, IRQ_IDE), bus_gsi(bus, IRQ_IDE + 1) },
+        .devfn = PC_IDE_DEVFN,
+    };
+
+    for (unsigned i = 0; i < VM_NR_DRIVES; i++)
+        cfg.slots[i] = (struct ide_slot){ .disk = pc->vm->cfg.drives[i].disk,
+                                          .is_cd = pc->vm->cfg.drives[i].is_cd };
+    return ide_init(&pc->ide, &cfg);
+}
+
+static void pc_del_ide(struct pc *pc)
+{
+    for (unsigned i = 0; i < VM_NR_DRIVES; i++)
+        disk_drain(pc->vm->cfg.drives[i].disk);
+    ide_fini(&pc->ide);
+}
+
+static bool pc_wants_ide(const struct vm_config *cfg)
+{
+    for (unsigned i = 0; i < VM_NR_DRIVES; i++)
+        if (cfg->drives[i].disk)
+            return true;
+    return false;
+}
+
 /* ---- what firmware is told by fw_cfg ---- */
 
 /* Where the guest put the configuration space; where it cannot be, the tables say the usual. */
@@ -315,6 +359,38 @@ static void pc_fwcfg_selecting(void *ctx, uint16_t key)
     boot_files_free(&files);
 }
 
+/*
+ * "bootorder": device paths as Open Firmware writes them, one in a line. SeaBIOS knows a drive by
+ * its controller's place, its channel and its number there.
+ */
+static int pc_add_boot_order(struct pc *pc)
+{
+    const struct vm_config *cfg = &pc->vm->cfg;
+    char text[VM_NR_DRIVES * 64] = "";
+    size_t n = 0;
+
+    for (const char *word = cfg->boot_order; word; word = strchr(word, ',')) {
+        word += *word == ',';
+        for (unsigned i = 0; i < VM_NR_DRIVES; i++) {
+            if (!cfg->drives[i].disk || cfg->drives[i].is_cd != !strncmp(word, "cdrom", 5) ||
+                n + 64 > sizeof(text))
+                continue;
+            n += (size_t)snprintf(text + n, sizeof(text) - n,
+                                  "/pci@i0cf8/ide@%x,%x/drive@%x/disk@%x\n", PC_IDE_DEVFN >> 3,
+                                  PC_IDE_DEVFN & 7, i / IDE_NR_DRIVES, i % IDE_NR_DRIVES);
+        }
+    }
+    return n ? fwcfg_add_file(&pc->fwcfg, "bootorder", text, (uint32_t)n + 1) : 0;
+}
+
+/* Without a screen SeaBIOS and what it boots have the serial port for one. */
+static int pc_add_serial_console(struct pc *pc)
+{
+    static const uint64_t port = UART_COM1_PORT;
+
+    return fwcfg_add_file(&pc->fwcfg, "etc/sercon-port", &port, sizeof(port));
+}
+
 static int pc_add_firmware_files(struct pc *pc)
 {
     struct boot_files files;
@@ -323,6 +399,10 @@ static int pc_add_firmware_files(struct pc *pc)
     for (unsigned i = 0; i < files.nr && !rc; i++)
         rc = fwcfg_add_file(&pc->fwcfg, files.f[i].name, files.f[i].data, files.f[i].bytes);
     boot_files_free(&files);
+    if (!rc)
+        rc = pc_add_boot_order(pc);
+    if (!rc)
+        rc = pc_add_serial_console(pc);
     pc->fwcfg.selecting = pc_fwcfg_selecting;
     pc->fwcfg.selecting_ctx = pc;
     return rc;
@@ -401,6 +481,7 @@ static const struct pc_part {
     { pc_add_acpi_pm, pc_del_acpi_pm, NULL },
     { pc_add_pci, pc_del_pci, NULL },
     { pc_add_bridges, pc_del_bridges, NULL },
+    { pc_add_ide, pc_del_ide, pc_wants_ide },
     { pc_add_fwcfg, pc_del_fwcfg, NULL },
     { pc_add_com1, pc_del_com1, NULL },
     { pc_add_debugcon, pc_del_debugcon, pc_wants_debugcon },

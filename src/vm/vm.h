@@ -27,6 +27,16 @@ struct lockstep_config {
     void *line_arg;
 };
 
+/* What is in an IDE drive's place. */
+struct vm_drive {
+    struct disk *disk; /* owned by the caller; NULL: no drive */
+    bool is_cd;
+};
+enum {
+    VM_NR_DRIVES = 4,
+    VM_DRIVE_CD = 2
+}; /* primary master, primary slave, secondary master, ... */
+
 /* Copied, but not the strings and what else it points to: they outlive the VM. */
 struct vm_config {
     const char *name;                /* NULL: "vm-PID" */
@@ -36,7 +46,9 @@ struct vm_config {
     struct boot_config boot;
     struct chr *serial;   /* owned by the caller; COM1 */
     struct chr *debugcon; /* port E9h, or NULL */
-    bool debug_exit;      /* --device debug-exit */
+    struct vm_drive drives[VM_NR_DRIVES];
+    const char *boot_order; /* words of --boot, or NULL: the firmware's own */
+    bool debug_exit;        /* --device debug-exit */
     bool no_reboot;
     uint64_t timeout_ns; /* wall time; 0: none */
     bool time_exits;
