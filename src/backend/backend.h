@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Where guest data really goes, as devices see it: a byte channel (serial port, debug console), and
- * a disk image behind an IDE drive.
+ * Where guest data really goes, as devices see it: a byte channel (serial port, debug console).
  *
  * A channel's reader thread calls rx with the machine lock held; rx takes what it can and returns
  * how many bytes; the rest is offered again after chr_accept(). Writes never block: a slow sink
@@ -83,57 +82,5 @@ void chr_stdio_divert(struct chr *c, void (*take)(void *arg, const uint8_t *buf,
                       void *arg);
 /* Async-signal-safe: put the terminal back as it was. Called by fatal-signal handlers. */
 void chr_stdio_restore(void);
-
-/* ---- disk images ---- */
-
-struct disk;
-enum disk_op { DISK_READ, DISK_WRITE, DISK_FLUSH };
-
-/* A request belongs to the disk from disk_submit() until done() is called. */
-struct disk_req {
-    enum disk_op op;
-    uint64_t at_bytes;
-    void *buf;
-    size_t bytes; /* [at, at + bytes) is within the disk */
-    /* From the disk's thread, without locks. err: 0 or -errno. */
-    void (*done)(struct disk_req *r, int err);
-    struct disk_req *next; /* the disk's */
-};
-
-struct disk_ops {
-    void (*submit)(struct disk *d, struct disk_req *r);
-    void (*drain)(struct disk *d);
-    void (*close)(struct disk *d);
-};
-
-struct disk {
-    const struct disk_ops *ops;
-    uint64_t bytes;
-    bool read_only;
-};
-
-#define DISK_RO BIT(0)
-/*
- * A raw image: a regular file or a block device. It is locked against others: for writing alone,
- * for reading together with readers. NULL after a message.
- */
-struct disk *disk_open_raw(const char *path, unsigned flags);
-/* Any thread, any lock held; never blocks. Requests are done in order. */
-static inline void disk_submit(struct disk *d, struct disk_req *r)
-{
-    d->ops->submit(d, r);
-}
-/* Waits for what was submitted, its done() calls too; no locks held. NULL: nothing. */
-static inline void disk_drain(struct disk *d)
-{
-    if (d)
-        d->ops->drain(d);
-}
-/* Drained before. NULL: nothing. */
-static inline void disk_close(struct disk *d)
-{
-    if (d)
-        d->ops->close(d);
-}
 
 #endif

@@ -46,6 +46,13 @@
 #define PC_RESET_PORT   0xcf9u
 #define PC_FW_CFG_PORT  0x510u
 
+/* Virtio devices over MMIO: pages behind each other, interrupts shared by every fourth. */
+#define PC_VIRTIO_MMIO_AT    0xfec40000ull
+#define PC_VIRTIO_MMIO_BYTES 0x1000u
+#define PC_VIRTIO_GSI        20u
+#define PC_VIRTIO_NR_GSIS    4u
+#define PC_VIRTIO_MAX        32u
+
 enum e820_type { E820_RAM = 1, E820_RESERVED = 2, E820_ACPI = 3, E820_NVS = 4 };
 struct e820_entry {
     uint64_t base, bytes;
@@ -58,7 +65,8 @@ struct boot_config {
     const char *kernel, *initrd, *append; /* paths; append may be NULL or "" */
     uint64_t ram_bytes;
     uint32_t nr_cpus;
-    const char *vm_name; /* for SMBIOS */
+    unsigned nr_virtio_mmio; /* of the devices at PC_VIRTIO_MMIO_AT */
+    const char *vm_name;     /* for SMBIOS */
 };
 
 struct boot_map {

@@ -250,6 +250,26 @@ static void dsdt_fw_cfg(struct bytes *b)
     aml_end(b, dev);
 }
 
+/* Device (VR00) { Name (_HID, "LNRO0005") Name (_UID, 0) Name (_CRS, ...) }: virtio over MMIO. */
+static void dsdt_virtio_mmio(struct bytes *b, unsigned idx)
+{
+    struct aml_crs crs;
+    char name[8];
+    size_t dev;
+
+    (void)snprintf(name, sizeof(name), "VR%02X", idx & 0xff);
+    dev = aml_device(b, name);
+    aml_name(b, "_HID");
+    aml_string(b, "LNRO0005");
+    aml_name_int(b, "_UID", idx);
+    crs_init(&crs);
+    crs_memory32(&crs, (uint32_t)PC_VIRTIO_MMIO_AT + idx * PC_VIRTIO_MMIO_BYTES,
+                 PC_VIRTIO_MMIO_BYTES);
+    crs_gsi_shared(&crs, PC_VIRTIO_GSI + idx % PC_VIRTIO_NR_GSIS);
+    aml_name_crs(b, &crs);
+    aml_end(b, dev);
+}
+
 /* Device (C000) { Name (_HID, "ACPI0007") Name (_UID, 0) }: the UID is that of the MADT. */
 static void dsdt_cpu(struct bytes *b, uint32_t id)
 {
@@ -286,6 +306,8 @@ void dsdt_build(struct bytes *b, const struct acpi_machine *am)
     dsdt_motherboard(b, am->ecam);
     dsdt_hpet(b);
     dsdt_fw_cfg(b);
+    for (unsigned i = 0; i < am->cfg->nr_virtio_mmio; i++)
+        dsdt_virtio_mmio(b, i);
     for (uint32_t i = 0; i < am->cfg->nr_cpus && !b->full; i++)
         dsdt_cpu(b, i);
     aml_end(b, sb);

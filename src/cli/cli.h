@@ -3,6 +3,7 @@
 #ifndef CLI_CLI_H
 #define CLI_CLI_H
 
+#include "cli/disk_options.h"
 #include "ctl/ctl.h"
 #include "vm/vm.h"
 
@@ -59,20 +60,18 @@ enum chan_kind { CHAN_NONE, CHAN_STDIO, CHAN_FILE, CHAN_PTY };
 
 struct run_options {
     const char *engine, *firmware, *kernel, *initrd, *append, *cpu, *name;
-    const char *cdrom, *boot_order;
-    struct ide_option {
-        char *path; /* malloc'ed; NULL: none */
-        bool read_only;
-    } ide_disk[2];
+    const char *boot_order;
     uint64_t memory_bytes;
     enum chan_kind serial, debugcon;
     const char *serial_file, *debugcon_file;
-    bool debug_exit, no_reboot, quiet, verbose;
+    bool debug_exit, rng, no_reboot, quiet, verbose;
     uint64_t timeout_ns;
     const char *stats_file, *trace_file;
     uint32_t trace_mask;
     struct bt_config bt;
     struct lockstep_config lockstep;
+    struct disk_option disks[VM_DISKS_MAX];
+    unsigned nr_disks;
     bool gdb;
     struct gdb_config gdb_cfg;
     char *gdb_text; /* malloc'ed; gdb_cfg points into it */

@@ -22,7 +22,7 @@ struct session {
     struct monitor *monitor;
     struct chr *stdio; /* shared by whoever is on standard output */
     struct chr *serial, *debugcon;
-    struct vm_drive drives[VM_NR_DRIVES];
+    struct store *disks[VM_DISKS_MAX];
     struct ctl *ctl;
     struct vm *vm;
     struct gdb *gdb;
@@ -67,23 +67,14 @@ static bool session_open_chans(struct session *s)
     return true;
 }
 
-static bool session_open_drive(struct session *s, unsigned idx, const char *path, unsigned flags)
+static bool session_open_disks(struct session *s)
 {
-    struct vm_drive *d = &s->drives[idx];
-
-    if (path)
-        d->disk = disk_open_raw(path, flags);
-    return !path || d->disk;
-}
-
-static bool session_open_drives(struct session *s)
-{
-    for (unsigned i = 0; i < ARRAY_SIZE(s->o.ide_disk); i++)
-        if (!session_open_drive(s, i, s->o.ide_disk[i].path,
-                                s->o.ide_disk[i].read_only ? DISK_RO : 0))
+    for (unsigned i = 0; i < s->o.nr_disks; i++) {
+        s->disks[i] = disk_option_open(&s->o.disks[i]);
+        if (!s->disks[i])
             return false;
-    s->drives[VM_DRIVE_CD].is_cd = true;
-    return session_open_drive(s, VM_DRIVE_CD, s->o.cdrom, DISK_RO);
+    }
+    return true;
 }
 
 static bool session_open_ctl(struct session *s)
@@ -120,6 +111,8 @@ static bool session_make_vm(struct session *s)
         .debugcon = s->debugcon,
         .boot_order = o->boot_order,
         .debug_exit = o->debug_exit,
+        .rng = o->rng,
+        .nr_disks = o->nr_disks,
         .no_reboot = o->no_reboot,
         .timeout_ns = o->timeout_ns,
         .time_exits = true,
@@ -127,7 +120,10 @@ static bool session_make_vm(struct session *s)
         .bt = &o->bt,
     };
 
-    memcpy(cfg.drives, s->drives, sizeof(cfg.drives));
+    for (unsigned i = 0; i < o->nr_disks; i++) {
+        cfg.disks[i] = o->disks[i].vm;
+        cfg.disks[i].store = s->disks[i];
+    }
     s->vm = vm_create(&cfg);
     return s->vm;
 }
@@ -139,7 +135,7 @@ static bool session_open(struct session *s)
         if (!s->trace)
             return false;
     }
-    if (!session_open_ctl(s) || !session_open_chans(s) || !session_open_drives(s) ||
+    if (!session_open_ctl(s) || !session_open_chans(s) || !session_open_disks(s) ||
         !session_make_vm(s))
         return false;
     s->signals = signals_watch(s->vm);
@@ -208,8 +204,8 @@ static bool session_close(struct session *s, int status)
     if (s->monitor)
         monitor_set_vm(s->monitor, NULL);
     vm_destroy(s->vm);
-    for (unsigned i = 0; i < VM_NR_DRIVES; i++)
-        disk_close(s->drives[i].disk);
+    for (unsigned i = 0; i < s->o.nr_disks; i++)
+        store_close(s->disks[i]);
     ok = session_close_chans(s);
     monitor_destroy(s->monitor);
     trace_out_close(s->trace);

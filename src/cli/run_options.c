@@ -213,59 +213,43 @@ static bool set_device(void *into, const char *val)
         ((struct run_options *)into)->debug_exit = true;
         return true;
     }
-    log_error("--device '%s' is unknown; there is debug-exit", val);
+    if (!strcmp(val, "rng")) {
+        ((struct run_options *)into)->rng = true;
+        return true;
+    }
+    log_error("--device '%s' is unknown; there are debug-exit and rng", val);
     return false;
 }
 
-/* Cuts ",WORD" off the end of text, if it is there. */
-static bool cut_word(char *text, const char *word)
+/* Room for one more; NULL after a message. */
+static struct disk_option *next_disk(struct run_options *o, const char *opt, const char *val)
 {
-    size_t len = strlen(text), word_len = strlen(word);
-
-    if (len <= word_len || strcmp(text + len - word_len, word) != 0)
-        return false;
-    text[len - word_len] = '\0';
-    return true;
+    if (o->nr_disks < VM_DISKS_MAX)
+        return &o->disks[o->nr_disks];
+    log_error("--%s %s: more than %d disks", opt, val, VM_DISKS_MAX);
+    return NULL;
 }
 
-/* path=F[,readonly][,bus=ide]; a file's name may have commas but for these. */
 static bool set_disk(void *into, const char *val)
 {
     struct run_options *o = into;
-    struct ide_option opt = { 0 };
-    bool is_ide = false, again;
-    unsigned idx = o->ide_disk[0].path != NULL;
+    struct disk_option *d = next_disk(o, "disk", val);
 
-    if (strncmp(val, "path=", 5) != 0 || !val[5] || val[5] == ',') {
-        log_error("--disk '%s' is not path=FILE, with ,readonly and ,bus=ide behind it", val);
+    if (!d || !disk_option_parse(d, o->nr_disks, val))
         return false;
-    }
-    opt.path = strdup(val + 5);
-    if (!opt.path) {
-        log_error("out of memory");
-        return false;
-    }
-    do {
-        again = cut_word(opt.path, ",readonly");
-        opt.read_only |= again;
-        if (cut_word(opt.path, ",bus=ide"))
-            is_ide = again = true;
-    } while (again);
-    if (!is_ide)
-        log_error("--disk %s: only IDE disks (path=FILE,bus=ide) are in this version", val);
-    else if (o->ide_disk[idx].path)
-        log_error("--disk %s: more than two IDE disks", val);
-    if (!is_ide || o->ide_disk[idx].path) {
-        free(opt.path);
-        return false;
-    }
-    o->ide_disk[idx] = opt;
+    o->nr_disks++;
     return true;
 }
 
 static bool set_cdrom(void *into, const char *val)
 {
-    return set_path("cdrom", &((struct run_options *)into)->cdrom, val);
+    struct run_options *o = into;
+    struct disk_option *d = next_disk(o, "cdrom", val);
+
+    if (!d || !disk_option_cdrom(d, o->nr_disks, val))
+        return false;
+    o->nr_disks++;
+    return true;
 }
 
 /* disk, cdrom, or both with a comma */
@@ -479,7 +463,10 @@ static const struct opt run_opts[] = {
     { "lockstep-chunk", 0, "N", "compare at least every N steps (64)", set_lockstep_chunk },
     { "lockstep-memory", 0, "N", "compare all memory every N steps (20000000); 0: only at the end",
       set_lockstep_memory },
-    { "disk", 0, "path=FILE,bus=ide", "[,readonly] a raw image as an IDE disk; twice: two disks",
+    { "disk", 0, "path=FILE",
+      "[,readonly][,transport=pci|mmio|ide][,queues=N][,serial=TEXT][,iops=N]\n"
+      "[,bps=SIZE][,aio=io_uring|threads][,packed=off] a raw image as a virtio\n"
+      "(or IDE) disk; may be given several times",
       set_disk },
     { "cdrom", 0, "FILE", "a CD image in an IDE drive", set_cdrom },
     { "boot", 0, "ORDER", "what firmware boots from: disk, cdrom, or disk,cdrom", set_boot },
@@ -488,7 +475,9 @@ static const struct opt run_opts[] = {
       set_serial },
     { "debugcon", 0, "WHERE", "debug console at port E9h: stdio, file=FILE or none (default)",
       set_debugcon },
-    { "device", 0, "debug-exit", "a write of V to port F4h ends the run with status (V << 1) | 1",
+    { "device", 0, "debug-exit|rng",
+      "debug-exit: a write of V to port F4h ends the run with status\n"
+      "(V << 1) | 1; rng: virtio random numbers",
       set_device },
     { "timeout", 0, "SECONDS", "end the run after that time, with status 124", set_timeout },
     { "no-reboot", 0, NULL, "a guest's reset ends the run, with status 0", set_no_reboot },
@@ -514,6 +503,13 @@ static const struct opt run_opts[] = {
     { "quiet", 'q', NULL, "only errors", set_quiet },
     { "verbose", 'v', NULL, "also what is only of interest when something is wrong", set_verbose },
 };
+
+void run_options_free(struct run_options *o)
+{
+    free(o->gdb_text);
+    for (unsigned i = 0; i < o->nr_disks; i++)
+        disk_option_free(&o->disks[i]);
+}
 
 void run_options_help(void)
 {
@@ -546,13 +542,6 @@ static int trace_help(void)
         (void)printf("  %-10s %s\n", trace_name((enum trace_cat)i), trace_text((enum trace_cat)i));
     (void)printf("  %-10s all of them\n", "all");
     return 0;
-}
-
-void run_options_free(struct run_options *o)
-{
-    free(o->gdb_text);
-    for (unsigned i = 0; i < ARRAY_SIZE(o->ide_disk); i++)
-        free(o->ide_disk[i].path);
 }
 
 int run_options_parse(struct run_options *o, int argc, char **argv, bool *help)
@@ -607,6 +596,11 @@ int run_options_parse(struct run_options *o, int argc, char **argv, bool *help)
     if (!o->lockstep.tested && (o->lockstep.from || o->lockstep.chunk != LOCKSTEP_CHUNK ||
                                 o->lockstep.memory_every != LOCKSTEP_MEMORY)) {
         log_error("--lockstep-from, -chunk and -memory need --lockstep REFERENCE,TESTED");
+        return EXIT_USAGE;
+    }
+    if (o->lockstep.tested && (o->nr_disks || o->rng)) {
+        log_error("--disk and --device rng with --lockstep: they write the guest's memory when "
+                  "they can, not when the other engine is there too");
         return EXIT_USAGE;
     }
     if (o->lockstep.tested && o->gdb) {

@@ -10,6 +10,7 @@
  */
 #include "dev/ide.h"
 
+#include <errno.h>
 #include <string.h>
 
 #define VENDOR_INTEL 0x8086
@@ -127,7 +128,7 @@ static void ide_command(struct ide_chan *c, uint8_t cmd)
         c->abandoned = true;
         d->r.status = IDE_BSY;
     }
-    if (!d->disk || c->in_flight || ((d->r.status & (IDE_BSY | IDE_DRQ)) && !reset))
+    if (!d->store || c->in_flight || ((d->r.status & (IDE_BSY | IDE_DRQ)) && !reset))
         return;
     c->irq_wanted = false;
     ide_update_irq(c);
@@ -183,7 +184,7 @@ static uint8_t ide_reg_read(struct ide_chan *c, unsigned reg)
     bool hob = c->control & CONTROL_HOB;
 
     /* Drive 0 answers for one that is not there; when neither is, the lines are low. */
-    if (!d->disk)
+    if (!d->store)
         return 0;
     switch (reg) {
     case REG_ERROR:
@@ -210,7 +211,7 @@ static uint64_t ide_chan_read(struct ide_chan *c, uint32_t off, unsigned bytes)
     if (off == REG_DATA)
         return bytes == 1 ? UINT64_MAX : ide_data_read(c, bytes);
     if (off >= OFF_CONTROL) /* "Alternate Status register": no acknowledgement */
-        return ide_selected(c)->disk ? ide_selected(c)->r.status : 0;
+        return ide_selected(c)->store ? ide_selected(c)->r.status : 0;
     for (unsigned i = 0; i < bytes; i++)
         val |= (uint64_t)ide_reg_read(c, MIN(off + i, REG_STATUS)) << (8 * i);
     return val;
@@ -326,13 +327,39 @@ static int ide_init_pci(struct ide *ide, const struct ide_config *cfg)
     return 0;
 }
 
-static void ide_init_drive(struct ide_drive *d, struct ide_chan *c, const struct ide_slot *slot)
+static int ide_init_drive(struct ide_drive *d, struct ide_chan *c, const struct ide_slot *slot)
 {
+    struct store_client client = ide_store_client;
+    int err;
+
     d->chan = c;
-    d->disk = slot->disk;
     d->is_cd = slot->is_cd;
-    if (d->disk)
-        d->nr_blocks = d->disk->bytes / (d->is_cd ? IDE_CD_BLOCK : IDE_BLOCK);
+    if (!slot->store)
+        return 0;
+    d->nr_blocks = store_bytes(slot->store) / (d->is_cd ? IDE_CD_BLOCK : IDE_BLOCK);
+    if (!d->nr_blocks) {
+        log_error("%s: the image is empty", store_name(slot->store));
+        return -EINVAL;
+    }
+    client.arg = d;
+    err = store_connect(slot->store, &client);
+    if (!err)
+        d->store = slot->store;
+    return err;
+}
+
+static int ide_init_drives(struct ide *ide, const struct ide_config *cfg)
+{
+    int err = 0;
+
+    for (unsigned i = 0; i < IDE_NR_CHANS * IDE_NR_DRIVES && !err; i++) {
+        struct ide_chan *c = &ide->chans[i / IDE_NR_DRIVES];
+
+        c->ide = ide;
+        c->irq = cfg->irq[i / IDE_NR_DRIVES];
+        err = ide_init_drive(&c->drives[i % IDE_NR_DRIVES], c, &cfg->slots[i]);
+    }
+    return err;
 }
 
 int ide_init(struct ide *ide, const struct ide_config *cfg)
@@ -342,31 +369,54 @@ int ide_init(struct ide *ide, const struct ide_config *cfg)
 
     memset(ide, 0, sizeof(*ide));
     ide->dma = cfg->dma;
-    for (unsigned i = 0; i < IDE_NR_CHANS; i++) {
-        struct ide_chan *c = &ide->chans[i];
-
-        c->ide = ide;
-        c->irq = cfg->irq[i];
-        for (unsigned k = 0; k < IDE_NR_DRIVES; k++)
-            ide_init_drive(&c->drives[k], c, &cfg->slots[i * IDE_NR_DRIVES + k]);
-    }
+    cond_init(&ide->idle);
     err = ide_init_pci(ide, cfg);
+    if (!err)
+        err = ide_init_drives(ide, cfg);
     for (unsigned i = 0; i < IDE_NR_CHANS && !err; i++) {
         err = bus_claim_ports(bus, ide_ports[i].command, 8, &ide->pci.dev, OFF_CHAN(i));
         if (!err)
             err = bus_claim_ports(bus, ide_ports[i].control, 1, &ide->pci.dev,
                                   OFF_CHAN(i) + OFF_CONTROL);
     }
-    if (!err)
+    if (err)
+        ide_fini(ide);
+    else
         ide_reset(&ide->pci.dev);
     return err;
 }
 
+/* No new requests; what is out comes back soon. */
+static void ide_close_drives(struct ide *ide)
+{
+    struct lock *lock = bus_lock(ide->pci.dev.bus);
+
+    for (unsigned i = 0; i < IDE_NR_CHANS * IDE_NR_DRIVES; i++) {
+        struct ide_chan *c = &ide->chans[i / IDE_NR_DRIVES];
+        struct ide_drive *d = &c->drives[i % IDE_NR_DRIVES];
+
+        if (!d->store)
+            continue;
+        store_give_up(d->store, true);
+        lock_take(lock);
+        ide->closing = true;
+        while (c->in_flight)
+            cond_wait(&ide->idle, lock);
+        lock_drop(lock);
+        store_disconnect(d->store);
+        d->store = NULL;
+    }
+}
+
 void ide_fini(struct ide *ide)
 {
+    struct bus *bus = ide->pci.dev.bus;
+
+    ide_close_drives(ide);
     for (unsigned i = 0; i < IDE_NR_CHANS; i++) {
-        bus_release_ports(ide->pci.dev.bus, ide_ports[i].command, 8, &ide->pci.dev);
-        bus_release_ports(ide->pci.dev.bus, ide_ports[i].control, 1, &ide->pci.dev);
+        bus_release_ports(bus, ide_ports[i].command, 8, &ide->pci.dev);
+        bus_release_ports(bus, ide_ports[i].control, 1, &ide->pci.dev);
     }
     pci_dev_fini(&ide->pci);
+    cond_destroy(&ide->idle);
 }

@@ -11,7 +11,7 @@
 #ifndef DEV_IDE_H
 #define DEV_IDE_H
 
-#include "backend/backend.h"
+#include "backend/store.h"
 #include "dev/pci.h"
 #include "mmu/mmu.h"
 
@@ -44,7 +44,7 @@ struct ide_regs {
 
 struct ide_drive {
     struct ide_chan *chan;
-    struct disk *disk; /* NULL: there is no drive. The caller's */
+    struct store *store; /* NULL: there is no drive. The caller's */
     bool is_cd;
     struct ide_regs r;
     uint64_t nr_blocks;      /* of 512 bytes, of 2048 if a CD */
@@ -83,7 +83,10 @@ struct ide_chan {
     uint32_t bm_at, bm_left;
     bool bm_last;
     /* The request to a disk, and what comes behind it. */
-    struct disk_req req;
+    struct store_req req;
+    struct host_iov iov;
+    struct ide_drive *req_drive;
+    bool waiting; /* for the disk's thread to fetch it */
     bool in_flight, abandoned;
     void (*then)(struct ide_chan *c, int err);
 };
@@ -91,12 +94,14 @@ struct ide_chan {
 struct ide {
     struct pci_dev pci;
     struct dma *dma;
+    struct cond idle; /* a request was done */
+    bool closing;
     struct ide_chan chans[IDE_NR_CHANS];
 };
 
 /* What is in a drive's place: nothing, a disk, or a CD-ROM drive with a disc. */
 struct ide_slot {
-    struct disk *disk;
+    struct store *store;
     bool is_cd;
 };
 
@@ -109,7 +114,6 @@ struct ide_config {
 };
 
 int ide_init(struct ide *ide, const struct ide_config *cfg) MUST_CHECK;
-/* No request may be on its way: disk_drain() before. */
 void ide_fini(struct ide *ide);
 
 /* ---- between the files of IDE; machine lock held ---- */
@@ -137,9 +141,10 @@ void ide_send(struct ide_chan *c, uint32_t bytes);
 /* c->x was filled: from disk to the host, or from the host to the disk. */
 void ide_xfer_start(struct ide_chan *c);
 /* Submits a request of the selected drive; then() is called when it is done. Busy meanwhile. */
-void ide_submit(struct ide_chan *c, enum disk_op op, uint32_t bytes,
+void ide_submit(struct ide_chan *c, enum store_op op, uint32_t bytes,
                 void (*then)(struct ide_chan *c, int err));
 void ide_flush(struct ide_chan *c);
+extern const struct store_client ide_store_client; /* arg: the drive */
 /* The data register. */
 uint32_t ide_data_read(struct ide_chan *c, unsigned bytes);
 void ide_data_write(struct ide_chan *c, unsigned bytes, uint32_t val);

@@ -94,7 +94,7 @@ static void ata_rw(struct ide_drive *d, unsigned how)
         ide_end(c, 0);
         return;
     }
-    if (((how & RW_MULTIPLE) && !d->multiple) || ((how & RW_WRITE) && d->disk->read_only)) {
+    if (((how & RW_MULTIPLE) && !d->multiple) || ((how & RW_WRITE) && store_readonly(d->store))) {
         ide_end(c, IDE_ABRT);
         return;
     }

@@ -28,10 +28,26 @@ static void xfer_try_dma(struct ide_chan *c);
 
 /* ---- requests ---- */
 
-/* From the disk's thread. */
-static void ide_req_done(struct disk_req *r, int err)
+/* From here to the table: on the disk's thread. */
+static void ide_store_poll(void *arg)
 {
-    struct ide_chan *c = container_of(r, struct ide_chan, req);
+    struct ide_drive *d = arg;
+    struct ide_chan *c = d->chan;
+    struct lock *lock = bus_lock(c->ide->pci.dev.bus);
+    bool mine;
+
+    lock_take(lock);
+    mine = c->waiting && c->req_drive == d;
+    if (mine)
+        c->waiting = false;
+    lock_drop(lock);
+    if (mine)
+        store_submit(d->store, &c->req);
+}
+
+static void ide_store_done(void *arg, struct store_req *r)
+{
+    struct ide_chan *c = ((struct ide_drive *)arg)->chan;
     struct lock *lock = bus_lock(c->ide->pci.dev.bus);
 
     lock_take(lock);
@@ -40,25 +56,46 @@ static void ide_req_done(struct disk_req *r, int err)
         c->abandoned = false;
         for (unsigned i = 0; i < IDE_NR_DRIVES; i++)
             ide_set_signature(&c->drives[i]);
-    } else {
-        c->then(c, err);
+    } else if (!c->ide->closing) {
+        c->then(c, r->error);
     }
+    cond_wake_all(&c->ide->idle);
     lock_drop(lock);
 }
 
-void ide_submit(struct ide_chan *c, enum disk_op op, uint32_t bytes,
+static void ide_store_batch(void *arg)
+{
+    (void)arg;
+}
+
+/* The host has no room for a write. */
+static void ide_store_held(void *arg, bool on)
+{
+    bus_post_hold(((struct ide_drive *)arg)->chan->ide->pci.dev.bus, on);
+}
+
+const struct store_client ide_store_client = {
+    .poll = ide_store_poll,
+    .done = ide_store_done,
+    .batch = ide_store_batch,
+    .held = ide_store_held,
+};
+
+void ide_submit(struct ide_chan *c, enum store_op op, uint32_t bytes,
                 void (*then)(struct ide_chan *c, int err))
 {
     struct ide_drive *d = ide_selected(c);
 
     BUG_ON(c->in_flight);
     d->r.status = IDE_BSY | IDE_DRDY;
-    c->in_flight = true;
+    c->in_flight = c->waiting = true;
     c->then = then;
-    c->req = (struct disk_req){
-        .op = op, .at_bytes = c->x.at_bytes, .buf = c->buf, .bytes = bytes, .done = ide_req_done
+    c->req_drive = d;
+    c->iov = (struct host_iov){ .base = c->buf, .bytes = bytes };
+    c->req = (struct store_req){
+        .op = op, .off_bytes = c->x.at_bytes, .bytes = bytes, .iov = &c->iov, .nr_iov = 1
     };
-    disk_submit(d->disk, &c->req);
+    store_kick(d->store);
 }
 
 static void flush_done(struct ide_chan *c, int err)
@@ -68,7 +105,7 @@ static void flush_done(struct ide_chan *c, int err)
 
 void ide_flush(struct ide_chan *c)
 {
-    ide_submit(c, DISK_FLUSH, 0, flush_done);
+    ide_submit(c, STORE_FLUSH, 0, flush_done);
 }
 
 /* ---- PIO ---- */
@@ -119,7 +156,7 @@ static void xfer_filled(struct ide_chan *c, int err)
 static void xfer_fill(struct ide_chan *c)
 {
     c->x.buf_bytes = (uint32_t)MIN(c->x.left_bytes, IDE_BUF_BYTES);
-    ide_submit(c, DISK_READ, c->x.buf_bytes, xfer_filled);
+    ide_submit(c, STORE_READ, c->x.buf_bytes, xfer_filled);
 }
 
 static void xfer_emptied(struct ide_chan *c, int err)
@@ -154,7 +191,7 @@ static void xfer_block_moved(struct ide_chan *c)
         x->at = x->end = x->buf_bytes = 0;
         ide_atapi_packet(ide_selected(c));
     } else if (x->is_write) {
-        ide_submit(c, DISK_WRITE, x->buf_bytes, xfer_emptied);
+        ide_submit(c, STORE_WRITE, x->buf_bytes, xfer_emptied);
     } else if (x->at < x->buf_bytes) {
         xfer_block(c);
     } else if (x->left_bytes) {
@@ -263,7 +300,7 @@ static void xfer_try_dma(struct ide_chan *c)
     }
     x->wants_dma = false;
     if (x->is_write) {
-        ide_submit(c, DISK_WRITE, x->buf_bytes, xfer_emptied);
+        ide_submit(c, STORE_WRITE, x->buf_bytes, xfer_emptied);
     } else if (x->left_bytes) {
         xfer_fill(c);
     } else {

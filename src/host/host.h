@@ -36,6 +36,12 @@ struct host_code {
 int host_code_create(struct host_code *hc, uint64_t bytes) MUST_CHECK;
 void host_code_destroy(struct host_code *hc);
 
+/* A piece of memory of this process; the layout of the system's struct iovec. */
+struct host_iov {
+    void *base;
+    size_t bytes;
+};
+
 /* ---- traps in generated code: SIGFPE and SIGILL ---- */
 enum host_trap_kind { HOST_TRAP_NONE, HOST_TRAP_FP, HOST_TRAP_INSN };
 struct host_trap {

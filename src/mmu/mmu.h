@@ -100,4 +100,12 @@ struct dma {
 int dma_read(struct dma *d, gpa_t at, void *buf, uint64_t bytes) MUST_CHECK;
 int dma_write(struct dma *d, gpa_t at, const void *buf, uint64_t bytes) MUST_CHECK;
 
+/*
+ * Where in this process RAM at `at` is, for devices that read or write it in place, and how many of
+ * the *bytes wanted are there in one piece. NULL: there is no memory, or, to write, only ROM. Good
+ * until the slot is removed. Who wrote calls mmu_written() behind it.
+ */
+enum mmu_use { MMU_TO_READ, MMU_TO_WRITE };
+uint8_t *mmu_map(struct mmu *m, gpa_t at, uint64_t *bytes, enum mmu_use use);
+
 #endif

@@ -3,16 +3,14 @@
  * The PC: which devices there are, in the order in which they are made and reset, and what each is
  * wired to. A device is one row in pc_parts[].
  */
-#include <stdio.h>
+#include <errno.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "dev/acpi_pm.h"
 #include "dev/cf9.h"
 #include "dev/debugcon.h"
 #include "dev/debugexit.h"
 #include "dev/ferr.h"
-#include "dev/fwcfg.h"
 #include "dev/hpet.h"
 #include "dev/i8042.h"
 #include "dev/ide.h"
@@ -37,8 +35,6 @@ enum {
     IRQ_IDE = 14
 };
 
-#define PC_IDE_DEVFN PCI_DEVFN(0x1f, 1)
-
 struct pc {
     struct vm *vm;
     unsigned nr_parts; /* how many rows of pc_parts[] were made */
@@ -57,7 +53,8 @@ struct pc {
     struct pci_host pci;
     struct pcbridge host_bridge, isa_bridge;
     struct ide ide;
-    struct fwcfg fwcfg;
+    struct pc_virtio *virtio;
+    struct pc_firmware *firmware;
     struct dma dma; /* of devices that no IOMMU stands before */
     struct debugcon debugcon;
     struct debugexit debugexit;
@@ -309,127 +306,57 @@ static int pc_add_ide(struct pc *pc, struct bus *bus)
         .devfn = PC_IDE_DEVFN,
     };
 
-    for (unsigned i = 0; i < VM_NR_DRIVES; i++)
-        cfg.slots[i] = (struct ide_slot){ .disk = pc->vm->cfg.drives[i].disk,
-                                          .is_cd = pc->vm->cfg.drives[i].is_cd };
+    for (unsigned i = 0; i < pc->vm->cfg.nr_disks; i++) {
+        const struct vm_disk *d = &pc->vm->cfg.disks[i];
+        int slot = vm_ide_slot(&pc->vm->cfg, i);
+
+        if (slot >= (int)ARRAY_SIZE(cfg.slots)) {
+            log_error("%s: no room for more than two IDE disks and two CD-ROM drives",
+                      store_name(d->store));
+            return -ENOSPC;
+        }
+        if (slot >= 0)
+            cfg.slots[slot] = (struct ide_slot){ .store = d->store, .is_cd = d->is_cd };
+    }
     return ide_init(&pc->ide, &cfg);
 }
 
 static void pc_del_ide(struct pc *pc)
 {
-    for (unsigned i = 0; i < VM_NR_DRIVES; i++)
-        disk_drain(pc->vm->cfg.drives[i].disk);
     ide_fini(&pc->ide);
 }
 
 static bool pc_wants_ide(const struct vm_config *cfg)
 {
-    for (unsigned i = 0; i < VM_NR_DRIVES; i++)
-        if (cfg->drives[i].disk)
+    for (unsigned i = 0; i < cfg->nr_disks; i++)
+        if (vm_ide_slot(cfg, i) >= 0)
             return true;
     return false;
 }
 
-/* ---- what firmware is told by fw_cfg ---- */
-
-/* Where the guest put the configuration space; where it cannot be, the tables say the usual. */
-static gpa_t pc_ecam(const struct pc *pc)
+/* Its tables for the kernel tell of these devices, so they come before. */
+static int pc_add_virtio(struct pc *pc, struct bus *bus)
 {
-    uint64_t at = pc->pci.ecam_at.v;
-    bool is_sane = pc->pci.ecam_on && at > PC_LOW_RAM_MAX && at <= PC_IOAPIC_AT - PC_ECAM_BYTES;
-
-    return GPA(is_sane ? at : PC_ECAM_AT);
+    (void)bus;
+    pc->virtio = pc_virtio_create(pc->vm, &pc->pci);
+    return pc->virtio ? 0 : -EIO;
 }
 
-/*
- * The ACPI tables depend on what the firmware has configured meanwhile; it asks for the directory
- * first and for the script when it is ready for the tables.
- */
-static void pc_fwcfg_selecting(void *ctx, uint16_t key)
+static void pc_del_virtio(struct pc *pc)
 {
-    struct pc *pc = ctx;
-    struct boot_files files;
-
-    if (key < FWCFG_FILE_FIRST)
-        return;
-    if (!boot_files(&files, &pc->vm->cfg.boot, pc_ecam(pc)))
-        for (unsigned i = 0; i < files.nr; i++)
-            BUG_ON(fwcfg_change_file(&pc->fwcfg, files.f[i].name, files.f[i].data,
-                                     files.f[i].bytes) < 0);
-    boot_files_free(&files);
+    pc_virtio_destroy(pc->virtio);
 }
 
-/*
- * "bootorder": device paths as Open Firmware writes them, one in a line. SeaBIOS knows a drive by
- * its controller's place, its channel and its number there.
- */
-static int pc_add_boot_order(struct pc *pc)
+static int pc_add_firmware(struct pc *pc, struct bus *bus)
 {
-    const struct vm_config *cfg = &pc->vm->cfg;
-    char text[VM_NR_DRIVES * 64] = "";
-    size_t n = 0;
-
-    for (const char *word = cfg->boot_order; word; word = strchr(word, ',')) {
-        word += *word == ',';
-        for (unsigned i = 0; i < VM_NR_DRIVES; i++) {
-            if (!cfg->drives[i].disk || cfg->drives[i].is_cd != !strncmp(word, "cdrom", 5) ||
-                n + 64 > sizeof(text))
-                continue;
-            n += (size_t)snprintf(text + n, sizeof(text) - n,
-                                  "/pci@i0cf8/ide@%x,%x/drive@%x/disk@%x\n", PC_IDE_DEVFN >> 3,
-                                  PC_IDE_DEVFN & 7, i / IDE_NR_DRIVES, i % IDE_NR_DRIVES);
-        }
-    }
-    return n ? fwcfg_add_file(&pc->fwcfg, "bootorder", text, (uint32_t)n + 1) : 0;
+    (void)bus;
+    pc->firmware = pc_firmware_create(pc->vm, &pc->pci, pc->virtio, &pc->dma);
+    return pc->firmware ? 0 : -EIO;
 }
 
-/* Without a screen SeaBIOS and what it boots have the serial port for one. */
-static int pc_add_serial_console(struct pc *pc)
+static void pc_del_firmware(struct pc *pc)
 {
-    static const uint64_t port = UART_COM1_PORT;
-
-    return fwcfg_add_file(&pc->fwcfg, "etc/sercon-port", &port, sizeof(port));
-}
-
-static int pc_add_firmware_files(struct pc *pc)
-{
-    struct boot_files files;
-    int rc = boot_files(&files, &pc->vm->cfg.boot, GPA(PC_ECAM_AT));
-
-    for (unsigned i = 0; i < files.nr && !rc; i++)
-        rc = fwcfg_add_file(&pc->fwcfg, files.f[i].name, files.f[i].data, files.f[i].bytes);
-    boot_files_free(&files);
-    if (!rc)
-        rc = pc_add_boot_order(pc);
-    if (!rc)
-        rc = pc_add_serial_console(pc);
-    pc->fwcfg.selecting = pc_fwcfg_selecting;
-    pc->fwcfg.selecting_ctx = pc;
-    return rc;
-}
-
-static int pc_add_fwcfg(struct pc *pc, struct bus *bus)
-{
-    const struct boot_config *boot = &pc->vm->cfg.boot;
-    int rc = fwcfg_init(&pc->fwcfg, bus, PC_FW_CFG_PORT, &pc->dma);
-
-    if (rc < 0)
-        return rc;
-    rc = fwcfg_add_u64(&pc->fwcfg, FWCFG_RAM_BYTES, boot->ram_bytes);
-    if (!rc)
-        rc = fwcfg_add_u16(&pc->fwcfg, FWCFG_NR_CPUS, (uint16_t)boot->nr_cpus);
-    if (!rc)
-        rc = fwcfg_add_u16(&pc->fwcfg, FWCFG_MAX_CPUS, (uint16_t)boot->nr_cpus);
-    if (!rc && boot->firmware)
-        rc = pc_add_firmware_files(pc);
-    if (rc < 0)
-        fwcfg_fini(&pc->fwcfg);
-    return rc;
-}
-
-static void pc_del_fwcfg(struct pc *pc)
-{
-    fwcfg_fini(&pc->fwcfg);
+    pc_firmware_destroy(pc->firmware);
 }
 
 static int pc_add_debugcon(struct pc *pc, struct bus *bus)
@@ -482,7 +409,8 @@ static const struct pc_part {
     { pc_add_pci, pc_del_pci, NULL },
     { pc_add_bridges, pc_del_bridges, NULL },
     { pc_add_ide, pc_del_ide, pc_wants_ide },
-    { pc_add_fwcfg, pc_del_fwcfg, NULL },
+    { pc_add_virtio, pc_del_virtio, NULL },
+    { pc_add_firmware, pc_del_firmware, NULL },
     { pc_add_com1, pc_del_com1, NULL },
     { pc_add_debugcon, pc_del_debugcon, pc_wants_debugcon },
     { pc_add_debugexit, pc_del_debugexit, pc_wants_debugexit },

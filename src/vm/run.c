@@ -151,9 +151,31 @@ static bool run_try_reset(struct vm *vm, uint64_t stop)
     return true;
 }
 
+void run_posted(struct vm *vm)
+{
+    /* Release: pairs with the acquire in run_supervise(). */
+    (void)atomic_fetch_add_explicit(&vm->nr_posted, 1, memory_order_release);
+    host_futex_wake(&vm->nr_posted);
+}
+
+/* Pauses the machine while a device cannot go on. *held: it is. */
+static void run_hold(struct vm *vm, bool *held)
+{
+    bool hold = atomic_load_explicit(&vm->nr_holds, memory_order_relaxed) > 0;
+
+    if (hold == *held)
+        return;
+    *held = hold;
+    if (hold)
+        vm_pause(vm);
+    else
+        vm_resume(vm);
+}
+
 static void *run_supervise(void *arg)
 {
     struct vm *vm = arg;
+    bool held = false;
 
     for (;;) {
         /* Acquire: pairs with the release in vm_stop(); vm->stop is read after. */
@@ -161,6 +183,7 @@ static void *run_supervise(void *arg)
         uint64_t stop = atomic_load_explicit(&vm->stop, memory_order_relaxed);
         enum stop_reason why = (enum stop_reason)(stop >> 32);
 
+        run_hold(vm, &held);
         if (!stop) {
             if (host_mono_ns() >= vm->timeout_at_ns)
                 vm_stop(vm, STOP_TIMEOUT, 0);

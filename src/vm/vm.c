@@ -142,6 +142,38 @@ static void vm_stop_sink(void *ctx, enum stop_reason why, int status)
     vm_stop(ctx, why, status);
 }
 
+/* Kernels with CONFIG_VIRTIO_MMIO_CMDLINE_DEVICES, and without ACPI, find virtio devices so. */
+static int vm_announce_virtio(struct vm *vm)
+{
+    struct boot_config *boot = &vm->cfg.boot;
+    size_t bytes, n;
+
+    if (!boot->nr_virtio_mmio || !boot->kernel)
+        return 0;
+    bytes = strlen(boot->append ? boot->append : "") + boot->nr_virtio_mmio * 64 + 1;
+    vm->append = malloc(bytes);
+    if (!vm->append) {
+        log_error("%s: out of memory", vm->name);
+        return -ENOMEM;
+    }
+    n = (size_t)snprintf(vm->append, bytes, "%s", boot->append ? boot->append : "");
+    for (unsigned i = 0; i < boot->nr_virtio_mmio; i++)
+        n += (size_t)snprintf(vm->append + n, bytes - n, " virtio_mmio.device=%uK@%#llx:%u:%u",
+                              PC_VIRTIO_MMIO_BYTES >> 10,
+                              PC_VIRTIO_MMIO_AT + i * (unsigned long long)PC_VIRTIO_MMIO_BYTES,
+                              PC_VIRTIO_GSI + i % PC_VIRTIO_NR_GSIS, i);
+    boot->append = vm->append;
+    return 0;
+}
+
+static void vm_hold_sink(void *ctx, bool on)
+{
+    struct vm *vm = ctx;
+
+    (void)atomic_fetch_add(&vm->nr_holds, on ? 1 : -1);
+    run_posted(vm);
+}
+
 static int vm_build(struct vm *vm)
 {
     int err;
@@ -151,6 +183,7 @@ static int vm_build(struct vm *vm)
         return -ENOMEM;
     clock_pause(bus_clock(vm->bus)); /* until the VM starts */
     bus_set_stop_sink(vm->bus, vm_stop_sink, vm);
+    bus_set_hold_sink(vm->bus, vm_hold_sink, vm);
     err = vm_add_ram(vm);
     if (err)
         return err;
@@ -161,7 +194,9 @@ static int vm_build(struct vm *vm)
     irq_wire(vm);
     if (!pc_create(vm))
         return -EIO;
-    err = vm_add_engine(vm);
+    err = vm_announce_virtio(vm);
+    if (!err)
+        err = vm_add_engine(vm);
     if (!err)
         err = vm_add_vcpus(vm);
     if (!err)
@@ -218,6 +253,7 @@ void vm_destroy(struct vm *vm)
     if (vm->evm)
         vm->cfg.engine->vm_destroy(vm->evm);
     free(vm->vcpus);
+    free(vm->append);
     bus_destroy(vm->bus);
     mmu_destroy(vm->mmu);
     cond_destroy(&vm->changed);
@@ -327,10 +363,8 @@ void vm_stop(struct vm *vm, enum stop_reason why, int status)
         if (!vm_stop_outranks(why, (enum stop_reason)(old >> 32)))
             return;
     } while (!atomic_compare_exchange_weak(&vm->stop, &old, want));
-    /* The gate is closed; now make everybody come to it. Release: pairs with the acquire in
-     * run_supervise(). */
-    (void)atomic_fetch_add_explicit(&vm->nr_posted, 1, memory_order_release);
-    host_futex_wake(&vm->nr_posted);
+    /* The gate is closed; now make everybody come to it. */
+    run_posted(vm);
     run_kick(vm);
 }
 

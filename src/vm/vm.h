@@ -8,6 +8,7 @@
 #define VM_VM_H
 
 #include "backend/backend.h"
+#include "backend/store.h"
 #include "boot/boot.h"
 #include "bus/bus.h"
 #include "engine/engine.h"
@@ -27,15 +28,19 @@ struct lockstep_config {
     void *line_arg;
 };
 
-/* What is in an IDE drive's place. */
-struct vm_drive {
-    struct disk *disk; /* owned by the caller; NULL: no drive */
-    bool is_cd;
+enum vm_transport { VM_TRANSPORT_PCI, VM_TRANSPORT_MMIO, VM_TRANSPORT_IDE };
+
+/* A virtio disk, or an IDE disk or CD-ROM drive, which has none of the rest. Limits: 0 is none. */
+struct vm_disk {
+    struct store *store; /* owned by the caller */
+    const char *serial;  /* or NULL */
+    enum vm_transport transport;
+    bool is_cd;         /* IDE */
+    unsigned nr_queues; /* 0: one */
+    uint64_t requests_per_s, bytes_per_s;
+    bool no_packed; /* only split rings */
 };
-enum {
-    VM_NR_DRIVES = 4,
-    VM_DRIVE_CD = 2
-}; /* primary master, primary slave, secondary master, ... */
+#define VM_DISKS_MAX 16
 
 /* Copied, but not the strings and what else it points to: they outlive the VM. */
 struct vm_config {
@@ -44,11 +49,13 @@ struct vm_config {
     struct lockstep_config lockstep;
     const char *cpu_model; /* NULL: host */
     struct boot_config boot;
-    struct chr *serial;   /* owned by the caller; COM1 */
-    struct chr *debugcon; /* port E9h, or NULL */
-    struct vm_drive drives[VM_NR_DRIVES];
+    struct chr *serial;     /* owned by the caller; COM1 */
+    struct chr *debugcon;   /* port E9h, or NULL */
     const char *boot_order; /* words of --boot, or NULL: the firmware's own */
     bool debug_exit;        /* --device debug-exit */
+    bool rng;               /* --device rng */
+    struct vm_disk disks[VM_DISKS_MAX];
+    unsigned nr_disks;
     bool no_reboot;
     uint64_t timeout_ns; /* wall time; 0: none */
     bool time_exits;
