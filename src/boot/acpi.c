@@ -171,7 +171,7 @@ static void fadt_put_legacy(struct bytes *b, const struct acpi_machine *am, gpa_
 }
 
 /* From "CST_CNT" to "FADT Minor Version". */
-static void fadt_put_features(struct bytes *b)
+static void fadt_put_features(struct bytes *b, bool has_vga)
 {
     const struct gas reset = { GAS_IO, 8, GAS_BYTE, PC_RESET_PORT };
 
@@ -184,7 +184,7 @@ static void fadt_put_features(struct bytes *b)
     put8(b, 0);  /* day alarm */
     put8(b, 0);  /* month alarm */
     put8(b, RTC_CENTURY_IDX);
-    put16(b, IAPC_LEGACY_DEVICES | IAPC_8042 | IAPC_VGA_NOT_PRESENT);
+    put16(b, IAPC_LEGACY_DEVICES | IAPC_8042 | (has_vga ? 0 : IAPC_VGA_NOT_PRESENT));
     put8(b, 0);
     put32(b, FADT_WBINVD | FADT_PROC_C1 | FADT_SLP_BUTTON | FADT_FIX_RTC | FADT_TMR_VAL_EXT |
                  FADT_RESET_REG_SUP);
@@ -223,7 +223,7 @@ static gpa_t acpi_fadt(struct bytes *b, const struct acpi_machine *am, gpa_t fac
     size_t at = sdt_begin(b, "FACP", 6);
 
     fadt_put_legacy(b, am, facs, dsdt);
-    fadt_put_features(b);
+    fadt_put_features(b, am->cfg->has_vga);
     fadt_put_extended(b, am, facs, dsdt);
     return sdt_end(b, at, am);
 }

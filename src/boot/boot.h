@@ -66,7 +66,8 @@ struct boot_config {
     uint64_t ram_bytes;
     uint32_t nr_cpus;
     unsigned nr_virtio_mmio; /* of the devices at PC_VIRTIO_MMIO_AT */
-    const char *vm_name;     /* for SMBIOS */
+    bool has_vga;
+    const char *vm_name; /* for SMBIOS */
 };
 
 struct boot_map {

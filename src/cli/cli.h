@@ -21,6 +21,8 @@ extern const struct command *const cli_commands; /* ends with a NULL name */
 int cmd_run(int argc, char **argv);
 int cmd_stat(int argc, char **argv);
 int cmd_stop(int argc, char **argv);
+int cmd_screenshot(int argc, char **argv);
+int cmd_sendkey(int argc, char **argv);
 int cmd_engines(int argc, char **argv);
 int cmd_version(int argc, char **argv);
 int cmd_help(int argc, char **argv);
@@ -60,7 +62,8 @@ enum chan_kind { CHAN_NONE, CHAN_STDIO, CHAN_FILE, CHAN_PTY };
 
 struct run_options {
     const char *engine, *firmware, *kernel, *initrd, *append, *cpu, *name;
-    const char *boot_order;
+    const char *boot_order, *vga_bios, *display_file;
+    bool vga;
     uint64_t memory_bytes;
     enum chan_kind serial, debugcon;
     const char *serial_file, *debugcon_file;

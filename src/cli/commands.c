@@ -10,6 +10,8 @@ static const struct command table[] = {
     { "run", "run a virtual machine", cmd_run },
     { "stat", "where a running VM's time goes", cmd_stat },
     { "stop", "end a running VM", cmd_stop },
+    { "screenshot", "a running VM's screen as a picture or as text", cmd_screenshot },
+    { "sendkey", "press keys on a running VM's keyboard", cmd_sendkey },
     { "engines", "which engines this host can run", cmd_engines },
     { "version", "print the version", cmd_version },
     { "help", "this, or `doppel help COMMAND`", cmd_help },

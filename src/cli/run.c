@@ -106,9 +106,12 @@ static bool session_make_vm(struct session *s)
                   .initrd = o->initrd,
                   .append = o->append,
                   .ram_bytes = o->memory_bytes,
-                  .nr_cpus = 1 },
+                  .nr_cpus = 1,
+                  .has_vga = o->vga },
         .serial = s->serial,
         .debugcon = s->debugcon,
+        .vga = o->vga,
+        .vga_bios = o->firmware ? o->vga_bios : NULL,
         .boot_order = o->boot_order,
         .debug_exit = o->debug_exit,
         .rng = o->rng,
@@ -242,6 +245,8 @@ static int session_run(struct session *s)
     status = vm_exit_status(why, exit_code);
     session_explain(s, why);
     if (s->o.stats_file && !session_write_stats(s) && !status)
+        status = EXIT_VMM_ERROR;
+    if (s->o.display_file && ctl_write_screen(s->vm, s->o.display_file) < 0 && !status)
         status = EXIT_VMM_ERROR;
     return status;
 }

@@ -11,6 +11,9 @@
 #include "cli/cli.h"
 #include "lib/log.h"
 
+/* Where Debian's package seabios has them. */
+#define SEABIOS_FILE    "/usr/share/seabios/bios-256k.bin"
+#define VGA_BIOS_FILE   "/usr/share/seabios/vgabios-stdvga.bin"
 #define MEMORY_DEFAULT  MIB(512)
 #define MEMORY_MIN      MIB(1)
 #define CPUS_MAX        255
@@ -58,6 +61,8 @@ static bool set_kernel(void *into, const char *val)
 
 static bool set_firmware(void *into, const char *val)
 {
+    if (!strcmp(val, "seabios"))
+        val = SEABIOS_FILE;
     return set_path("firmware", &((struct run_options *)into)->firmware, val);
 }
 
@@ -252,6 +257,24 @@ static bool set_cdrom(void *into, const char *val)
     return true;
 }
 
+/* none, vga or png=FILE */
+static bool set_display(void *into, const char *val)
+{
+    struct run_options *o = into;
+
+    o->display_file = !strncmp(val, "png=", 4) && val[4] ? val + 4 : NULL;
+    o->vga = o->display_file || !strcmp(val, "vga");
+    if (o->vga || !strcmp(val, "none"))
+        return true;
+    log_error("--display '%s' is unknown; it can be none, vga or png=FILE", val);
+    return false;
+}
+
+static bool set_vga_bios(void *into, const char *val)
+{
+    return set_path("vga-bios", &((struct run_options *)into)->vga_bios, val);
+}
+
 /* disk, cdrom, or both with a comma */
 static bool set_boot(void *into, const char *val)
 {
@@ -441,7 +464,7 @@ static const struct opt run_opts[] = {
       "bzImage, vmlinux (ELF with PVH note) or multiboot image; required\n"
       "without --firmware",
       set_kernel },
-    { "firmware", 0, "FILE", "boot by a ROM image: SeaBIOS (bios-256k.bin)", set_firmware },
+    { "firmware", 0, "seabios|FILE", "boot by a ROM image from a disk or CD", set_firmware },
     { "initrd", 0, "FILE", "initial RAM disk; with multiboot a module", set_initrd },
     { "append", 0, "TEXT", "kernel command line", set_append },
     { "memory", 0, "SIZE", "RAM, such as 512M (default) or 2G", set_memory },
@@ -470,6 +493,12 @@ static const struct opt run_opts[] = {
       set_disk },
     { "cdrom", 0, "FILE", "a CD image in an IDE drive", set_cdrom },
     { "boot", 0, "ORDER", "what firmware boots from: disk, cdrom, or disk,cdrom", set_boot },
+    { "display", 0, "WHAT",
+      "none (default: firmware speaks on the serial port), vga: a screen for\n"
+      "`doppel screenshot`, or png=FILE: the same, and what it shows at the\n"
+      "end in FILE",
+      set_display },
+    { "vga-bios", 0, "FILE", "the screen's video BIOS (default: SeaBIOS's)", set_vga_bios },
     { "net", 0, "user|tap=NAME|none", "network card; only none in this version", set_net },
     { "serial", 0, "WHERE", "first serial port: stdio (default), file=FILE, pty or none",
       set_serial },
@@ -552,6 +581,7 @@ int run_options_parse(struct run_options *o, int argc, char **argv, bool *help)
     *o = (struct run_options){
         .engine = "auto",
         .cpu = "host",
+        .vga_bios = VGA_BIOS_FILE,
         .memory_bytes = MEMORY_DEFAULT,
         .serial = CHAN_STDIO,
         .bt = bt_default_config,

@@ -50,8 +50,26 @@ static char *client_result(const char *name, json_t *answer)
 
 char *ctl_request(const char *name, const char *what)
 {
+    return ctl_request_arg(name, what, NULL);
+}
+
+static void client_send(int fd, const char *what, const char *arg)
+{
+    json_t *j =
+        arg ? json_pack("{s:s, s:s}", "do", what, "arg", arg) : json_pack("{s:s}", "do", what);
+    char *line = j ? json_dumps(j, JSON_COMPACT) : NULL;
+
+    /* A failure shows as an answer that does not come. */
+    if (line && !sock_send(fd, line, strlen(line)))
+        (void)!sock_send(fd, "\n", 1);
+    free(line);
+    json_decref(j);
+}
+
+char *ctl_request_arg(const char *name, const char *what, const char *arg)
+{
     struct timeval limit = { .tv_sec = ANSWER_LIMIT_S };
-    char dir[96], path[160], line[64];
+    char dir[96], path[160];
     json_t *answer;
     char *text;
     int fd;
@@ -68,9 +86,7 @@ char *ctl_request(const char *name, const char *what)
         return NULL;
     }
     (void)setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
-    (void)snprintf(line, sizeof(line), "{\"do\": \"%s\"}\n", what);
-    /* A failure shows as an answer that does not come. */
-    (void)!sock_send(fd, line, strlen(line));
+    client_send(fd, what, arg);
     answer = client_read(fd);
     text = client_result(name, answer);
     json_decref(answer);

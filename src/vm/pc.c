@@ -53,6 +53,7 @@ struct pc {
     struct pci_host pci;
     struct pcbridge host_bridge, isa_bridge;
     struct ide ide;
+    struct pc_display *display; /* NULL: none */
     struct pc_virtio *virtio;
     struct pc_firmware *firmware;
     struct dma dma; /* of devices that no IOMMU stands before */
@@ -177,6 +178,14 @@ static int pc_add_i8042(struct pc *pc, struct bus *bus)
 static void pc_del_i8042(struct pc *pc)
 {
     i8042_fini(&pc->i8042);
+}
+
+int pc_key(struct pc *pc, const uint8_t *code, unsigned nr)
+{
+    if (!i8042_has_room(&pc->i8042, nr))
+        return -EAGAIN;
+    i8042_key(&pc->i8042, code, nr);
+    return 0;
 }
 
 static int pc_add_port92(struct pc *pc, struct bus *bus)
@@ -334,6 +343,28 @@ static bool pc_wants_ide(const struct vm_config *cfg)
     return false;
 }
 
+static int pc_add_display(struct pc *pc, struct bus *bus)
+{
+    (void)bus;
+    pc->display = pc_display_create(pc->vm, &pc->pci);
+    return pc->display ? 0 : -EIO;
+}
+
+static void pc_del_display(struct pc *pc)
+{
+    pc_display_destroy(pc->display);
+}
+
+static bool pc_wants_display(const struct vm_config *cfg)
+{
+    return cfg->vga;
+}
+
+struct pc_display *pc_display(struct pc *pc)
+{
+    return pc->display;
+}
+
 /* Its tables for the kernel tell of these devices, so they come before. */
 static int pc_add_virtio(struct pc *pc, struct bus *bus)
 {
@@ -409,6 +440,7 @@ static const struct pc_part {
     { pc_add_pci, pc_del_pci, NULL },
     { pc_add_bridges, pc_del_bridges, NULL },
     { pc_add_ide, pc_del_ide, pc_wants_ide },
+    { pc_add_display, pc_del_display, pc_wants_display },
     { pc_add_virtio, pc_del_virtio, NULL },
     { pc_add_firmware, pc_del_firmware, NULL },
     { pc_add_com1, pc_del_com1, NULL },

@@ -140,7 +140,7 @@ static int firmware_add_items(struct pc_firmware *f)
     rc = firmware_add_tables(f);
     if (!rc)
         rc = firmware_add_boot_order(f);
-    if (!rc)
+    if (!rc && !f->vm->cfg.vga)
         rc = firmware_add_serial_console(f);
     return rc;
 }

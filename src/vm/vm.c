@@ -15,7 +15,10 @@
 #include "vm/lockstep.h"
 #include "vm/priv.h"
 
-#define HIGH_RAM_AT GIB(4)
+#define HIGH_RAM_AT      GIB(4)
+/* RAM has a hole for the VGA's window, VGA or not. */
+#define VIDEO_WINDOW_AT  0xa0000ull
+#define VIDEO_WINDOW_END 0xc0000ull
 
 /* ---- making one; each step may fail with a message, vm_destroy() undoes what there is ---- */
 
@@ -23,7 +26,10 @@ static int vm_add_ram(struct vm *vm)
 {
     uint64_t ram = vm->cfg.boot.ram_bytes, low = MIN(ram, PC_LOW_RAM_MAX);
     struct slot_desc slots[] = {
-        { .name = "ram-low", .base = GPA(0), .bytes = low },
+        { .name = "ram-base", .base = GPA(0), .bytes = MIN(low, VIDEO_WINDOW_AT) },
+        { .name = "ram-low",
+          .base = GPA(VIDEO_WINDOW_END),
+          .bytes = low > VIDEO_WINDOW_END ? low - VIDEO_WINDOW_END : 0 },
         { .name = "ram-high", .base = GPA(HIGH_RAM_AT), .bytes = ram - low },
     };
     struct slot *slot;
@@ -36,8 +42,8 @@ static int vm_add_ram(struct vm *vm)
     vm->mmu = mmu_create();
     if (!vm->mmu)
         return -ENOMEM;
-    for (unsigned i = 0; i < ARRAY_SIZE(slots) && slots[i].bytes; i++) {
-        int err = mmu_slot_add(vm->mmu, &slots[i], &slot);
+    for (unsigned i = 0; i < ARRAY_SIZE(slots); i++) {
+        int err = slots[i].bytes ? mmu_slot_add(vm->mmu, &slots[i], &slot) : 0;
 
         if (err) {
             log_error("%s: cannot get %llu MiB of memory for the guest: %s", vm->name,

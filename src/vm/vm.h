@@ -51,6 +51,8 @@ struct vm_config {
     struct boot_config boot;
     struct chr *serial;     /* owned by the caller; COM1 */
     struct chr *debugcon;   /* port E9h, or NULL */
+    bool vga;               /* there is a screen */
+    const char *vga_bios;   /* path of the video BIOS, or NULL */
     const char *boot_order; /* words of --boot, or NULL: the firmware's own */
     bool debug_exit;        /* --device debug-exit */
     bool rng;               /* --device rng */
@@ -95,6 +97,16 @@ struct vcpu *vm_vcpu(struct vm *vm, unsigned idx);
  * from a hook.
  */
 void vm_set_debug_hook(struct vm *vm, void (*hook)(void *arg, struct vcpu *v), void *arg);
+
+/* ---- screen and keyboard (pc_display.c); any thread ---- */
+struct picture;
+/* What the screen shows: dev/vga.h. -ENODEV: there is none. -ENOMEM. */
+int vm_screen(struct vm *vm, struct picture *pic) MUST_CHECK;
+/* The text on it, malloc'ed; NULL: there is no screen, or it is not in text mode. */
+char *vm_screen_text(struct vm *vm);
+/* A key goes down or up: its code of scan-code set 2, at most 8 bytes. -EAGAIN: the guest has not
+ * taken those before. */
+int vm_key(struct vm *vm, const uint8_t *code, unsigned nr) MUST_CHECK;
 
 /* The process's exit status for a stop, as documented in doppel(1): 0, 1, 3, 124, debug-exit's. */
 int vm_exit_status(enum stop_reason why, int status);
