@@ -17,7 +17,7 @@
 
 #define FIRMWARE_END       GIB(4)
 #define FIRMWARE_MAX_BYTES MIB(16)
-#define FIRMWARE_UNIT      KIB(64)
+#define FIRMWARE_UNIT      PAGE_BYTES
 #define SHADOW_END         MIB(1)
 #define SHADOW_MAX_BYTES   KIB(128)
 
@@ -25,7 +25,7 @@ static int firmware_check(const struct image *img)
 {
     if (img->bytes % FIRMWARE_UNIT == 0)
         return 0;
-    log_error("firmware '%s' has %llu bytes, which is no multiple of 64 KB: it is no ROM image",
+    log_error("firmware '%s' has %llu bytes, which is no multiple of 4 KB: it is no ROM image",
               img->path, (unsigned long long)img->bytes);
     return -ENOEXEC;
 }

@@ -62,6 +62,7 @@ enum chan_kind { CHAN_NONE, CHAN_STDIO, CHAN_FILE, CHAN_PTY };
 
 struct run_options {
     const char *engine, *firmware, *kernel, *initrd, *append, *cpu, *name;
+    const char *vars_file, *vars_template;
     const char *boot_order, *vga_bios, *display_file;
     bool vga;
     uint64_t memory_bytes;
@@ -85,6 +86,18 @@ void run_options_help(void);
 void run_options_free(struct run_options *o);
 /* The engine of that name, or for "auto" the first that this host can run; NULL after a message. */
 const struct engine_ops *run_options_engine(const struct run_options *o);
+
+/* ---- vars.c: the file with UEFI's variables ---- */
+struct vars {
+    uint8_t *data; /* the file, mapped; NULL: closed */
+    uint32_t bytes;
+};
+/*
+ * Opens and maps the file; one that is not there is made as a copy of the template. path NULL: a
+ * copy that is forgotten at the end. False after a message.
+ */
+bool vars_open(struct vars *v, const char *path, const char *template_path);
+void vars_close(struct vars *v);
 
 /* ---- monitor.c: Ctrl-A c on the console ---- */
 struct monitor;

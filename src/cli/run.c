@@ -23,6 +23,7 @@ struct session {
     struct chr *stdio; /* shared by whoever is on standard output */
     struct chr *serial, *debugcon;
     struct store *disks[VM_DISKS_MAX];
+    struct vars vars;
     struct ctl *ctl;
     struct vm *vm;
     struct gdb *gdb;
@@ -93,6 +94,16 @@ static bool session_open_ctl(struct session *s)
     return true;
 }
 
+/* Firmware that was given as a file may be one that has no variables. */
+static bool session_open_vars(struct session *s)
+{
+    const struct run_options *o = &s->o;
+
+    if (!o->firmware || (!o->vars_file && !o->vars_template))
+        return true;
+    return vars_open(&s->vars, o->vars_file, o->vars_template);
+}
+
 static bool session_make_vm(struct session *s)
 {
     const struct run_options *o = &s->o;
@@ -110,6 +121,8 @@ static bool session_make_vm(struct session *s)
                   .has_vga = o->vga },
         .serial = s->serial,
         .debugcon = s->debugcon,
+        .vars = s->vars.data,
+        .vars_bytes = s->vars.bytes,
         .vga = o->vga,
         .vga_bios = o->firmware ? o->vga_bios : NULL,
         .boot_order = o->boot_order,
@@ -139,7 +152,7 @@ static bool session_open(struct session *s)
             return false;
     }
     if (!session_open_ctl(s) || !session_open_chans(s) || !session_open_disks(s) ||
-        !session_make_vm(s))
+        !session_open_vars(s) || !session_make_vm(s))
         return false;
     s->signals = signals_watch(s->vm);
     if (!s->signals || (s->ctl && ctl_serve(s->ctl, s->vm) < 0))
@@ -209,6 +222,7 @@ static bool session_close(struct session *s, int status)
     vm_destroy(s->vm);
     for (unsigned i = 0; i < s->o.nr_disks; i++)
         store_close(s->disks[i]);
+    vars_close(&s->vars);
     ok = session_close_chans(s);
     monitor_destroy(s->monitor);
     trace_out_close(s->trace);

@@ -13,6 +13,8 @@
 
 /* Where Debian's package seabios has them. */
 #define SEABIOS_FILE    "/usr/share/seabios/bios-256k.bin"
+#define OVMF_CODE_FILE  "/usr/share/OVMF/OVMF_CODE_4M.fd"
+#define OVMF_VARS_FILE  "/usr/share/OVMF/OVMF_VARS_4M.fd"
 #define VGA_BIOS_FILE   "/usr/share/seabios/vgabios-stdvga.bin"
 #define MEMORY_DEFAULT  MIB(512)
 #define MEMORY_MIN      MIB(1)
@@ -63,7 +65,16 @@ static bool set_firmware(void *into, const char *val)
 {
     if (!strcmp(val, "seabios"))
         val = SEABIOS_FILE;
+    if (!strcmp(val, "ovmf")) {
+        val = OVMF_CODE_FILE;
+        ((struct run_options *)into)->vars_template = OVMF_VARS_FILE;
+    }
     return set_path("firmware", &((struct run_options *)into)->firmware, val);
+}
+
+static bool set_vars(void *into, const char *val)
+{
+    return set_path("firmware-vars", &((struct run_options *)into)->vars_file, val);
 }
 
 static bool set_initrd(void *into, const char *val)
@@ -464,7 +475,11 @@ static const struct opt run_opts[] = {
       "bzImage, vmlinux (ELF with PVH note) or multiboot image; required\n"
       "without --firmware",
       set_kernel },
-    { "firmware", 0, "seabios|FILE", "boot by a ROM image from a disk or CD", set_firmware },
+    { "firmware", 0, "seabios|ovmf|FILE", "boot by a ROM image from a disk or CD", set_firmware },
+    { "firmware-vars", 0, "FILE",
+      "where UEFI firmware keeps its variables; with ovmf made when it is not\n"
+      "there (default: they are forgotten at the end)",
+      set_vars },
     { "initrd", 0, "FILE", "initial RAM disk; with multiboot a module", set_initrd },
     { "append", 0, "TEXT", "kernel command line", set_append },
     { "memory", 0, "SIZE", "RAM, such as 512M (default) or 2G", set_memory },
@@ -608,6 +623,10 @@ int run_options_parse(struct run_options *o, int argc, char **argv, bool *help)
     }
     if (o->firmware && (o->kernel || o->initrd || o->append)) {
         log_error("--firmware with --kernel, --initrd or --append: firmware boots from a disk");
+        return EXIT_USAGE;
+    }
+    if (o->vars_file && !o->firmware) {
+        log_error("--firmware-vars '%s' without --firmware", o->vars_file);
         return EXIT_USAGE;
     }
     if (o->boot_order && !o->firmware) {

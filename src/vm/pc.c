@@ -11,6 +11,7 @@
 #include "dev/debugcon.h"
 #include "dev/debugexit.h"
 #include "dev/ferr.h"
+#include "dev/flash.h"
 #include "dev/hpet.h"
 #include "dev/i8042.h"
 #include "dev/ide.h"
@@ -55,6 +56,7 @@ struct pc {
     struct ide ide;
     struct pc_display *display; /* NULL: none */
     struct pc_virtio *virtio;
+    struct flash vars;
     struct pc_firmware *firmware;
     struct dma dma; /* of devices that no IOMMU stands before */
     struct debugcon debugcon;
@@ -378,6 +380,27 @@ static void pc_del_virtio(struct pc *pc)
     pc_virtio_destroy(pc->virtio);
 }
 
+/* Right below the firmware's code. */
+static int pc_add_vars(struct pc *pc, struct bus *bus)
+{
+    const struct vm_config *cfg = &pc->vm->cfg;
+    const struct slot *code = mmu_slot_find(pc->vm->mmu, GPA(GIB(4) - 1));
+
+    BUG_ON(!code); /* the ROM was loaded before */
+    return flash_init(&pc->vars, bus, GPA(code->base.v - cfg->vars_bytes), cfg->vars,
+                      cfg->vars_bytes);
+}
+
+static void pc_del_vars(struct pc *pc)
+{
+    flash_fini(&pc->vars);
+}
+
+static bool pc_wants_vars(const struct vm_config *cfg)
+{
+    return cfg->boot.firmware && cfg->vars;
+}
+
 static int pc_add_firmware(struct pc *pc, struct bus *bus)
 {
     (void)bus;
@@ -442,6 +465,7 @@ static const struct pc_part {
     { pc_add_ide, pc_del_ide, pc_wants_ide },
     { pc_add_display, pc_del_display, pc_wants_display },
     { pc_add_virtio, pc_del_virtio, NULL },
+    { pc_add_vars, pc_del_vars, pc_wants_vars },
     { pc_add_firmware, pc_del_firmware, NULL },
     { pc_add_com1, pc_del_com1, NULL },
     { pc_add_debugcon, pc_del_debugcon, pc_wants_debugcon },

@@ -49,8 +49,10 @@ struct vm_config {
     struct lockstep_config lockstep;
     const char *cpu_model; /* NULL: host */
     struct boot_config boot;
-    struct chr *serial;     /* owned by the caller; COM1 */
-    struct chr *debugcon;   /* port E9h, or NULL */
+    struct chr *serial;   /* owned by the caller; COM1 */
+    struct chr *debugcon; /* port E9h, or NULL */
+    uint8_t *vars; /* UEFI's variables: a flash below the firmware; the caller's. NULL: none */
+    uint32_t vars_bytes;    /* a multiple of 4096 */
     bool vga;               /* there is a screen */
     const char *vga_bios;   /* path of the video BIOS, or NULL */
     const char *boot_order; /* words of --boot, or NULL: the firmware's own */
