@@ -15,10 +15,12 @@
 #include "vm/lockstep.h"
 #include "vm/priv.h"
 
-#define HIGH_RAM_AT      GIB(4)
+#define HIGH_RAM_AT        GIB(4)
+/* OVMF maps, in pages of 2 MB, all the memory that a processor of more bits says it could have. */
+#define FIRMWARE_PHYS_BITS 40
 /* RAM has a hole for the VGA's window, VGA or not. */
-#define VIDEO_WINDOW_AT  0xa0000ull
-#define VIDEO_WINDOW_END 0xc0000ull
+#define VIDEO_WINDOW_AT    0xa0000ull
+#define VIDEO_WINDOW_END   0xc0000ull
 
 /* ---- making one; each step may fail with a message, vm_destroy() undoes what there is ---- */
 
@@ -77,6 +79,8 @@ static int vm_add_engine(struct vm *vm)
     }
     if (vm->cfg.lockstep.reference)
         lockstep_trim_model(&vm->model);
+    if (vm->cfg.boot.firmware)
+        vm->model.phys_bits = MIN(vm->model.phys_bits, FIRMWARE_PHYS_BITS);
     vm->model.nr_cpus = vm->cfg.boot.nr_cpus;
     vm->model.tsc_khz = clock_tsc_khz(bus_clock(vm->bus));
     err = vm->cfg.engine->vm_create(&vm->ecfg, &vm->evm);
