@@ -5,6 +5,7 @@ import statistics
 
 GROUPS = [
     ("int", "integer, branches, calls, indirect jumps"),
+    ("ia32", "32-bit code"),
     ("fp", "floating point, SSE, AVX2"),
     ("mem", "memory streams, rep movs, pointer chase"),
     ("code", "generated code"),
@@ -108,7 +109,7 @@ class Report:
             return
         means = [self.mean(m, works) for m in self.vms]
         judged = means[self.vms.index(self.engine)][0] if self.engine else None
-        self.rows.append(["  geometric mean", ""] + [m[1] for m in means] + self.wanted_cells(WANTED[group], judged))
+        self.rows.append(["  geometric mean", ""] + [m[1] for m in means] + self.wanted_cells(WANTED.get(group), judged))
 
     def add_boot(self):
         rows = []

@@ -24,8 +24,8 @@ struct work {
 };
 
 /* Each file's works, ended by one without a name. */
-extern const struct work int_works[], fp_works[], mem_works[], code_works[], kernel_works[],
-    everyday_works[];
+extern const struct work int_works[], ia32_works[], fp_works[], mem_works[], code_works[],
+    kernel_works[], everyday_works[];
 
 /* The same sequence everywhere: xorshift64. */
 #define RND_SEED 88172645463325252u

@@ -45,7 +45,7 @@ struct options {
     int pin;
 };
 
-static const struct work *const all_works[] = { int_works,  fp_works,     mem_works,
+static const struct work *const all_works[] = { int_works,  ia32_works,   fp_works,      mem_works,
                                                 code_works, kernel_works, everyday_works };
 
 static double now(void)

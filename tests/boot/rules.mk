@@ -4,17 +4,24 @@
 
 BOOT_ENGINES := bt interp
 BOOT_CASES_bt :=
-BOOT_CASES_interp := shell-script pvh panic
+BOOT_CASES_interp := shell-script pvh panic ia32
 BOOT_VMLINUX := build/guest/vmlinux
 
 $(BOOT_VMLINUX): build/guest/kernel/vmlinuz tools/extract-vmlinux
 	$(Q)tools/extract-vmlinux $< $@
 
+# No C library: needs nothing of gcc's 32-bit packages.
+$(O)/tests/boot/ia32-program: tests/boot/ia32.c
+	@mkdir -p $(@D)
+	$(Q)$(CC) -m32 -march=i686 -std=gnu17 -O2 -g -ffreestanding -fno-pic -fno-stack-protector -fcf-protection=none \
+		-fno-tree-loop-distribute-patterns -Wall -Wextra -Werror -nostdlib -static -no-pie -Wl,--build-id=none,-z,noexecstack \
+		-o $@ $<
+
 define boot_engine
 TESTS += $(O)/tests/boot/$(1)
-$(O)/tests/boot/$(1): $(O)/doppel build/guest/kernel/vmlinuz build/guest/initramfs.cpio $(BOOT_VMLINUX) tests/boot/run tests/boot/rules.mk
+$(O)/tests/boot/$(1): $(O)/doppel $(O)/tests/boot/ia32-program build/guest/kernel/vmlinuz build/guest/initramfs.cpio $(BOOT_VMLINUX) tests/boot/run tests/boot/rules.mk
 	@mkdir -p $$(@D)
-	$(Q)printf '#!/bin/sh\nexec tests/boot/run --doppel $(O)/doppel --engine $(1) --kernel build/guest/kernel/vmlinuz --initramfs build/guest/initramfs.cpio --vmlinux $(BOOT_VMLINUX) $$$${*:-$(BOOT_CASES_$(1))}\n' >$$@
+	$(Q)printf '#!/bin/sh\nexec tests/boot/run --doppel $(O)/doppel --engine $(1) --kernel build/guest/kernel/vmlinuz --initramfs build/guest/initramfs.cpio --vmlinux $(BOOT_VMLINUX) --ia32 $(O)/tests/boot/ia32-program $$$${*:-$(BOOT_CASES_$(1))}\n' >$$@
 	$(Q)chmod +x $$@
 endef
 $(foreach e,$(BOOT_ENGINES),$(eval $(call boot_engine,$(e))))

@@ -159,6 +159,9 @@ static void make_descriptors(struct insn_guest *g)
     }
 }
 
+/* Whatever can be translated is, from the first time on. */
+static const struct bt_config eager = { .hot = 0, .limit = UINT64_MAX };
+
 int guest_start(const struct engine_ops *engine, struct insn_guest **out)
 {
     struct insn_guest *g = calloc(1, sizeof(*g));
@@ -180,7 +183,8 @@ int guest_start(const struct engine_ops *engine, struct insn_guest **out)
                                   .ops = &platform,
                                   .time_ops = &time_platform,
                                   .ctx = g,
-                                  .seen = &g->seen };
+                                  .seen = &g->seen,
+                                  .bt = &eager };
     rc = engine->vm_create(&cfg, &g->evm);
     if (rc < 0)
         return rc;

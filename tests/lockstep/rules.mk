@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Pairs of engines side by side: reference,tested. The small guests and the beginning of a boot; a whole boot takes a minute.
 
-LOCKSTEP_PAIRS := interp,interp
+LOCKSTEP_PAIRS := interp,interp interp,bt
 lockstep_comma := ,
 
 # The timers' guest waits for real time: millions of steps a comparison each.

@@ -9,7 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "engine/interp/native.h"
 #include "prog.h"
 
 #define MAX_FUNCTIONS 3
@@ -20,6 +19,7 @@ struct generator {
     struct prog *p;
     struct rng rng;
     unsigned depth, loops;
+    bool code32;  /* what is made now */
     int budget;   /* items this part may still have */
     int function; /* being made; calls go to later ones */
     int nr_functions;
@@ -37,7 +37,7 @@ static struct item *add(struct generator *g, const void *code, unsigned len)
 {
     struct item *it = &g->p->items[g->p->nr++];
 
-    *it = (struct item){ .len = (uint8_t)len };
+    *it = (struct item){ .len = (uint8_t)len, .code32 = g->code32 };
     if (len)
         memcpy(it->code, code, len);
     g->budget--;
@@ -82,225 +82,15 @@ static struct item *branch(struct generator *g, enum branch kind, unsigned cc)
 
 /* ---- any instruction ---- */
 
-static bool is_reserved(ZydisRegister r)
-{
-    switch (ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, r)) {
-    case ZYDIS_REGISTER_RBX:
-    case ZYDIS_REGISTER_RBP:
-    case ZYDIS_REGISTER_RSP:
-    case ZYDIS_REGISTER_R14:
-    case ZYDIS_REGISTER_R15:
-        return true;
-    default:
-        return false;
-    }
-}
-
-/* What would end the program, or must not be made at random. */
-static bool is_unwanted(const ZydisDecodedInstruction *in, const ZydisDecodedOperand *ops)
-{
-    if (undefined_result(in) || is_state_image(in) ||
-        (in->attributes &
-         (ZYDIS_ATTRIB_IS_PRIVILEGED | ZYDIS_ATTRIB_HAS_SEGMENT_FS | ZYDIS_ATTRIB_HAS_SEGMENT_GS)))
-        return true;
-    switch (in->meta.category) {
-    case ZYDIS_CATEGORY_CALL:
-    case ZYDIS_CATEGORY_COND_BR:
-    case ZYDIS_CATEGORY_UNCOND_BR:
-    case ZYDIS_CATEGORY_RET:
-    case ZYDIS_CATEGORY_INTERRUPT:
-    case ZYDIS_CATEGORY_SYSCALL:
-    case ZYDIS_CATEGORY_SYSRET:
-    case ZYDIS_CATEGORY_SYSTEM:
-    case ZYDIS_CATEGORY_IO:
-    case ZYDIS_CATEGORY_IOSTRINGOP:
-    case ZYDIS_CATEGORY_STRINGOP:
-    case ZYDIS_CATEGORY_AVX2GATHER:
-        return true;
-    default:
-        break;
-    }
-    switch (in->mnemonic) {
-    case ZYDIS_MNEMONIC_DIV: /* nearly always overflows; gen_div() */
-    case ZYDIS_MNEMONIC_IDIV:
-    case ZYDIS_MNEMONIC_AAM:
-    case ZYDIS_MNEMONIC_UD0:
-    case ZYDIS_MNEMONIC_UD1:
-    case ZYDIS_MNEMONIC_UD2:
-    case ZYDIS_MNEMONIC_CLI:
-    case ZYDIS_MNEMONIC_STI:
-    case ZYDIS_MNEMONIC_STD:     /* gen_string() */
-    case ZYDIS_MNEMONIC_LDMXCSR: /* would unmask exceptions */
-    case ZYDIS_MNEMONIC_VLDMXCSR:
-    case ZYDIS_MNEMONIC_FLDCW:
-    case ZYDIS_MNEMONIC_BOUND:
-    case ZYDIS_MNEMONIC_XLAT: /* read anywhere */
-    case ZYDIS_MNEMONIC_LSL:  /* the host's own segments */
-    case ZYDIS_MNEMONIC_LAR:
-    case ZYDIS_MNEMONIC_VERR:
-    case ZYDIS_MNEMONIC_VERW:
-    case ZYDIS_MNEMONIC_WRFSBASE:
-    case ZYDIS_MNEMONIC_WRGSBASE:
-    case ZYDIS_MNEMONIC_FNSTENV: /* the images hold FIP */
-    case ZYDIS_MNEMONIC_FNSAVE:
-    case ZYDIS_MNEMONIC_FLDENV:
-    case ZYDIS_MNEMONIC_FRSTOR:
-        return true;
-    case ZYDIS_MNEMONIC_VPINSRD: /* VEX.W in 32-bit code: ignored by Intel, #UD by AMD */
-    case ZYDIS_MNEMONIC_VPEXTRD:
-        return in->machine_mode != ZYDIS_MACHINE_MODE_LONG_64 && in->raw.vex.W;
-    case ZYDIS_MNEMONIC_NOP: /* 0F 0D with a register is undefined on some */
-        return in->opcode_map == ZYDIS_OPCODE_MAP_0F && in->opcode == 0x0d;
-    default:
-        break;
-    }
-    for (unsigned i = 0; i < in->operand_count; i++)
-        if (ops[i].type == ZYDIS_OPERAND_TYPE_REGISTER &&
-            (ZydisRegisterGetClass(ops[i].reg.value) == ZYDIS_REGCLASS_SEGMENT ||
-             ((ops[i].actions & ZYDIS_OPERAND_ACTION_MASK_WRITE) && is_reserved(ops[i].reg.value))))
-            return true;
-    return false;
-}
-
-static const ZydisDecodedOperand *memory_of(const ZydisDecodedInstruction *in,
-                                            const ZydisDecodedOperand *ops)
-{
-    for (unsigned i = 0; i < in->operand_count; i++)
-        if (ops[i].type == ZYDIS_OPERAND_TYPE_MEMORY)
-            return &ops[i];
-    return NULL;
-}
-
-static bool is_bit_string(const ZydisDecodedInstruction *in, const ZydisDecodedOperand *ops)
-{
-    bool bt = in->mnemonic == ZYDIS_MNEMONIC_BT || in->mnemonic == ZYDIS_MNEMONIC_BTS ||
-              in->mnemonic == ZYDIS_MNEMONIC_BTR || in->mnemonic == ZYDIS_MNEMONIC_BTC;
-
-    return bt && ops[1].type == ZYDIS_OPERAND_TYPE_REGISTER;
-}
-
-/* From RBX; at any place, many at the page's end. */
-static int32_t displacement(struct generator *g, bool aligned)
-{
-    int32_t d = (int32_t)pick(&g->rng, 3600) - 1600;
-
-    if (!pick(&g->rng, 4))
-        d = (int32_t)pick(&g->rng, 32) - 24;
-    return aligned ? d & ~31 : d;
-}
-
-/* Vectors mostly are, because legacy SSE wants it; and what is locked, because split locks are
- * slow. */
-static bool wants_alignment(struct generator *g, const ZydisDecodedInstruction *in, unsigned bytes)
-{
-    if (in->attributes & ZYDIS_ATTRIB_HAS_LOCK)
-        return pick(&g->rng, 4);
-    if (bytes < 16)
-        return false;
-    return in->encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY ? pick(&g->rng, 150)
-                                                             : pick(&g->rng, 3);
-}
-
-#define INDEX_NONE    0xff
-#define INDEX_ALIGNED 0xfe /* none, and the operand is aligned */
-/* ModRM (and SIB) of [RBX + disp32] or [RBX + index * scale + disp32]. */
-static void bend_operand(uint8_t *modrm, unsigned index, unsigned scale)
-{
-    uint8_t reg = *modrm & 0x38;
-
-    if (index == INDEX_NONE) {
-        *modrm = 0x80 | reg | RBX;
-        return;
-    }
-    modrm[0] = 0x80 | reg | 4;
-    modrm[1] = (uint8_t)(scale << 6 | index << 3 | RBX);
-}
-
-/* Is the memory operand where it is meant to be? */
-static bool operand_ok(const ZydisDecodedOperand *mem, unsigned index)
-{
-    static const ZydisRegister low[][2] = {
-        { ZYDIS_REGISTER_RAX, ZYDIS_REGISTER_EAX },
-        { ZYDIS_REGISTER_RCX, ZYDIS_REGISTER_ECX },
-        { ZYDIS_REGISTER_RDX, ZYDIS_REGISTER_EDX },
-    };
-    ZydisRegister i = mem->mem.index;
-
-    if (mem->mem.type != ZYDIS_MEMOP_TYPE_MEM && mem->mem.type != ZYDIS_MEMOP_TYPE_AGEN)
-        return false;
-    if (mem->mem.base != ZYDIS_REGISTER_RBX && mem->mem.base != ZYDIS_REGISTER_EBX)
-        return false;
-    if (index == INDEX_NONE)
-        return i == ZYDIS_REGISTER_NONE;
-    return i == low[index][0] || i == low[index][1];
-}
-
-static bool decode(const struct chooser *c, struct insn_case *k)
-{
-    return ZYAN_SUCCESS(ZydisDecoderDecodeFull(&c->dec, k->code, 15, &k->insn, k->ops));
-}
-
-/* Puts the memory operand into the test area: [RBX + disp32], or with an index. False: cannot be.
- */
-static bool bend_memory(struct generator *g, const struct chooser *c, struct insn_case *k,
-                        unsigned index)
-{
-    int32_t d = displacement(g, index == INDEX_ALIGNED);
-    const ZydisDecodedOperand *mem;
-
-    if (index == INDEX_ALIGNED)
-        index = INDEX_NONE;
-    bend_operand(k->code + k->insn.raw.modrm.offset, index, pick(&g->rng, 4));
-    if (!decode(c, k) || k->insn.raw.disp.size != 32)
-        return false;
-    memcpy(k->code + k->insn.raw.disp.offset, &d, 4);
-    if (!decode(c, k))
-        return false;
-    mem = memory_of(&k->insn, k->ops);
-    return mem && operand_ok(mem, index) && !is_bit_string(&k->insn, k->ops);
-}
-
-/* One try; the item's bytes, or 0. */
-static unsigned try_insn(struct generator *g, const struct chooser *c, uint8_t out[32])
-{
-    unsigned index = pick(&g->rng, 4) ? INDEX_NONE : pick(&g->rng, 3), n = 0;
-    static struct insn_case k;
-    const ZydisDecodedOperand *mem;
-
-    if (!choose_code(c, &g->rng, &k))
-        return 0;
-    mem = memory_of(&k.insn, k.ops);
-    if (mem && k.insn.raw.modrm.offset && k.insn.raw.modrm.mod != 3) {
-        for (unsigned i = k.len; i < 15; i++) /* more bytes, in case it becomes longer */
-            k.code[i] = (uint8_t)rnd(&g->rng);
-        if (wants_alignment(g, &k.insn, mem->size / 8))
-            index = INDEX_ALIGNED;
-        if (!bend_memory(g, c, &k, index))
-            return 0;
-        if (index < 3) /* movzbl %index8, %index: the flags stay */
-            out[n++] = 0x0f, out[n++] = 0xb6, out[n++] = (uint8_t)(0xc0 | index << 3 | index);
-    } else if (mem) {
-        return 0;
-    }
-    if (is_unwanted(&k.insn, k.ops) || !native_insn_offered(c->model, &k.insn))
-        return 0;
-    memcpy(out + n, k.code, k.insn.length);
-    n += k.insn.length;
-    /* CMP makes undefined flags defined. That of AF alone by logic is everywhere, and harmless. */
-    if (undefined_flags(&k.insn) & RFLAGS_ARITH & ~RFLAGS_AF)
-        out[n++] = 0x39, out[n++] = 0xc0;
-    return n;
-}
-
-static void gen_insn(struct generator *g, bool code32)
+static void gen_insn(struct generator *g)
 {
     for (unsigned tries = 0; tries < 200; tries++) {
         uint8_t code[32];
-        unsigned len = try_insn(g, code32 ? &g->in32 : &g->in64, code);
+        unsigned len = gen_try_insn(&g->rng, g->code32 ? &g->in32 : &g->in64, code);
 
         if (!len)
             continue;
-        add(g, code, len)->code32 = code32;
+        (void)add(g, code, len);
         return;
     }
 }
@@ -330,7 +120,7 @@ static void gen_alu(struct generator *g)
         return;
     case 3: /* op disp(%rbx), src or op src, disp(%rbx) */
         it = ADD(g, rex & ~1, op << 3 | pick(&g->rng, 4), 0x80 | (src & 7) << 3 | RBX);
-        more32(it, (uint32_t)displacement(g, false));
+        more32(it, (uint32_t)gen_displacement(&g->rng, false));
         return;
     case 4: /* inc, dec, neg, not */
         if (pick(&g->rng, 2))
@@ -340,7 +130,7 @@ static void gen_alu(struct generator *g)
         return;
     default: /* mov */
         it = ADD(g, rex & ~1, 0x88 | pick(&g->rng, 4), 0x80 | (src & 7) << 3 | RBX);
-        more32(it, (uint32_t)displacement(g, false));
+        more32(it, (uint32_t)gen_displacement(&g->rng, false));
         return;
     }
 }
@@ -404,9 +194,9 @@ static void gen_string(struct generator *g)
     bool back = !pick(&g->rng, 4);
     struct item *it = ADD(g, 0x48, 0x8d, 0xb3); /* lea disp(%rbx), %rsi */
 
-    more32(it, (uint32_t)(displacement(g, false) / 2));
+    more32(it, (uint32_t)(gen_displacement(&g->rng, false) / 2));
     MORE(it, 0x48, 0x8d, 0xbb); /* lea disp(%rbx), %rdi */
-    more32(it, (uint32_t)(displacement(g, false) / 2));
+    more32(it, (uint32_t)(gen_displacement(&g->rng, false) / 2));
     MORE(it, 0xb9); /* mov $n, %ecx */
     more32(it, pick(&g->rng, 4) ? pick(&g->rng, 70) : 0);
     if (back)
@@ -494,16 +284,31 @@ static void gen_push(struct generator *g)
     (void)ADD(g, 0x58 | regs[pick(&g->rng, ARRAY_SIZE(regs))]);
 }
 
+/* lea a(%rip), reg; in 32-bit code mov $a, reg. */
+static struct fix *more_place(struct generator *g, struct item *it, unsigned reg)
+{
+    if (g->code32)
+        MORE(it, 0xb8 | reg);
+    else
+        MORE(it, 0x48, 0x8d, 0x05 | reg << 3);
+    return more_fix(it, g->code32);
+}
+
+static void more_rexw(struct generator *g, struct item *it)
+{
+    if (!g->code32)
+        MORE(it, 0x48);
+}
+
 /* Over a block, to one of two places, by register, memory or RET. */
 static void gen_indirect(struct generator *g)
 {
     unsigned kind = pick(&g->rng, 4);
-    struct item *it = ADD(g, 0x48, 0x8d, 0x05); /* lea a(%rip), %rax */
-    struct fix *a = more_fix(it, false), *b;
+    struct item *it = add(g, NULL, 0);
+    struct fix *a = more_place(g, it, RAX), *b = more_place(g, it, RCX);
 
-    MORE(it, 0x48, 0x8d, 0x0d); /* lea b(%rip), %rcx */
-    b = more_fix(it, false);
-    MORE(it, 0x48, 0x0f, 0x40 | pick(&g->rng, 16), 0xc1); /* cmovcc %rcx, %rax */
+    more_rexw(g, it);
+    MORE(it, 0x0f, 0x40 | pick(&g->rng, 16), 0xc1); /* cmovcc %rcx, %rax */
     switch (kind) {
     case 0:
         MORE(it, 0xff, 0xe0); /* jmp *%rax */
@@ -512,7 +317,8 @@ static void gen_indirect(struct generator *g)
         MORE(it, 0x50, 0xc3); /* push %rax; ret */
         break;
     case 2: /* mov %rax, 64(%rbx); jmp *64(%rbx) */
-        MORE(it, 0x48, 0x89, 0x43, 0x40, 0xff, 0x63, 0x40);
+        more_rexw(g, it);
+        MORE(it, 0x89, 0x43, 0x40, 0xff, 0x63, 0x40);
         break;
     default:
         MORE(it, 0xff, 0xd0); /* call *%rax, whose return address both places drop */
@@ -539,18 +345,22 @@ static void gen_indirect(struct generator *g)
 static void gen_compat(struct generator *g)
 {
     struct item *it = ADD(g, 0xb8, 0x2b, 0, 0, 0, 0x8e, 0xd8, 0x8e, 0xc0); /* DS = ES = 2bh */
+    uint64_t upper = rnd(&g->rng) << 32;
     struct fix *to;
 
+    MORE(it, 0x48, 0xb9); /* mov $upper, %rcx; or %rcx, %rbx; ... %rsp; ... %rbp: for addresses */
+    more(it, &upper, 8);
+    MORE(it, 0x48, 0x09, 0xcb, 0x48, 0x09, 0xcc, 0x48, 0x09, 0xcd);
     MORE(it, 0xff, 0x2d, 0x02, 0, 0, 0, 0xeb, 0x06); /* ljmp *2(%rip); jmp over the pointer */
     to = more_fix(it, true);
     MORE(it, 0x23, 0);
     to->target = g->p->nr;
-    for (unsigned i = 1 + pick(&g->rng, 8); i > 0 && !full(g); i--)
-        gen_insn(g, true);
+    g->code32 = true;
+    gen_block(g, 1 + pick(&g->rng, 12));
     it = ADD(g, 0xea); /* ljmp $0x33, $next */
     to = more_fix(it, true);
     MORE(it, 0x33, 0);
-    it->code32 = true;
+    g->code32 = false;
     to->target = g->p->nr;
     it = ADD(g, 0x89, 0xc0, 0x89, 0xc9, 0x89, 0xd2, 0x89, 0xdb, 0x89, 0xe4, 0x89, 0xed, 0x89, 0xf6,
              0x89, 0xff); /* mov %eax, %eax ... */
@@ -583,6 +393,84 @@ static void gen_wild(struct generator *g)
     }
 }
 
+/* ---- in 32-bit code ---- */
+
+/* INC and DEC in a byte, the accumulator and an absolute address, POP m, PUSH m, 82h. */
+static void gen_short(struct generator *g)
+{
+    static const uint8_t regs[] = { RAX, RCX, RDX, RSI, RDI };
+    unsigned reg = regs[pick(&g->rng, ARRAY_SIZE(regs))];
+    struct item *it;
+
+    switch (pick(&g->rng, 4)) {
+    case 0:
+        (void)ADD(g, 0x40 | pick(&g->rng, 2) << 3 | reg);
+        return;
+    case 1:
+        it = ADD(g, 0xa0 | pick(&g->rng, 4));
+        more32(it, (uint32_t)(BASE_AT + (uint64_t)(int64_t)gen_displacement(&g->rng, false)));
+        return;
+    case 2: /* op $imm8, r8 */
+        (void)ADD(g, 0x82, 0xc0 | pick(&g->rng, 8) << 3 | pick(&g->rng, 3), pick(&g->rng, 256));
+        return;
+    default: /* pushl disp(%ebx); pop reg */
+        it = ADD(g, 0xff, 0xb3);
+        more32(it, (uint32_t)gen_displacement(&g->rng, false));
+        MORE(it, 0x58 | reg);
+        return;
+    }
+}
+
+/* Counted in memory. */
+static void gen_loop32(struct generator *g)
+{
+    struct item *it;
+    int head;
+
+    if (g->loops == 2)
+        return;
+    it = ADD(g, 0x68); /* push $n */
+    more32(it, 1 + pick(&g->rng, 20));
+    g->loops++;
+    head = g->p->nr;
+    gen_block(g, 1 + pick(&g->rng, 5));
+    g->loops--;
+    (void)ADD(g, 0xff, 0x0c, 0x24); /* decl (%esp) */
+    branch(g, BRANCH_CC, 5 /* nz */)->target = head;
+    (void)ADD(g, 0x59); /* pop %ecx */
+}
+
+/* call f; jmp over; f: ...; ret; over: */
+static void gen_call32(struct generator *g)
+{
+    struct item *call = branch(g, BRANCH_CALL, 0), *over = branch(g, BRANCH_JMP, 0);
+
+    call->target = g->p->nr;
+    gen_block(g, 1 + pick(&g->rng, 3));
+    if (pick(&g->rng, 3))
+        (void)ADD(g, 0xc3);
+    else /* push $0; ret $4 has to find the address first */
+        (void)ADD(g, 0x8f, 0x43, 0x40, 0x6a, 0x00, 0xff, 0x73, 0x40, 0xc2, 0x04, 0x00);
+    over->target = g->p->nr;
+}
+
+static void gen_one32(struct generator *g)
+{
+    static void (*const nests[])(struct generator *) = { gen_if, gen_loop32, gen_push, gen_call32,
+                                                         gen_indirect };
+    static void (*const leaves[])(struct generator *) = { gen_short,    gen_short, gen_short,
+                                                          gen_flags,    gen_flags, gen_string,
+                                                          gen_loop_insn };
+    unsigned at = pick(&g->rng, 24);
+
+    if (at < ARRAY_SIZE(nests) && g->depth < MAX_DEPTH)
+        nests[at](g);
+    else if (at >= 24 - ARRAY_SIZE(leaves))
+        leaves[24 - 1 - at](g);
+    else
+        gen_insn(g);
+}
+
 static void gen_one(struct generator *g)
 {
     static void (*const leaves[])(struct generator *) = {
@@ -608,14 +496,14 @@ static void gen_one(struct generator *g)
         }
         at -= weights[i];
     }
-    gen_insn(g, false);
+    gen_insn(g);
 }
 
 static void gen_block(struct generator *g, unsigned nr)
 {
     g->depth++;
     while (nr-- > 0 && !full(g))
-        gen_one(g);
+        (g->code32 ? gen_one32 : gen_one)(g);
     g->depth--;
 }
 
@@ -666,6 +554,7 @@ static void gen_code(struct generator *g)
 
     p->nr = 0;
     g->depth = g->loops = 0;
+    g->code32 = false;
     g->nr_functions = (int)pick(&g->rng, MAX_FUNCTIONS + 1);
     g->function = -1;
     g->budget = 150;
@@ -674,7 +563,7 @@ static void gen_code(struct generator *g)
     for (int i = 0; i < g->nr_functions; i++)
         gen_function(g, i);
     for (int i = 0; i < p->nr; i++)
-        if (p->items[i].branch == BRANCH_CALL)
+        if (p->items[i].branch == BRANCH_CALL && p->items[i].target < 0)
             p->items[i].target = g->start[-1 - p->items[i].target];
     /* Nowhere, or over the border of the two pages. */
     p->code_off =

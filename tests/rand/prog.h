@@ -64,4 +64,10 @@ void gen_destroy(struct generator *g);
 /* The program of that seed. */
 void gen_program(struct generator *g, uint64_t seed, struct prog *p);
 
+/* ---- insn.c ---- */
+/* One try at an instruction of c's kind of code, into out; its bytes, or 0. */
+unsigned gen_try_insn(struct rng *r, const struct chooser *c, uint8_t out[32]);
+/* From RBX (BASE_AT), for a memory operand; at any place, many at the page's end. */
+int32_t gen_displacement(struct rng *r, bool aligned);
+
 #endif

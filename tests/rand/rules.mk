@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Random programs on each engine and on the host CPU. A fixed seed in `make test`, so that a failure is the change's; a new one in test-long.
 
-RAND_ENGINES := interp
+RAND_ENGINES := interp bt
 
 RAND_O := $(patsubst %.c,$(O)/%.o,$(wildcard tests/rand/*.c))
 $(RAND_O): CPPFLAGS += -Itests/insn -Itests/rand

@@ -8,21 +8,50 @@
  */
 #include "engine/bt/bt.h"
 
-/* H_PTR = RSP + by, the address of a stack access. */
-static void stack_address(struct trans *t, int by)
+/* dst = base + by, as wide as addresses are. */
+static void address(struct trans *t, enum hreg dst, enum hreg base, int by)
 {
     if (by)
-        emit_lea(t->e, H_PTR, HMEM_BASE(H_RSP, by));
+        emit_op_rm(t->e, bt_width(t), 0x8d, dst, HMEM_BASE(base, by)); /* LEA */
     else
-        emit_mov_rr(t->e, H_PTR, H_RSP);
+        emit_op_rr(t->e, bt_width(t), 0x89, base, dst); /* MOV */
+}
+
+/* The stack access at base + by, through a lookup of its own or of others too. */
+static struct hmem stack_access(struct trans *t, enum hreg base, int by, bool write)
+{
+    if (!bt_share_known(t))
+        address(t, H_PTR, base, by + (int)bt_share_ahead(t));
+    return bt_share_lookup(t, t->in.word, write);
+}
+
+static void move_stack(struct trans *t, int by)
+{
+    address(t, H_RSP, H_RSP, by);
+}
+
+/* What PUSH, CALL and relatives move has 4 bytes outside 64-bit code. */
+static int word(const struct trans *t)
+{
+    return bt_long64(t) ? 8 : 4;
+}
+
+static void load_word(struct trans *t, enum hreg dst, struct hmem m)
+{
+    emit_op_rm(t->e, bt_width(t), 0x8b, dst, m);
+}
+
+static void store_word(struct trans *t, struct hmem m, enum hreg src)
+{
+    emit_op_rm(t->e, bt_width(t), 0x89, src, m);
 }
 
 /* Memory operand of PUSH, CALL and JMP: into b->tmp, since another lookup may follow. */
 static void load_operand(struct trans *t, enum hreg dst)
 {
     bt_emit_ea(t, &t->in.ops[t->in.mem].mem);
-    bt_emit_lookup(t, 8, false);
-    emit_load(t->e, dst, HMEM_GUEST);
+    bt_emit_lookup(t, t->in.word, false);
+    load_word(t, dst, HMEM_GUEST);
 }
 
 /*
@@ -38,13 +67,13 @@ void bt_emit_push(struct trans *t)
 {
     const ZydisDecodedOperand *o = &t->in.ops[0];
     enum hreg src = H_TMP;
+    struct hmem m;
 
     if (t->in.mem >= 0) {
         load_operand(t, H_PTR);
         emit_store(t->e, HMEM_GS(BT_OFF(tmp)), H_PTR);
     }
-    stack_address(t, -8);
-    bt_emit_lookup(t, 8, true);
+    m = stack_access(t, H_RSP, -word(t), true);
     if (t->in.mem >= 0) {
         two_accesses(t);
         emit_load(t->e, H_TMP, HMEM_GS(BT_OFF(tmp)));
@@ -57,8 +86,8 @@ void bt_emit_push(struct trans *t)
             src = H_TMP;
         }
     }
-    emit_store(t->e, HMEM_GUEST, src);
-    emit_lea(t->e, H_RSP, HMEM_BASE(H_RSP, -8));
+    store_word(t, m, src);
+    move_stack(t, -word(t));
 }
 
 void bt_emit_pop(struct trans *t)
@@ -66,75 +95,12 @@ void bt_emit_pop(struct trans *t)
     bool leave = t->in.cls == INSN_LEAVE;
     unsigned gpr = leave ? (unsigned)RBP : bt_gpr(t->in.ops[0].reg.value);
 
+    load_word(t, H_PTR, stack_access(t, leave ? H_RBP : H_RSP, 0, false));
     if (leave)
-        emit_mov_rr(t->e, H_PTR, H_RBP);
-    else
-        stack_address(t, 0);
-    bt_emit_lookup(t, 8, false);
-    emit_load(t->e, H_PTR, HMEM_GUEST);
-    if (leave)
-        emit_lea(t->e, H_RSP, HMEM_BASE(H_RBP, 8));
+        address(t, H_RSP, H_RBP, word(t));
     else if (gpr != RSP)
-        emit_lea(t->e, H_RSP, HMEM_BASE(H_RSP, 8));
+        move_stack(t, word(t));
     bt_emit_put(t, gpr, H_PTR);
-}
-
-bool bt_groups(const struct insn *in)
-{
-    const ZydisDecodedOperand *o = &in->ops[0];
-
-    if (in->cls != INSN_PUSH && in->cls != INSN_POP)
-        return false;
-    return in->mem < 0 && (o->type == ZYDIS_OPERAND_TYPE_IMMEDIATE || bt_gpr(o->reg.value) != RSP);
-}
-
-static void group_push(struct trans *t, const struct insn *in, struct hmem m)
-{
-    const ZydisDecodedOperand *o = &in->ops[0];
-    enum hreg src = H_TMP;
-
-    if (o->type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
-        emit_mov_imm(t->e, H_TMP, in->imm);
-    } else {
-        src = bt_home(bt_gpr(o->reg.value));
-        if (src == H_NONE) {
-            src = H_TMP;
-            bt_emit_get(t, H_TMP, bt_gpr(o->reg.value));
-        }
-    }
-    emit_store(t->e, m, src);
-}
-
-static void group_pop(struct trans *t, const struct insn *in, struct hmem m)
-{
-    unsigned gpr = bt_gpr(in->ops[0].reg.value);
-    enum hreg dst = bt_home(gpr);
-
-    emit_load(t->e, dst == H_NONE ? H_TMP : dst, m);
-    if (dst == H_NONE)
-        bt_emit_put(t, gpr, H_TMP);
-}
-
-uint8_t *bt_emit_group(struct trans *t, const struct insn *ins, unsigned n)
-{
-    bool push = ins[0].cls == INSN_PUSH;
-    struct hmem m = HMEM_GUEST;
-    uint8_t *miss, *over;
-
-    stack_address(t, push ? -8 * (int)n : 0);
-    miss = bt_emit_probe(t, 8 * n, push);
-    for (unsigned i = 0; i < n; i++) {
-        m.disp = (int32_t)(8 * (push ? n - 1 - i : i));
-        if (push)
-            group_push(t, &ins[i], m);
-        else
-            group_pop(t, &ins[i], m);
-    }
-    emit_lea(t->e, H_RSP, HMEM_BASE(H_RSP, push ? -8 * (int)n : 8 * (int)n));
-    over = emit_jmp_later(t->e);
-    if (!t->e->full)
-        emit_fix32(miss, t->e->delta, emit_pc(t->e));
-    return over;
 }
 
 /* To the RIP in H_PTR, by the table. */
@@ -166,8 +132,9 @@ static void go_far(struct trans *t, bool check)
     emit_jmp_mem(t->e, HMEM_GS_INDEX(H_AUX, 3, jc + offsetof(struct jc_entry, far)));
 }
 
-/* A jump that is chained: to its stub until then. */
-static void chained_jump(struct trans *t, uint32_t target, bool check)
+/* A jump that is chained, under a condition or NO_CC: to its stub until then. */
+#define NO_CC 16u
+static void chained_jump(struct trans *t, uint32_t target, bool check, unsigned cc)
 {
     struct tb_exit *x = &t->exits[t->tb->nr_exits];
     uint8_t *hit;
@@ -184,33 +151,34 @@ static void chained_jump(struct trans *t, uint32_t target, bool check)
         x->check = emit_jmp_later(t->e);
         emit_fix8(t->e, hit);
     }
-    x->rel32 = emit_jmp_later(t->e);
+    x->rel32 = cc == NO_CC ? emit_jmp_later(t->e) : emit_jcc_later(t->e, cc);
 }
 
 void bt_emit_goto(struct trans *t, int64_t off, bool check)
 {
     if (off >= 0 && off < (int64_t)PAGE_BYTES) {
-        chained_jump(t, (uint32_t)off, check);
+        chained_jump(t, (uint32_t)off, check, NO_CC);
         return;
     }
     emit_load(t->e, H_PTR, HMEM_GS(GPR_OFF(SLOT_PAGE / 8)));
     if (off == (int32_t)off) {
-        emit_lea(t->e, H_PTR, HMEM_BASE(H_PTR, off));
+        address(t, H_PTR, H_PTR, (int)off);
     } else {
         emit_mov_imm(t->e, H_AUX, (uint64_t)off);
-        emit_lea(t->e, H_PTR, (struct hmem){ .base = H_PTR, .index = H_AUX });
+        emit_op_rm(t->e, bt_width(t), 0x8d, H_PTR,
+                   (struct hmem){ .base = H_PTR, .index = H_AUX }); /* LEA */
     }
     go_far(t, check);
 }
 
 static void push_return(struct trans *t)
 {
-    stack_address(t, -8);
-    bt_emit_lookup(t, 8, true);
+    struct hmem m = stack_access(t, H_RSP, -word(t), true);
+
     emit_load(t->e, H_TMP, HMEM_GS(GPR_OFF(SLOT_PAGE / 8)));
     emit_lea(t->e, H_TMP, HMEM_BASE(H_TMP, t->in.off + t->in.len));
-    emit_store(t->e, HMEM_GUEST, H_TMP);
-    emit_lea(t->e, H_RSP, HMEM_BASE(H_RSP, -8));
+    store_word(t, m, H_TMP);
+    move_stack(t, -word(t));
 }
 
 /* The target of an indirect branch into b->tmp, or for a register nothing: it is read later. */
@@ -220,6 +188,8 @@ static void indirect_target(struct trans *t)
         load_operand(t, H_PTR);
     else
         bt_emit_get(t, H_PTR, bt_gpr(t->in.ops[0].reg.value));
+    if (!bt_long64(t))
+        emit_mov32_rr(t->e, H_PTR, H_PTR);
 }
 
 void bt_emit_branch(struct trans *t)
@@ -234,6 +204,10 @@ void bt_emit_branch(struct trans *t)
         bt_emit_goto(t, in->target, in->target <= in->off);
         break;
     case INSN_JCC:
+        if (in->target > in->off && in->target < (int64_t)PAGE_BYTES) {
+            chained_jump(t, (uint32_t)in->target, false, in->cc);
+            break;
+        }
         over = emit_jcc_later(t->e, in->cc ^ 1u);
         bt_emit_goto(t, in->target, in->target <= in->off);
         if (!t->e->full)
@@ -241,7 +215,7 @@ void bt_emit_branch(struct trans *t)
         break;
     case INSN_CALL:
         push_return(t);
-        s->rsp_undo = -8;
+        s->rsp_undo = -word(t);
         bt_emit_goto(t, in->target, in->target <= in->off);
         break;
     case INSN_JMP_IND:
@@ -254,16 +228,14 @@ void bt_emit_branch(struct trans *t)
         push_return(t);
         if (in->mem >= 0)
             two_accesses(t);
-        s->rsp_undo = -8;
+        s->rsp_undo = -word(t);
         emit_load(t->e, H_PTR, HMEM_GS(BT_OFF(tmp)));
         go_far(t, true);
         break;
     default: /* INSN_RET */
-        stack_address(t, 0);
-        bt_emit_lookup(t, 8, false);
-        emit_load(t->e, H_PTR, HMEM_GUEST);
-        emit_lea(t->e, H_RSP, HMEM_BASE(H_RSP, 8 + (int32_t)in->imm));
-        s->rsp_undo = 8 + (int32_t)in->imm;
+        load_word(t, H_PTR, stack_access(t, H_RSP, 0, false));
+        move_stack(t, word(t) + (int32_t)in->imm);
+        s->rsp_undo = word(t) + (int32_t)in->imm;
         go_far(t, true);
         break;
     }

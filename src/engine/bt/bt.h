@@ -20,7 +20,7 @@
 #include "host/host.h"
 
 #define TB_MAX_INSNS 64
-#define GROUP_MAX    16
+#define SHARES       16
 
 /* Block keys: interp's, and what else the translation depends on. */
 #define KEY_USER  BIT(20) /* CPL 3 */
@@ -31,6 +31,10 @@
 /* Instructions are counted, and every block comes back: under vcpu.run_limit. */
 #define KEY_COUNT BIT(25)
 #define KEY_TSD   BIT(26) /* CR4.TSD */
+/* Each access looks itself up: a stand-in for the rest of a block (share.c). */
+#define KEY_ALONE BIT(27)
+
+#define SEG_SHUT (1ull << 32)
 
 #define XSTATE_ALL 7u /* x87, SSE, AVX: what a guest is offered */
 
@@ -54,8 +58,10 @@ struct site {
     bool loose; /* fluid code: its immediate is read from the guest's bytes each time it runs */
     uint8_t imm_off, imm_bytes; /* of a loose one, in the instruction */
     bool branch;                /* a near one, translated */
+    bool leads;                 /* looks up for others too (share.c) */
     int32_t rsp_undo; /* a near branch has moved RSP so far when its target proves not canonical */
     struct op *ops;   /* decoded by interp: it and an end; NULL until needed */
+    struct tb *alone; /* of one that leads: where to go on when it cannot; NULL until needed */
 };
 
 /* A way out of a block to a place in the same page. */
@@ -94,6 +100,7 @@ struct tb {
     bool dead;    /* dropped; it may still be the one that runs */
     bool landing; /* indirect branches go there */
     bool vectors; /* uses x87 or vector registers */
+    bool shares;  /* has lookups for several accesses */
     const uint8_t *code, *end;
     const uint8_t *far;     /* entry with R10 = RIP */
     const uint8_t *near;    /* entry within the page */
@@ -143,7 +150,7 @@ struct jc {
     struct jc_entry e[JC_ENTRIES];
     struct jc_log local, global;
 };
-enum jc_class { JC_USER, JC_KERNEL, JC_KERNEL_AC, NR_JCS };
+enum jc_class { JC_USER, JC_USER32, JC_KERNEL, JC_KERNEL_AC, NR_JCS };
 
 /* Why translated code came back. */
 enum bt_why {
@@ -179,7 +186,7 @@ struct x87_last {
 };
 #define X87_SET BIT(16)
 
-#define TB_BUCKETS    65536
+#define TB_BUCKETS    262144
 #define TB_PAGES      16384
 #define CODE_CACHE    MIB(192)
 #define COLD_COUNTERS 16384
@@ -192,10 +199,14 @@ struct bt_vcpu {
     uint64_t tsc_offset;         /* of the guest's TSC to the host's, when tsc_inline */
     uint64_t vm_tsc_offset;
     uint32_t masked; /* an interrupt waits for IF */
-    uint32_t jc_key; /* what the tables of branch targets were filled for */
+    /* 32-bit code: how much the limit is below 4 GB; SEG_SHUT: nothing may be accessed inline */
+    uint64_t fs_gap, gs_gap;
+    uint32_t jc_key[NR_JCS]; /* what the tables of branch targets were filled for */
     bool tsc_inline;
     unsigned turns; /* of the run loop that were left out */
     uint64_t ea, tmp;
+    uint64_t share[SHARES]; /* host addresses of what was looked up for several accesses */
+    unsigned tlb_seen;      /* iv.tlb_changes when translated code came back */
     const struct site *site;
     struct tb_exit *exit;
     uint32_t why;
@@ -219,7 +230,7 @@ struct bt_vcpu {
     uint32_t ticks_per_us;
     bool checked_once;            /* the next instruction is not for the direct tier */
     struct tb *making;            /* room for bt_translate() */
-    struct insn group[GROUP_MAX]; /* and for its stack operations */
+    struct insn ahead[TB_MAX_INSNS]; /* and for the block's instructions */
     uint8_t cold[COLD_COUNTERS];
     struct insn_cache insns;
     struct jc jc[NR_JCS];
@@ -272,6 +283,18 @@ struct trans {
     struct insn in;
     uint32_t key;
     unsigned nr;            /* instructions so far */
+    bool alone;             /* KEY_ALONE */
+    unsigned nr_shares;
+    struct share {
+        int64_t lo, hi; /* the bytes, from the origin */
+        unsigned nr;    /* accesses */
+        bool write;
+    } shares[SHARES];
+    struct share_use {
+        int8_t share; /* -1: looks itself up */
+        bool leads;
+        int64_t off; /* from the origin */
+    } uses[TB_MAX_INSNS];
     bool behind;            /* all instructions are done: what leaves does so after the last */
     bool vec_ready;         /* the check for the vector registers has been made */
     const struct tb *older; /* a version of this block with other bytes, or NULL */
@@ -285,6 +308,18 @@ struct trans {
     struct tb_exit exits[64];
 };
 
+static inline bool bt_long64(const struct trans *t)
+{
+    return t->key & MODE_CS64;
+}
+
+/* EMIT_W where addresses, stack slots and RIP have 64 bits; elsewhere 32-bit operations cut them.
+ */
+static inline unsigned bt_width(const struct trans *t)
+{
+    return bt_long64(t) ? EMIT_W : 0;
+}
+
 /* ---- mem.c ---- */
 /* A guest register's place in the host; H_NONE: in cpu.gpr[]. */
 enum hreg bt_home(unsigned gpr);
@@ -296,8 +331,6 @@ void bt_emit_offset(struct trans *t, const ZydisDecodedOperandMem *m, enum hreg 
 /* H_PTR holds a linear address; afterwards H_PTR + H_AUX is its host address, H_TMP is free. Goes
  * to the current site's slow stub on a miss. */
 void bt_emit_lookup(struct trans *t, unsigned bytes, bool write);
-/* The same, but returns the rel32 of the jump that is taken on a miss. */
-uint8_t *bt_emit_probe(struct trans *t, unsigned bytes, bool write);
 /* The jump whose rel32 is `at` goes to a stub that leaves with the current instruction's site. */
 void bt_leave_from(struct trans *t, uint8_t *at, enum bt_why why);
 #define HMEM_GUEST ((struct hmem){ .base = H_PTR, .index = H_AUX })
@@ -311,17 +344,27 @@ void bt_emit_leave(struct trans *t, enum bt_why why);
 bool bt_emit_copy(struct trans *t);
 bool bt_emit_lea(struct trans *t);
 
+/* ---- share.c ---- */
+/* Which of the block's nr instructions, at most TB_MAX_INSNS, share a lookup. */
+void bt_share_plan(struct trans *t, const struct insn *ins, unsigned nr);
+/* The current instruction is interp's after all: who relied on its lookup does not. */
+void bt_share_drop(struct trans *t);
+/* Its access was looked up by another: no address is needed. */
+bool bt_share_known(const struct trans *t);
+/* Where the lookup begins, from the current instruction's access: 0 or less. */
+int64_t bt_share_ahead(const struct trans *t);
+/* H_PTR holds the address of the current access plus bt_share_ahead() unless it is known. Returns
+ * the operand to reach it by, with H_AUX or both registers in it; H_TMP is free. */
+struct hmem bt_share_lookup(struct trans *t, unsigned bytes, bool write);
+
 /* ---- system.c ---- */
+/* Is the instruction one of those that bt_emit_system() writes, and that then fall through? */
+bool bt_is_inline_system(const struct trans *t, const struct insn *in);
 bool bt_emit_system(struct trans *t);
 
 /* ---- branch.c ---- */
 void bt_emit_push(struct trans *t);
 void bt_emit_pop(struct trans *t);
-/* Can the instruction be one of several PUSHes or POPs that are done with one lookup? */
-bool bt_groups(const struct insn *in);
-/* n of them, in.cls all the same. Returns the jump over what follows, which does them one by one
- * and is run when they touch two pages or miss the TLB. */
-uint8_t *bt_emit_group(struct trans *t, const struct insn *ins, unsigned n);
 void bt_emit_branch(struct trans *t); /* INSN_JMP .. INSN_RET */
 /* Leaves the block for the place at off, relative to the page. */
 void bt_emit_goto(struct trans *t, int64_t off, bool check);
@@ -393,10 +436,14 @@ void bt_flush_cache(struct bt_vcpu *b);
 struct tb *bt_by_pc(struct bt_vm *vm, const uint8_t *pc);
 void bt_jc_add(struct bt_vcpu *b, uint64_t rip, struct tb *tb, bool global);
 void bt_jc_flush(struct bt_vcpu *b, enum flush_kind kind, uint64_t lin);
+/* One table alone. */
+void bt_jc_empty(struct bt_vcpu *b, enum jc_class c);
 
 static inline enum jc_class bt_jc_class(uint32_t key)
 {
-    return key & KEY_USER ? JC_USER : key & KEY_AC ? JC_KERNEL_AC : JC_KERNEL;
+    if (key & KEY_USER)
+        return key & MODE_CS64 ? JC_USER : JC_USER32;
+    return key & KEY_AC ? JC_KERNEL_AC : JC_KERNEL;
 }
 
 static inline enum tlb_view bt_view(uint32_t key)

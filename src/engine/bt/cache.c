@@ -13,7 +13,7 @@ static struct tb **hash_slot(struct bt_vm *vm, uint64_t gpa, uint32_t key)
 {
     uint64_t h = (gpa ^ (uint64_t)key << 20) * 0x9e3779b97f4a7c15ull;
 
-    return &vm->hash[h >> 48]; /* TB_BUCKETS = 2^16 */
+    return &vm->hash[h >> 46]; /* TB_BUCKETS = 2^18 */
 }
 
 static struct tb_page **page_slot(struct bt_vm *vm, uint64_t page)
@@ -300,6 +300,12 @@ static void flush_page(struct jc *jc, uint64_t lin, uint64_t mask)
     for (unsigned i = first; i < first + PAGE_BYTES; i++)
         if (jc->e[i].far && (-jc->e[i].neg_rip ^ lin) >> PAGE_SHIFT == 0)
             jc_clear(jc, i);
+}
+
+void bt_jc_empty(struct bt_vcpu *b, enum jc_class c)
+{
+    log_flush(&b->jc[c], &b->jc[c].local);
+    log_flush(&b->jc[c], &b->jc[c].global);
 }
 
 void bt_jc_flush(struct bt_vcpu *b, enum flush_kind kind, uint64_t lin)

@@ -49,6 +49,40 @@ static unsigned opcode_bytes(const ZydisDecodedInstruction *z)
     }
 }
 
+/*
+ * Outside 64-bit code there are eight registers, whatever VEX.B and vvvv's top bit say, and VEX.W
+ * does not widen general registers (SDM 2, "The VEX Prefix"). interp's stub has W as it counts.
+ */
+static void narrow_vex(const struct insn *in, struct parts *p)
+{
+    p->rex = 0x40;
+    p->vex_vvvv &= 7;
+    p->vex_last = (uint8_t)((p->vex_last & 0x7f) | (in->op.stub->d.code[2] & 0x80));
+}
+
+/* What 64-bit code has other encodings for. */
+static void only_in_32bit(const struct insn *in, struct parts *p)
+{
+    uint8_t op = p->opcode[0];
+
+    if (p->vex) {
+        if (p->nr_tail) /* a register in the immediate has three bits */
+            p->tail[p->nr_tail - 1] = in->op.stub->d.code[in->op.stub->d.code_bytes - 1];
+        return;
+    }
+    if (p->nr_opcode != 1)
+        return;
+    if ((op & 0xf0) == 0x40) { /* INC and DEC of a register: FF /0, FF /1 */
+        p->opcode[0] = 0xff;
+        p->modrm = true;
+        p->mod = 3;
+        p->reg = op >> 3 & 1;
+        p->rm = op & 7;
+    } else if (op == 0x82) { /* the same as 80 */
+        p->opcode[0] = 0x80;
+    }
+}
+
 static bool split(const struct insn *in, struct parts *p)
 {
     unsigned at = 0, end;
@@ -61,7 +95,7 @@ static bool split(const struct insn *in, struct parts *p)
                 return false;
             p->legacy[p->nr_legacy++] = b;
             p->rex = 0;
-        } else if ((b & 0xf0) == 0x40) {
+        } else if ((b & 0xf0) == 0x40 && in->word == 8) {
             p->rex = b; /* the last of several counts, and only right before the opcode */
             continue;
         } else if (b != 0x67 && b != 0x26 && b != 0x2e && b != 0x36 && b != 0x3e && b != 0x64 &&
@@ -85,6 +119,8 @@ static bool split(const struct insn *in, struct parts *p)
             p->vex_map = v[1] & 0x1f;
         }
         at += two ? 2 : 3;
+        if (in->word == 4)
+            narrow_vex(in, p);
     } else if (in->z.raw.encoding2 != ZYDIS_INSTRUCTION_ENCODING_LEGACY &&
                in->z.raw.encoding2 != ZYDIS_INSTRUCTION_ENCODING_3DNOW) {
         return false;
@@ -109,6 +145,8 @@ static bool split(const struct insn *in, struct parts *p)
     }
     while (at < in->len && p->nr_tail < sizeof(p->tail))
         p->tail[p->nr_tail++] = in->bytes[at++];
+    if (in->word == 4)
+        only_in_32bit(in, p);
     return at == in->len;
 }
 
@@ -220,6 +258,10 @@ static bool rename_registers(const struct insn *in, struct parts *p, unsigned fr
             p->vex_vvvv = (uint8_t)h;
             break;
         case ZYDIS_OPERAND_ENCODING_OPCODE:
+            if (p->modrm) { /* it was */
+                p->rm = (uint8_t)h;
+                break;
+            }
             p->opcode[p->nr_opcode - 1] = (uint8_t)((p->opcode[p->nr_opcode - 1] & 0xf8) | (h & 7));
             p->rex = (uint8_t)((p->rex & ~1) | (h >> 3));
             if (h >= H_R8)
@@ -307,9 +349,11 @@ static void note_x87(struct trans *t)
         return;
     emit_store(t->e, HMEM_GS(BT_OFF(x87.dp)), H_PTR);
     store_imm32(t->e, HMEM_GS(BT_OFF(x87.dp_set)), 1);
-    note_selector(
-        t, m->segment == ZYDIS_REGISTER_SS ? CPU_OFF(seg[SEG_SS].sel) : CPU_OFF(seg[SEG_DS].sel),
-        BT_OFF(x87.ds));
+    note_selector(t,
+                  m->segment == ZYDIS_REGISTER_SS   ? CPU_OFF(seg[SEG_SS].sel)
+                  : m->segment == ZYDIS_REGISTER_ES ? CPU_OFF(seg[SEG_ES].sel)
+                                                    : CPU_OFF(seg[SEG_DS].sel),
+                  BT_OFF(x87.ds));
 }
 
 /* Does it leave pointers behind, and are they known? */
@@ -324,14 +368,33 @@ static bool names_fs_or_gs(const struct insn *in)
                             in->ops[in->mem].mem.segment == ZYDIS_REGISTER_GS);
 }
 
+/* VZEROUPPER and VZEROALL outside 64-bit code leave YMM8 to YMM15 alone. */
+static void zero_vectors(struct trans *t, bool all)
+{
+    for (unsigned i = 0; i < 8; i++) {
+        uint8_t modrm = (uint8_t)(0xc0 | i << 3 | i);
+
+        if (all) /* VXORPS xmm, xmm, xmm */
+            emit_bytes(t->e,
+                       (const uint8_t[]){ 0xc5, (uint8_t)(0x80 | (~i & 15) << 3), 0x57, modrm }, 4);
+        else /* VMOVAPS xmm, xmm */
+            emit_bytes(t->e, (const uint8_t[]){ 0xc5, 0xf8, 0x28, modrm }, 4);
+    }
+}
+
 bool bt_emit_copy(struct trans *t)
 {
     const struct insn *in = &t->in;
     struct parts p = { .nr_legacy = 0 };
-    struct hmem m = HMEM_GUEST;
+    struct hmem m;
     unsigned free_mask;
     bool mem = in->mem >= 0;
 
+    if (in->word == 4 && (in->z.mnemonic == ZYDIS_MNEMONIC_VZEROUPPER ||
+                          in->z.mnemonic == ZYDIS_MNEMONIC_VZEROALL)) {
+        zero_vectors(t, in->z.mnemonic == ZYDIS_MNEMONIC_VZEROALL);
+        return true;
+    }
     if (!split(in, &p) || !look_at_registers(in, &p))
         return false;
     if (sets_pointers(in) && names_fs_or_gs(in)) /* the pointer is without the segment's base */
@@ -354,8 +417,14 @@ bool bt_emit_copy(struct trans *t)
     if (!rename_registers(in, &p, free_mask))
         return false;
     if (mem) {
-        bt_emit_ea(t, &in->ops[in->mem].mem);
-        bt_emit_lookup(t, in->mem_bytes, in->mem_acc == ACC_WRITE);
+        if (!bt_share_known(t)) {
+            ZydisDecodedOperandMem at = in->ops[in->mem].mem;
+
+            at.disp.value = (at.disp.has_displacement ? at.disp.value : 0) + bt_share_ahead(t);
+            at.disp.has_displacement = true;
+            bt_emit_ea(t, &at);
+        }
+        m = bt_share_lookup(t, in->mem_bytes, in->mem_acc == ACC_WRITE);
         if (p.has_high8) {
             emit_lea(t->e, H_RCX, m);
             m = HMEM_BASE(H_RCX, 0);

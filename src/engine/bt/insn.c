@@ -105,6 +105,23 @@ static void classify_plain(struct insn *in)
     in->cls = INSN_COPY;
 }
 
+/*
+ * Outside 64-bit code: addresses of 16 bits, and data in the code segment, which may be neither
+ * read nor written whatever its base and limit are.
+ */
+static bool odd_address(const struct insn *in)
+{
+    if (in->word == 8)
+        return false;
+    if (in->z.address_width != 32)
+        return true;
+    for (unsigned i = 0; i < in->z.operand_count_visible; i++)
+        if (in->ops[i].type == ZYDIS_OPERAND_TYPE_MEMORY &&
+            in->ops[i].mem.segment == ZYDIS_REGISTER_CS)
+            return true;
+    return false;
+}
+
 /* What interp runs by a stub may run in translated code: native.c's allow-list. */
 static void classify_native(struct insn *in)
 {
@@ -171,20 +188,21 @@ static void classify_stack(struct insn *in)
 
     /* The stack operand is a hidden one; what is named is the first. */
     in->mem = -1;
-    if (in->z.operand_width != 64)
+    if (in->z.operand_width != 8u * in->word)
         return;
     if (in->z.mnemonic == ZYDIS_MNEMONIC_LEAVE) {
         in->cls = INSN_LEAVE;
     } else if (o->type == ZYDIS_OPERAND_TYPE_REGISTER &&
-               ZydisRegisterGetClass(o->reg.value) == ZYDIS_REGCLASS_GPR64) {
+               ZydisRegisterGetClass(o->reg.value) ==
+                   (in->word == 8 ? ZYDIS_REGCLASS_GPR64 : ZYDIS_REGCLASS_GPR32)) {
         in->cls = in->z.mnemonic == ZYDIS_MNEMONIC_PUSH ? INSN_PUSH : INSN_POP;
     } else if (in->z.mnemonic == ZYDIS_MNEMONIC_PUSH && o->type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
-        in->imm = (uint64_t)o->imm.value.s;
+        in->imm = in->word == 8 ? (uint64_t)o->imm.value.s : (uint32_t)o->imm.value.s;
         in->cls = INSN_PUSH;
     } else if (in->z.mnemonic == ZYDIS_MNEMONIC_PUSH && o->type == ZYDIS_OPERAND_TYPE_MEMORY &&
                o->mem.type == ZYDIS_MEMOP_TYPE_MEM) {
         in->mem = 0;
-        in->mem_bytes = 8;
+        in->mem_bytes = in->word;
         in->mem_acc = ACC_READ;
         in->cls = INSN_PUSH;
     }
@@ -194,6 +212,12 @@ static void classify(struct insn *in)
 {
     bool simple = find_memory(in);
 
+    if (in->op.fn == op_nop) {
+        in->cls = INSN_NOP;
+        return;
+    }
+    if (odd_address(in))
+        return;
     if (jcc[in->z.mnemonic]) {
         in->cc = jcc[in->z.mnemonic] - 1;
         classify_branch(in, INSN_JCC, INSN_INTERP);
@@ -209,7 +233,7 @@ static void classify(struct insn *in)
     case ZYDIS_MNEMONIC_CALL:
         if (in->ops[0].type == ZYDIS_OPERAND_TYPE_MEMORY) {
             in->mem = 0;
-            in->mem_bytes = 8;
+            in->mem_bytes = in->word;
             in->mem_acc = ACC_READ;
         }
         classify_branch(in, INSN_CALL, INSN_CALL_IND);
@@ -229,9 +253,7 @@ static void classify(struct insn *in)
     default:
         break;
     }
-    if (in->op.fn == op_nop)
-        in->cls = INSN_NOP;
-    else if (!simple)
+    if (!simple)
         return;
     else if (in->op.fn == op_native)
         classify_native(in);
@@ -250,6 +272,7 @@ unsigned insn_decode(struct ivcpu *v, uint32_t key, const uint8_t *bytes, unsign
     len = decode_insn_full(v, key, in->bytes, avail, off, &in->op, &in->z, in->ops);
     in->cls = INSN_INTERP;
     in->unit = UNIT_GPR;
+    in->word = key & MODE_CS64 ? 8 : 4;
     in->mem = -1;
     if (!len)
         return 0;

@@ -41,14 +41,16 @@ struct insn {
     int mem;            /* index in ops of the memory operand (LEA's too), or -1 */
     uint16_t mem_bytes; /* 1..64 */
     unsigned mem_acc;   /* ACC_READ, or ACC_WRITE for writes and read-modify-writes */
+    uint8_t word; /* 8, or 4 outside 64-bit code: bytes of a near branch's target and of what PUSH
+                     pushes */
     uint8_t cc;
     int64_t target; /* of a direct transfer, relative to the start of the page */
     uint64_t imm;   /* PUSH, RET */
 };
 
 /*
- * Decodes 64-bit code for the translator; v and key as in decode_insn(). Returns the length, 0 if
- * more bytes are needed than avail.
+ * Decodes 64- or 32-bit code for the translator; v and key as in decode_insn(). Returns the length,
+ * 0 if more bytes are needed than avail.
  */
 unsigned insn_decode(struct ivcpu *v, uint32_t key, const uint8_t *bytes, unsigned avail,
                      uint16_t off, struct insn *in);

@@ -64,6 +64,8 @@ void bt_emit_offset(struct trans *t, const ZydisDecodedOperandMem *m, enum hreg 
     struct hmem h = { .base = H_NONE, .index = H_NONE };
     int64_t disp = m->disp.has_displacement ? m->disp.value : 0;
 
+    if (a32)
+        disp = (int32_t)disp;
     if (m->base == ZYDIS_REGISTER_RIP || m->base == ZYDIS_REGISTER_EIP) {
         emit_load(t->e, H_PTR, HMEM_GS(GPR_OFF(SLOT_PAGE / 8)));
         h.base = H_PTR;
@@ -93,15 +95,33 @@ void bt_emit_offset(struct trans *t, const ZydisDecodedOperandMem *m, enum hreg 
         emit_lea(t->e, dst, h);
 }
 
+/* Leaves for interp unless the operand, at offset H_PTR, ends below 4 GB with the gap added. */
+static void check_limit(struct trans *t, size_t gap)
+{
+    uint8_t *ok;
+
+    emit_load(t->e, H_TMP, HMEM_GS(gap));
+    emit_lea(t->e, H_TMP,
+             (struct hmem){ .base = H_TMP, .index = H_PTR, .disp = t->in.mem_bytes - 1 });
+    emit_rorx(t->e, H_TMP, H_TMP, 32);
+    emit_mov32_rr(t->e, H_TMP, H_TMP);
+    ok = emit_jrcxz_later(t->e);
+    bt_emit_leave(t, WHY_INTERP);
+    emit_fix8(t->e, ok);
+}
+
 void bt_emit_ea(struct trans *t, const ZydisDecodedOperandMem *m)
 {
+    bool gs = m->segment == ZYDIS_REGISTER_GS;
+
     bt_emit_offset(t, m, H_PTR, t->in.z.address_width == 32);
-    if (m->segment == ZYDIS_REGISTER_FS || m->segment == ZYDIS_REGISTER_GS) {
-        emit_load(t->e, H_AUX,
-                  HMEM_GS(m->segment == ZYDIS_REGISTER_FS ? CPU_OFF(seg[SEG_FS].base)
-                                                          : CPU_OFF(seg[SEG_GS].base)));
-        emit_lea(t->e, H_PTR, (struct hmem){ .base = H_PTR, .index = H_AUX });
-    }
+    if (!gs && m->segment != ZYDIS_REGISTER_FS)
+        return;
+    if (!bt_long64(t))
+        check_limit(t, gs ? BT_OFF(gs_gap) : BT_OFF(fs_gap));
+    emit_load(t->e, H_AUX, HMEM_GS(gs ? CPU_OFF(seg[SEG_GS].base) : CPU_OFF(seg[SEG_FS].base)));
+    emit_op_rm(t->e, bt_width(t), 0x8d, H_PTR,
+               (struct hmem){ .base = H_PTR, .index = H_AUX }); /* LEA */
 }
 
 void bt_emit_leave(struct trans *t, enum bt_why why)
@@ -128,7 +148,8 @@ static void emit_index(struct trans *t)
     emit_op_rr(t->e, EMIT_0F, 0xb7, H_AUX, H_AUX); /* MOVZX of the low 16 bits */
 }
 
-uint8_t *bt_emit_probe(struct trans *t, unsigned bytes, bool write)
+/* Returns the rel32 of the jump that is taken on a miss. */
+static uint8_t *emit_probe(struct trans *t, unsigned bytes, bool write)
 {
     enum tlb_view view = bt_view(t->key);
     size_t tlb = BT_OFF(iv.views) + (size_t)view * sizeof(struct tlb);
@@ -162,5 +183,5 @@ void bt_emit_lookup(struct trans *t, unsigned bytes, bool write)
 
     s->acc_bytes = (uint16_t)bytes;
     s->acc_write = write;
-    bt_leave_from(t, bt_emit_probe(t, bytes, write), WHY_SLOW);
+    bt_leave_from(t, emit_probe(t, bytes, write), WHY_SLOW);
 }

@@ -36,12 +36,17 @@ uint32_t bt_key(const struct bt_vcpu *b)
     return key;
 }
 
-/* Can this mode be translated at all? */
+/* 32-bit code is translated where its segments are as all systems of today have them. */
+#define KEY_FLAT32 (MODE_PE | MODE_CS32 | MODE_SS32 | KEY_FLAT_CS | KEY_FLAT_DATA)
+
+/* Can this mode be translated at all? In the rings between there may be no CLI and STI. */
 static bool translates(const struct bt_vcpu *b)
 {
     const struct cpu *c = &b->iv.vc.cpu;
 
-    return (c->mode & MODE_CS64) && b->iv.tlb != &b->iv.no_view && !b->iv.watching;
+    if (b->iv.tlb == &b->iv.no_view || b->iv.watching || c->cpl == 1 || c->cpl == 2)
+        return false;
+    return (c->mode & MODE_CS64) || (block_key(c) & KEY_FLAT32) == KEY_FLAT32;
 }
 
 static bool wanted(const struct bt_vcpu *b)
@@ -82,14 +87,20 @@ static void x87_pointers(struct bt_vcpu *b)
  */
 void bt_vectors_out(struct bt_vcpu *b)
 {
+    struct xsave_area *fpu = &b->iv.vc.cpu.fpu;
+    uint64_t fip = fpu->fip, fdp = fpu->fdp;
+    uint16_t fop = fpu->fop;
+
     if (b->vec_cold)
         return;
     /* Not even a pending x87 exception is left for the host's code. */
     __asm__ volatile("xsave64 %0\n\tfninit\n\tldmxcsr %1"
-                     : "+m"(b->iv.vc.cpu.fpu)
+                     : "+m"(*fpu)
                      : "m"(b->mxcsr), "a"(XSTATE_ALL), "d"(0)
                      : "memory");
     b->vec_cold = 1;
+    /* AMD's processors have them only while an exception is pending. */
+    fpu->fip = fip, fpu->fdp = fdp, fpu->fop = fop;
     if (b->x87.op)
         x87_pointers(b);
 }
@@ -169,14 +180,24 @@ static struct tb *block_at_rip(struct bt_vcpu *b, uint32_t key)
     return tb;
 }
 
-/* The tables know privilege and AC apart; whatever else changes, they begin anew. */
+/* The tables know privilege, AC and 64-bit user code apart; what else changes empties one. */
 static void keep_jc_key(struct bt_vcpu *b, uint32_t key)
 {
-    key &= ~(KEY_USER | KEY_AC);
-    if (b->jc_key == key)
+    enum jc_class class = bt_jc_class(key);
+
+    if (b->jc_key[class] == key)
         return;
-    bt_jc_flush(b, FLUSH_ALL, 0);
-    b->jc_key = key;
+    bt_jc_empty(b, class);
+    b->jc_key[class] = key;
+}
+
+static uint64_t gap_of(const struct seg *s)
+{
+    unsigned kind = s->attr & (SEG_TYPE_CODE | SEG_TYPE_EXPAND_DOWN | SEG_TYPE_WRITABLE);
+
+    if ((s->attr & SEG_UNUSABLE) || kind != SEG_TYPE_WRITABLE)
+        return SEG_SHUT;
+    return UINT32_MAX - s->limit;
 }
 
 /* What translated code reads that C code may have changed. */
@@ -186,6 +207,10 @@ static void before_entry(struct bt_vcpu *b)
 
     b->masked = !(c->rflags & RFLAGS_IF) && cpu_interrupt_waits(c);
     b->tsc_offset = b->vm_tsc_offset + c->tsc_adjust;
+    if (c->mode & MODE_CS64)
+        return;
+    b->fs_gap = gap_of(&c->seg[SEG_FS]);
+    b->gs_gap = gap_of(&c->seg[SEG_GS]);
 }
 
 /* ---- what translated code comes back for ---- */
@@ -249,7 +274,7 @@ static const uint8_t *go_on(struct bt_vcpu *b)
         return NULL;
     v->key = block_key(c);
     key = bt_key(b);
-    if ((key & ~(KEY_USER | KEY_AC)) != b->jc_key)
+    if (key != b->jc_key[bt_jc_class(key)])
         return NULL;
     e = &b->jc[bt_jc_class(key)].e[c->rip & b->mask_jc];
     if (!e->far || e->neg_rip != -c->rip)
@@ -293,6 +318,12 @@ static bool site_ops(struct bt_vcpu *b, struct site *s)
     return true;
 }
 
+/* What the block has looked up ahead may no longer be so. */
+static bool lookups_gone(const struct bt_vcpu *b, const struct tb *tb)
+{
+    return tb->shares && b->tlb_seen != b->iv.tlb_changes;
+}
+
 /*
  * interp runs the site's instruction. Returns where to go on in the block; NULL: leave it, cpu.rip
  * is true and *res set if run() has to return (*stop).
@@ -322,8 +353,9 @@ static const uint8_t *run_site(struct bt_vcpu *b, struct site *s, bool *stop, en
         block_bury(v);
     }
     if (v->leave == LEAVE_NEXT) {
-        if (s->ends || tb->dead || c->rip != page_base(b) + s->off + s->len ||
-            (c->rflags & RFLAGS_TF) || bt_key(b) != tb->key)
+        if (s->ends || s->leads || tb->dead || lookups_gone(b, tb) ||
+            c->rip != page_base(b) + s->off + s->len || (c->rflags & RFLAGS_TF) ||
+            bt_key(b) != (tb->key & ~KEY_ALONE))
             return go_on(b);
         if (wanted(b) || cpu_event_ready(c))
             return NULL;
@@ -344,14 +376,47 @@ static const uint8_t *run_site(struct bt_vcpu *b, struct site *s, bool *stop, en
     return NULL;
 }
 
+/* A translation of what follows the site in which no access relies on another's lookup. */
+static struct tb *go_alone(struct bt_vcpu *b, struct site *s)
+{
+    uint32_t key = s->tb->key | KEY_ALONE;
+    gpa_t at = GPA((s->tb->gpa & PAGE_MASK) + s->off), now;
+    const uint8_t *code;
+
+    if (s->tb->dead)
+        return NULL;
+    if (s->alone && !s->alone->dead)
+        return s->alone;
+    s->alone = bt_find(b->vm, at, key);
+    if (s->alone)
+        return s->alone;
+    flags_in(b);
+    bt_vectors_out(b);
+    code = fetch_ptr(&b->iv, page_base(b) + s->off, &now);
+    if (!code || now.v != at.v || b->vm->code.full || bt_limit_reached(b)) {
+        b->iv.vc.cpu.exc.valid = false; /* the instruction itself will raise it */
+        return NULL;
+    }
+    s->alone = bt_translate(b, at, key, code);
+    if (s->alone)
+        perf_map_add(b->vm, s->alone);
+    return s->alone;
+}
+
 /* A TLB miss: fill and try again, or let interp do the instruction (devices, faults, two pages). */
 static const uint8_t *run_slow(struct bt_vcpu *b, struct site *s, bool *stop, enum run_result *res)
 {
     struct ivcpu *v = &b->iv;
 
     v->vc.nr_exits[EXIT_MISS]++;
-    if (s->acc_bytes && tlb_fill(v, b->ea, s->acc_bytes, s->acc_write))
+    if (s->acc_bytes && tlb_fill(v, b->ea, s->acc_bytes, s->acc_write) && !lookups_gone(b, s->tb))
         return resume_at(b, s->tb, s->pc);
+    if (s->leads) {
+        struct tb *alone = go_alone(b, s);
+
+        if (alone)
+            return resume_at(b, alone, (uint32_t)(alone->near - alone->code));
+    }
     return run_site(b, s, stop, res);
 }
 
@@ -372,6 +437,7 @@ static const uint8_t *came_back(struct bt_vcpu *b, bool *stop, enum run_result *
     struct site *s = (struct site *)(uintptr_t)b->site;
     struct tb *tb;
 
+    b->tlb_seen = b->iv.tlb_changes;
     switch ((enum bt_why)b->why) {
     case WHY_SLOW:
         count_to(b, s->tb, index_of(s));
@@ -389,7 +455,8 @@ static const uint8_t *came_back(struct bt_vcpu *b, bool *stop, enum run_result *
         if (wanted(b) || (b->exit->tb->key & KEY_COUNT))
             return NULL;
         tb =
-            bt_find(b->vm, GPA((b->exit->tb->gpa & PAGE_MASK) + b->exit->target), b->exit->tb->key);
+            bt_find(b->vm, GPA((b->exit->tb->gpa & PAGE_MASK) + b->exit->target),
+                    b->exit->tb->key & ~KEY_ALONE);
         if (!tb || b->exit->tb->dead)
             return NULL;
         if (b->exit->stale) {

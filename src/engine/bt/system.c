@@ -63,23 +63,32 @@ static void emit_rdtsc(struct trans *t)
     emit_mov32_rr(t->e, H_RAX, H_RAX);
 }
 
-bool bt_emit_system(struct trans *t)
+bool bt_is_inline_system(const struct trans *t, const struct insn *in)
 {
-    const op_fn fn = t->in.op.fn;
+    const op_fn fn = in->op.fn;
     bool user = t->key & KEY_USER;
 
     if ((t->key & KEY_COUNT) || t->b->vm->slow_pext)
         return false;
-    if (fn == op_rdtsc && t->b->tsc_inline && !(user && (t->key & KEY_TSD)))
-        emit_rdtsc(t);
-    else if (fn == op_cli && !user)
-        emit_cli(t);
-    else if (fn == op_sti && !user)
-        emit_sti(t);
-    else if (fn == op_swapgs && !user)
-        emit_swapgs(t);
-    else
+    if (fn == op_rdtsc)
+        return t->b->tsc_inline && !(user && (t->key & KEY_TSD));
+    return !user && (fn == op_cli || fn == op_sti || fn == op_swapgs);
+}
+
+bool bt_emit_system(struct trans *t)
+{
+    const op_fn fn = t->in.op.fn;
+
+    if (!bt_is_inline_system(t, &t->in))
         return false;
+    if (fn == op_rdtsc)
+        emit_rdtsc(t);
+    else if (fn == op_cli)
+        emit_cli(t);
+    else if (fn == op_sti)
+        emit_sti(t);
+    else
+        emit_swapgs(t);
     t->in.ends = false;
     return true;
 }

@@ -9,6 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Jumps to stubs that one instruction may need. */
+#define SLOW_EACH 8
+
 static bool unit_usable(const struct trans *t)
 {
     switch (t->in.unit) {
@@ -53,6 +56,7 @@ static void emit_insn(struct trans *t)
     bool done = true;
 
     if (!unit_usable(t)) {
+        bt_share_drop(t);
         emit_interp(t);
         return;
     }
@@ -87,6 +91,8 @@ static void emit_insn(struct trans *t)
         *t->e = before;
         t->nr_slow = nr_slow;
         s->acc_bytes = 0;
+        s->leads = false;
+        bt_share_drop(t);
         emit_interp(t);
     }
 }
@@ -140,27 +146,32 @@ static void emit_one(struct trans *t)
     s->next = (uint32_t)(emit_pc(t->e) - t->tb->code);
 }
 
-/* The PUSHes or POPs from t->in on, if there are several. Returns where the next instruction is. */
-static unsigned emit_stack_group(struct trans *t, const uint8_t *code)
+/* Does what follows run when the instruction has not branched? */
+static bool falls_through(const struct insn *in)
 {
-    struct insn *ins = t->b->group;
-    unsigned n = 1, first = t->nr, off = t->in.off + t->in.len;
-    uint8_t *over = NULL;
+    return in->cls == INSN_JCC || (!in->ends && in->cls < INSN_JMP);
+}
 
-    ins[0] = t->in;
-    while (n < GROUP_MAX && t->nr + n < TB_MAX_INSNS && decode_at(t, code, off, &ins[n]) &&
-           ins[n].cls == ins[0].cls && bt_groups(&ins[n]))
-        off += ins[n++].len;
-    if (n > 1)
-        over = bt_emit_group(t, ins, n);
-    for (unsigned i = 0; i < n; i++) {
-        t->nr = first + i;
-        t->in = ins[i];
-        emit_one(t);
+/* What follows a conditional branch may be there already. */
+static bool is_there(const struct trans *t, unsigned off)
+{
+    return off < PAGE_BYTES && bt_find(t->b->vm, GPA((t->tb->gpa & PAGE_MASK) + off), t->key);
+}
+
+/* The block's instructions, as far as it may go, into b->ahead: how many. */
+static unsigned read_ahead(struct trans *t, const uint8_t *code)
+{
+    struct insn *in = t->b->ahead;
+    unsigned nr = 0, off = t->tb->gpa % PAGE_BYTES;
+
+    for (; nr < TB_MAX_INSNS && decode_at(t, code, off, in); in++) {
+        off += in->len;
+        nr++;
+        if ((!falls_through(in) && !bt_is_inline_system(t, in)) ||
+            (in->cls == INSN_JCC && is_there(t, off)))
+            break;
     }
-    if (over && !t->e->full)
-        emit_fix32(over, t->e->delta, emit_pc(t->e));
-    return off;
+    return nr;
 }
 
 static void emit_entry(struct trans *t)
@@ -195,33 +206,28 @@ static void emit_fluid_entry(struct trans *t)
 
 static void emit_block(struct trans *t, const uint8_t *code)
 {
-    unsigned start = t->tb->gpa % PAGE_BYTES, off = start;
-    bool open = true;
+    unsigned start = t->tb->gpa % PAGE_BYTES, off = start, nr = TB_MAX_INSNS;
+    bool open = true, fluid = t->tb->fluid;
 
-    if (t->tb->fluid)
+    if (fluid)
         emit_stale(t);
     else
         emit_entry(t);
     t->tb->body = emit_pc(t->e);
-    for (t->nr = 0; t->nr < TB_MAX_INSNS && open && !t->e->full; t->nr++) {
-        if (!decode_at(t, code, off, &t->in))
+    if (!fluid)
+        nr = read_ahead(t, code);
+    bt_share_plan(t, t->b->ahead, nr);
+    for (t->nr = 0; t->nr < nr && open && !t->e->full; t->nr++) {
+        if (!fluid)
+            t->in = t->b->ahead[t->nr];
+        else if (!decode_at(t, code, off, &t->in))
             break;
-        if (bt_groups(&t->in) && !t->tb->fluid) {
-            off = emit_stack_group(t, code);
-        } else {
-            emit_one(t);
-            off += t->in.len;
-        }
-        open = t->in.cls == INSN_JCC || (!t->in.ends && t->in.cls < INSN_JMP);
+        emit_one(t);
+        off += t->in.len;
+        open = falls_through(&t->in);
         t->tb->sites[t->nr].ends = !open;
-        /* What follows a conditional branch may be there already. */
-        if (t->in.cls == INSN_JCC && !t->tb->fluid && off < PAGE_BYTES &&
-            bt_find(t->b->vm, GPA((t->tb->gpa & PAGE_MASK) + off), t->key)) {
-            t->nr++;
-            break;
-        }
-        if ((t->tb->fluid && !bt_loose_note(t)) || t->tb->nr_exits + 2u >= ARRAY_SIZE(t->exits) ||
-            t->nr_slow + GROUP_MAX + 8 > ARRAY_SIZE(t->slow)) {
+        if ((fluid && !bt_loose_note(t)) || t->tb->nr_exits + 2u >= ARRAY_SIZE(t->exits) ||
+            t->nr_slow + SLOW_EACH > ARRAY_SIZE(t->slow)) {
             t->nr++;
             break;
         }
@@ -276,7 +282,11 @@ static struct fluid_tb *fluid_start(struct trans *t, const uint8_t *code)
 
 struct tb *bt_translate(struct bt_vcpu *b, gpa_t at, uint32_t key, const uint8_t *code)
 {
-    struct trans t = { .b = b, .e = &b->vm->code, .key = key, .tb = b->making };
+    struct trans t = { .b = b,
+                       .e = &b->vm->code,
+                       .key = key & ~KEY_ALONE,
+                       .alone = key & KEY_ALONE,
+                       .tb = b->making };
     struct emit before = *t.e;
     struct tb *tb = NULL;
 

@@ -401,7 +401,7 @@ const struct op *step_decode(struct ivcpu *v)
     }
     if (legacy)
         room = (unsigned)MIN(15ull, (uint64_t)c->seg[SEG_CS].limit - c->rip + 1);
-    if (in_page < 15 && !legacy && cross_cached(v, lin)) {
+    if (in_page < 15 && room == 15 && cross_cached(v, lin)) {
         len = x->len;
         goto decoded;
     }

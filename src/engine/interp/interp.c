@@ -153,11 +153,12 @@ bool interp_step(struct ivcpu *v, enum run_result *res)
     }
     if (op) {
         v->stepping = true;
+        v->one_rep = tf || c->pending_dbg || v->vc.dbg.step || v->code_bps || v->watching;
         v->again = false;
         v->cur = NULL;
         v->vc.nr_insns++;
         run_ops(v, op);
-        v->stepping = false;
+        v->stepping = v->one_rep = false;
     }
     if (v->leave == LEAVE_FAULT) {
         v->vc.nr_insns -= op != NULL;

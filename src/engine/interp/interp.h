@@ -199,11 +199,13 @@ struct ivcpu {
     struct vcpu vc;  /* first: the contract's view, and in it first the registers */
     struct tlb *tlb; /* the current view's entries */
     struct tlb views[NR_VIEWS];
+    unsigned tlb_changes; /* entries or write tags were taken away so often */
     struct tlb no_view; /* never filled: every access takes the slow half, which checks alignment */
     uint64_t val;       /* result of a slow load */
     uint64_t lin;       /* result of a slow address computation */
     enum leave leave;
     bool stepping;  /* the instruction runs alone */
+    bool one_rep;   /* of a REP, each repetition too: there are traps or breakpoints */
     bool again;     /* a repeated string instruction was left before its end */
     bool wait_step; /* the next instruction has to run alone */
     uint64_t room;  /* blocks of more instructions do not fit under the run limit; 0: one did not */

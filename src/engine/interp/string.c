@@ -61,7 +61,7 @@ static bool string_pause(const struct ivcpu *v, const struct string *s)
         return false;
     if (unlikely(v->vc.run_limit))
         return (c->rflags & RFLAGS_TF) || c->pending_dbg || v->vc.dbg.step;
-    return v->stepping || c->req;
+    return v->one_rep || c->req;
 }
 
 /* Leave with RIP at the instruction itself: it goes on from the registers. */
@@ -88,7 +88,7 @@ static uint64_t bulk_count(const struct ivcpu *v, const struct op *op, const str
 {
     uint64_t in_page = (PAGE_BYTES - lin % PAGE_BYTES) / s->n, room;
 
-    if (v->stepping || s->step != s->n || (op->addr & ADDR_SEG && !(v->vc.cpu.mode & MODE_CS64)))
+    if (v->one_rep || s->step != s->n || (op->addr & ADDR_SEG && !(v->vc.cpu.mode & MODE_CS64)))
         return 0;
     room = s->addr_bytes == 8 ? in_page : (s->mask - off) / s->n;
     return MIN(MIN(in_page, room), s->count);

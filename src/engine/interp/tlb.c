@@ -81,6 +81,7 @@ static void view_flush(struct tlb *t, bool keep_global)
 static void flushed(struct ivcpu *v, enum flush_kind kind, uint64_t lin)
 {
     v->jump_gen++;
+    v->tlb_changes++;
     if (v->hooks)
         v->hooks->flushed(v, kind, lin);
 }
@@ -143,6 +144,7 @@ void tlb_flush_page(struct ivcpu *v, uint64_t lin)
 
 void tlb_protect_page(struct ivcpu *v, uint64_t page)
 {
+    v->tlb_changes++;
     for (unsigned w = 0; w < NR_VIEWS; w++) {
         struct tlb *t = &v->views[w];
 
