@@ -88,7 +88,7 @@ test:
 run-test-suite: all $(UNIT_TESTS) $(TESTS)
 	$(Q)tools/run-tests $(UNIT_TESTS) $(TESTS)
 test-long:
-	$(Q)tools/deps install test
+	$(Q)tools/deps install test long
 	$(Q)$(MAKE) WERROR=1 run-long-suite
 run-long-suite: all $(UNIT_TESTS) $(TESTS) $(LONG_TESTS)
 	$(Q)TEST_TIMEOUT=3600 tools/run-tests $(UNIT_TESTS) $(TESTS) $(LONG_TESTS)
