@@ -61,7 +61,6 @@ struct site {
     bool leads;                 /* looks up for others too (share.c) */
     int32_t rsp_undo; /* a near branch has moved RSP so far when its target proves not canonical */
     struct op *ops;   /* decoded by interp: it and an end; NULL until needed */
-    struct tb *alone; /* of one that leads: where to go on when it cannot; NULL until needed */
 };
 
 /* A way out of a block to a place in the same page. */
@@ -72,6 +71,7 @@ struct tb_exit {
     uint8_t *rel32;          /* of the jump, where it is written */
     uint8_t *check;          /* of the one taken when cpu.req is set, or NULL */
     bool stale;              /* taken when the block's bytes have changed: to a later version */
+    bool lead;               /* a leader's miss (share.c): chained to its stand-in, once needed */
     const uint8_t *stub;     /* where it goes while not chained */
     struct tb *to;           /* chained to */
     struct tb_exit *next_in; /* others chained to the same block */
@@ -305,7 +305,7 @@ struct trans {
         int site; /* index */
         uint8_t why;
     } slow[256]; /* jumps to stubs behind the block */
-    struct tb_exit exits[64];
+    struct tb_exit exits[64 + SHARES];
 };
 
 static inline bool bt_long64(const struct trans *t)
@@ -333,6 +333,8 @@ void bt_emit_offset(struct trans *t, const ZydisDecodedOperandMem *m, enum hreg 
 void bt_emit_lookup(struct trans *t, unsigned bytes, bool write);
 /* The jump whose rel32 is `at` goes to a stub that leaves with the current instruction's site. */
 void bt_leave_from(struct trans *t, uint8_t *at, enum bt_why why);
+/* Returns the rel32 of the jump that is taken on a miss. */
+uint8_t *bt_emit_probe(struct trans *t, unsigned bytes, bool write);
 #define HMEM_GUEST ((struct hmem){ .base = H_PTR, .index = H_AUX })
 /* A guest register into a host register and back. */
 void bt_emit_get(struct trans *t, enum hreg dst, unsigned gpr);

@@ -148,13 +148,15 @@ static void emit_index(struct trans *t)
     emit_op_rr(t->e, EMIT_0F, 0xb7, H_AUX, H_AUX); /* MOVZX of the low 16 bits */
 }
 
-/* Returns the rel32 of the jump that is taken on a miss. */
-static uint8_t *emit_probe(struct trans *t, unsigned bytes, bool write)
+uint8_t *bt_emit_probe(struct trans *t, unsigned bytes, bool write)
 {
     enum tlb_view view = bt_view(t->key);
     size_t tlb = BT_OFF(iv.views) + (size_t)view * sizeof(struct tlb);
+    struct site *s = &t->tb->sites[t->nr];
     uint8_t *hit, *miss;
 
+    s->acc_bytes = (uint16_t)bytes;
+    s->acc_write = write;
     emit_index(t);
     emit_load(
         t->e, H_TMP,
@@ -179,9 +181,5 @@ static uint8_t *emit_probe(struct trans *t, unsigned bytes, bool write)
 
 void bt_emit_lookup(struct trans *t, unsigned bytes, bool write)
 {
-    struct site *s = &t->tb->sites[t->nr];
-
-    s->acc_bytes = (uint16_t)bytes;
-    s->acc_write = write;
-    bt_leave_from(t, emit_probe(t, bytes, write), WHY_SLOW);
+    bt_leave_from(t, bt_emit_probe(t, bytes, write), WHY_SLOW);
 }

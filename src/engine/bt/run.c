@@ -376,31 +376,36 @@ static const uint8_t *run_site(struct bt_vcpu *b, struct site *s, bool *stop, en
     return NULL;
 }
 
-/* A translation of what follows the site in which no access relies on another's lookup. */
+/* Another translation of what follows the site, in which no access relies on another's lookup: the
+ * site's miss jumps there from now on. NULL: not to be had. */
 static struct tb *go_alone(struct bt_vcpu *b, struct site *s)
 {
     uint32_t key = s->tb->key | KEY_ALONE;
     gpa_t at = GPA((s->tb->gpa & PAGE_MASK) + s->off), now;
+    struct tb_exit *x = s->tb->exits;
     const uint8_t *code;
+    struct tb *tb;
 
     if (s->tb->dead)
         return NULL;
-    if (s->alone && !s->alone->dead)
-        return s->alone;
-    s->alone = bt_find(b->vm, at, key);
-    if (s->alone)
-        return s->alone;
-    flags_in(b);
-    bt_vectors_out(b);
-    code = fetch_ptr(&b->iv, page_base(b) + s->off, &now);
-    if (!code || now.v != at.v || b->vm->code.full || bt_limit_reached(b)) {
+    tb = bt_find(b->vm, at, key);
+    if (!tb) {
+        flags_in(b);
+        bt_vectors_out(b);
+        code = fetch_ptr(&b->iv, page_base(b) + s->off, &now);
         b->iv.vc.cpu.exc.valid = false; /* the instruction itself will raise it */
-        return NULL;
+        if (!code || now.v != at.v || b->vm->code.full || bt_limit_reached(b))
+            return NULL;
+        tb = bt_translate(b, at, key, code);
+        if (!tb)
+            return NULL;
+        perf_map_add(b->vm, tb);
     }
-    s->alone = bt_translate(b, at, key, code);
-    if (s->alone)
-        perf_map_add(b->vm, s->alone);
-    return s->alone;
+    while (!x->lead || x->target != s->off)
+        x++;
+    if (!x->to)
+        bt_link(b->vm, x, tb);
+    return tb;
 }
 
 /* A TLB miss: fill and try again, or let interp do the instruction (devices, faults, two pages). */

@@ -7,8 +7,9 @@
  * the others read it there, without a check.
  *
  * Where the bytes lie in two pages, or may not be reached without interp, the leader's miss goes to
- * another translation of what follows, in which every access is alone (KEY_ALONE). Whatever changes
- * the TLB while a block is under way, makes it be left (came_back()).
+ * another translation of what follows, in which every access is alone (KEY_ALONE). Once that is
+ * there the miss jumps to it directly. Whatever changes the TLB while a block is under way, makes
+ * it be left (came_back()).
  */
 #include "engine/bt/bt.h"
 
@@ -272,6 +273,22 @@ bool bt_share_known(const struct trans *t)
     return u->share >= 0 && !u->leads;
 }
 
+/* The current instruction leads; its miss jumps by rel32. */
+static void lead(struct trans *t, uint8_t *rel32)
+{
+    bt_leave_from(t, rel32, WHY_SLOW);
+    t->tb->sites[t->nr].leads = true;
+    t->tb->shares = true;
+    if (t->tb->nr_exits == ARRAY_SIZE(t->exits)) {
+        t->e->full = true;
+        return;
+    }
+    t->exits[t->tb->nr_exits++] = (struct tb_exit){ .target = t->in.off,
+                                                    .nr_insns = t->nr,
+                                                    .lead = true,
+                                                    .rel32 = rel32 };
+}
+
 struct hmem bt_share_lookup(struct trans *t, unsigned bytes, bool write)
 {
     const struct share_use *u = &t->uses[t->nr];
@@ -283,9 +300,7 @@ struct hmem bt_share_lookup(struct trans *t, unsigned bytes, bool write)
     }
     s = &t->shares[u->share];
     if (u->leads) {
-        bt_emit_lookup(t, (unsigned)(s->hi - s->lo), s->write);
-        t->tb->sites[t->nr].leads = true;
-        t->tb->shares = true;
+        lead(t, bt_emit_probe(t, (unsigned)(s->hi - s->lo), s->write));
         emit_lea(t->e, H_AUX, HMEM_GUEST);
         emit_store(t->e, HMEM_GS(BT_OFF(share) + 8 * (size_t)u->share), H_AUX);
     } else {

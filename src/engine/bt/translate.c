@@ -97,10 +97,19 @@ static void emit_insn(struct trans *t)
     }
 }
 
+/* A leader's miss goes to its site's stub, until it is chained. */
+static void note_lead_stub(struct trans *t, const uint8_t *rel32)
+{
+    for (unsigned i = 0; i < t->tb->nr_exits; i++)
+        if (t->tb->exits[i].lead && t->tb->exits[i].rel32 == rel32)
+            t->tb->exits[i].stub = emit_pc(t->e);
+}
+
 static void emit_stubs(struct trans *t)
 {
     for (unsigned i = 0; i < t->nr_slow && !t->e->full; i++) {
         emit_fix32(t->slow[i].rel32, t->e->delta, emit_pc(t->e));
+        note_lead_stub(t, t->slow[i].rel32);
         emit_mov_imm(t->e, H_TMP, (uintptr_t)&t->tb->sites[t->slow[i].site]);
         emit_jmp(t->e, t->b->vm->leave[t->slow[i].why]);
     }
@@ -114,6 +123,8 @@ static void emit_exit_stubs(struct trans *t)
     for (unsigned i = 0; i < tb->nr_exits && !t->e->full; i++) {
         struct tb_exit *x = &tb->exits[i];
 
+        if (x->lead)
+            continue;
         x->stub = emit_pc(t->e);
         emit_mov_imm(t->e, H_TMP, (uintptr_t)x);
         emit_jmp(t->e, t->b->vm->leave[WHY_EXIT]);
