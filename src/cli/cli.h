@@ -23,6 +23,7 @@ int cmd_stat(int argc, char **argv);
 int cmd_stop(int argc, char **argv);
 int cmd_screenshot(int argc, char **argv);
 int cmd_sendkey(int argc, char **argv);
+int cmd_resize(int argc, char **argv);
 int cmd_engines(int argc, char **argv);
 int cmd_version(int argc, char **argv);
 int cmd_help(int argc, char **argv);

@@ -12,6 +12,7 @@ static const struct command table[] = {
     { "stop", "end a running VM", cmd_stop },
     { "screenshot", "a running VM's screen as a picture or as text", cmd_screenshot },
     { "sendkey", "press keys on a running VM's keyboard", cmd_sendkey },
+    { "resize", "make a disk of a running VM larger", cmd_resize },
     { "engines", "which engines this host can run", cmd_engines },
     { "version", "print the version", cmd_version },
     { "help", "this, or `doppel help COMMAND`", cmd_help },

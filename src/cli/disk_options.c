@@ -147,7 +147,7 @@ static bool disk_parse_part(struct disk_option *o, char *part)
         log_error("--disk %s='%s' is not %s", part, val ? val : "", keys[i].want);
         return false;
     }
-    log_error("--disk: '%s' is unknown; there is%s", part, have);
+    log_error("--disk path=FILE,...: '%s' is unknown; there is%s", part, have);
     return false;
 }
 

@@ -47,6 +47,8 @@ int ctl_press(struct vm *vm, const char *keys) MUST_CHECK;
 char *ctl_request(const char *name, const char *what);
 /* The same with an argument: {"do": what, "arg": arg}. */
 char *ctl_request_arg(const char *name, const char *what, const char *arg);
+/* The same with a whole request, a line of JSON. */
+char *ctl_request_line(const char *name, const char *line);
 /* Names of the VMs that live, one call of fn each. Returns how many. */
 unsigned ctl_list(void (*fn)(void *arg, const char *name), void *arg);
 

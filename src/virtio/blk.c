@@ -89,6 +89,7 @@ struct virtio_blk {
 
     /* The disk thread's own. */
     struct blk_req *reqs, *free;
+    unsigned nr_fresh;              /* requests from here on in reqs were never used */
     uint64_t requests_ns, bytes_ns; /* VM clock: until then the limit is used up */
     struct timer throttled;
 };
@@ -100,6 +101,28 @@ static struct virtio_blk *of_vd(struct virtio *vd)
 
 /* ---- requests: the disk's thread ---- */
 
+/* A request that is free: there are as many as all queues have. Last used, first taken. */
+static struct blk_req *blk_get_req(struct virtio_blk *b)
+{
+    struct blk_req *r = b->free;
+
+    if (r) {
+        b->free = r->next_free;
+        return r;
+    }
+    BUG_ON(b->nr_fresh == b->cfg.nr_queues * QUEUE_SIZE);
+    r = &b->reqs[b->nr_fresh++];
+    r->blk = b;
+    r->chain = (struct virtq_chain){ .iov = r->iov, .at = r->at, .max = QUEUE_SIZE };
+    return r;
+}
+
+static void blk_put_req(struct virtio_blk *b, struct blk_req *r)
+{
+    r->next_free = b->free;
+    b->free = r;
+}
+
 /* The request is over: its status is written, the chain goes back. */
 static void blk_finish(struct blk_req *r, uint8_t status)
 {
@@ -109,8 +132,7 @@ static void blk_finish(struct blk_req *r, uint8_t status)
     virtio_lock(&b->vd);
     virtq_push(r->q, &r->chain, r->chain.in_bytes);
     virtio_unlock(&b->vd);
-    r->next_free = b->free;
-    b->free = r;
+    blk_put_req(b, r);
 }
 
 static void blk_done(void *arg, struct store_req *io)
@@ -277,10 +299,9 @@ static void blk_unthrottle(void *arg)
 /* The next request, or NULL. */
 static struct blk_req *blk_take(struct virtio_blk *b, struct virtq *q)
 {
-    struct blk_req *r = b->free;
+    struct blk_req *r = blk_get_req(b);
     bool got;
 
-    BUG_ON(!r); /* there are as many as all queues have */
     virtio_lock(&b->vd);
     got = virtq_pop(q, &r->chain);
     if (got && (r->chain.out_bytes < sizeof(struct blk_header) || !r->chain.in_bytes)) {
@@ -289,9 +310,10 @@ static struct blk_req *blk_take(struct virtio_blk *b, struct virtq *q)
         got = false;
     }
     virtio_unlock(&b->vd);
-    if (!got)
+    if (!got) {
+        blk_put_req(b, r);
         return NULL;
-    b->free = r->next_free;
+    }
     r->q = q;
     r->io.through = r->io.unmap = false;
     return r;
@@ -404,18 +426,10 @@ static int blk_make_reqs(struct virtio_blk *b)
 {
     unsigned nr = b->cfg.nr_queues * QUEUE_SIZE;
 
-    b->reqs = calloc(nr, sizeof(*b->reqs)); /* pages come when they are used */
+    b->reqs = calloc(nr, sizeof(*b->reqs)); /* most are never touched */
     if (!b->reqs) {
         log_error("%s: out of memory for %u requests", store_name(b->cfg.store), nr);
         return -ENOMEM;
-    }
-    for (unsigned i = nr; i-- > 0;) {
-        struct blk_req *r = &b->reqs[i];
-
-        r->blk = b;
-        r->chain = (struct virtq_chain){ .iov = r->iov, .at = r->at, .max = QUEUE_SIZE };
-        r->next_free = b->free;
-        b->free = r;
     }
     return 0;
 }

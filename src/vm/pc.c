@@ -110,6 +110,11 @@ void pc_ferr(struct pc *pc)
     ferr_raise(&pc->ferr);
 }
 
+int pc_resize_disk(struct pc *pc, unsigned disk, uint64_t bytes)
+{
+    return pc_virtio_disk_resize(pc->virtio, disk, bytes);
+}
+
 /* ---- the parts: making one may fail, with a message ---- */
 
 static int pc_add_pic(struct pc *pc, struct bus *bus)

@@ -124,5 +124,6 @@ void pc_ioapic_eoi(struct pc *pc, uint8_t vector);
 bool pc_pic_pending(struct pc *pc); /* no lock */
 uint8_t pc_pic_ack(struct pc *pc);
 void pc_ferr(struct pc *pc);
+int pc_resize_disk(struct pc *pc, unsigned disk, uint64_t bytes) MUST_CHECK;
 
 #endif

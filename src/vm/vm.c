@@ -393,6 +393,11 @@ enum vm_state vm_state(struct vm *vm)
     return s;
 }
 
+int vm_resize_disk(struct vm *vm, unsigned disk, uint64_t bytes)
+{
+    return pc_resize_disk(vm->pc, disk, bytes);
+}
+
 /* ---- asking ---- */
 
 const struct vm_config *vm_cfg(const struct vm *vm)

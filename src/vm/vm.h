@@ -86,6 +86,9 @@ void vm_pause(struct vm *vm);
 void vm_resume(struct vm *vm);
 void vm_stop(struct vm *vm, enum stop_reason why, int status);
 enum vm_state vm_state(struct vm *vm);
+/* Any thread, no locks. Makes a disk larger; bytes 0: its image was made larger. 0, -ENOENT: no
+ * such disk, -EINVAL: it would shrink, or another -errno. */
+int vm_resize_disk(struct vm *vm, unsigned disk, uint64_t bytes) MUST_CHECK;
 
 const struct vm_config *vm_cfg(const struct vm *vm);
 struct bus *vm_bus(struct vm *vm);
