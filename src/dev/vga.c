@@ -23,7 +23,7 @@
 #define PORTS_AT     0x3b0
 #define NR_PORTS     0x30
 #define VBE_PORTS_AT 0x1ce
-#define NR_VBE_PORTS 3
+#define NR_VBE_PORTS 4 /* 16-bit data at 1CFh and, for OVMF, at 1D0h */
 #define WINDOW_AT    0xa0000ull
 #define WINDOW_BYTES 0x20000ull
 
