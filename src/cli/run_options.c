@@ -558,7 +558,7 @@ void run_options_free(struct run_options *o)
 void run_options_help(void)
 {
     (void)printf(
-        "Usage: doppel run --kernel FILE [OPTION]...\n"
+        "Usage: doppel run --kernel FILE|--firmware WHICH [OPTION]...\n"
         "\n"
         "  doppel run --kernel vmlinuz --initrd initramfs.cpio --append console=ttyS0\n"
         "      a Linux kernel with its console on this terminal\n"

@@ -23,7 +23,7 @@
 #define PORTS_AT     0x3b0
 #define NR_PORTS     0x30
 #define VBE_PORTS_AT 0x1ce
-#define NR_VBE_PORTS 4 /* 16-bit data at 1CFh and, for OVMF, at 1D0h */
+#define NR_VBE_PORTS 4
 #define WINDOW_AT    0xa0000ull
 #define WINDOW_BYTES 0x20000ull
 
@@ -41,13 +41,36 @@
 
 /* ---- ports ---- */
 
+/*
+ * The Bochs data register is 16 bits wide at the odd port 1CFh. The bus brings that as two bytes,
+ * the second at 1D0h; a word at 1D0h is the register as well.
+ */
+enum { VBE_AT_INDEX, VBE_AT_LOW, VBE_AT_HIGH };
+
+static uint16_t vbe_port_read(const struct vga *v, uint32_t off, unsigned bytes)
+{
+    if (off == VBE_AT_INDEX)
+        return v->vbe_idx;
+    return off == VBE_AT_HIGH && bytes == 1 ? vga_vbe_read(v) >> 8 : vga_vbe_read(v);
+}
+
+static void vbe_port_write(struct vga *v, uint32_t off, unsigned bytes, uint16_t val)
+{
+    if (off == VBE_AT_INDEX)
+        v->vbe_idx = val;
+    else if (off == VBE_AT_LOW)
+        v->vbe_low = (uint8_t)val;
+    else if (off == VBE_AT_HIGH)
+        vga_vbe_write(v, bytes == 1 ? (uint16_t)(val << 8 | v->vbe_low) : val);
+}
+
 static uint64_t vga_read(struct device *dev, uint32_t off, unsigned bytes)
 {
     struct vga *v = container_of(dev, struct vga, pci.dev);
     uint64_t val = 0;
 
     if (off >= OFF_VBE)
-        return off == OFF_VBE ? v->vbe_idx : vga_vbe_read(v);
+        return vbe_port_read(v, off - OFF_VBE, bytes);
     for (unsigned i = 0; i < bytes && off + i < NR_PORTS; i++)
         val |= (uint64_t)vga_port_read(v, (uint16_t)(PORTS_AT + off + i)) << (8 * i);
     return val;
@@ -57,10 +80,8 @@ static void vga_write(struct device *dev, uint32_t off, unsigned bytes, uint64_t
 {
     struct vga *v = container_of(dev, struct vga, pci.dev);
 
-    if (off == OFF_VBE)
-        v->vbe_idx = (uint16_t)val;
-    else if (off > OFF_VBE)
-        vga_vbe_write(v, (uint16_t)val);
+    if (off >= OFF_VBE)
+        vbe_port_write(v, off - OFF_VBE, bytes, (uint16_t)val);
     for (unsigned i = 0; off < OFF_VBE && i < bytes && off + i < NR_PORTS; i++)
         vga_port_write(v, (uint16_t)(PORTS_AT + off + i), (uint8_t)(val >> (8 * i)));
 }
@@ -204,7 +225,8 @@ static const struct state_field vga_state[] = {
     FIELD(struct vga, dac, BYTES, 1),       FIELD(struct vga, dac_read_at, U8, 1),
     FIELD(struct vga, dac_write_at, U8, 1), FIELD(struct vga, dac_part, U8, 1),
     FIELD(struct vga, dac_state, U8, 1),    FIELD(struct vga, latch, BYTES, 1),
-    FIELD(struct vga, vbe_idx, U16, 1),     FIELD(struct vga, vbe, U16, 1),
+    FIELD(struct vga, vbe_low, U8, 1),      FIELD(struct vga, vbe_idx, U16, 1),
+    FIELD(struct vga, vbe, U16, 1),
 };
 
 static const struct device_type vga_type = {

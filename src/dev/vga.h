@@ -58,6 +58,7 @@ struct vga {
     uint8_t dac[256][3];
     uint8_t dac_read_at, dac_write_at, dac_part, dac_state;
     uint8_t latch[4];
+    uint8_t vbe_low; /* the first half of a write */
     uint16_t vbe_idx, vbe[NR_VBE_REGS];
 };
 
