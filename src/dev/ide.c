@@ -63,7 +63,7 @@ void ide_raise(struct ide_chan *c)
 
 void ide_end(struct ide_chan *c, uint8_t error)
 {
-    struct ide_drive *d = ide_selected(c);
+    struct ide_drive *d = c->active;
 
     c->x = (struct ide_xfer){ .is_packet = c->x.is_packet };
     d->r.error = error;
@@ -89,6 +89,7 @@ void ide_set_signature(struct ide_drive *d)
 static void ide_chan_reset(struct ide_chan *c)
 {
     c->irq_wanted = false;
+    c->active = &c->drives[0];
     c->x = (struct ide_xfer){ .is_write = false };
     for (unsigned i = 0; i < IDE_NR_DRIVES; i++) {
         struct ide_drive *d = &c->drives[i];
@@ -133,6 +134,10 @@ static void ide_command(struct ide_chan *c, uint8_t cmd)
     c->irq_wanted = false;
     ide_update_irq(c);
     d->r.error = 0;
+    /* A transfer of the other drive that was left half done is lost. */
+    for (unsigned i = 0; i < IDE_NR_DRIVES; i++)
+        c->drives[i].r.status &= (uint8_t)~IDE_DRQ;
+    c->active = d;
     c->x = (struct ide_xfer){ .is_write = false };
     if (ide_common_command(d, cmd))
         return;
@@ -155,6 +160,9 @@ static void ide_reg_write(struct ide_chan *c, unsigned reg, uint8_t val)
         ide_command(c, val);
         return;
     }
+    /* "Status register": while BSY is set the host must not write; what it does is lost. */
+    if (c->in_flight)
+        return;
     c->control &= (uint8_t)~CONTROL_HOB;
     for (unsigned i = 0; i < IDE_NR_DRIVES; i++) {
         struct ide_regs *r = &c->drives[i].r;

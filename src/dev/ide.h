@@ -71,8 +71,9 @@ struct ide_chan {
     struct ide *ide;
     struct irq_line irq;
     struct ide_drive drives[IDE_NR_DRIVES];
-    uint8_t control; /* device control register */
-    bool irq_wanted; /* INTRQ, before nIEN */
+    struct ide_drive *active; /* whose command is or was the last; c->x is its */
+    uint8_t control;          /* device control register */
+    bool irq_wanted;          /* INTRQ, before nIEN */
     bool irq_up;
     struct ide_xfer x;
     uint8_t buf[IDE_BUF_BYTES];

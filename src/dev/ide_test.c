@@ -420,6 +420,59 @@ static void test_reset_during_a_request_waits_for_it(void **state)
     }
 }
 
+/* Anything at any port: with the address sanitizer a test of every bound. */
+static void test_random_accesses_stay_in_bounds(void **state)
+{
+    static const uint8_t cmds[] = { 0x20, 0x30, 0xc8, 0xca, 0xc4, 0xc5, 0xec, 0xa0, 0xa1,
+                                    0x08, 0x90, 0xc6, 0x24, 0x35, 0xe7, 0x91, 0xef };
+    struct env *e = *state;
+    uint64_t x = 0x9e3779b97f4a7c15ull;
+
+    put_prd(e, 0, 0x8000, 0x10000);
+    put_prd(e, 1, 0x8000, 0x80001000u);
+    for (unsigned i = 0; i < 60000; i++) {
+        unsigned chan, reg;
+
+        x ^= x << 13, x ^= x >> 7, x ^= x << 17;
+        chan = x & 1 ? DISK : CD;
+        reg = x >> 8 & 7;
+        if (x >> 16 & 1)
+            (void)bus_port_read(e->bus, (uint16_t)(chan + reg), 1u << (x >> 17 & 1));
+        else if ((x >> 17 & 15) == 0)
+            out(e, chan + CONTROL, x >> 24 & 6);
+        else if ((x >> 17 & 15) == 1)
+            start_dma(e, x >> 24 & 8);
+        else if (reg == 0)
+            bus_port_write(e->bus, (uint16_t)chan, 2 << (x >> 20 & 1), x >> 24);
+        else if (reg == STATUS)
+            out(e, chan + STATUS, cmds[(x >> 24) % sizeof(cmds)]);
+        else
+            out(e, chan + reg, x >> 24 & (reg == DEVICE ? 0x50 : 0x1f));
+    }
+    for (unsigned i = 0; i < 2; i++) {
+        unsigned chan = i ? CD : DISK;
+
+        out(e, chan + CONTROL, 4);
+        out(e, chan + CONTROL, 0);
+        assert_int_equal(wait_idle(e, chan), i ? 0 : IDE_DRDY | IDE_DSC);
+    }
+}
+
+static void test_switch_to_the_other_drive_in_a_transfer_moves_nothing(void **state)
+{
+    struct env *e = *state;
+    uint8_t buf[IDE_BLOCK];
+
+    command(e, 0x20, 9, 1);
+    assert_true(wait_idle(e, DISK) & IDE_DRQ);
+    out(e, DISK + DEVICE, 0xf0); /* nobody there */
+    assert_int_equal(bus_port_read(e->bus, DISK, 2), 0xffff);
+    start_dma(e, 8);
+    out(e, DISK + DEVICE, 0xe0);
+    read_data(e, DISK, buf, sizeof(buf));
+    expect_sector(buf, 9);
+}
+
 /* ---- CD-ROM ---- */
 
 static void packet(struct env *e, const uint8_t *p, uint16_t limit, uint8_t feature)
@@ -533,6 +586,8 @@ int main(void)
         TEST(test_short_table_stops_without_interrupt_and_reset_helps),
         TEST(test_table_outside_memory_stops),
         TEST(test_reset_during_a_request_waits_for_it),
+        TEST(test_random_accesses_stay_in_bounds),
+        TEST(test_switch_to_the_other_drive_in_a_transfer_moves_nothing),
         TEST(test_packet_read_comes_in_blocks_of_the_limit),
         TEST(test_packet_capacity_and_toc_tell_the_disc),
         TEST(test_packet_failure_is_told_by_sense),

@@ -84,7 +84,7 @@ const struct store_client ide_store_client = {
 void ide_submit(struct ide_chan *c, enum store_op op, uint32_t bytes,
                 void (*then)(struct ide_chan *c, int err))
 {
-    struct ide_drive *d = ide_selected(c);
+    struct ide_drive *d = c->active;
 
     BUG_ON(c->in_flight);
     d->r.status = IDE_BSY | IDE_DRDY;
@@ -114,7 +114,7 @@ void ide_flush(struct ide_chan *c)
 static void xfer_block(struct ide_chan *c)
 {
     struct ide_xfer *x = &c->x;
-    struct ide_drive *d = ide_selected(c);
+    struct ide_drive *d = c->active;
 
     x->end = x->at + MIN(x->block_bytes, x->buf_bytes - x->at);
     if (x->is_packet) { /* "Byte Count", "Interrupt Reason": data to the host */
@@ -133,7 +133,7 @@ static void xfer_in_end(struct ide_chan *c)
     if (c->x.is_packet || c->x.is_dma)
         ide_end(c, 0);
     else
-        ide_selected(c)->r.status = IDE_DRDY | IDE_DSC;
+        c->active->r.status = IDE_DRDY | IDE_DSC;
 }
 
 static void xfer_filled(struct ide_chan *c, int err)
@@ -189,7 +189,7 @@ static void xfer_block_moved(struct ide_chan *c)
     if (x->wants_packet) {
         x->wants_packet = false;
         x->at = x->end = x->buf_bytes = 0;
-        ide_atapi_packet(ide_selected(c));
+        ide_atapi_packet(c->active);
     } else if (x->is_write) {
         ide_submit(c, STORE_WRITE, x->buf_bytes, xfer_emptied);
     } else if (x->at < x->buf_bytes) {
@@ -201,13 +201,16 @@ static void xfer_block_moved(struct ide_chan *c)
     }
 }
 
-/* Reads and writes outside a block have no effect; half a word at its end neither. */
+/* Reads and writes outside a block have no effect; half a word at its end neither. The host may
+ * have selected the other drive meanwhile. */
 static bool xfer_may_move(struct ide_chan *c, unsigned bytes, bool is_write)
 {
     const struct ide_xfer *x = &c->x;
 
-    return (ide_selected(c)->r.status & (IDE_DRQ | IDE_BSY)) == IDE_DRQ && !x->wants_dma &&
-           (x->is_write || x->wants_packet) == is_write && x->end - x->at >= bytes;
+    return !c->in_flight && ide_selected(c) == c->active &&
+           (c->active->r.status & (IDE_DRQ | IDE_BSY)) == IDE_DRQ && !x->wants_dma &&
+           (x->is_write || x->wants_packet) == is_write && x->at <= x->end &&
+           x->end - x->at >= bytes;
 }
 
 uint32_t ide_data_read(struct ide_chan *c, unsigned bytes)
@@ -284,7 +287,7 @@ static bool bm_move(struct ide_chan *c)
 static void xfer_try_dma(struct ide_chan *c)
 {
     struct ide_xfer *x = &c->x;
-    struct ide_drive *d = ide_selected(c);
+    struct ide_drive *d = c->active;
 
     d->r.status = IDE_DRDY | IDE_DSC | IDE_DRQ;
     x->wants_dma = true;
@@ -326,7 +329,7 @@ void ide_send(struct ide_chan *c, uint32_t bytes)
 void ide_xfer_start(struct ide_chan *c)
 {
     struct ide_xfer *x = &c->x;
-    struct ide_drive *d = ide_selected(c);
+    struct ide_drive *d = c->active;
 
     x->at = x->end = 0;
     x->wants_dma = x->wants_packet = false;
@@ -374,7 +377,7 @@ static void bm_command(struct ide_chan *c, uint8_t val)
     c->bm_next = c->bm_table;
     c->bm_left = 0;
     c->bm_last = false;
-    if (c->x.wants_dma && !c->in_flight)
+    if (c->x.wants_dma && !c->in_flight && c->active->store)
         xfer_try_dma(c);
 }
 

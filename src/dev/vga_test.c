@@ -254,6 +254,22 @@ static void test_mode_that_does_not_fit_is_refused(void **state)
     vbe(e, VBE_Y_OFFSET, 1000);
     vbe(e, VBE_X_OFFSET, 1);
     vbe(e, VBE_VIRT_WIDTH, 0xffff);
+    vbe(e, VBE_ENABLE, 0);
+    vbe(e, VBE_YRES, 600);
+    vbe(e, VBE_XRES, 800);
+    vbe(e, VBE_ENABLE, VBE_ENABLED);
+    vbe(e, VBE_Y_OFFSET, 4000);
+    vbe(e, VBE_VIRT_WIDTH, 6000); /* fewer lines than that now */
+    assert_int_equal(vga_draw(&e->vga, &pic), 0);
+    free(pic.pixels);
+    vbe(e, VBE_X_OFFSET, 5000);
+    vbe(e, VBE_VIRT_WIDTH, 800);
+    assert_int_equal(vga_draw(&e->vga, &pic), 0);
+    free(pic.pixels);
+    vbe(e, VBE_ENABLE, 0);
+    vbe(e, VBE_XRES, 2560);
+    vbe(e, VBE_YRES, 1600);
+    vbe(e, VBE_ENABLE, VBE_ENABLED);
     assert_int_equal(vga_draw(&e->vga, &pic), 0);
     assert_int_equal(pic.height, 1600);
     free(pic.pixels);

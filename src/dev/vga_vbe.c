@@ -47,6 +47,8 @@ static void vbe_set_width(struct vga *v, unsigned width)
         return;
     r[VBE_VIRT_WIDTH] = (uint16_t)width;
     r[VBE_VIRT_HEIGHT] = (uint16_t)MIN(VGA_VRAM_BYTES / row, UINT16_MAX);
+    r[VBE_X_OFFSET] = MIN(r[VBE_X_OFFSET], r[VBE_VIRT_WIDTH] - r[VBE_XRES]);
+    r[VBE_Y_OFFSET] = MIN(r[VBE_Y_OFFSET], r[VBE_VIRT_HEIGHT] - r[VBE_YRES]);
 }
 
 static void vbe_enable(struct vga *v, uint16_t val)
