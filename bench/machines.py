@@ -4,6 +4,7 @@
 Each runs bench/work with a list of works and gives what it printed, line by line. A guest that dies or says nothing any
 more is started again with what is left.
 """
+import json
 import os
 import re
 import select
@@ -45,6 +46,7 @@ class Result:
         self.boot = []        # seconds from the start of the machine to its first process, one of each boot
         self.shell = []       # the same to the first command of the guest of `make run`
         self.clock = []       # (work, guest's seconds, host's seconds)
+        self.speed = []       # millions of guest instructions a second, of each machine that counts them
         self.notes = []
         self.no = None        # why this machine cannot be measured at all
 
@@ -65,6 +67,9 @@ class Machine:
     def command(self, tmp, guest, words):
         """guest: kernel, initrd, memory in MB; words: of the kernel's command line."""
         raise NotImplementedError
+
+    def ended(self, tmp, res):
+        """A run is over."""
 
     def start(self, tmp, guest, words):
         """Returns the process and the file descriptor of its serial output."""
@@ -101,6 +106,7 @@ class Machine:
                         yield last - began, text
             finally:
                 stop(proc)
+                self.ended(tmp, res)
             if os.path.exists(f"{tmp}/stderr"):
                 with open(f"{tmp}/stderr", errors="replace") as f:
                     tail += f.read().splitlines()[-12:]
@@ -116,8 +122,18 @@ class Doppel(Machine):
 
     def command(self, tmp, guest, words):
         return [self.args.doppel, "run", "--engine", self.name, "--memory", f"{guest.megs}M", "--no-reboot",
-                "--kernel", guest.kernel, "--initrd", guest.initrd, "--append", f"{APPEND} {words}"] + \
+                "--kernel", guest.kernel, "--initrd", guest.initrd, "--append", f"{APPEND} {words}", "--stats", f"{tmp}/stats"] + \
             self.args.doppel_args.split()
+
+    def ended(self, tmp, res):
+        """Only interp counts all of them."""
+        try:
+            with open(f"{tmp}/stats", encoding="ascii") as f:
+                stats = json.load(f)
+        except (OSError, ValueError):
+            return
+        if self.name == "interp" and stats["seconds"] > 0:
+            res.speed.append(stats["vcpus"][0]["instructions"] / stats["seconds"] / 1e6)
 
 
 class Tcg(Machine):

@@ -18,7 +18,7 @@
 
 #include "backend/backend.h"
 
-#define LIMIT_MS 5000
+#define LIMIT_MS 60000
 
 /* A device with room for a few bytes. */
 struct dev {

@@ -105,6 +105,7 @@ struct irq_line {
     void (*set)(void *ctx, unsigned idx, int level);
     void *ctx;
     unsigned idx;
+    bool (*waits)(void *ctx, unsigned idx); /* optional: see irq_waits() */
 };
 static inline void irq_set(const struct irq_line *l, int level)
 {
@@ -116,12 +117,19 @@ static inline void irq_pulse(const struct irq_line *l)
     irq_set(l, 1);
     irq_set(l, 0);
 }
+/* Does an earlier edge still wait for a processor, so that another one now would be lost in it? A
+ * hint; false where the sink cannot tell. Machine lock held. */
+static inline bool irq_waits(const struct irq_line *l)
+{
+    return l->waits && l->waits(l->ctx, l->idx);
+}
 /*
  * ISA IRQs 0..15 and PCI/GSI pins: the machine sets the sink (PIC and I/O APIC both hear it);
  * devices ask for a line by GSI number (ISA IRQ n is GSI n, but for the PIT's IRQ 0, which the
- * machine also wires to I/O APIC pin 2).
+ * machine also wires to I/O APIC pin 2). waits may be NULL.
  */
-void bus_set_gsi_sink(struct bus *b, void (*set)(void *ctx, unsigned gsi, int level), void *ctx);
+void bus_set_gsi_sink(struct bus *b, void (*set)(void *ctx, unsigned gsi, int level),
+                      bool (*waits)(void *ctx, unsigned gsi), void *ctx);
 struct irq_line bus_gsi(struct bus *b, unsigned gsi);
 /* Lines that several devices share (PCI INTx) are counted: up while any user holds it up. One user
  * per handle. */

@@ -62,10 +62,10 @@ static void named_init(struct named *n, struct env *e, char name)
     timer_init(&n->t, e->clock, named_fn, n);
 }
 
-/* Until that many have fired, at most 10 s. */
+/* Until that many have fired, at most a minute: the host may be busy. */
 static void wait_for(struct env *e, unsigned nr)
 {
-    for (unsigned i = 0, got; i < 10000; i++) {
+    for (unsigned i = 0, got; i < 60000; i++) {
         lock_take(&e->machine);
         got = e->nr;
         lock_drop(&e->machine);
@@ -101,24 +101,27 @@ static void test_tsc_and_ns_are_one_clock(void **state)
 static void test_clock_starts_near_zero_and_goes_as_the_hosts(void **state)
 {
     struct env e;
-    uint64_t vm, host;
+    uint64_t before = host_mono_ns(), vm, least, most;
 
     (void)state;
     env_open(&e);
-    assert_true(clock_now_ns(e.clock) < 5000 * MS);
     vm = clock_now_ns(e.clock);
-    host = host_mono_ns();
+    least = host_mono_ns();
+    assert_true(vm <= least - before + MS);
     (void)usleep(30000);
+    /* Between any two of these the thread may have to wait for a CPU. */
+    most = host_mono_ns();
+    least = most - least;
     vm = clock_now_ns(e.clock) - vm;
-    host = host_mono_ns() - host;
-    assert_in_range(vm, host - host / 50, host + host / 50);
+    most = host_mono_ns() - before;
+    assert_in_range(vm, least - least / 50, most + most / 50);
     env_close(&e);
 }
 
 static void test_pause_stops_and_resume_continues_without_a_jump(void **state)
 {
     struct env e;
-    uint64_t ns, tsc;
+    uint64_t ns, tsc, start;
 
     (void)state;
     env_open(&e);
@@ -129,9 +132,11 @@ static void test_pause_stops_and_resume_continues_without_a_jump(void **state)
     clock_pause(e.clock); /* again: no effect */
     assert_int_equal(clock_now_ns(e.clock), ns);
     assert_int_equal(clock_tsc(e.clock), tsc);
+    start = host_mono_ns();
     clock_resume(e.clock);
-    assert_in_range(clock_now_ns(e.clock), ns, ns + 40 * MS);
     assert_true(clock_tsc(e.clock) >= tsc);
+    tsc = clock_now_ns(e.clock); /* none of the 50 ms */
+    assert_in_range(tsc, ns, ns + (host_mono_ns() - start) + MS);
     env_close(&e);
 }
 

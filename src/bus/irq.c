@@ -5,9 +5,11 @@
  */
 #include "bus/priv.h"
 
-void bus_set_gsi_sink(struct bus *b, void (*set)(void *ctx, unsigned gsi, int level), void *ctx)
+void bus_set_gsi_sink(struct bus *b, void (*set)(void *ctx, unsigned gsi, int level),
+                      bool (*waits)(void *ctx, unsigned gsi), void *ctx)
 {
     b->gsi_set = set;
+    b->gsi_waits = waits;
     b->gsi_ctx = ctx;
 }
 
@@ -19,9 +21,16 @@ static void bus_gsi_set(void *ctx, unsigned gsi, int level)
         b->gsi_set(b->gsi_ctx, gsi, level);
 }
 
+static bool bus_gsi_waits(void *ctx, unsigned gsi)
+{
+    struct bus *b = ctx;
+
+    return b->gsi_waits && b->gsi_waits(b->gsi_ctx, gsi);
+}
+
 struct irq_line bus_gsi(struct bus *b, unsigned gsi)
 {
-    return (struct irq_line){ .set = bus_gsi_set, .ctx = b, .idx = gsi };
+    return (struct irq_line){ .set = bus_gsi_set, .waits = bus_gsi_waits, .ctx = b, .idx = gsi };
 }
 
 void irq_user_set(struct irq_user *u, int level)

@@ -221,7 +221,7 @@ static void test_shared_line_is_up_while_any_user_holds_it(void **state)
     struct irq_shared s = { .out = bus_gsi(e->bus, 17) }; /* before there is a sink */
     struct irq_user a = { .line = &s }, b = { .line = &s };
 
-    bus_set_gsi_sink(e->bus, line_set, log);
+    bus_set_gsi_sink(e->bus, line_set, NULL, log);
     irq_user_set(&a, 1);
     irq_user_set(&a, 1);
     irq_user_set(&b, 1);

@@ -46,6 +46,7 @@ struct bus {
 
     /* Sinks: set while the machine is built, constant afterwards. */
     void (*gsi_set)(void *ctx, unsigned gsi, int level);
+    bool (*gsi_waits)(void *ctx, unsigned gsi);
     void *gsi_ctx;
     void (*msi_send)(void *ctx, uint64_t addr, uint32_t data);
     void *msi_ctx;

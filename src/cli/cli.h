@@ -67,6 +67,7 @@ struct run_options {
     const char *boot_order, *vga_bios, *display_file;
     bool vga;
     uint64_t memory_bytes;
+    uint32_t nr_cpus; /* 0: not given */
     enum chan_kind serial, debugcon;
     const char *serial_file, *debugcon_file;
     bool debug_exit, rng, no_reboot, quiet, verbose;

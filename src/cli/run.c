@@ -117,7 +117,7 @@ static bool session_make_vm(struct session *s)
                   .initrd = o->initrd,
                   .append = o->append,
                   .ram_bytes = o->memory_bytes,
-                  .nr_cpus = 1,
+                  .nr_cpus = o->nr_cpus,
                   .has_vga = o->vga },
         .serial = s->serial,
         .debugcon = s->debugcon,

@@ -18,7 +18,7 @@
 #define VGA_BIOS_FILE   "/usr/share/seabios/vgabios-stdvga.bin"
 #define MEMORY_DEFAULT  MIB(512)
 #define MEMORY_MIN      MIB(1)
-#define CPUS_MAX        255
+#define CPUS_MAX        64
 #define BT_HOT_MAX      255
 /* A comparison costs as much as some ten instructions; one of all memory some 50 ms. */
 #define LOCKSTEP_CHUNK  64
@@ -167,17 +167,14 @@ static bool set_memory(void *into, const char *val)
 
 static bool set_cpus(void *into, const char *val)
 {
+    struct run_options *o = into;
     uint64_t nr;
 
-    (void)into;
     if (!value_uint(val, 1, CPUS_MAX, &nr)) {
         log_error("--cpus '%s' is not a number from 1 to %d", val, CPUS_MAX);
         return false;
     }
-    if (nr > 1) {
-        log_error("--cpus %s: several vCPUs: not in this version", val);
-        return false;
-    }
+    o->nr_cpus = (uint32_t)nr;
     return true;
 }
 
@@ -483,7 +480,7 @@ static const struct opt run_opts[] = {
     { "initrd", 0, "FILE", "initial RAM disk; with multiboot a module", set_initrd },
     { "append", 0, "TEXT", "kernel command line", set_append },
     { "memory", 0, "SIZE", "RAM, such as 512M (default) or 2G", set_memory },
-    { "cpus", 0, "N", "vCPUs; 1 in this version", set_cpus },
+    { "cpus", 0, "N", "vCPUs, 1 to 64; default 1", set_cpus },
     { "cpu", 0, "MODEL",
       "host (default), x86-64-v2 or x86-64-v3; ,+FEATURE and ,-FEATURE change\n"
       "single features",
@@ -650,6 +647,10 @@ int run_options_parse(struct run_options *o, int argc, char **argv, bool *help)
     if (o->lockstep.tested && (o->nr_disks || o->rng)) {
         log_error("--disk and --device rng with --lockstep: they write the guest's memory when "
                   "they can, not when the other engine is there too");
+        return EXIT_USAGE;
+    }
+    if (o->lockstep.tested && o->nr_cpus > 1) {
+        log_error("--lockstep with --cpus %u: it compares one vCPU", o->nr_cpus);
         return EXIT_USAGE;
     }
     if (o->lockstep.tested && o->gdb) {

@@ -62,6 +62,16 @@ void apic_post(struct cpu *c, uint8_t vector, bool level)
  * A software-disabled APIC accepts no fixed interrupts, only NMI, INIT, SMI and SIPI (SDM 3, "Local
  * APIC State After It Has Been Software Disabled"). Vectors below 16 are an error of the sender.
  */
+bool apic_waits(const struct cpu *c, uint8_t vector)
+{
+    const struct apic *a = &c->apic;
+    uint32_t bit = 1u << vector % 32;
+
+    return (__atomic_load_n((const uint32_t *)&a->pir[vector / 32], __ATOMIC_RELAXED) |
+            __atomic_load_n(&a->irr[vector / 32], __ATOMIC_RELAXED)) &
+           bit;
+}
+
 void apic_sync(struct cpu *c)
 {
     struct apic *a = &c->apic;

@@ -87,6 +87,8 @@ uint8_t apic_priority(const struct cpu *c);
 /* Any thread: accept msg, already matched: posts the vector, NMI, INIT or SIPI and kicks the vCPU.
  */
 void apic_accept(struct cpu *c, const struct apic_msg *msg);
+/* Is that vector requested and not yet in service? Any thread (a hint). */
+bool apic_waits(const struct cpu *c, uint8_t vector);
 /* Any thread: post one vector and kick. */
 void apic_post(struct cpu *c, uint8_t vector, bool level);
 /* The LINT pins, wired to the PIC's INTR (LINT0) and to NMI (LINT1); does LINT0 pass ExtINT now? */

@@ -187,6 +187,7 @@ struct cpu {
     uint32_t mode; /* MODE_*, derived */
     uint8_t cpl;   /* derived where it can be: real mode 0, v8086 3, else kept by far transfers */
     _Atomic uint32_t req;
+    _Atomic uint32_t asleep; /* its thread waits for req by a futex: a kick has to wake it */
 
     struct seg ldtr, tr;
     struct dtable gdtr, idtr;

@@ -17,8 +17,12 @@
 
 void cpu_post(struct cpu *c, uint32_t req)
 {
-    /* Pairs with the acquire in take_requests(): what the bit stands for was written before. */
-    atomic_fetch_or_explicit(&c->req, req, memory_order_release);
+    /* INIT ends what came before it, a start-up message too. */
+    if (req & REQ_INIT)
+        atomic_fetch_and(&c->req, ~REQ_SIPI);
+    /* Pairs with the acquire in take_requests(): what the bit stands for was written before. And
+     * kick() looks whether the vCPU sleeps only after this. */
+    atomic_fetch_or(&c->req, req);
     c->ops->kick(c);
 }
 
@@ -52,7 +56,8 @@ static void act_on_requests(struct cpu *c)
         cpu_reset(c, RESET_INIT);
     if ((req & REQ_SIPI) && c->activity == CPU_WAIT_SIPI)
         start_up(c);
-    if (req & REQ_NMI)
+    /* SDM 3, "MP Initialization Protocol": who waits for SIPI hears nothing else. */
+    if ((req & REQ_NMI) && c->activity != CPU_WAIT_SIPI)
         c->nmi_pending = true;
     if (req & REQ_TIMER)
         apic_timer_expired(c);

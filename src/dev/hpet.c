@@ -4,8 +4,11 @@
  * periodic, level or edge triggered, by line, by the legacy replacement route or by message.
  *
  * Manual: IA-PC HPET Specification 1.0a. The counter is the VM's clock, so it agrees with the TSC
- * by construction. A periodic timer whose interrupts come late loses those it missed; the counter
- * never does.
+ * by construction.
+ *
+ * As with the PIT (pit.c), edges of a periodic timer that were missed because the host was late,
+ * with the timer or with the vCPU, are kept, up to HPET_BACKLOG_MAX, and delivered one every
+ * HPET_CATCH_UP_NS; but not those of messages.
  */
 #include "dev/hpet.h"
 
@@ -49,6 +52,9 @@
 
 /* However short a guest makes a period, the host does not wake up more often than this. */
 #define HPET_MIN_WAKE_NS 10000ull
+
+#define HPET_CATCH_UP_NS 300000ull
+#define HPET_BACKLOG_MAX 16u
 
 /* ---- counter
  * ----------------------------------------------------------------------------------------------------
@@ -127,6 +133,21 @@ static void hpet_update_lines(struct hpet *h)
     }
 }
 
+/* Are edges that nobody took worth keeping? */
+static bool hpet_keeps(const struct hpet_timer *t)
+{
+    return !(t->config & T_LEVEL) && hpet_route(t) != HPET_NO_LINE;
+}
+
+/* Is it an edge on a line, and does the last one still wait there? */
+static bool hpet_waits(const struct hpet_timer *t)
+{
+    unsigned gsi = hpet_route(t);
+    struct irq_line line = hpet_line(t->hpet, gsi);
+
+    return hpet_keeps(t) && irq_waits(&line);
+}
+
 static void hpet_interrupt(struct hpet_timer *t)
 {
     struct hpet *h = t->hpet;
@@ -172,11 +193,13 @@ static void hpet_arm(struct hpet_timer *t)
  */
 static void hpet_restart(struct hpet_timer *t)
 {
+    t->backlog = 0;
     t->from = hpet_count(t->hpet) - 1;
     hpet_arm(t);
 }
 
-/* Behind a match: the first multiple of the period that is far enough ahead. */
+/* Behind a match: the first multiple of the period that is far enough ahead. Notes what was missed.
+ */
 static void hpet_next_period(struct hpet_timer *t)
 {
     uint64_t period = in_width(t, t->period), late, skip;
@@ -188,17 +211,30 @@ static void hpet_next_period(struct hpet_timer *t)
         late += HPET_MIN_WAKE_NS / HPET_TICK_NS;
     skip = late / period + 1;
     t->cmp = in_width(t, t->cmp + skip * period);
+    if (period >= 2 * HPET_CATCH_UP_NS / HPET_TICK_NS && hpet_keeps(t))
+        t->backlog = (uint8_t)MIN(t->backlog + skip - 1 + hpet_waits(t), HPET_BACKLOG_MAX);
 }
 
 static void hpet_expired(void *arg)
 {
     struct hpet_timer *t = arg;
+    uint64_t now = hpet_count(t->hpet);
+    bool match = in_width(t, t->cmp - t->from - 1) < now - t->from, deliver = match;
 
-    t->from = hpet_count(t->hpet);
-    if (t->config & T_PERIODIC)
+    t->from = now;
+    if (match && (t->config & T_PERIODIC)) {
         hpet_next_period(t);
+    } else if (!match && t->backlog && !hpet_waits(t)) {
+        t->backlog--;
+        deliver = true;
+    }
     hpet_arm(t);
-    hpet_interrupt(t);
+    /* Where the last one still waits there is time until the next match. */
+    if (t->backlog && deliver)
+        timer_arm(&t->timer, MIN(t->timer.deadline_ns,
+                                 clock_now_ns(bus_clock(t->hpet->dev.bus)) + HPET_CATCH_UP_NS));
+    if (deliver)
+        hpet_interrupt(t);
 }
 
 /* ---- registers
@@ -250,6 +286,8 @@ static void hpet_put_gen_conf(struct hpet *h, uint64_t val)
     uint64_t old = h->config, count = hpet_count(h);
 
     h->config = val & (GEN_ENABLE | GEN_LEGACY);
+    for (unsigned i = 0; i < HPET_TIMERS; i++)
+        h->timers[i].backlog = 0;
     if ((old ^ h->config) & GEN_ENABLE) {
         hpet_set_count(h, count);
         for (unsigned i = 0; i < HPET_TIMERS; i++)
@@ -271,6 +309,7 @@ static void hpet_put_timer_conf(struct hpet_timer *t, uint64_t val)
 {
     uint64_t old = t->config;
 
+    t->backlog = 0;
     /* A route the timer does not have is not taken: software reads back to see
      * ("Tn_INT_ROUTE_CNF"). */
     if (!(HPET_ROUTES >> ((val & T_ROUTE) >> T_ROUTE_SHIFT) & 1))
@@ -376,6 +415,7 @@ static void hpet_loaded(struct device *dev)
     h->lines_up = 0; /* so that what is up is told again */
     for (unsigned i = 0; i < HPET_TIMERS; i++) {
         h->timers[i].config &= T_WRITABLE;
+        h->timers[i].backlog = 0;
         hpet_arm(&h->timers[i]);
     }
     hpet_update_lines(h);

@@ -28,6 +28,7 @@ struct hpet_timer {
     uint64_t period; /* last value written in periodic mode */
     uint64_t fsb;    /* MSI data and, above it, address */
     uint64_t from;   /* counter up to which matches were delivered */
+    uint8_t backlog; /* edges of a period that nobody took, still to be delivered */
     struct timer timer;
 };
 

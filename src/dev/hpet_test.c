@@ -40,6 +40,7 @@ struct env {
     unsigned nr_msi;
     uint64_t msi_addr;
     uint32_t msi_data;
+    bool waits; /* a slow processor */
 };
 
 static void env_line(void *ctx, unsigned gsi, int level)
@@ -48,6 +49,12 @@ static void env_line(void *ctx, unsigned gsi, int level)
 
     e->nr_edges[gsi] += level && !e->level[gsi];
     e->level[gsi] = level;
+}
+
+static bool env_waits(void *ctx, unsigned gsi)
+{
+    (void)gsi;
+    return ((struct env *)ctx)->waits;
 }
 
 static void env_msi(void *ctx, uint64_t addr, uint32_t data)
@@ -85,13 +92,13 @@ static int setup(void **state)
 
     e->bus = bus_create();
     *state = e;
-    bus_set_gsi_sink(e->bus, env_line, e);
+    bus_set_gsi_sink(e->bus, env_line, env_waits, e);
     bus_set_msi_sink(e->bus, env_msi, e);
     fakeclock_advance(e->bus, 12345);
     return hpet_init(&e->h, &(struct hpet_config){ .bus = e->bus,
                                                    .at = GPA(AT),
-                                                   .irq0 = { env_line, e, 0 },
-                                                   .irq8 = { env_line, e, 8 },
+                                                   .irq0 = { env_line, e, 0, env_waits },
+                                                   .irq8 = { env_line, e, 8, env_waits },
                                                    .legacy = env_legacy,
                                                    .ctx = e });
 }
@@ -211,6 +218,48 @@ static void test_late_host_loses_periods_but_not_the_beat(void **state)
     assert_int_equal(e->nr_edges[22], 2);
 }
 
+static void test_late_host_delivers_some_missed_periods_soon(void **state)
+{
+    struct env *e = *state;
+
+    put(e, T_CONF(0), INT_ENB | PERIODIC | VAL_SET | ROUTE(22));
+    put(e, T_CMP(0), 100000); /* 1 ms */
+    put(e, CONF, ENABLE);
+    fakeclock_jump(e->bus, 5500000);
+    assert_int_equal(e->nr_edges[22], 1);
+    fakeclock_advance(e->bus, 400000); /* 5.9 ms: one is made up for */
+    assert_int_equal(e->nr_edges[22], 2);
+    fakeclock_advance(e->bus, 14000000);
+    assert_int_equal(e->nr_edges[22], 19);
+    fakeclock_jump(e->bus, 980100000);
+    fakeclock_advance(e->bus, 20000000);
+    assert_int_equal(e->nr_edges[22], 19 + 1 + 16 + 20);
+}
+
+static void test_slow_processor_gets_some_missed_periods_later(void **state)
+{
+    struct env *e = *state;
+
+    put(e, T_CONF(0), INT_ENB | PERIODIC | VAL_SET | ROUTE(22));
+    put(e, T_CMP(0), 100000);
+    put(e, CONF, ENABLE);
+    ticks(e, 150000);
+    assert_int_equal(e->nr_edges[22], 1);
+    e->waits = true;
+    ticks(e, 500000); /* five, which are lost in the first one */
+    assert_int_equal(e->nr_edges[22], 6);
+    e->waits = false;
+    ticks(e, 500000);
+    assert_int_equal(e->nr_edges[22], 6 + 5 + 5);
+    e->waits = true;
+    ticks(e, 200000);
+    put(e, T_CMP(0), 100000); /* programmed anew: those are forgotten */
+    put(e, T_CONF(0), INT_ENB | PERIODIC | VAL_SET | ROUTE(22));
+    e->waits = false;
+    ticks(e, 200000);
+    assert_int_equal(e->nr_edges[22], 6 + 5 + 5 + 2 + 2);
+}
+
 static void test_shortest_period_does_not_flood_the_host(void **state)
 {
     struct env *e = *state;
@@ -319,6 +368,8 @@ int main(void)
         TEST(test_32_bit_timer_matches_at_every_wrap),
         TEST(test_periodic_set_as_linux_does_keeps_its_beat),
         TEST(test_late_host_loses_periods_but_not_the_beat),
+        TEST(test_late_host_delivers_some_missed_periods_soon),
+        TEST(test_slow_processor_gets_some_missed_periods_later),
         TEST(test_shortest_period_does_not_flood_the_host),
         TEST(test_level_stays_up_until_its_status_is_cleared),
         TEST(test_legacy_route_takes_irq_0_and_8_and_gives_them_back),

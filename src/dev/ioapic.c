@@ -45,16 +45,29 @@ static bool is_level(uint64_t redir)
     return (redir & REDIR_LEVEL) && (mode == APIC_FIXED || mode == APIC_LOWEST);
 }
 
-static void ioapic_send(struct ioapic *io, unsigned pin)
+static struct apic_msg msg_of(uint64_t redir)
 {
-    uint64_t redir = io->redir[pin];
-    struct apic_msg msg = {
+    return (struct apic_msg){
         .dest = (uint32_t)(redir >> REDIR_DEST_SHIFT),
         .vector = (uint8_t)(redir & REDIR_VECTOR),
         .mode = (enum apic_delivery)bits(redir, 10, 8),
         .logical = redir & REDIR_LOGICAL,
         .level = is_level(redir),
     };
+}
+
+bool ioapic_msg(const struct ioapic *io, unsigned pin, struct apic_msg *msg)
+{
+    assert_held(bus_lock(io->dev.bus));
+    if (pin >= IOAPIC_PINS || (io->redir[pin] & REDIR_MASKED))
+        return false;
+    *msg = msg_of(io->redir[pin]);
+    return !msg->level && (msg->mode == APIC_FIXED || msg->mode == APIC_LOWEST);
+}
+
+static void ioapic_send(struct ioapic *io, unsigned pin)
+{
+    struct apic_msg msg = msg_of(io->redir[pin]);
 
     /* Modes 3 and 6 are reserved here: 6 would be a start-up IPI, which only processors send. */
     if (msg.mode == APIC_SIPI || msg.mode == 3) {

@@ -30,6 +30,9 @@ void ioapic_fini(struct ioapic *io);
 /* A pin's wire; level 1: asserted, whatever voltage that is. Pins above 23 do not exist: nothing
  * happens. */
 void ioapic_set_pin(struct ioapic *io, unsigned pin, int level);
+/* The message that an edge at that pin sends as it is programmed; false: none, or it is masked, or
+ * level-triggered. */
+bool ioapic_msg(const struct ioapic *io, unsigned pin, struct apic_msg *msg);
 /* A local APIC's EOI of a level-triggered vector. */
 void ioapic_eoi(struct ioapic *io, uint8_t vector);
 

@@ -124,7 +124,7 @@ static int setup(void **state)
     log_set_level(LOG_ERROR - 1);
     e->bus = bus_create();
     *state = e;
-    bus_set_gsi_sink(e->bus, env_line, e);
+    bus_set_gsi_sink(e->bus, env_line, NULL, e);
     bus_set_msi_sink(e->bus, env_msi, e);
     assert_int_equal(pci_host_init(&e->host, &(struct pci_host_config){ .bus = e->bus,
                                                                         .ecam_at = GPA(ECAM),

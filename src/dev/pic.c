@@ -145,6 +145,13 @@ void pic_set_irq(void *ctx, unsigned irq, int level)
     pic_update(p);
 }
 
+bool pic_waits(const struct pic *p, unsigned irq)
+{
+    const struct pic_chip *c = &p->chip[irq / 8 & 1];
+
+    return c->irr & ~c->imr & BIT(irq % 8);
+}
+
 bool pic_pending(const struct pic *p)
 {
     return atomic_load_explicit(&p->int_out, memory_order_relaxed);

@@ -36,6 +36,8 @@ void pic_fini(struct pic *p);
 /* An ISA interrupt line changes its level; ctx is the struct pic, irq 0..15 (2 is the cascade:
  * ignored). An irq_line's set. */
 void pic_set_irq(void *ctx, unsigned irq, int level);
+/* Does a request of that line wait that is not masked? Caller holds the machine lock. */
+bool pic_waits(const struct pic *p, unsigned irq);
 /* Is INTR up? Any thread, no lock: a hint, which pic_ack() may find outdated. */
 bool pic_pending(const struct pic *p);
 /* The CPU's INTA cycles: returns the vector; that of IR7 when the request is gone. Caller holds the

@@ -9,10 +9,11 @@
  * Time is that of the VM's clock: pulse n of the 1193182 Hz input falls at n / 1193182 s exactly,
  * so nothing drifts.
  *
- * When the host is late, the rises of a periodic OUT0 that were missed are kept, up to
- * PIT_BACKLOG_MAX, and delivered one every PIT_CATCH_UP_NS: a guest that counts ticks against the
- * TSC (Linux does to see if its timer works) finds them, and none gets a burst. More are lost, as
- * on a PC with interrupts off. Rises closer than PIT_MIN_IRQ_NS are delivered as one.
+ * When the host is late, with this timer or with the vCPU that is to take its interrupt, the rises
+ * of a periodic OUT0 that were missed are kept, up to PIT_BACKLOG_MAX, and delivered one every
+ * PIT_CATCH_UP_NS: a guest that counts ticks against the TSC (Linux does to see if its timer works,
+ * and panics if it does not) finds them, and none gets a burst. More are lost, as on a PC with
+ * interrupts off. Rises closer than PIT_MIN_IRQ_NS are delivered as one.
  */
 #include "dev/pit.h"
 
@@ -71,7 +72,7 @@ static void pit_arm(struct pit *p, uint64_t now_ns)
     at_ns = next == UINT64_MAX ? UINT64_MAX : pit_tick_to_ns(next);
     if (at_ns != UINT64_MAX)
         at_ns = MAX(at_ns, p->irq_ns + PIT_MIN_IRQ_NS);
-    if (p->backlog)
+    if (p->backlog && !p->held)
         at_ns = MIN(at_ns, p->irq_ns + PIT_CATCH_UP_NS);
     if (at_ns == p->armed_ns)
         return;
@@ -82,7 +83,10 @@ static void pit_arm(struct pit *p, uint64_t now_ns)
         timer_arm(&p->timer, at_ns);
 }
 
-/* How many rises between seen_at and now, beside the one that is delivered now, were missed. */
+/*
+ * How many rises between seen_at and now, beside the one that is delivered now, were missed; and
+ * that one, if the processor has not taken the last one.
+ */
 static unsigned pit_missed(const struct pit *p, uint64_t now)
 {
     const struct pit_counter *c = &p->counter[0];
@@ -94,7 +98,8 @@ static unsigned pit_missed(const struct pit *p, uint64_t now)
     rises = (now - c->start) / c->count;
     if (p->seen_at > c->start)
         rises -= (p->seen_at - c->start) / c->count;
-    return rises ? (unsigned)MIN(rises - 1, PIT_BACKLOG_MAX) : 0;
+    rises -= rises && (p->detached || !irq_waits(&p->irq));
+    return (unsigned)MIN(rises, PIT_BACKLOG_MAX);
 }
 
 static void pit_edge(struct pit *p, uint64_t now_ns)
@@ -112,10 +117,14 @@ static void pit_update(struct pit *p, uint64_t now_ns)
 
     if (pit_counter_rose(c, p->seen_at, now)) {
         p->backlog = (uint8_t)MIN(p->backlog + pit_missed(p, now), PIT_BACKLOG_MAX);
+        p->held = false;
         pit_edge(p, now_ns);
-    } else if (p->backlog && now_ns >= p->irq_ns + PIT_CATCH_UP_NS) {
-        p->backlog--;
-        pit_edge(p, now_ns);
+    } else if (p->backlog && !p->held && now_ns >= p->irq_ns + PIT_CATCH_UP_NS) {
+        p->held = irq_waits(&p->irq);
+        if (!p->held) {
+            p->backlog--;
+            pit_edge(p, now_ns);
+        }
     }
     p->seen_at = now;
     pit_set_irq(p, pit_counter_out(c, now));
@@ -218,6 +227,7 @@ static void pit_reset(struct device *dev)
     for (unsigned i = 0; i < 3; i++)
         p->counter[i] = (struct pit_counter){ .gate = i < 2, .count = 1, .cr = 1 };
     p->port61 = 0;
+    p->backlog = 0;
     p->seen_at = pit_ns_to_tick(clock_now_ns(bus_clock(dev->bus)));
     p->armed_ns = UINT64_MAX;
     timer_cancel(&p->timer);

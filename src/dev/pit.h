@@ -59,6 +59,7 @@ struct pit {
     bool detached;     /* the HPET has IRQ 0 */
     uint64_t seen_at;  /* tick up to which rises of OUT0 were delivered */
     uint8_t backlog;   /* rises missed and still to be delivered */
+    bool held;         /* ... but the processor is slow: not before the next rise */
     uint64_t irq_ns;   /* VM clock at the last delivery */
     uint64_t armed_ns; /* the timer's deadline */
     struct timer timer;

@@ -18,6 +18,7 @@ struct env {
     struct pit pit;
     int level;
     unsigned nr_edges;
+    bool waits; /* a slow processor */
 };
 
 static void env_irq(void *ctx, unsigned idx, int level)
@@ -27,6 +28,12 @@ static void env_irq(void *ctx, unsigned idx, int level)
     (void)idx;
     e->nr_edges += level && !e->level;
     e->level = level;
+}
+
+static bool env_waits(void *ctx, unsigned idx)
+{
+    (void)idx;
+    return ((struct env *)ctx)->waits;
 }
 
 static void out(struct env *e, uint16_t port, uint8_t val)
@@ -53,7 +60,8 @@ static int setup(void **state)
 
     e->bus = bus_create();
     *state = e;
-    return pit_init(&e->pit, &(struct pit_config){ .bus = e->bus, .irq = { env_irq, e, 0 } });
+    return pit_init(&e->pit,
+                    &(struct pit_config){ .bus = e->bus, .irq = { env_irq, e, 0, env_waits } });
 }
 
 static int teardown(void **state)
@@ -121,6 +129,26 @@ static void test_one_shot_modes_give_one_edge(void **state)
     periodic(e, 4, 1193);
     fakeclock_advance(e->bus, NS_PER_S);
     assert_int_equal(e->nr_edges, 1);
+}
+
+static void test_slow_processor_gets_missed_edges_later(void **state)
+{
+    struct env *e = *state;
+
+    periodic(e, 2, 11932); /* 10 ms */
+    fakeclock_advance(e->bus, 15000000);
+    assert_int_equal(e->nr_edges, 1);
+    e->waits = true;
+    fakeclock_advance(e->bus, 50000000); /* five, which are lost in the first one */
+    assert_int_equal(e->nr_edges, 6);
+    e->waits = false;
+    fakeclock_advance(e->bus, 50000000);
+    assert_int_equal(e->nr_edges, 6 + 5 + 5);
+    e->waits = true;
+    fakeclock_advance(e->bus, 1000000000);
+    e->waits = false;
+    fakeclock_advance(e->bus, 100000000);
+    assert_int_equal(e->nr_edges, 16 + 100 + 10 + 16);
 }
 
 static void test_one_shot_rearmed_in_time_gives_the_later_edge_only(void **state)
@@ -264,6 +292,7 @@ int main(void)
         TEST(test_late_host_delivers_missed_edges_one_by_one),
         TEST(test_shortest_period_does_not_flood_the_host),
         TEST(test_one_shot_modes_give_one_edge),
+        TEST(test_slow_processor_gets_missed_edges_later),
         TEST(test_one_shot_rearmed_in_time_gives_the_later_edge_only),
         TEST(test_calibration_by_counter_2_and_port_61),
         TEST(test_closed_gate_holds_counter_2),

@@ -111,6 +111,8 @@ struct thread {
 };
 int thread_start(struct thread *t, const char *name, void *(*fn)(void *), void *arg) MUST_CHECK;
 void thread_join(struct thread *t);
+/* Lets another thread run on this CPU, if one wants to. */
+void host_yield(void);
 int host_pid(void); /* of the process, for names */
 
 /* ---- sleeping on a word (futex) ---- */

@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <linux/futex.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/syscall.h>
@@ -53,6 +54,11 @@ void thread_join(struct thread *t)
 int host_pid(void)
 {
     return (int)getpid();
+}
+
+void host_yield(void)
+{
+    (void)sched_yield();
 }
 
 void host_futex_wait(_Atomic uint32_t *word, uint32_t val, uint64_t mono_ns)

@@ -45,7 +45,7 @@ void mmu_slot_written(struct mmu *m, struct slot *s, gpa_t at, uint64_t bytes)
      */
     atomic_thread_fence(memory_order_seq_cst);
     for (uint64_t done = 0, n; done < bytes; done += n) {
-        _Atomic uint8_t *note = &s->notes[slot_page(s, gpa_add(at, done))];
+        _Atomic uint16_t *note = &s->notes[slot_page(s, gpa_add(at, done))];
         bool is_code;
 
         n = page_run(gpa_add(at, done), bytes - done);

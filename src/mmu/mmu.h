@@ -13,7 +13,7 @@
 
 #include "lib/types.h"
 
-/* Per-page notes, one byte per page, set and cleared atomically. */
+/* Per-page notes, set and cleared atomically. */
 #define PAGE_NOTE_CODE \
     BIT(0) /* an engine holds decoded or translated code of this page: writes must be told */
 #define PAGE_NOTE_FLUID                                                                          \
@@ -22,6 +22,12 @@
 #define PAGE_NOTE_DIRTY                                                      \
     BIT(1) /* written since the dirty log was last read (only while logging) \
             */
+
+/* Engines with several vCPUs: who may have the right to write the page without being seen. 0:
+ * nobody; n + 1: vCPU n; else several. */
+#define PAGE_WRITER_SHIFT  8
+#define PAGE_WRITER(notes) ((unsigned)(notes) >> PAGE_WRITER_SHIFT)
+#define PAGE_WRITER_MANY   0xffu
 
 #define SLOT_RO        BIT(0) /* ROM: guest writes go nowhere (reported as MMIO writes to nobody) */
 #define SLOT_LOG_DIRTY BIT(1)
@@ -32,8 +38,8 @@ struct slot {
     unsigned flags; /* SLOT_* */
     int fd;         /* memfd behind it; owned by the mmu */
     uint64_t fd_off_bytes;
-    uint8_t *hva;           /* shared mapping of all of it in this process */
-    _Atomic uint8_t *notes; /* bytes / 4096 entries of PAGE_NOTE_* */
+    uint8_t *hva;            /* shared mapping of all of it in this process */
+    _Atomic uint16_t *notes; /* bytes / 4096 entries: PAGE_NOTE_*, and who writes */
     const char *name;
 };
 

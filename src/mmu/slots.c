@@ -89,7 +89,7 @@ static struct slot *slot_make(const struct slot_desc *d, int *err)
     *s = (struct slot){
         .base = d->base, .bytes = d->bytes, .flags = d->flags, .fd = -1, .name = d->name
     };
-    s->notes = calloc(d->bytes >> PAGE_SHIFT, 1);
+    s->notes = calloc(d->bytes >> PAGE_SHIFT, sizeof(*s->notes));
     if (!s->notes)
         goto fail;
     s->fd = host_memfd(d->name, d->bytes);

@@ -31,6 +31,25 @@ static void irq_set_gsi(void *ctx, unsigned gsi, int level)
     pc_set_ioapic(vm->pc, gsi == 0 ? PIT_IOAPIC_PIN : gsi, level);
 }
 
+/* Any one of the ways to a processor will do. */
+static bool irq_gsi_waits(void *ctx, unsigned gsi)
+{
+    struct vm *vm = ctx;
+    struct apic_msg msg;
+
+    if (gsi < NR_ISA_IRQS && pc_pic_waits(vm->pc, gsi))
+        return true;
+    if (!pc_ioapic_msg(vm->pc, gsi == 0 ? PIT_IOAPIC_PIN : gsi, &msg))
+        return false;
+    for (unsigned i = 0; i < vm->nr_vcpus; i++) {
+        const struct cpu *c = &vm->vcpus[i].v->cpu;
+
+        if (apic_matches(c, &msg) && apic_waits(c, msg.vector))
+            return true;
+    }
+    return false;
+}
+
 static void irq_send_lowest(struct vm *vm, const struct apic_msg *msg, uint32_t sender)
 {
     struct cpu *best = NULL;
@@ -94,6 +113,6 @@ static void irq_send_msi(void *ctx, uint64_t addr, uint32_t data)
 
 void irq_wire(struct vm *vm)
 {
-    bus_set_gsi_sink(vm->bus, irq_set_gsi, vm);
+    bus_set_gsi_sink(vm->bus, irq_set_gsi, irq_gsi_waits, vm);
     bus_set_msi_sink(vm->bus, irq_send_msi, vm);
 }

@@ -72,7 +72,8 @@ static void outer_debug_changed(struct cpu *c)
 /* A running chunk is short enough to be waited for. */
 static void outer_kick(struct cpu *c)
 {
-    host_futex_wake(&c->req);
+    if (c->asleep)
+        host_futex_wake(&c->req);
 }
 
 static uint64_t outer_tsc(struct cpu *c)

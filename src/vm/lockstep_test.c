@@ -154,7 +154,7 @@ static enum stop_reason run(enum mistake mistake, uint64_t after, struct lockste
     vm = vm_create(&(struct vm_config){
         .lockstep = cfg,
         .debug_exit = true,
-        .timeout_ns = 20000000000,
+        .timeout_ns = 100000000000,
         .boot = { .kernel = image_path, .ram_bytes = MIB(16) },
     });
     assert_non_null(vm);

@@ -90,6 +90,16 @@ void pc_set_ioapic(struct pc *pc, unsigned pin, int level)
     ioapic_set_pin(&pc->ioapic, pin, level);
 }
 
+bool pc_pic_waits(const struct pc *pc, unsigned irq)
+{
+    return pic_waits(&pc->pic, irq);
+}
+
+bool pc_ioapic_msg(const struct pc *pc, unsigned pin, struct apic_msg *msg)
+{
+    return ioapic_msg(&pc->ioapic, pin, msg);
+}
+
 void pc_ioapic_eoi(struct pc *pc, uint8_t vector)
 {
     ioapic_eoi(&pc->ioapic, vector);

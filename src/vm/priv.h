@@ -120,6 +120,9 @@ void pc_reset(struct vm *vm);
 /* The wires from the interrupt router; machine lock held. */
 void pc_set_pic(struct pc *pc, unsigned irq, int level);
 void pc_set_ioapic(struct pc *pc, unsigned pin, int level);
+/* See pic_waits() and ioapic_msg(). */
+bool pc_pic_waits(const struct pc *pc, unsigned irq);
+bool pc_ioapic_msg(const struct pc *pc, unsigned pin, struct apic_msg *msg);
 void pc_ioapic_eoi(struct pc *pc, uint8_t vector);
 bool pc_pic_pending(struct pc *pc); /* no lock */
 uint8_t pc_pic_ack(struct pc *pc);

@@ -60,8 +60,10 @@ static void run_sleep(struct vm_vcpu *p)
     uint64_t from = p->vm->cfg.time_exits ? host_mono_ns() : 0;
 
     /* Acquire: what was posted before the bit was set is seen. Pairs with cpu_post(). */
-    while (!atomic_load_explicit(req, memory_order_acquire))
+    atomic_store(&p->v->cpu.asleep, 1); /* before req is looked at: pairs with the kick */
+    while (!atomic_load(req))
         host_futex_wait(req, 0, UINT64_MAX);
+    atomic_store_explicit(&p->v->cpu.asleep, 0, memory_order_relaxed);
     vcpu_exit_end(p->v, EXIT_HLT, from);
 }
 

@@ -130,7 +130,7 @@ static void test_poweroff_ends_with_0(void **state)
     enum stop_reason why;
 
     (void)state;
-    assert_int_equal(run(MAKE(code_poweroff, .timeout_ns = 10000000000), &why), 0);
+    assert_int_equal(run(MAKE(code_poweroff, .timeout_ns = 100000000000), &why), 0);
     assert_int_equal(why, STOP_POWEROFF);
 }
 
@@ -139,7 +139,7 @@ static void test_triple_fault_ends_with_3(void **state)
     enum stop_reason why;
 
     (void)state;
-    assert_int_equal(run(MAKE(code_triple, .timeout_ns = 10000000000), &why), 3);
+    assert_int_equal(run(MAKE(code_triple, .timeout_ns = 100000000000), &why), 3);
     assert_int_equal(why, STOP_TRIPLE);
 }
 
@@ -148,7 +148,7 @@ static void test_reset_loads_the_kernel_again_and_keeps_ram(void **state)
     enum stop_reason why;
 
     (void)state;
-    assert_int_equal(run(MAKE(code_reset, .debug_exit = true, .timeout_ns = 10000000000), &why),
+    assert_int_equal(run(MAKE(code_reset, .debug_exit = true, .timeout_ns = 100000000000), &why),
                      0x11 << 1 | 1);
 }
 
@@ -178,7 +178,7 @@ static uint64_t insns(struct vm *vm)
 
 static void wait_for_insns(struct vm *vm, uint64_t more_than)
 {
-    for (unsigned ms = 0; ms < 5000 && insns(vm) <= more_than; ms++)
+    for (unsigned ms = 0; ms < 60000 && insns(vm) <= more_than; ms++)
         (void)usleep(1000);
     assert_true(insns(vm) > more_than);
 }
@@ -187,7 +187,7 @@ static void test_pause_stops_vcpus_and_the_clock(void **state)
 {
     struct vm *vm = MAKE(code_spin);
     struct clock *c = bus_clock(vm_bus(vm));
-    uint64_t nr, ns;
+    uint64_t nr, ns, host;
 
     (void)state;
     assert_int_equal(vm_start(vm), 0);
@@ -201,11 +201,13 @@ static void test_pause_stops_vcpus_and_the_clock(void **state)
     (void)usleep(20000);
     assert_int_equal(insns(vm), nr);
     assert_int_equal(clock_now_ns(c), ns);
+    host = host_mono_ns();
     vm_resume(vm);
     assert_int_equal(vm_state(vm), VM_RUNNING);
     wait_for_insns(vm, nr);
-    assert_true(clock_now_ns(c) > ns);
-    assert_true(clock_now_ns(c) - ns < 5000000000); /* the pause did not count */
+    ns = clock_now_ns(c) - ns;
+    host = host_mono_ns() - host;
+    assert_in_range(ns, 1, host + host / 50 + 1000000); /* the pause did not count */
     vm_destroy(vm);
 }
 
@@ -236,7 +238,8 @@ static void test_pause_returns_only_when_all_stand(void **state)
         uint64_t nr;
 
         wait_for_insns(vm, insns(vm));
-        assert_true(in_engine);
+        while (!in_engine)
+            (void)usleep(100);
         vm_pause(vm);
         assert_false(in_engine);
         nr = insns(vm);

@@ -12,7 +12,8 @@ import sys
 import termios
 import time
 
-LIMIT_S = 60
+# For whatever should take a moment: the host may be busy with something else.
+LIMIT_S = 120
 LOAD_AT = 0x100000
 
 
@@ -106,7 +107,7 @@ class Terminal:
     def child(self):
         """The pid of its first child, once there is one."""
         pid = self.proc.pid
-        for _ in range(500):
+        for _ in range(100 * LIMIT_S):
             with open(f"/proc/{pid}/task/{pid}/children") as f:
                 children = f.read().split()
             if children:
@@ -123,7 +124,7 @@ class Terminal:
     def is_cooked(self):
         return self.modes() == self.cooked
 
-    def wait_until(self, good, limit_s=10):
+    def wait_until(self, good, limit_s=LIMIT_S):
         end = time.monotonic() + limit_s
         while time.monotonic() < end:
             if good():
@@ -134,7 +135,7 @@ class Terminal:
     def type(self, text):
         os.write(self.master, text.encode())
 
-    def wait_for(self, text, limit_s=10):
+    def wait_for(self, text, limit_s=LIMIT_S):
         """Reads until the text was shown; True if it was."""
         end = time.monotonic() + limit_s
         while text.encode() not in self.seen and time.monotonic() < end:
@@ -148,7 +149,7 @@ class Terminal:
             self.seen = self.seen[self.seen.index(text.encode()) + len(text):]
         return found
 
-    def end(self, limit_s=10):
+    def end(self, limit_s=LIMIT_S):
         """Its exit status; None if it does not end."""
         try:
             return self.proc.wait(limit_s)
@@ -166,7 +167,7 @@ class Terminal:
 class Remote:
     """The gdb side of the remote protocol, bare."""
 
-    def __init__(self, path, limit_s=10):
+    def __init__(self, path, limit_s=LIMIT_S):
         end = time.monotonic() + limit_s
         while True:
             self.sock = socket.socket(socket.AF_UNIX)

@@ -293,7 +293,7 @@ static void machine_create(struct machine *m)
     err |= pic_init(&m->pic, &(struct pic_config){ .bus = m->bus });
     err |= ioapic_init(&m->ioapic, &(struct ioapic_config){
                                        .bus = m->bus, .at = GPA(IOAPIC_AT), .send = machine_send });
-    bus_set_gsi_sink(m->bus, machine_gsi, m);
+    bus_set_gsi_sink(m->bus, machine_gsi, NULL, m);
     err |= pit_init(&m->pit, &(struct pit_config){ m->bus, bus_gsi(m->bus, 0) });
     err |= rtc_init(&m->rtc, &(struct rtc_config){ m->bus, bus_gsi(m->bus, 8), GIB(1), 0 });
     for (unsigned i = 0; i < 2; i++) {

@@ -19,7 +19,7 @@ GUEST_CFLAGS_m32 := -m32 -march=i686 -fno-pic
 GUEST_CFLAGS_m64 := -m64 -fpie -mno-red-zone
 GUEST_LDFLAGS := -nostdlib -static -no-pie -Wl,--build-id=none,--no-warn-rwx-segments,-z,noexecstack,-z,max-page-size=4096 -T tests/guest/lib/guest.ld
 GUEST_OBJS_m32 := $(addprefix $(O)/guest/m32/lib/,start32.o trap32.o $(GUEST_LIB:=.o))
-GUEST_OBJS_m64 := $(addprefix $(O)/guest/m64/lib/,start64.o trap64.o page64.o $(GUEST_LIB:=.o))
+GUEST_OBJS_m64 := $(addprefix $(O)/guest/m64/lib/,start64.o trap64.o page64.o smpstart.o smp.o $(GUEST_LIB:=.o))
 
 define guest_width
 $(O)/guest/$(1)/lib/%.o: tests/guest/lib/%.S

@@ -159,10 +159,11 @@ static void make_descriptors(struct insn_guest *g)
     }
 }
 
-/* Whatever can be translated is, from the first time on. */
-static const struct bt_config eager = { .hot = 0, .limit = UINT64_MAX };
+/* Whatever can be translated is, from the first time on; and nothing depends on the time. */
+static const struct bt_config eager = { .hot = 0, .limit = UINT64_MAX, .tiers = BT_TIERS_CHECKED };
 
-int guest_start(const struct engine_ops *engine, struct insn_guest **out)
+int guest_start(const struct engine_ops *engine, const struct bt_config *bt,
+                struct insn_guest **out)
 {
     struct insn_guest *g = calloc(1, sizeof(*g));
     struct engine_config cfg;
@@ -184,7 +185,7 @@ int guest_start(const struct engine_ops *engine, struct insn_guest **out)
                                   .time_ops = &time_platform,
                                   .ctx = g,
                                   .seen = &g->seen,
-                                  .bt = &eager };
+                                  .bt = bt ? bt : &eager };
     rc = engine->vm_create(&cfg, &g->evm);
     if (rc < 0)
         return rc;

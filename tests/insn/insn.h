@@ -169,7 +169,9 @@ void child_stop(struct native_child *ch);
 
 /* ---- guest.c ---- */
 struct insn_guest;
-int guest_start(const struct engine_ops *engine, struct insn_guest **out);
+/* bt: how that engine works, by reference; NULL: it translates whatever it can. */
+int guest_start(const struct engine_ops *engine, const struct bt_config *bt,
+                struct insn_guest **out);
 void guest_run(struct insn_guest *g, const struct insn_case *k, struct outcome *out);
 void guest_exec(struct insn_guest *g, const struct exec *x, struct outcome *out);
 /* Ends a program that does not end. From a signal handler. */

@@ -179,7 +179,7 @@ int main(int argc, char **argv)
         return skip("ptrace is not allowed here");
     if (t.opt.mode != CODE64 && !has_ldt)
         return skip("the kernel has no modify_ldt for 16-bit and 32-bit segments");
-    if (guest_start(engine, &t.guest) < 0) {
+    if (guest_start(engine, NULL, &t.guest) < 0) {
         printf("not ok 1 - a guest on engine %s\n1..1\n", t.opt.engine);
         return 1;
     }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * rand [--engine NAME] [--seed S] [--count N] [--time SECONDS] [--print]: random programs on an
- * engine and on the host CPU.
+ * rand [--engine NAME] [--bt-tiers TIERS] [--seed S] [--count N] [--time SECONDS] [--print]: random
+ * programs on an engine and on the host CPU. With TIERS, checked or direct, all that bt can
+ * translate is translated at once.
  *
  * Registers, flags, vector and x87 state, memory and, if there is one, the fault must be the same.
  * A program that differs is made smaller, item by item, as long as it still differs, and printed
@@ -54,7 +55,8 @@ static void on_alarm(int sig)
     guest_interrupt(watched->guest);
 }
 
-static void watch(struct tester *t, int seconds)
+/* In real time while the child runs, in our own CPU time while the engine does: hosts are busy. */
+static void watch(struct tester *t, int of, int seconds)
 {
     struct itimerval it = { .it_value = { .tv_sec = seconds },
                             .it_interval = { .tv_sec = seconds } };
@@ -64,7 +66,7 @@ static void watch(struct tester *t, int seconds)
         hung = 0;
     else
         it.it_interval.tv_sec = 0;
-    (void)setitimer(ITIMER_REAL, &it, NULL);
+    (void)setitimer((enum __itimer_which)of, &it, NULL);
 }
 
 /* ---- judging ---- */
@@ -138,16 +140,18 @@ static bool differs(struct tester *t)
     struct exec x = { .code = p->bytes, .in = &p->in, .data = p->data, .run_limit = p->run_limit };
     bool judged = false;
 
-    watch(t, t->minimizing && t->hangs ? MINIMIZE_S : HANG_S);
+    watch(t, ITIMER_REAL, HANG_S);
     for (unsigned i = 0; i < HOST_TRIES && !judged && !hung; i++) {
         uint64_t start = host_mono_ns();
 
         judged = child_exec(t->child, &x, &t->host) == 0 && host_mono_ns() - start < HOST_MAX_NS;
     }
+    watch(t, ITIMER_REAL, 0);
     if (judged) {
+        watch(t, ITIMER_PROF, t->minimizing && t->hangs ? MINIMIZE_S : HANG_S);
         guest_exec(t->guest, &x, &t->us);
+        watch(t, ITIMER_PROF, 0);
     }
-    watch(t, 0);
     if (!judged) {
         t->nr_skipped++;
         return false;
@@ -231,9 +235,13 @@ static void run_program(struct tester *t, uint64_t seed)
 
 struct options {
     const char *engine;
+    const struct bt_config *bt; /* see guest_start() */
     uint64_t seed, count, seconds;
     bool print;
 };
+
+static const struct bt_config bt_checked = { .limit = UINT64_MAX, .tiers = BT_TIERS_CHECKED };
+static const struct bt_config bt_direct = { .limit = UINT64_MAX, .tiers = BT_TIERS_DIRECT };
 
 static bool parse(struct options *o, int argc, char **argv)
 {
@@ -245,6 +253,10 @@ static bool parse(struct options *o, int argc, char **argv)
             o->print = true;
         else if (!strcmp(argv[i], "--engine") && has_value)
             o->engine = argv[++i];
+        else if (!strcmp(argv[i], "--bt-tiers") && has_value && !strcmp(argv[i + 1], "checked"))
+            o->bt = &bt_checked, i++;
+        else if (!strcmp(argv[i], "--bt-tiers") && has_value && !strcmp(argv[i + 1], "direct"))
+            o->bt = &bt_direct, i++;
         else if (!strcmp(argv[i], "--seed") && has_value)
             o->seed = strtoull(argv[++i], NULL, 0);
         else if (!strcmp(argv[i], "--count") && has_value)
@@ -273,7 +285,8 @@ int main(int argc, char **argv)
     time_t end;
 
     if (!parse(&o, argc, argv)) {
-        (void)fprintf(stderr, "usage: rand [--engine NAME] [--seed S] [--count N] [--time SECONDS] "
+        (void)fprintf(stderr, "usage: rand [--engine NAME] [--bt-tiers checked|direct] [--seed S] "
+                              "[--count N] [--time SECONDS] "
                               "[--print]\n");
         return 2;
     }
@@ -285,12 +298,14 @@ int main(int argc, char **argv)
         return skip_all("ptrace is not allowed here");
     t.engine = o.engine;
     t.gen = gen_create(&model);
-    if (!t.gen || guest_start(engine_find(o.engine), &t.guest) < 0) {
+    if (!t.gen || guest_start(engine_find(o.engine), o.bt, &t.guest) < 0) {
         printf("not ok 1 - a guest on engine %s\n1..1\n", o.engine);
         return 1;
     }
     /* An engine may have the guest's RSP in the host's. */
     (void)sigaction(SIGALRM, &(struct sigaction){ .sa_handler = on_alarm, .sa_flags = SA_ONSTACK },
+                    NULL);
+    (void)sigaction(SIGPROF, &(struct sigaction){ .sa_handler = on_alarm, .sa_flags = SA_ONSTACK },
                     NULL);
     printf("# engine %s, programs of seeds %lu to %lu\n", o.engine, o.seed, o.seed + o.count - 1);
     end = time(NULL) + (time_t)o.seconds;

@@ -7,7 +7,8 @@
 #include <string.h>
 #include <sys/time.h>
 
-static const struct work *const all[] = { process_works, memory_works, code_works, signal_works };
+static const struct work *const all[] = { process_works, memory_works, code_works, signal_works,
+                                          thread_works };
 
 void alarm_every_us(unsigned us)
 {

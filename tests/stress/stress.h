@@ -57,6 +57,7 @@ struct work {
     uint64_t (*run)(struct rng *r, unsigned size);
 };
 /* Each list ends with a NULL name. */
-extern const struct work process_works[], memory_works[], code_works[], signal_works[];
+extern const struct work process_works[], memory_works[], code_works[], signal_works[],
+    thread_works[];
 
 #endif

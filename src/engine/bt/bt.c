@@ -54,7 +54,7 @@ static bool hook_has_code(struct ivcpu *v, uint64_t page)
 {
     struct bt_vcpu *b = of_ivcpu(v);
 
-    return bt_has_code(b->vm, page) || (b->direct && direct_has_code(b->direct, page));
+    return bt_has_code(b->cache, page) || (b->direct && direct_has_code(b->direct, page));
 }
 
 static void hook_tlb_flush(struct ivcpu *v, const struct tlb_flush *what)
@@ -92,14 +92,14 @@ static bool hint_starts(struct ivcpu *v, uint64_t page, struct direct_starts *ou
 {
     struct bt_vcpu *b = of_ivcpu(v);
 
-    return bt_starts(b->vm, page, bt_key(b), out);
+    return bt_starts(b->cache, page, bt_key(b), out);
 }
 
 static bool hint_known(struct ivcpu *v, gpa_t at)
 {
     struct bt_vcpu *b = of_ivcpu(v);
 
-    return bt_find(b->vm, at, bt_key(b)) != NULL;
+    return bt_find(b->cache, at, bt_key(b)) != NULL;
 }
 
 static unsigned hint_targets(struct ivcpu *v, uint64_t *rips, unsigned max)
@@ -180,21 +180,11 @@ static int bt_vm_create(const struct engine_config *cfg, struct engine_vm **out)
         return -ENOMEM;
     vm->ivm.evm.ops = &bt_engine;
     vm->slow_pext = pext_is_slow();
-    rc = host_code_create(&vm->hc, CODE_CACHE);
-    if (rc < 0) {
-        free(vm);
-        return rc;
-    }
     rc = interp_vm_init(&vm->ivm, cfg);
     if (rc < 0) {
-        host_code_destroy(&vm->hc);
         free(vm);
         return rc;
     }
-    vm->code = (struct emit){ .p = vm->hc.rw,
-                              .end = vm->hc.rw + vm->hc.bytes,
-                              .delta = vm->hc.rx - vm->hc.rw };
-    BUG_ON(!bt_make_thunks(vm));
     if (cfg->bt && cfg->bt->perf_map)
         perf_map_open(vm);
     *out = &vm->ivm.evm;
@@ -207,9 +197,51 @@ static void bt_vm_destroy(struct engine_vm *evm)
 
     interp_vm_fini(&vm->ivm);
     perf_map_close(vm);
-    host_code_destroy(&vm->hc);
-    free(vm->by_pc);
     free(vm);
+}
+
+static void cache_destroy(struct bt_cache *bc)
+{
+    if (!bc)
+        return;
+    host_code_destroy(&bc->hc);
+    free(bc->by_pc);
+    free(bc);
+}
+
+static int cache_create(struct bt_cache **out)
+{
+    struct bt_cache *bc = calloc(1, sizeof(*bc));
+    int rc;
+
+    if (!bc)
+        return -ENOMEM;
+    rc = host_code_create(&bc->hc, CODE_CACHE);
+    if (rc < 0) {
+        free(bc);
+        return rc;
+    }
+    bc->code = (struct emit){ .p = bc->hc.rw,
+                              .end = bc->hc.rw + bc->hc.bytes,
+                              .delta = bc->hc.rx - bc->hc.rw };
+    BUG_ON(!bt_make_thunks(bc));
+    *out = bc;
+    return 0;
+}
+
+/* What needs no vCPU of interp; bt_vcpu_destroy() is for the rest. */
+static int vcpu_alloc(struct bt_vcpu *b)
+{
+    b->making = calloc(1, sizeof(*b->making) + TB_MAX_INSNS * sizeof(struct site));
+    return b->making ? cache_create(&b->cache) : -ENOMEM;
+}
+
+static void vcpu_free(struct bt_vcpu *b)
+{
+    host_trap_stack_free(&b->stack);
+    cache_destroy(b->cache);
+    free(b->making);
+    host_unmap(b, sizeof(*b));
 }
 
 static int bt_vcpu_create(struct engine_vm *evm, uint32_t id, struct vcpu **out)
@@ -217,14 +249,16 @@ static int bt_vcpu_create(struct engine_vm *evm, uint32_t id, struct vcpu **out)
     struct bt_vm *vm = container_of(evm, struct bt_vm, ivm.evm);
     struct bt_vcpu *b = host_pages(sizeof(*b));
     char why[128];
+    int rc;
 
     if (!b)
         return -ENOMEM;
-    b->making = calloc(1, sizeof(*b->making) + TB_MAX_INSNS * sizeof(struct site));
-    if (!b->making) {
-        host_unmap(b, sizeof(*b));
-        return -ENOMEM;
+    rc = vcpu_alloc(b);
+    if (rc < 0) {
+        vcpu_free(b);
+        return rc;
     }
+    perf_map_add_thunks(vm, b->cache);
     b->vm = vm;
     b->cfg = evm->cfg.bt ? evm->cfg.bt : &bt_default_config;
     b->mask_page = PAGE_MASK;
@@ -232,12 +266,16 @@ static int bt_vcpu_create(struct engine_vm *evm, uint32_t id, struct vcpu **out)
     b->mask_not_if = ~(uint64_t)RFLAGS_IF;
     b->mxcsr = 0x1f80;
     b->vec_cold = 1;
-    b->region = (struct host_trap_region){ .lo = vm->hc.rx,
-                                           .hi = vm->hc.rx + vm->hc.bytes,
-                                           .resume = vm->leave[WHY_TRAP] };
+    b->region = (struct host_trap_region){ .lo = b->cache->hc.rx,
+                                           .hi = b->cache->hc.rx + b->cache->hc.bytes,
+                                           .resume = b->cache->leave[WHY_TRAP] };
     for (unsigned i = 0; i < NR_JCS; i++)
         b->jc[i].e[0].neg_rip = 1;
-    interp_vcpu_init(&vm->ivm, &b->iv, id);
+    rc = interp_vcpu_init(&vm->ivm, &b->iv, id);
+    if (rc < 0) {
+        vcpu_free(b);
+        return rc;
+    }
     b->ticks_per_us =
         (uint32_t)(1000 * (1ull << 30) / evm->cfg.time_ops->tsc_to_ns(evm->cfg.ctx, 1ull << 30));
     if (b->ticks_per_us && b->cfg->tiers != BT_TIERS_CHECKED &&
@@ -258,9 +296,7 @@ static void bt_vcpu_destroy(struct vcpu *vc)
     b->iv.hooks = NULL;
     direct_destroy(b->direct);
     interp_vcpu_fini(&b->iv);
-    host_trap_stack_free(&b->stack);
-    free(b->making);
-    host_unmap(b, sizeof(*b));
+    vcpu_free(b);
 }
 
 static void bt_state_changed(struct vcpu *vc)

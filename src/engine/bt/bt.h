@@ -222,37 +222,45 @@ struct bt_vcpu {
     struct host_trap_region region;
     struct host_trap_stack stack;
     struct bt_vm *vm;
+    struct bt_cache *cache;
     const struct bt_config *cfg;
     struct direct *direct; /* NULL: not to be had here */
     struct burst bursts[NR_BURSTS];
     uint64_t user_since; /* TSC when the guest's user code was entered; 0: it was not */
     uint64_t overhead_then;
     uint32_t ticks_per_us;
-    bool checked_once;            /* the next instruction is not for the direct tier */
-    struct tb *making;            /* room for bt_translate() */
+    bool checked_once;               /* the next instruction is not for the direct tier */
+    struct tb *making;               /* room for bt_translate() */
     struct insn ahead[TB_MAX_INSNS]; /* and for the block's instructions */
     uint8_t cold[COLD_COUNTERS];
     struct insn_cache insns;
     struct jc jc[NR_JCS];
 };
 
-struct bt_vm {
-    struct interp_vm ivm; /* first */
+/*
+ * A vCPU's translations. Nobody else runs or drops them, so there is no lock, no code that might
+ * vanish under somebody, and what several vCPUs run is translated by each.
+ */
+struct bt_cache {
     struct host_code hc;
-    struct emit code; /* the free rest of the cache */
-    uint8_t *start;   /* behind the thunks */
-    bool slow_pext;
+    struct emit code;                 /* the free rest of the cache */
+    uint8_t *start;                   /* behind the thunks */
     void (*enter)(struct bt_vcpu *b); /* loads the guest's registers, goes to b->pc; back: b->why */
     const uint8_t *leave[NR_WHYS];
     struct tb *hash[TB_BUCKETS];
     struct tb_page *pages[TB_PAGES];
     struct tb **by_pc; /* in the order of their code */
     unsigned nr_by_pc, max_by_pc;
-    FILE *perf_map; /* NULL: none */
     struct fluid_page fluid[FLUID_PAGES];
     unsigned nr_fluid;
     uint64_t review; /* TSC: when to look at them again */
     uint64_t serial;
+};
+
+struct bt_vm {
+    struct interp_vm ivm; /* first */
+    bool slow_pext;
+    FILE *perf_map; /* NULL: none */
 };
 
 /* Offsets for the GS segment. */
@@ -269,7 +277,7 @@ void bt_vectors_out(struct bt_vcpu *b);
 
 /* ---- thunk.c ---- */
 /* Writes the code that enters and leaves translated code. False: no room. */
-bool bt_make_thunks(struct bt_vm *vm);
+bool bt_make_thunks(struct bt_cache *bc);
 
 /* ---- translate.c ---- */
 /* Translates at guest-physical at, whose bytes are at code. NULL: the first instruction crosses the
@@ -282,8 +290,8 @@ struct trans {
     struct tb *tb; /* being made, with room for TB_MAX_INSNS sites */
     struct insn in;
     uint32_t key;
-    unsigned nr;            /* instructions so far */
-    bool alone;             /* KEY_ALONE */
+    unsigned nr; /* instructions so far */
+    bool alone;  /* KEY_ALONE */
     unsigned nr_shares;
     struct share {
         int64_t lo, hi; /* the bytes, from the origin */
@@ -373,7 +381,7 @@ void bt_emit_goto(struct trans *t, int64_t off, bool check);
 
 /* ---- fluid.c: code that changes while it runs ---- */
 /* The page's books if it is fluid, or NULL. */
-struct fluid_page *bt_fluid_page(struct bt_vm *vm, gpa_t at);
+struct fluid_page *bt_fluid_page(struct bt_cache *bc, gpa_t at);
 /* Code of this page was dropped because of a store. */
 void bt_fluid_dropped(struct bt_vcpu *b, gpa_t at);
 /* Are the bytes still those that it was made of? */
@@ -410,32 +418,34 @@ void bt_count_direct(struct bt_vcpu *b);
 bool bt_limit_reached(const struct bt_vcpu *b);
 
 /* ---- perfmap.c ---- */
-/* After the thunks are made; goes on without after a message. */
+/* Goes on without after a message. */
 void perf_map_open(struct bt_vm *vm);
+/* What a cache begins with. */
+void perf_map_add_thunks(struct bt_vm *vm, const struct bt_cache *bc);
 void perf_map_add(struct bt_vm *vm, const struct tb *tb);
 void perf_map_close(struct bt_vm *vm);
 
 /* ---- cache.c ---- */
-struct tb *bt_find(struct bt_vm *vm, gpa_t at, uint32_t key);
+struct tb *bt_find(struct bt_cache *bc, gpa_t at, uint32_t key);
 /* The latest version of a block, whatever its bytes are now. */
-struct tb *bt_newest(struct bt_vm *vm, gpa_t at, uint32_t key);
+struct tb *bt_newest(struct bt_cache *bc, gpa_t at, uint32_t key);
 bool bt_insert(struct bt_vcpu *b, struct tb *tb);
 /* Takes it out of all but the page's list. */
 void bt_bury(struct bt_vcpu *b, struct tb *tb);
-void bt_unlink(struct bt_vm *vm, struct tb_exit *x);
+void bt_unlink(struct bt_cache *bc, struct tb_exit *x);
 /* Another entry for what led to `from`. */
 void bt_jc_turn(struct bt_vcpu *b, const struct tb *from, const struct tb *to);
-void bt_link(struct bt_vm *vm, struct tb_exit *x, struct tb *to);
+void bt_link(struct bt_cache *bc, struct tb_exit *x, struct tb *to);
 /* Drops translations that overlap; true if there were any. */
 bool bt_drop(struct bt_vcpu *b, gpa_t at, uint64_t bytes);
 void bt_drop_all(struct bt_vcpu *b);
-bool bt_has_code(struct bt_vm *vm, uint64_t page);
+bool bt_has_code(struct bt_cache *bc, uint64_t page);
 /* Where blocks of this key start in a page. False: nowhere. */
-bool bt_starts(struct bt_vm *vm, uint64_t page, uint32_t key, struct direct_starts *out);
+bool bt_starts(struct bt_cache *bc, uint64_t page, uint32_t key, struct direct_starts *out);
 /* What is in the table of user code's branch targets, the latest first. */
 unsigned bt_jc_targets(const struct bt_vcpu *b, uint64_t *rips, unsigned max);
 void bt_flush_cache(struct bt_vcpu *b);
-struct tb *bt_by_pc(struct bt_vm *vm, const uint8_t *pc);
+struct tb *bt_by_pc(struct bt_cache *bc, const uint8_t *pc);
 void bt_jc_add(struct bt_vcpu *b, uint64_t rip, struct tb *tb, bool global);
 void bt_jc_flush(struct bt_vcpu *b, enum flush_kind kind, uint64_t lin);
 /* One table alone. */

@@ -9,34 +9,34 @@
 #include <stdlib.h>
 #include <string.h>
 
-static struct tb **hash_slot(struct bt_vm *vm, uint64_t gpa, uint32_t key)
+static struct tb **hash_slot(struct bt_cache *bc, uint64_t gpa, uint32_t key)
 {
     uint64_t h = (gpa ^ (uint64_t)key << 20) * 0x9e3779b97f4a7c15ull;
 
-    return &vm->hash[h >> 46]; /* TB_BUCKETS = 2^18 */
+    return &bc->hash[h >> 46]; /* TB_BUCKETS = 2^18 */
 }
 
-static struct tb_page **page_slot(struct bt_vm *vm, uint64_t page)
+static struct tb_page **page_slot(struct bt_cache *bc, uint64_t page)
 {
-    struct tb_page **p = &vm->pages[page % TB_PAGES];
+    struct tb_page **p = &bc->pages[page % TB_PAGES];
 
     while (*p && (*p)->page != page)
         p = &(*p)->next;
     return p;
 }
 
-struct tb *bt_find(struct bt_vm *vm, gpa_t at, uint32_t key)
+struct tb *bt_find(struct bt_cache *bc, gpa_t at, uint32_t key)
 {
-    struct tb *tb = *hash_slot(vm, at.v, key);
+    struct tb *tb = *hash_slot(bc, at.v, key);
 
     while (tb && (tb->gpa != at.v || tb->key != key || !bt_fluid_good(tb)))
         tb = tb->hash_next;
     return tb;
 }
 
-struct tb *bt_newest(struct bt_vm *vm, gpa_t at, uint32_t key)
+struct tb *bt_newest(struct bt_cache *bc, gpa_t at, uint32_t key)
 {
-    struct tb *tb = *hash_slot(vm, at.v, key);
+    struct tb *tb = *hash_slot(bc, at.v, key);
 
     while (tb && (tb->gpa != at.v || tb->key != key))
         tb = tb->hash_next;
@@ -45,18 +45,18 @@ struct tb *bt_newest(struct bt_vm *vm, gpa_t at, uint32_t key)
 
 bool bt_insert(struct bt_vcpu *b, struct tb *tb)
 {
-    struct bt_vm *vm = b->vm;
-    struct tb_page **pp = page_slot(vm, tb->gpa >> PAGE_SHIFT), *pg = *pp;
-    struct tb **h = hash_slot(vm, tb->gpa, tb->key);
+    struct bt_cache *bc = b->cache;
+    struct tb_page **pp = page_slot(bc, tb->gpa >> PAGE_SHIFT), *pg = *pp;
+    struct tb **h = hash_slot(bc, tb->gpa, tb->key);
 
-    if (vm->nr_by_pc == vm->max_by_pc) {
-        unsigned max = vm->max_by_pc ? 2 * vm->max_by_pc : 4096;
-        struct tb **p = realloc(vm->by_pc, max * sizeof(struct tb *));
+    if (bc->nr_by_pc == bc->max_by_pc) {
+        unsigned max = bc->max_by_pc ? 2 * bc->max_by_pc : 4096;
+        struct tb **p = realloc(bc->by_pc, max * sizeof(struct tb *));
 
         if (!p)
             return false;
-        vm->by_pc = p;
-        vm->max_by_pc = max;
+        bc->by_pc = p;
+        bc->max_by_pc = max;
     }
     if (!pg && !tb->fluid) {
         pg = calloc(1, sizeof(*pg));
@@ -65,7 +65,7 @@ bool bt_insert(struct bt_vcpu *b, struct tb *tb)
         pg->page = tb->gpa >> PAGE_SHIFT;
         *pp = pg;
     }
-    vm->by_pc[vm->nr_by_pc++] = tb;
+    bc->by_pc[bc->nr_by_pc++] = tb;
     tb->hash_next = *h;
     *h = tb;
     if (tb->fluid) {
@@ -78,14 +78,14 @@ bool bt_insert(struct bt_vcpu *b, struct tb *tb)
     return true;
 }
 
-bool bt_has_code(struct bt_vm *vm, uint64_t page)
+bool bt_has_code(struct bt_cache *bc, uint64_t page)
 {
-    return *page_slot(vm, page) != NULL;
+    return *page_slot(bc, page) != NULL;
 }
 
-bool bt_starts(struct bt_vm *vm, uint64_t page, uint32_t key, struct direct_starts *out)
+bool bt_starts(struct bt_cache *bc, uint64_t page, uint32_t key, struct direct_starts *out)
 {
-    const struct tb_page *pg = *page_slot(vm, page);
+    const struct tb_page *pg = *page_slot(bc, page);
     bool any = false;
 
     *out = (struct direct_starts){ 0 };
@@ -102,44 +102,44 @@ bool bt_starts(struct bt_vm *vm, uint64_t page, uint32_t key, struct direct_star
     return any;
 }
 
-struct tb *bt_by_pc(struct bt_vm *vm, const uint8_t *pc)
+struct tb *bt_by_pc(struct bt_cache *bc, const uint8_t *pc)
 {
-    unsigned lo = 0, hi = vm->nr_by_pc;
+    unsigned lo = 0, hi = bc->nr_by_pc;
 
     while (lo < hi) {
         unsigned mid = (lo + hi) / 2;
 
-        if (vm->by_pc[mid]->end <= pc)
+        if (bc->by_pc[mid]->end <= pc)
             lo = mid + 1;
         else
             hi = mid;
     }
-    return lo < vm->nr_by_pc && vm->by_pc[lo]->code <= pc ? vm->by_pc[lo] : NULL;
+    return lo < bc->nr_by_pc && bc->by_pc[lo]->code <= pc ? bc->by_pc[lo] : NULL;
 }
 
 /* ---- chains ---- */
 
 /*
  * A fluid block that goes back to its own start and has not stored need not look at its bytes
- * again: devices' writes come as requests, which its jump looks at. TODO(several vCPUs): tell of
- * their stores to fluid pages too.
+ * again: devices' writes come as requests, which its jump looks at, and another vCPU there is not
+ * (see bt_fluid_dropped()).
  */
-static bool may_skip_check(const struct bt_vm *vm, const struct tb_exit *x, const struct tb *to)
+static bool may_skip_check(const struct tb_exit *x, const struct tb *to)
 {
-    if (!to->fluid || x->tb != to || !x->check || vm->ivm.vcpus->next)
+    if (!to->fluid || x->tb != to || !x->check)
         return false;
     return !to->fluid->stores || x->nr_insns < to->nr_insns; /* the last one stores */
 }
 
-void bt_link(struct bt_vm *vm, struct tb_exit *x, struct tb *to)
+void bt_link(struct bt_cache *bc, struct tb_exit *x, struct tb *to)
 {
     x->to = to;
     x->next_in = to->in;
     to->in = x;
-    emit_fix32(x->rel32, vm->code.delta, may_skip_check(vm, x, to) ? to->body : to->near);
+    emit_fix32(x->rel32, bc->code.delta, may_skip_check(x, to) ? to->body : to->near);
 }
 
-void bt_unlink(struct bt_vm *vm, struct tb_exit *x)
+void bt_unlink(struct bt_cache *bc, struct tb_exit *x)
 {
     struct tb_exit **p = &x->to->in;
 
@@ -148,7 +148,7 @@ void bt_unlink(struct bt_vm *vm, struct tb_exit *x)
     BUG_ON(!*p);
     *p = x->next_in;
     x->to = NULL;
-    emit_fix32(x->rel32, vm->code.delta, x->stub);
+    emit_fix32(x->rel32, bc->code.delta, x->stub);
 }
 
 /* ---- dropping ---- */
@@ -173,16 +173,16 @@ void bt_jc_turn(struct bt_vcpu *b, const struct tb *from, const struct tb *to)
 
 void bt_bury(struct bt_vcpu *b, struct tb *tb)
 {
-    struct tb **p = hash_slot(b->vm, tb->gpa, tb->key);
+    struct tb **p = hash_slot(b->cache, tb->gpa, tb->key);
 
     while (*p != tb)
         p = &(*p)->hash_next;
     *p = tb->hash_next;
     while (tb->in)
-        bt_unlink(b->vm, tb->in);
+        bt_unlink(b->cache, tb->in);
     for (unsigned i = 0; i < tb->nr_exits; i++)
         if (tb->exits[i].to)
-            bt_unlink(b->vm, &tb->exits[i]);
+            bt_unlink(b->cache, &tb->exits[i]);
     jc_forget(b, tb);
     tb->dead = true;
 }
@@ -197,7 +197,7 @@ static void tb_free(struct tb *tb)
 
 static bool drop_in_page(struct bt_vcpu *b, uint64_t page, unsigned off, unsigned bytes)
 {
-    struct tb_page **pp = page_slot(b->vm, page), *pg = *pp;
+    struct tb_page **pp = page_slot(b->cache, page), *pg = *pp;
     uint64_t lines = code_lines(off, bytes), kept = 0;
     struct tb **p;
 
@@ -244,30 +244,30 @@ bool bt_drop(struct bt_vcpu *b, gpa_t at, uint64_t bytes)
 void bt_drop_all(struct bt_vcpu *b)
 {
     for (unsigned i = 0; i < TB_PAGES; i++)
-        while (b->vm->pages[i])
-            (void)drop_in_page(b, b->vm->pages[i]->page, 0, PAGE_BYTES);
+        while (b->cache->pages[i])
+            (void)drop_in_page(b, b->cache->pages[i]->page, 0, PAGE_BYTES);
     bt_fluid_drop_all(b);
 }
 
 /* Not while the vCPU is in translated code. */
 void bt_flush_cache(struct bt_vcpu *b)
 {
-    struct bt_vm *vm = b->vm;
+    struct bt_cache *bc = b->cache;
 
     for (unsigned i = 0; i < TB_PAGES; i++)
-        while (vm->pages[i]) {
-            struct tb_page *pg = vm->pages[i];
+        while (bc->pages[i]) {
+            struct tb_page *pg = bc->pages[i];
 
-            vm->pages[i] = pg->next;
+            bc->pages[i] = pg->next;
             free(pg);
         }
     bt_fluid_drop_all(b);
-    memset(vm->hash, 0, sizeof(vm->hash));
-    for (unsigned i = 0; i < vm->nr_by_pc; i++)
-        tb_free(vm->by_pc[i]);
-    vm->nr_by_pc = 0;
-    vm->code.p = vm->start;
-    vm->code.full = false;
+    memset(bc->hash, 0, sizeof(bc->hash));
+    for (unsigned i = 0; i < bc->nr_by_pc; i++)
+        tb_free(bc->by_pc[i]);
+    bc->nr_by_pc = 0;
+    bc->code.p = bc->start;
+    bc->code.full = false;
     bt_jc_flush(b, FLUSH_ALL, 0);
     b->iv.vc.nr_exits[EXIT_CACHE_FLUSH]++;
 }

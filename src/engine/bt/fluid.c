@@ -7,6 +7,9 @@
  * translation compares the bytes it was made of before it runs (loose.c), as several versions that
  * lead to each other. A block of a fluid page ends behind what stores, so that no instruction runs
  * that has changed since it was compared. What no longer changes becomes ordinary again.
+ *
+ * With several vCPUs all pages are ordinary. TODO(JIT compilers with several vCPUs): the note would
+ * have to go for all of them at once.
  */
 #include "engine/bt/bt.h"
 
@@ -24,14 +27,14 @@
 /* More versions of a block than these are forgotten. */
 #define VERSIONS    4
 
-static struct fluid_page *books_of(struct bt_vm *vm, uint64_t page)
+static struct fluid_page *books_of(struct bt_cache *bc, uint64_t page)
 {
-    return &vm->fluid[(page * 0x9e3779b97f4a7c15ull) >> 54]; /* FLUID_PAGES = 2^10 */
+    return &bc->fluid[(page * 0x9e3779b97f4a7c15ull) >> 54]; /* FLUID_PAGES = 2^10 */
 }
 
-struct fluid_page *bt_fluid_page(struct bt_vm *vm, gpa_t at)
+struct fluid_page *bt_fluid_page(struct bt_cache *bc, gpa_t at)
 {
-    struct fluid_page *f = books_of(vm, at.v >> PAGE_SHIFT);
+    struct fluid_page *f = books_of(bc, at.v >> PAGE_SHIFT);
 
     return f->fluid && f->page == at.v >> PAGE_SHIFT ? f : NULL;
 }
@@ -39,14 +42,14 @@ struct fluid_page *bt_fluid_page(struct bt_vm *vm, gpa_t at)
 static void note_fluid(struct bt_vcpu *b, const struct fluid_page *f)
 {
     gpa_t at = GPA(f->page << PAGE_SHIFT);
-    struct slot *s = mmu_slot_find(b->vm->ivm.evm.cfg.mmu, at);
+    struct slot *s = mmu_slot_find(b->iv.vm->evm.cfg.mmu, at);
 
     if (!s)
         return;
     if (f->fluid)
         s->notes[slot_page(s, at)] |= PAGE_NOTE_FLUID;
     else
-        s->notes[slot_page(s, at)] &= (uint8_t)~PAGE_NOTE_FLUID;
+        s->notes[slot_page(s, at)] &= (uint16_t)~PAGE_NOTE_FLUID;
 }
 
 static void make_fluid(struct bt_vcpu *b, struct fluid_page *f)
@@ -58,16 +61,18 @@ static void make_fluid(struct bt_vcpu *b, struct fluid_page *f)
         direct_code_written(b->direct, at, PAGE_BYTES);
     f->fluid = true;
     f->changed = host_tsc();
-    b->vm->nr_fluid++;
+    b->cache->nr_fluid++;
     b->iv.vc.nr_exits[EXIT_FLUID]++;
     note_fluid(b, f);
 }
 
 void bt_fluid_dropped(struct bt_vcpu *b, gpa_t at)
 {
-    struct fluid_page *f = books_of(b->vm, at.v >> PAGE_SHIFT);
+    struct fluid_page *f = books_of(b->cache, at.v >> PAGE_SHIFT);
     uint64_t now = host_tsc();
 
+    if (b->iv.vm->share)
+        return;
     if (f->page != at.v >> PAGE_SHIFT) {
         if (f->fluid)
             return; /* two pages for one place in the books: the other one stays ordinary */
@@ -121,7 +126,7 @@ static bool covers(const struct tb *by, const struct tb *old)
 
 void bt_fluid_insert(struct bt_vcpu *b, struct tb *tb)
 {
-    struct fluid_page *f = bt_fluid_page(b->vm, GPA(tb->gpa));
+    struct fluid_page *f = bt_fluid_page(b->cache, GPA(tb->gpa));
     struct tb *x = tb->hash_next, *next;
     unsigned nr = 1;
 
@@ -144,7 +149,7 @@ void bt_fluid_insert(struct bt_vcpu *b, struct tb *tb)
  */
 void bt_fluid_turn(struct bt_vcpu *b, struct tb *from, struct tb *to)
 {
-    struct fluid_page *f = bt_fluid_page(b->vm, GPA(from->gpa));
+    struct fluid_page *f = bt_fluid_page(b->cache, GPA(from->gpa));
     struct tb_exit *stale = &from->exits[0], **p = &from->in;
 
     if (f)
@@ -153,8 +158,8 @@ void bt_fluid_turn(struct bt_vcpu *b, struct tb *from, struct tb *to)
         return; /* a device has put the bytes back meanwhile */
     if (to->fluid->serial > from->fluid->serial) {
         if (stale->to)
-            bt_unlink(b->vm, stale);
-        bt_link(b->vm, stale, to);
+            bt_unlink(b->cache, stale);
+        bt_link(b->cache, stale, to);
         return;
     }
     bt_jc_turn(b, from, to);
@@ -165,8 +170,8 @@ void bt_fluid_turn(struct bt_vcpu *b, struct tb *from, struct tb *to)
             p = &x->next_in;
             continue;
         }
-        bt_unlink(b->vm, x);
-        bt_link(b->vm, x, to);
+        bt_unlink(b->cache, x);
+        bt_link(b->cache, x, to);
     }
 }
 
@@ -180,19 +185,19 @@ static void drop_all_of(struct bt_vcpu *b, struct fluid_page *f)
 
 void bt_fluid_drop_all(struct bt_vcpu *b)
 {
-    for (unsigned i = 0; b->vm->nr_fluid && i < FLUID_PAGES; i++)
-        drop_all_of(b, &b->vm->fluid[i]);
+    for (unsigned i = 0; b->cache->nr_fluid && i < FLUID_PAGES; i++)
+        drop_all_of(b, &b->cache->fluid[i]);
 }
 
 void bt_fluid_review(struct bt_vcpu *b)
 {
     uint64_t now = host_tsc(), us = b->ticks_per_us;
 
-    if (now < b->vm->review)
+    if (now < b->cache->review)
         return;
-    b->vm->review = now + REVIEW_US * us;
+    b->cache->review = now + REVIEW_US * us;
     for (unsigned i = 0; i < FLUID_PAGES; i++) {
-        struct fluid_page *f = &b->vm->fluid[i];
+        struct fluid_page *f = &b->cache->fluid[i];
 
         if (!f->fluid || now - f->changed < (QUIET_US * us) << f->returns)
             continue;
@@ -200,7 +205,7 @@ void bt_fluid_review(struct bt_vcpu *b)
         f->fluid = false;
         f->drops = 0;
         f->returns = (uint8_t)MIN(f->returns + 1, RETURNS_MAX);
-        b->vm->nr_fluid--;
+        b->cache->nr_fluid--;
         note_fluid(b, f);
     }
 }

@@ -68,15 +68,25 @@ static void sleep_ms(long ms)
     (void)nanosleep(&(struct timespec){ ms / 1000, ms % 1000 * 1000000 }, NULL);
 }
 
-/* Changes the immediate; and ends the run if that was in vain. */
+struct device {
+    struct fake *f;
+    _Atomic bool over;
+};
+
+/* Changes the immediate once the program waits for that; and ends the run if that was in vain. */
 static void *device(void *arg)
 {
-    struct fake *f = arg;
+    struct device *d = arg;
+    struct fake *f = d->f;
     gpa_t at = GPA(USER_PA + 16 * PAGE_BYTES + WAITS_IMM);
 
+    for (unsigned ms = 0;
+         ms < 10000 && !__atomic_load_n(&f->v->nr_exits[EXIT_FLUID], __ATOMIC_RELAXED); ms++)
+        sleep_ms(1);
     sleep_ms(50);
     (void)mmu_write(f->mmu, at, &(uint32_t){ 7 }, 4);
-    sleep_ms(1000);
+    for (unsigned ms = 0; ms < 60000 && !d->over; ms++)
+        sleep_ms(1);
     cpu_post(&f->v->cpu, REQ_STOP);
     return NULL;
 }
@@ -84,6 +94,7 @@ static void *device(void *arg)
 static void test_device_write_to_a_loop_in_a_fluid_page_is_seen(void **state)
 {
     struct fake *f = start();
+    struct device d = { .f = f };
     uint64_t at = fake_map(f, CODE, 1, PTE_RWX);
     pthread_t thread;
 
@@ -91,8 +102,9 @@ static void test_device_write_to_a_loop_in_a_fluid_page_is_seen(void **state)
     assert_int_equal(at, USER_PA + 16 * PAGE_BYTES);
     memcpy(f->ram->hva + at, waits, sizeof(waits));
     f->v->cpu.gpr[RAX] = 0;
-    assert_int_equal(pthread_create(&thread, NULL, device, f), 0);
+    assert_int_equal(pthread_create(&thread, NULL, device, &d), 0);
     assert_int_equal(f->evm->ops->run(f->v), RUN_HALTED);
+    d.over = true;
     assert_int_equal(pthread_join(thread, NULL), 0);
     assert_int_equal(f->v->nr_exits[EXIT_FLUID], 1);
     assert_int_equal(f->v->cpu.gpr[RAX], 200 * 201 / 2);

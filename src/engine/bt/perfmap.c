@@ -45,7 +45,12 @@ void perf_map_open(struct bt_vm *vm)
         return;
     }
     (void)setvbuf(vm->perf_map, NULL, _IOLBF, 4096);
-    add(vm->perf_map, vm->hc.rx, vm->start + vm->code.delta, "bt-enter-and-leave");
+}
+
+void perf_map_add_thunks(struct bt_vm *vm, const struct bt_cache *bc)
+{
+    if (vm->perf_map)
+        add(vm->perf_map, bc->hc.rx, bc->start + bc->code.delta, "bt-enter-and-leave");
 }
 
 void perf_map_add(struct bt_vm *vm, const struct tb *tb)

@@ -128,22 +128,23 @@ static bool is_hot(struct bt_vcpu *b, gpa_t at)
 /* The block at guest-physical at; translates it if it is hot. NULL: interp runs the code. */
 static struct tb *get_block(struct bt_vcpu *b, gpa_t at, uint32_t key, const uint8_t *code)
 {
-    struct tb *tb = bt_find(b->vm, at, key);
+    struct tb *tb = bt_find(b->cache, at, key);
 
     if (tb)
         return tb;
     if (bt_limit_reached(b))
         return NULL;
-    if (bt_fluid_page(b->vm, at)) { /* interp would note it as code to decode it */
+    if (bt_fluid_page(b->cache, at)) { /* interp would note it as code to decode it */
         bt_vectors_out(b);
     } else {
         if (!is_hot(b, at))
             return NULL;
         bt_vectors_out(b);
-        note_code(&b->iv, at);
+        if (!note_code(&b->iv, at))
+            return NULL; /* interp will find the same */
     }
     tb = bt_translate(b, at, key, code);
-    if (!tb && b->vm->code.full) {
+    if (!tb && b->cache->code.full) {
         bt_flush_cache(b);
         tb = bt_translate(b, at, key, code);
     }
@@ -169,7 +170,7 @@ static struct tb *block_at_rip(struct bt_vcpu *b, uint32_t key)
         return NULL;
     b->iv.leave = LEAVE_NEXT;
     tb = get_block(b, at, key, code);
-    if (!tb && bt_fluid_page(b->vm, at))
+    if (!tb && bt_fluid_page(b->cache, at))
         b->iv.leave = LEAVE_STEP;
     if (tb) {
         const struct tlb *t = &b->iv.views[bt_view(key)];
@@ -388,13 +389,13 @@ static struct tb *go_alone(struct bt_vcpu *b, struct site *s)
 
     if (s->tb->dead)
         return NULL;
-    tb = bt_find(b->vm, at, key);
+    tb = bt_find(b->cache, at, key);
     if (!tb) {
         flags_in(b);
         bt_vectors_out(b);
         code = fetch_ptr(&b->iv, page_base(b) + s->off, &now);
         b->iv.vc.cpu.exc.valid = false; /* the instruction itself will raise it */
-        if (!code || now.v != at.v || b->vm->code.full || bt_limit_reached(b))
+        if (!code || now.v != at.v || b->cache->code.full || bt_limit_reached(b))
             return NULL;
         tb = bt_translate(b, at, key, code);
         if (!tb)
@@ -404,7 +405,7 @@ static struct tb *go_alone(struct bt_vcpu *b, struct site *s)
     while (!x->lead || x->target != s->off)
         x++;
     if (!x->to)
-        bt_link(b->vm, x, tb);
+        bt_link(b->cache, x, tb);
     return tb;
 }
 
@@ -459,15 +460,14 @@ static const uint8_t *came_back(struct bt_vcpu *b, bool *stop, enum run_result *
         count_to(b, b->exit->tb, b->exit->nr_insns);
         if (wanted(b) || (b->exit->tb->key & KEY_COUNT))
             return NULL;
-        tb =
-            bt_find(b->vm, GPA((b->exit->tb->gpa & PAGE_MASK) + b->exit->target),
-                    b->exit->tb->key & ~KEY_ALONE);
+        tb = bt_find(b->cache, GPA((b->exit->tb->gpa & PAGE_MASK) + b->exit->target),
+                     b->exit->tb->key & ~KEY_ALONE);
         if (!tb || b->exit->tb->dead)
             return NULL;
         if (b->exit->stale) {
             bt_fluid_turn(b, b->exit->tb, tb);
         } else if (!b->exit->to) {
-            bt_link(b->vm, b->exit, tb);
+            bt_link(b->cache, b->exit, tb);
             b->iv.vc.nr_exits[EXIT_CHAIN]++;
         }
         return tb->near;
@@ -485,7 +485,7 @@ static const uint8_t *came_back(struct bt_vcpu *b, bool *stop, enum run_result *
         unsigned n = 0;
 
         b->iv.vc.nr_exits[EXIT_TRAP]++;
-        tb = bt_by_pc(b->vm, b->region.at);
+        tb = bt_by_pc(b->cache, b->region.at);
         BUG_ON(!tb);
         while (n + 1u < tb->nr_insns && tb->code + tb->sites[n].next <= b->region.at)
             n++;
@@ -533,7 +533,7 @@ static bool run_translated(struct bt_vcpu *b, enum run_result *res)
     before_entry(b);
     b->pc = tb->near;
     while (b->pc) {
-        b->vm->enter(b);
+        b->cache->enter(b);
         if (!VECTORS_STAY)
             bt_vectors_out(b);
         b->pc = came_back(b, &stop, res);
@@ -580,7 +580,7 @@ static enum run_result run_loop(struct bt_vcpu *b)
                 bt_vectors_out(b);
             if (!interp_serve(v, &res))
                 return res;
-            if (unlikely(b->vm->nr_fluid))
+            if (unlikely(b->cache->nr_fluid))
                 bt_fluid_review(b);
             if (c->activity == CPU_HALTED || c->activity == CPU_WAIT_SIPI) {
                 if (b->direct)

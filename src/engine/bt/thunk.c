@@ -81,17 +81,17 @@ static void emit_leave(struct emit *e)
     emit8(e, 0xc3);
 }
 
-bool bt_make_thunks(struct bt_vm *vm)
+bool bt_make_thunks(struct bt_cache *bc)
 {
-    struct emit *e = &vm->code;
+    struct emit *e = &bc->code;
     const uint8_t *leave;
 
-    vm->enter = (void (*)(struct bt_vcpu *))(uintptr_t)emit_pc(e);
+    bc->enter = (void (*)(struct bt_vcpu *))(uintptr_t)emit_pc(e);
     emit_enter(e);
     leave = emit_pc(e);
     emit_leave(e);
     for (unsigned why = 0; why < NR_WHYS; why++) {
-        vm->leave[why] = emit_pc(e);
+        bc->leave[why] = emit_pc(e);
         emit_store_imm32(e, HMEM_GS(BT_OFF(why)), why);
         if (why == WHY_EXIT)
             emit_store(e, HMEM_GS(BT_OFF(exit)), H_TMP);
@@ -103,6 +103,6 @@ bool bt_make_thunks(struct bt_vm *vm)
             emit_store(e, HMEM_GS(BT_OFF(ea)), H_PTR);
         emit_jmp(e, leave);
     }
-    vm->start = e->p;
+    bc->start = e->p;
     return !e->full;
 }

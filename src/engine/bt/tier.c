@@ -86,9 +86,9 @@ static bool in_fluid_page(struct bt_vcpu *b)
 {
     gpa_t at;
 
-    if (!b->vm->nr_fluid)
+    if (!b->cache->nr_fluid)
         return false;
-    return cpu_peek_walk(&b->iv.vc.cpu, GVA(b->iv.vc.cpu.rip), &at) && bt_fluid_page(b->vm, at);
+    return cpu_peek_walk(&b->iv.vc.cpu, GVA(b->iv.vc.cpu.rip), &at) && bt_fluid_page(b->cache, at);
 }
 
 /* A burst has ended, or has lasted long enough to be counted. */

@@ -111,7 +111,7 @@ static void emit_stubs(struct trans *t)
         emit_fix32(t->slow[i].rel32, t->e->delta, emit_pc(t->e));
         note_lead_stub(t, t->slow[i].rel32);
         emit_mov_imm(t->e, H_TMP, (uintptr_t)&t->tb->sites[t->slow[i].site]);
-        emit_jmp(t->e, t->b->vm->leave[t->slow[i].why]);
+        emit_jmp(t->e, t->b->cache->leave[t->slow[i].why]);
     }
 }
 
@@ -127,7 +127,7 @@ static void emit_exit_stubs(struct trans *t)
             continue;
         x->stub = emit_pc(t->e);
         emit_mov_imm(t->e, H_TMP, (uintptr_t)x);
-        emit_jmp(t->e, t->b->vm->leave[WHY_EXIT]);
+        emit_jmp(t->e, t->b->cache->leave[WHY_EXIT]);
         if (t->e->full)
             break;
         emit_fix32(x->rel32, t->e->delta, x->stub);
@@ -166,7 +166,7 @@ static bool falls_through(const struct insn *in)
 /* What follows a conditional branch may be there already. */
 static bool is_there(const struct trans *t, unsigned off)
 {
-    return off < PAGE_BYTES && bt_find(t->b->vm, GPA((t->tb->gpa & PAGE_MASK) + off), t->key);
+    return off < PAGE_BYTES && bt_find(t->b->cache, GPA((t->tb->gpa & PAGE_MASK) + off), t->key);
 }
 
 /* The block's instructions, as far as it may go, into b->ahead: how many. */
@@ -283,18 +283,18 @@ static struct fluid_tb *fluid_start(struct trans *t, const uint8_t *code)
     if (!f)
         return NULL;
     f->now = code;
-    f->serial = ++t->b->vm->serial;
+    f->serial = ++t->b->cache->serial;
     f->stores = false;
     f->nr_fixed = 0;
     memcpy(f->was, code, MIN(sizeof(f->was), PAGE_BYTES - t->tb->gpa % PAGE_BYTES));
-    t->older = bt_newest(t->b->vm, GPA(t->tb->gpa), t->key);
+    t->older = bt_newest(t->b->cache, GPA(t->tb->gpa), t->key);
     return f;
 }
 
 struct tb *bt_translate(struct bt_vcpu *b, gpa_t at, uint32_t key, const uint8_t *code)
 {
     struct trans t = { .b = b,
-                       .e = &b->vm->code,
+                       .e = &b->cache->code,
                        .key = key & ~KEY_ALONE,
                        .alone = key & KEY_ALONE,
                        .tb = b->making };
@@ -302,7 +302,7 @@ struct tb *bt_translate(struct bt_vcpu *b, gpa_t at, uint32_t key, const uint8_t
     struct tb *tb = NULL;
 
     *t.tb = (struct tb){ .gpa = at.v, .key = key, .code = emit_pc(t.e) };
-    if (bt_fluid_page(b->vm, at)) {
+    if (bt_fluid_page(b->cache, at)) {
         t.tb->fluid = fluid_start(&t, code);
         if (!t.tb->fluid)
             return NULL;

@@ -7,6 +7,7 @@
  * buried, not freed, until the run loop is between blocks.
  */
 #include "engine/interp/handlers.h"
+#include "engine/interp/share.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -51,6 +52,11 @@ static struct code_page **page_slot(struct ivcpu *v, uint64_t page)
     while (*p && (*p)->page != page)
         p = &(*p)->next;
     return p;
+}
+
+bool block_in_page(struct ivcpu *v, uint64_t page)
+{
+    return *page_slot(v, page) != NULL;
 }
 
 static size_t block_size(const struct block *b)
@@ -150,15 +156,13 @@ void code_drop_all(struct ivcpu *v)
             (void)drop_in_page(v, v->pages[i]->page, 0, PAGE_BYTES);
 }
 
-/* Tell the other vCPUs that these bytes changed. */
-static void tell(struct interp_vm *vm, const struct ivcpu *except, gpa_t at, uint64_t bytes)
+/* Tell the one vCPU that these bytes changed. */
+static void tell(struct interp_vm *vm, gpa_t at, uint64_t bytes)
 {
     uint64_t last = (at.v + bytes - 1) >> PAGE_SHIFT;
 
     lock_take(&vm->lock);
     for (struct ivcpu *o = vm->vcpus; o; o = o->next) {
-        if (o == except)
-            continue;
         for (uint64_t p = at.v >> PAGE_SHIFT; p <= last && o->nr_written <= WRITTEN_QUEUE; p++) {
             if (o->nr_written < WRITTEN_QUEUE)
                 o->written[o->nr_written] = p;
@@ -171,7 +175,12 @@ static void tell(struct interp_vm *vm, const struct ivcpu *except, gpa_t at, uin
 
 void code_listen(struct code_listener *l, gpa_t at, uint64_t bytes)
 {
-    tell(container_of(l, struct interp_vm, listener), NULL, at, bytes);
+    struct interp_vm *vm = container_of(l, struct interp_vm, listener);
+
+    if (vm->share)
+        share_tell(vm, NULL, at, bytes);
+    else
+        tell(vm, at, bytes);
 }
 
 void code_drop_written(struct ivcpu *v)
@@ -179,6 +188,10 @@ void code_drop_written(struct ivcpu *v)
     uint64_t written[WRITTEN_QUEUE];
     unsigned nr;
 
+    if (v->vm->share) {
+        share_serve(v);
+        return;
+    }
     lock_take(&v->vm->lock);
     nr = v->nr_written;
     memcpy(written, v->written, sizeof(written));
@@ -193,20 +206,18 @@ void code_drop_written(struct ivcpu *v)
 bool code_stored(struct ivcpu *v, gpa_t at, unsigned bytes)
 {
     uint64_t t = vcpu_exit_begin(&v->vc, EXIT_SMC);
-    bool any, alone = v->vm->vcpus == v && !v->next;
+    bool any;
 
     go_outside(v); /* it frees memory */
     any = code_drop(v, at, bytes);
 
-    /* With one vCPU the note goes when the last block has gone, and stores are fast again. */
-    if (!alone) {
-        tell(v->vm, v, at, bytes);
-    } else if (!*page_slot(v, at.v >> PAGE_SHIFT) &&
-               !(v->hooks && v->hooks->has_code(v, at.v >> PAGE_SHIFT))) {
+    /* The note goes when the last block has gone, and stores are fast again. */
+    if (!block_in_page(v, at.v >> PAGE_SHIFT) &&
+        !(v->hooks && v->hooks->has_code(v, at.v >> PAGE_SHIFT))) {
         struct slot *s = mmu_slot_find(v->vm->evm.cfg.mmu, at);
 
         if (s)
-            s->notes[slot_page(s, at)] &= (uint8_t)~PAGE_NOTE_CODE;
+            s->notes[slot_page(s, at)] &= (uint16_t)~PAGE_NOTE_CODE;
     }
     vcpu_exit_end(&v->vc, EXIT_SMC, t);
     return any;
@@ -238,20 +249,20 @@ static bool block_insert(struct ivcpu *v, struct block *b)
 
 /* A store that comes between this and the reading is seen by the listener or by the TLB's missing
  * write tag. */
-void note_code(struct ivcpu *v, gpa_t at)
+bool note_code(struct ivcpu *v, gpa_t at)
 {
-    struct slot *s = mmu_slot_find(v->vm->evm.cfg.mmu, at);
+    struct slot *s;
 
+    if (v->vm->share)
+        return share_note(v, at);
+    s = mmu_slot_find(v->vm->evm.cfg.mmu, at);
     if (!s || (s->notes[slot_page(s, at)] & PAGE_NOTE_CODE))
-        return;
+        return true;
     s->notes[slot_page(s, at)] |= PAGE_NOTE_CODE;
-    lock_take(&v->vm->lock);
-    for (struct ivcpu *o = v->vm->vcpus; o; o = o->next)
-        if (o == v)
-            tlb_protect_page(o, at.v >> PAGE_SHIFT);
-    lock_drop(&v->vm->lock);
+    tlb_protect_page(v, at.v >> PAGE_SHIFT);
     if (v->hooks)
         v->hooks->noted(v, at);
+    return true;
 }
 
 static struct block *block_make(struct ivcpu *v, gpa_t at, uint32_t key, const uint8_t *code)
@@ -260,7 +271,8 @@ static struct block *block_make(struct ivcpu *v, gpa_t at, uint32_t key, const u
     struct op ops[BLOCK_MAX_OPS + 1];
     struct block *b;
 
-    note_code(v, at);
+    if (!note_code(v, at))
+        return NULL;
     while (nr < BLOCK_MAX_OPS) {
         unsigned len =
             decode_insn(v, key, code, (unsigned)(PAGE_BYTES - off), (uint16_t)off, &ops[nr]);

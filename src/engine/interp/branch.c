@@ -295,6 +295,7 @@ static const struct op *ret_far(struct ivcpu *v, const struct op *op)
 
 static const struct op *iret(struct ivcpu *v, const struct op *op)
 {
+    serialize(v);
     sync_rip(v, op);
     return leave_jump(v, op, cpu_iret(CPU(v), op->bytes));
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* struct cpu_ops: what the semantic core asks of interp and, through it, of the machine. */
+#include "engine/interp/share.h"
 #include "engine/interp/tlb.h"
 
 #include <string.h>
@@ -39,6 +40,18 @@ static ALWAYS_INLINE void *core_hit(struct cpu *c, gva_t at, unsigned bytes, uns
                : NULL;
 }
 
+/* A store of up to a page to code. With several vCPUs share_stored() comes after it. */
+static void before_store(struct ivcpu *v, gpa_t at, unsigned bytes)
+{
+    if (!v->vm->share) {
+        (void)code_stored(v, at, bytes);
+        return;
+    }
+    if (v->nr_stored > ARRAY_SIZE(v->stored) - 2)
+        (void)share_stored(v);
+    share_will_store(v, at, bytes);
+}
+
 /* Any length, page by page; all pages are checked before the first byte moves. */
 static enum step core_access(struct cpu *c, gva_t at, void *buf, const void *from, unsigned bytes,
                              unsigned acc)
@@ -70,8 +83,8 @@ static enum step core_access(struct cpu *c, gva_t at, void *buf, const void *fro
         n = (unsigned)MIN(bytes - done, PAGE_BYTES - lin % PAGE_BYTES);
         if (n != bytes && span_find(v, lin, acc, &s) != STEP_NEXT)
             return STEP_FAULT;
-        if (from && s.slot && s.hva && (s.slot->notes[slot_page(s.slot, s.at)] & PAGE_NOTE_CODE))
-            (void)code_stored(v, s.at, n);
+        if (from && s.slot && s.hva && s.code)
+            before_store(v, s.at, n);
         if (s.hva && buf)
             memcpy((uint8_t *)buf + done, s.hva, n);
         else if (s.hva)
@@ -84,6 +97,7 @@ static enum step core_access(struct cpu *c, gva_t at, void *buf, const void *fro
                     interp_mmio_write(v, gpa_add(s.at, i), 1, ((const uint8_t *)from)[done + i]);
             }
     }
+    (void)share_stored(v);
     return STEP_NEXT;
 }
 
@@ -117,13 +131,17 @@ static enum step core_rmw8(struct cpu *c, gva_t at, uint8_t and_mask, uint8_t or
     struct ivcpu *v = of_cpu(c);
     struct span s;
     enum step st = span_find(v, at.v, acc | ACC_WRITE, &s);
+    uint8_t old;
 
     if (st != STEP_NEXT || !s.hva)
         return st;
-    if (s.slot && (s.slot->notes[slot_page(s.slot, s.at)] & PAGE_NOTE_CODE))
-        (void)code_stored(v, s.at, 1);
-    __atomic_fetch_and(s.hva, and_mask, __ATOMIC_SEQ_CST);
-    __atomic_fetch_or(s.hva, or_mask, __ATOMIC_SEQ_CST);
+    if (s.slot && s.code)
+        before_store(v, s.at, 1);
+    old = __atomic_load_n(s.hva, __ATOMIC_RELAXED);
+    while (!__atomic_compare_exchange_n(s.hva, &old, (uint8_t)((old & and_mask) | or_mask), false,
+                                        __ATOMIC_SEQ_CST, __ATOMIC_RELAXED))
+        ;
+    (void)share_stored(v);
     return STEP_NEXT;
 }
 
@@ -146,23 +164,33 @@ static uint64_t core_phys_read(struct cpu *c, gpa_t at, unsigned bytes)
                       : __atomic_load_n((alias32 *)p, __ATOMIC_RELAXED);
 }
 
-static bool core_phys_cas(struct cpu *c, gpa_t at, uint64_t old, uint64_t val, unsigned bytes)
+static bool phys_swap(void *p, uint64_t old, uint64_t val, unsigned bytes)
 {
-    struct slot *slot;
-    void *p = phys_ptr(c, at, bytes, &slot);
     uint32_t old32 = (uint32_t)old;
 
-    if (!p || (slot->flags & SLOT_RO))
-        return true; /* page tables outside RAM keep no accessed bits */
-    if (slot->notes[slot_page(slot, at)] & PAGE_NOTE_CODE)
-        (void)code_stored(of_cpu(c), at, bytes);
-    if (slot->flags & SLOT_LOG_DIRTY)
-        slot->notes[slot_page(slot, at)] |= PAGE_NOTE_DIRTY;
     if (bytes == 8)
         return __atomic_compare_exchange_n((alias64 *)p, &old, val, false, __ATOMIC_SEQ_CST,
                                            __ATOMIC_RELAXED);
     return __atomic_compare_exchange_n((alias32 *)p, &old32, (uint32_t)val, false, __ATOMIC_SEQ_CST,
                                        __ATOMIC_RELAXED);
+}
+
+static bool core_phys_cas(struct cpu *c, gpa_t at, uint64_t old, uint64_t val, unsigned bytes)
+{
+    struct ivcpu *v = of_cpu(c);
+    struct slot *slot;
+    void *p = phys_ptr(c, at, bytes, &slot);
+    bool done;
+
+    if (!p || (slot->flags & SLOT_RO))
+        return true; /* page tables outside RAM keep no accessed bits */
+    if (!page_claim_write(v, slot, at))
+        before_store(v, at, bytes);
+    if (slot->flags & SLOT_LOG_DIRTY)
+        slot->notes[slot_page(slot, at)] |= PAGE_NOTE_DIRTY;
+    done = phys_swap(p, old, val, bytes);
+    (void)share_stored(v);
+    return done;
 }
 
 /* The TLB has no PCID tags: whatever names another PCID than the present one has nothing to drop.
@@ -202,7 +230,9 @@ static void core_kick(struct cpu *c) /* any thread: no business of go_outside() 
 {
     const struct ivcpu_hooks *hooks = of_cpu(c)->hooks;
 
-    host_futex_wake(&c->req);
+    /* Pairs with run_sleep(): the bit in c->req was set by a locked instruction before. */
+    if (__atomic_load_n((uint32_t *)&c->asleep, __ATOMIC_SEQ_CST))
+        host_futex_wake(&c->req);
     if (hooks)
         hooks->kick(of_cpu(c));
 }

@@ -87,7 +87,7 @@ enum rmw_kind {
     RMW_BTR,
     RMW_BTC
 };
-extern const op_fn op_nop, op_fence, op_ud, op_lock_alu;
+extern const op_fn op_nop, op_pause, op_fence, op_ud, op_lock_alu;
 
 /* ---- string.c ---- */
 extern const op_fn op_movs, op_stos, op_lods, op_cmps, op_scas, op_ins, op_outs;

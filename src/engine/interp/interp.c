@@ -7,6 +7,7 @@
  * code), and else runs a block.
  */
 #include "engine/interp/handlers.h"
+#include "engine/interp/share.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -108,14 +109,13 @@ static bool at_breakpoint(struct ivcpu *v, enum run_result *res, bool *fault)
     return false;
 }
 
-/* Drops all native stubs and the decoded code that points to them. TODO(several vCPUs): stop the
- * others first. */
+/* Drops all native stubs of this vCPU and the decoded code that points to them. */
 static void make_native_room(struct ivcpu *v)
 {
     code_drop_all(v);
     block_bury(v);
     memset(v->crosses, 0, sizeof(v->crosses));
-    native_cache_reset(v->vm->native);
+    native_cache_reset(v->native);
 }
 
 /*
@@ -159,6 +159,7 @@ bool interp_step(struct ivcpu *v, enum run_result *res)
         v->vc.nr_insns++;
         run_ops(v, op);
         v->stepping = v->one_rep = false;
+        (void)share_stored(v);
     }
     if (v->leave == LEAVE_FAULT) {
         v->vc.nr_insns -= op != NULL;
@@ -374,12 +375,12 @@ static int interp_probe(char *why, size_t why_bytes)
 
 int interp_vm_init(struct interp_vm *vm, const struct engine_config *cfg)
 {
-    int rc;
-
     vm->evm.cfg = *cfg;
-    rc = native_cache_create(&vm->native);
-    if (rc < 0)
-        return rc;
+    if (cfg->model->nr_cpus > 1) {
+        vm->share = share_create(vm);
+        if (!vm->share)
+            return -ENOMEM;
+    }
     lock_init(&vm->lock, LOCK_CODE);
     lock_init(&vm->split_lock, LOCK_SPLIT);
     vm->listener.written = code_listen;
@@ -407,7 +408,7 @@ static int interp_vm_create(const struct engine_config *cfg, struct engine_vm **
 void interp_vm_fini(struct interp_vm *vm)
 {
     mmu_unlisten(vm->evm.cfg.mmu, &vm->listener);
-    native_cache_destroy(vm->native);
+    share_destroy(vm->share);
     lock_destroy(&vm->lock);
     lock_destroy(&vm->split_lock);
 }
@@ -420,8 +421,12 @@ static void interp_vm_destroy(struct engine_vm *evm)
     free(vm);
 }
 
-void interp_vcpu_init(struct interp_vm *vm, struct ivcpu *v, uint32_t id)
+int interp_vcpu_init(struct interp_vm *vm, struct ivcpu *v, uint32_t id)
 {
+    int rc = native_cache_create(&v->native);
+
+    if (rc < 0)
+        return rc;
     v->vm = vm;
     v->vc.engine = vm->evm.ops;
     v->vc.evm = &vm->evm;
@@ -438,15 +443,21 @@ void interp_vcpu_init(struct interp_vm *vm, struct ivcpu *v, uint32_t id)
     v->next = vm->vcpus;
     vm->vcpus = v;
     lock_drop(&vm->lock);
+    return 0;
 }
 
 static int interp_vcpu_create(struct engine_vm *evm, uint32_t id, struct vcpu **out)
 {
     struct ivcpu *v = host_pages(sizeof(*v));
+    int rc;
 
     if (!v)
         return -ENOMEM;
-    interp_vcpu_init(container_of(evm, struct interp_vm, evm), v, id);
+    rc = interp_vcpu_init(container_of(evm, struct interp_vm, evm), v, id);
+    if (rc < 0) {
+        host_unmap(v, sizeof(*v));
+        return rc;
+    }
     *out = &v->vc;
     return 0;
 }
@@ -462,6 +473,7 @@ void interp_vcpu_fini(struct ivcpu *v)
     lock_drop(&v->vm->lock);
     code_drop_all(v);
     block_bury(v);
+    native_cache_destroy(v->native);
 }
 
 static void interp_vcpu_destroy(struct vcpu *vc)

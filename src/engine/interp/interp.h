@@ -48,7 +48,7 @@ struct op {
     uint8_t aux; /* handler's own */
     uint8_t aux2;
     uint8_t prefix; /* OP_* */
-    uint8_t fl;     /* decode.c's own */
+    uint8_t fl;     /* the decoder's own */
     int64_t disp;
     union {
         uint64_t imm;
@@ -182,11 +182,17 @@ struct ivcpu_hooks {
     void (*outside)(struct ivcpu *v);
 };
 
+/* A store to a page of code, told to the other vCPUs once it is made. */
+struct stored {
+    gpa_t at;
+    unsigned bytes;
+};
+
 struct interp_vm {
     struct engine_vm evm;
-    struct native_cache *native;
+    struct share *share; /* NULL: there is one vCPU */
     struct code_listener listener;
-    struct lock lock;       /* guards vcpus and their queues of written pages */
+    struct lock lock;       /* guards vcpus, their queues of written pages, and share */
     struct lock split_lock; /* LOCKed accesses that no host instruction can do at once */
     struct ivcpu *vcpus;
 };
@@ -228,6 +234,11 @@ struct ivcpu {
     bool dbg_resume;                 /* do not stop again at the breakpoint we stand on */
     bool dbg_stop;                   /* a debugger's watchpoint hit during the instruction */
     const struct ivcpu_hooks *hooks; /* of an engine that keeps translations beside; or NULL */
+    struct native_cache *native;
+    unsigned nr_stored; /* with several vCPUs: stores to code of the present instruction */
+    struct stored stored[8];
+    uint64_t paused_at; /* TSC: when PAUSE last let others run */
+    unsigned nr_pauses; /* since then */
     struct interp_vm *vm;
     struct ivcpu *next;
     struct jump jumps[JUMP_CACHE];
@@ -274,6 +285,10 @@ void tlb_flush_all(struct ivcpu *v);
 void tlb_protect_page(struct ivcpu *v, uint64_t page);
 void tlb_set_view(struct ivcpu *v);
 
+/* ---- share.c ---- */
+/* Before the page may be written without being seen. False: it holds code. */
+bool page_claim_write(struct ivcpu *v, struct slot *s, gpa_t at) MUST_CHECK;
+
 /* ---- core_ops.c ---- */
 extern const struct cpu_ops interp_cpu_ops;
 
@@ -300,8 +315,9 @@ enum run_result interp_run_limited(struct ivcpu *v,
                                    bool (*block)(struct ivcpu *v, enum run_result *res));
 int interp_vm_init(struct interp_vm *vm, const struct engine_config *cfg);
 void interp_vm_fini(struct interp_vm *vm);
-/* v is all zero, and large: fresh pages of the host, that are only touched where needed. */
-void interp_vcpu_init(struct interp_vm *vm, struct ivcpu *v, uint32_t id);
+/* v is all zero, and large: fresh pages of the host, that are only touched where needed. 0 or
+ * -errno. */
+int interp_vcpu_init(struct interp_vm *vm, struct ivcpu *v, uint32_t id);
 void interp_vcpu_fini(struct ivcpu *v);
 void interp_state_changed(struct vcpu *vc);
 uint64_t interp_peek(struct vcpu *vc, gva_t at, void *buf, uint64_t bytes);
@@ -323,6 +339,7 @@ struct block *block_find(struct ivcpu *v);
 /* Drops this vCPU's decoded code that overlaps [at, at + bytes). True if there was any. */
 bool code_drop(struct ivcpu *v, gpa_t at, uint64_t bytes);
 void code_drop_all(struct ivcpu *v);
+bool block_in_page(struct ivcpu *v, uint64_t page);
 /* Works off what others have written (REQ_CODE). */
 void code_drop_written(struct ivcpu *v);
 /* A store by this vCPU to a page noted as code: true if decoded code was dropped. */
@@ -331,8 +348,9 @@ void code_listen(struct code_listener *l, gpa_t at, uint64_t bytes);
 /* Frees dropped blocks; only when none is being executed. */
 void block_bury(struct ivcpu *v);
 uint32_t block_key(const struct cpu *c);
-/* Before the code at `at` is read to be decoded: stores to its page will be seen. */
-void note_code(struct ivcpu *v, gpa_t at);
+/* Before the code at `at` is read to be decoded: stores to its page will be seen. False: not yet,
+ * run it uncached (LEAVE_STEP). */
+bool note_code(struct ivcpu *v, gpa_t at) MUST_CHECK;
 /* Is the instruction at lin one that crosses a page and was decoded before, bytes and all? */
 bool cross_cached(struct ivcpu *v, uint64_t lin);
 /* Decodes the one instruction at the current RIP into v->step_ops. NULL: leave. */
@@ -375,6 +393,16 @@ static inline void go_outside(struct ivcpu *v)
 {
     if (v->hooks)
         v->hooks->outside(v);
+}
+
+/*
+ * Serializing instructions also order memory accesses (SDM 3, "Serializing Instructions"): what was
+ * stored before is visible to others. For one vCPU there is nothing to order.
+ */
+static inline void serialize(const struct ivcpu *v)
+{
+    if (v->vm->share)
+        __atomic_thread_fence(__ATOMIC_SEQ_CST);
 }
 
 #define CPU(v)            (&(v)->vc.cpu)

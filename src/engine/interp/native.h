@@ -16,7 +16,7 @@
 
 #include "cpu/cpu.h"
 
-struct native_cache; /* per VM; lookups are thread-safe */
+struct native_cache; /* per vCPU; lookups are thread-safe */
 
 enum native_class {                 /* which checks come first */
                     NATIVE_GPR,     /* none */

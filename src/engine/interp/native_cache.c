@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The stubs of one VM, found by what they do: two guest instructions that need the same host code
+ * The stubs of one vCPU, found by what they do: two guest instructions that need the same host code
  * and the same checks share one. Bounded, so that a hostile guest cannot eat the host's memory;
  * when full the engine drops all decoded code and resets it.
  */

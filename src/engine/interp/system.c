@@ -154,6 +154,7 @@ HANDLER(cpuid)
     uint64_t t = vcpu_exit_begin(&v->vc, EXIT_CPUID);
     struct cpuid_regs r;
 
+    serialize(v);
     cpu_cpuid(c, (uint32_t)c->gpr[RAX], (uint32_t)c->gpr[RCX], &r);
     trace(v->vm->evm.cfg.trace, CPUID, "vcpu%u leaf %#x.%#x -> %08x %08x %08x %08x", c->id,
           (uint32_t)c->gpr[RAX], (uint32_t)c->gpr[RCX], r.eax, r.ebx, r.ecx, r.edx);
@@ -238,6 +239,7 @@ HANDLER(wrmsr)
     uint64_t t = vcpu_exit_begin(&v->vc, EXIT_MSR);
     enum step st;
 
+    serialize(v);
     sync_rip(v, op);
     st = cpu_wrmsr(c, (uint32_t)c->gpr[RCX], edx_eax(c));
     trace(v->vm->evm.cfg.trace, MSR, "vcpu%u wrmsr %#x <- %#llx%s", c->id, (uint32_t)c->gpr[RCX],
@@ -274,6 +276,7 @@ HANDLER(mov_cr)
     struct cpu *c = CPU(v);
     enum step st;
 
+    serialize(v);
     sync_rip(v, op);
     st = cpu_mov_to_cr(c, op->aux, get_reg(v, op->src, op->bytes));
     /* The TLB has no PCID tags, so a switch that keeps the other PCID's entries still has to drop
@@ -297,6 +300,7 @@ HANDLER(mov_from_cr)
 
 HANDLER(mov_dr)
 {
+    serialize(v);
     sync_rip(v, op);
     return leave_step(v, op, cpu_mov_to_dr(CPU(v), op->aux, get_reg(v, op->src, op->bytes)));
 }
@@ -342,6 +346,7 @@ HANDLER(clts)
 HANDLER(invlpg)
 {
     NEED_CPL0(v, op);
+    serialize(v);
     sync_rip(v, op);
     {
         struct cpu *c = CPU(v);
@@ -363,6 +368,7 @@ HANDLER(invpcid)
     if (CPU(v)->mode & MODE_VM86)
         return leave_gp0(v, op);
     NEED_CPL0(v, op);
+    serialize(v);
     if (!get_linear(v, op, 16, ACC_READ, &lin) || !load_n(v, op, lin, 8, &pcid) ||
         !load_n(v, op, lin + 8, 8, &at))
         return leave_here(v, op);
@@ -374,6 +380,7 @@ HANDLER(invpcid)
 HANDLER(invd)
 {
     NEED_CPL0(v, op);
+    serialize(v);
     NEXT(v, op);
 }
 
@@ -470,6 +477,8 @@ HANDLER(lldt)
     NEED_CPL0(v, op);
     if (!get_dst(v, op, ACC_READ, &sel))
         return leave_here(v, op);
+    serialize(v);
+    serialize(v);
     sync_rip(v, op);
     return leave_step(v, op, cpu_lldt(CPU(v), (uint16_t)sel));
 }
@@ -482,6 +491,7 @@ HANDLER(ltr)
     NEED_CPL0(v, op);
     if (!get_dst(v, op, ACC_READ, &sel))
         return leave_here(v, op);
+    serialize(v);
     sync_rip(v, op);
     return leave_step(v, op, cpu_ltr(CPU(v), (uint16_t)sel));
 }

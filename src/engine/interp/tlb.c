@@ -8,6 +8,7 @@
  * everything while alignment checks are on.
  */
 #include "engine/interp/tlb.h"
+#include "engine/interp/share.h"
 
 #include <string.h>
 
@@ -190,7 +191,7 @@ static void fill(struct ivcpu *v, struct tlb *t, const struct walk *w, const str
         t->ntag_x[i] = ntag;
     } else if (!watched) {
         t->ntag_r[i] = ntag;
-        if ((w->acc & ACC_WRITE) && !(s->slot->notes[slot_page(s->slot, s->at)] & PAGE_NOTE_CODE))
+        if ((w->acc & ACC_WRITE) && !s->code)
             t->ntag_w[i] = ntag;
     }
     if (w->shift > PAGE_SHIFT)
@@ -218,12 +219,15 @@ enum step span_find(struct ivcpu *v, uint64_t lin, unsigned acc, struct span *s)
         return st;
     s->at = w.pa;
     s->hva = NULL;
+    s->code = false;
     s->slot = mmu_slot_find(v->vm->evm.cfg.mmu, w.pa);
     if (!s->slot || apic_claims(c, w.pa) || ((acc & ACC_WRITE) && (s->slot->flags & SLOT_RO)))
         return STEP_NEXT;
     s->hva = slot_hva(s->slot, w.pa);
     if ((acc & ACC_WRITE) && (s->slot->flags & SLOT_LOG_DIRTY))
         s->slot->notes[slot_page(s->slot, w.pa)] |= PAGE_NOTE_DIRTY;
+    if (acc & ACC_WRITE)
+        s->code = !page_claim_write(v, s->slot, w.pa);
     fill(v, t, &w, s);
     return STEP_NEXT;
 }
@@ -298,13 +302,14 @@ static bool check(struct ivcpu *v, const struct op *op, uint64_t lin, unsigned b
  * be itself. */
 static bool store_may_go(struct ivcpu *v, const struct span *s, unsigned bytes)
 {
-    struct slot *slot = s->slot;
-
-    if (!slot) /* by a TLB entry with a write tag: no code there */
+    if (!s->slot || !s->hva ||
+        !s->code) /* no slot: by a TLB entry with a write tag, no code there */
         return true;
-    if (!(slot->notes[slot_page(slot, s->at)] & PAGE_NOTE_CODE))
+    if (v->vm->share && v->stepping) {
+        share_will_store(v, s->at, bytes);
         return true;
-    if (!code_stored(v, s->at, bytes) || v->stepping)
+    }
+    if (!v->vm->share && (!code_stored(v, s->at, bytes) || v->stepping))
         return true;
     v->leave = LEAVE_STEP;
     return false;
@@ -390,6 +395,8 @@ static bool find_pieces(struct ivcpu *v, const struct op *op, uint64_t lin, unsi
 
     if (!check(v, op, lin, bytes, acc))
         return false;
+    if (unlikely(v->nr_stored > ARRAY_SIZE(v->stored) - 2))
+        (void)share_stored(v); /* earlier repetitions of a string instruction */
     p->n[0] = MIN(bytes, left);
     p->n[1] = bytes - p->n[0];
     st = span_find(v, lin, acc, &p->s[0]);

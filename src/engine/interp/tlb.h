@@ -10,6 +10,7 @@ struct span {
     uint8_t *hva; /* NULL: not RAM, ask the platform */
     gpa_t at;
     struct slot *slot; /* NULL: found in the TLB, where no page with code has a write tag */
+    bool code;         /* slot and a write: the page holds code */
 };
 
 enum tlb_view tlb_view_of(const struct cpu *c, unsigned acc);

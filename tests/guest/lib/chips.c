@@ -81,20 +81,25 @@ static uint64_t measure_tsc(void)
     return (uint32_t)start / ms;
 }
 
-/* The host may take the CPU away in a measurement, which makes it longer: the shortest of some is
- * the best. */
+/*
+ * The host may take the CPU away in a measurement, which makes it longer, each time by another
+ * time: the shortest is right once it was nearly met again.
+ */
 uint64_t tsc_per_ms(void)
 {
     static uint64_t ticks;
+    uint64_t best = UINT64_MAX, second = UINT64_MAX;
 
-    if (ticks)
-        return ticks;
-    ticks = measure_tsc();
-    for (unsigned i = 0; i < 4; i++) {
+    for (unsigned i = 0; !ticks && i < 100; i++) {
         uint64_t t = measure_tsc();
 
-        ticks = t < ticks ? t : ticks;
+        second = t < best ? best : t < second ? t : second;
+        best = t < best ? t : best;
+        if (i >= 2 && second - best <= best >> 9)
+            break;
     }
+    if (!ticks)
+        ticks = best;
     return ticks;
 }
 

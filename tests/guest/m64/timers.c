@@ -86,7 +86,7 @@ static uint32_t square_edges(void)
     bool was = out2();
     uint32_t edges = 0;
 
-    for (uint64_t start = rdtsc(); rdtsc() - start < 20 * tsc_per_ms();) {
+    for (uint64_t start = rdtsc(); rdtsc() - start < 2 * tsc_per_ms();) {
         if (out2() != was) {
             was = !was;
             edges++;
@@ -123,9 +123,9 @@ static void pit_channel_2(void)
     delay_us(2000);
     EXPECT(pit_status(2) & 0x80, "PIT: status shows the output, which stays");
 
-    pit_load(2, 3, 1193); /* 1 kHz square wave */
+    pit_load(2, 3, 119); /* 10 kHz square wave */
     tcg_deviates("reads port 61h too coarsely");
-    EXPECT_TIME(square_edges, 40, 10, "PIT: mode 3 at 1 kHz has about 40 edges in 20 ms");
+    EXPECT_TIME(square_edges, 40, 10, "PIT: mode 3 at 10 kHz has about 40 edges in 2 ms");
 
     gate2(false);
     pit_load(2, 1, 0x1000);
@@ -175,14 +175,14 @@ static uint32_t pit_200_hz(void)
     settle();
     pit_load(0, 2, PIT_HZ / 200);
     start = rdtsc();
-    wait_for(&nr, 20, 1000);
+    wait_for(&nr, 4, 1000);
     return tsc_to_us(rdtsc() - start);
 }
 
 static void pit_channel_0(void)
 {
     redirect(2, 0x61);
-    EXPECT_TIME(pit_200_hz, 100000, 10, "PIT: 20 interrupts at 200 Hz take 100 ms");
+    EXPECT_TIME(pit_200_hz, 20000, 10, "PIT: 4 interrupts at 200 Hz take 20 ms");
     pit_load(0, 0, 1193);
     wait_for(&nr, 1000, 5);
     nr = 0;
@@ -196,7 +196,7 @@ static void refresh(void)
     unsigned edges = 0;
     uint8_t was = inb(0x61) & 0x10;
 
-    for (uint64_t start = rdtsc(); rdtsc() - start < 2 * tsc_per_ms();) {
+    for (uint64_t start = rdtsc(); edges <= 20 && rdtsc() - start < 1000 * tsc_per_ms();) {
         uint8_t now = inb(0x61) & 0x10;
 
         edges += now != was;
@@ -260,10 +260,10 @@ static void rtc_time(void)
 
     EXPECT_TIME(rtc_second, 1000000, 3, "RTC: a second is a second");
 
-    /* Update in progress comes before each update. */
+    /* Update in progress comes before each update; a busy host makes us miss it often. */
     start = rdtsc();
     uip = false;
-    while (!uip && tsc_to_us(rdtsc() - start) < 3200000)
+    while (!uip && tsc_to_us(rdtsc() - start) < 60000000)
         uip = cmos_read(0x0a) & 0x80;
     EXPECT(uip, "RTC: update in progress is seen");
 
@@ -302,7 +302,7 @@ static uint32_t rtc_periods(void)
     settle();
     cmos_write(0x0b, b | 0x40);
     start = rdtsc();
-    wait_for(&nr_rtc, 102, 1000);
+    wait_for(&nr_rtc, 21, 1000);
     start = rdtsc() - start;
     cmos_write(0x0b, b);
     (void)cmos_read(0x0c);
@@ -316,7 +316,7 @@ static void rtc_interrupts(void)
     trap_handle(0x62, rtc_handler);
     redirect(8, 0x62);
     tcg_deviates("is late");
-    EXPECT_TIME(rtc_periods, 100000, 10, "RTC: 102 periodic interrupts take 100 ms");
+    EXPECT_TIME(rtc_periods, 20000, 10, "RTC: 21 periodic interrupts take 20 ms");
     EXPECT_EQ(rtc_flags & 0xc0, 0xc0, "RTC: PF and IRQF");
     cmos_write(0x0b, b);
     (void)cmos_read(0x0c);
@@ -357,14 +357,15 @@ static void hpet_write(unsigned reg, uint32_t v)
 
 static uint32_t hpet_ms; /* ticks a millisecond */
 
+/* Its microseconds in what the TSC calls 20 milliseconds. */
 static uint32_t hpet_20_ms(void)
 {
     uint32_t from = hpet_read(0xf0);
     uint64_t start = rdtsc();
 
-    while (rdtsc() - start < 20 * tsc_per_ms())
-        pause();
-    return (uint32_t)((uint64_t)(hpet_read(0xf0) - from) * 1000 / hpet_ms);
+    delay_us(20000);
+    return (uint32_t)((uint64_t)(hpet_read(0xf0) - from) * 1000 / hpet_ms * 20000 /
+                      tsc_to_us(rdtsc() - start));
 }
 
 /* Timer 0 in 32-bit mode, by the legacy route. */
@@ -391,7 +392,7 @@ static uint32_t hpet_periods(void)
     hpet_write(0x108, hpet_read(0xf0) + 5 * hpet_ms);
     hpet_write(0x108, 5 * hpet_ms);
     start = rdtsc();
-    wait_for(&nr, 10, 500);
+    wait_for(&nr, 4, 500);
     return tsc_to_us(rdtsc() - start);
 }
 
@@ -414,7 +415,7 @@ static void hpet(void)
     hpet_write(0x10, 3);
     redirect(2, 0x61);
     EXPECT_TIME(hpet_one_shot, 10000, 20, "HPET: one-shot after 10 ms");
-    EXPECT_TIME(hpet_periods, 50000, 15, "HPET: ten periods of 5 ms");
+    EXPECT_TIME(hpet_periods, 20000, 15, "HPET: four periods of 5 ms");
     hpet_write(0x100, 0);
     redirect(2, RED_MASKED);
 

@@ -138,20 +138,30 @@ bool dcode_has_page(const struct code *k, uint64_t page)
     return p && p->first;
 }
 
-/* The first exit at or behind host, or nr_xits. */
-static uint32_t xit_from(const struct code *k, uint32_t host)
+/* Of nr entries, sorted by their host address at off: the first at or behind host, or nr. */
+static uint32_t first_from(const void *entries, uint32_t nr, size_t bytes, size_t off,
+                           uint32_t host)
 {
-    uint32_t lo = 0, hi = k->nr_xits;
+    uint32_t lo = 0, hi = nr;
 
     while (lo < hi) {
-        uint32_t mid = (lo + hi) / 2;
+        uint32_t mid = (lo + hi) / 2, at;
 
-        if (k->xits[mid].host < host)
+        memcpy(&at, (const char *)entries + mid * bytes + off, sizeof(at));
+        if (at < host)
             lo = mid + 1;
         else
             hi = mid;
     }
     return lo;
+}
+#define FIRST_FROM(array, nr, host_) \
+    first_from(array, nr, sizeof((array)[0]), offsetof(typeof((array)[0]), host), host_)
+
+/* The first exit at or behind host, or nr_xits. */
+static uint32_t xit_from(const struct code *k, uint32_t host)
+{
+    return FIRST_FROM(k->xits, k->nr_xits, host);
 }
 
 const struct xit *dcode_xit_at(const struct code *k, uint32_t host)
@@ -163,32 +173,16 @@ const struct xit *dcode_xit_at(const struct code *k, uint32_t host)
 
 struct dblock *dcode_block_at(const struct code *k, uint32_t host)
 {
-    uint32_t lo = 0, hi = k->nr_blocks;
+    uint32_t i = FIRST_FROM(k->blocks, k->nr_blocks, host);
 
-    while (lo < hi) {
-        uint32_t mid = (lo + hi) / 2;
-
-        if (k->blocks[mid].host < host)
-            lo = mid + 1;
-        else
-            hi = mid;
-    }
-    return lo < k->nr_blocks && k->blocks[lo].host == host ? &k->blocks[lo] : NULL;
+    return i < k->nr_blocks && k->blocks[i].host == host ? &k->blocks[i] : NULL;
 }
 
 const struct point *dcode_point_at(const struct code *k, uint32_t host)
 {
-    uint32_t lo = 0, hi = k->nr_points;
+    uint32_t i = FIRST_FROM(k->points, k->nr_points, host);
 
-    while (lo < hi) {
-        uint32_t mid = (lo + hi) / 2;
-
-        if (k->points[mid].host < host)
-            lo = mid + 1;
-        else
-            hi = mid;
-    }
-    return lo < k->nr_points && k->points[lo].host == host ? &k->points[lo] : NULL;
+    return i < k->nr_points && k->points[i].host == host ? &k->points[i] : NULL;
 }
 
 /* ---- adding ---- */
@@ -566,10 +560,8 @@ static enum step fetch_page(struct code *k, uint64_t lin, const uint8_t **hva, u
     /* Its owner knows better how to run code that is written all the time. */
     if (s->notes[slot_page(s, w.pa)] & PAGE_NOTE_FLUID)
         return STEP_NEXT;
-    if (!(s->notes[slot_page(s, w.pa)] & PAGE_NOTE_CODE)) {
-        s->notes[slot_page(s, w.pa)] |= PAGE_NOTE_CODE;
-        tlb_protect_page(k->v, *page);
-    }
+    if (!note_code(k->v, w.pa))
+        return STEP_NEXT;
     /* Pairs with the fence in mmu_slot_written(): noted first, read then. */
     atomic_thread_fence(memory_order_seq_cst);
     if (!dcode_has_page(k, *page))

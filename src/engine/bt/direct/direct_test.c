@@ -663,12 +663,14 @@ static void test_kicks_at_any_place_leave_the_state_precise(void **state)
 {
     static const struct program p = ROW(long_run, -1);
     struct fake *f = start();
+    const uint64_t *nr_kicked = &direct_stats(f->d)->nr_result[DIRECT_KICKED];
     struct kicker k = { .f = f, .every_us = 20 };
     struct end want, got;
 
     (void)state;
-    for (unsigned i = 0; i < 2; i++) {
-        uint64_t at = i ? CODE_LOW : CODE_HIGH;
+    /* Again, where the host has let the kicker sleep while the program ran. */
+    for (unsigned i = 0; i < 2 || (*nr_kicked <= 5 && i < 2000); i++) {
+        uint64_t at = i & 1 ? CODE_LOW : CODE_HIGH;
 
         load(f, &p, at);
         (void)fake_run_direct(f);
@@ -680,7 +682,7 @@ static void test_kicks_at_any_place_leave_the_state_precise(void **state)
         note_end(f, &got);
         compare(&p, at, &want, &got);
     }
-    assert_true(direct_stats(f->d)->nr_result[DIRECT_KICKED] > 5);
+    assert_true(*nr_kicked > 5);
     fake_destroy(f);
 }
 
@@ -698,16 +700,22 @@ static void test_kick_ends_a_loop_without_exits(void **state)
 {
     static const struct program p = ROW(spin, -1);
     struct fake *f = start();
-    struct kicker k = { .f = f, .every_us = 20000 };
+    struct kicker k = { .f = f };
     pthread_t t;
 
     (void)state;
-    load(f, &p, CODE_LOW);
-    assert_int_equal(pthread_create(&t, NULL, kick_once, &k), 0);
-    assert_int_equal(direct_run(f->d), DIRECT_KICKED);
-    (void)pthread_join(t, NULL);
+    /* The kick may come before the program does, on a busy host. */
+    for (k.every_us = 20000; k.every_us < 20000000; k.every_us *= 2) {
+        load(f, &p, CODE_LOW);
+        f->v->cpu.gpr[RAX] = 0;
+        assert_int_equal(pthread_create(&t, NULL, kick_once, &k), 0);
+        assert_int_equal(direct_run(f->d), DIRECT_KICKED);
+        (void)pthread_join(t, NULL);
+        assert_in_range(f->v->cpu.rip, CODE_LOW, CODE_LOW + 3);
+        if (f->v->cpu.gpr[RAX] > 1000)
+            break;
+    }
     assert_true(f->v->cpu.gpr[RAX] > 1000);
-    assert_in_range(f->v->cpu.rip, CODE_LOW, CODE_LOW + 3);
     fake_destroy(f);
 }
 

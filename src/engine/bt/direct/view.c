@@ -16,6 +16,7 @@
 #include "engine/bt/direct/code.h"
 #include "engine/bt/direct/layout.h"
 #include "engine/bt/direct/worker.h"
+#include "engine/interp/interp.h"
 
 #define CHUNK_SHIFT 21
 #define CHUNK_PAGES 512
@@ -303,18 +304,18 @@ struct run {
     unsigned from, to;
     uint64_t pa;
     bool write;
-    const struct slot *slot;
+    struct slot *slot;
 };
 
-static bool may_write(const struct view *vw, const struct slot *s, uint64_t pa)
+static bool may_write(const struct view *vw, struct slot *s, uint64_t pa)
 {
-    return !(s->flags & SLOT_RO) && !(s->notes[slot_page(s, GPA(pa))] & PAGE_NOTE_CODE) &&
-           !dcode_has_page(vw->code, pa >> PAGE_SHIFT);
+    return !(s->flags & SLOT_RO) && !dcode_has_page(vw->code, pa >> PAGE_SHIFT) &&
+           page_claim_write(vw->code->v, s, GPA(pa));
 }
 
 /* What page idx would be mapped as: 0 for not at all. */
 static uint64_t wish(const struct view *vw, struct cpu *c, const struct leaves *l, unsigned idx,
-                     const struct slot **slot)
+                     struct slot **slot)
 {
     uint64_t leaf = view_leaf(c, l, idx), pa = leaf & LEAF_ADDR;
 
@@ -368,7 +369,7 @@ struct fill_at {
     struct chunk *k;
     unsigned idx;  /* the page that must be filled */
     uint64_t must; /* and how */
-    const struct slot *slot;
+    struct slot *slot;
     unsigned from, to; /* the window */
 };
 
@@ -380,7 +381,7 @@ static int fill_window(struct view *vw, struct cpu *c, const struct leaves *l,
     int rc = 0;
 
     for (unsigned i = f->from; i < f->to && !rc; i++) {
-        const struct slot *s = f->slot;
+        struct slot *s = f->slot;
         uint64_t e = i == f->idx ? f->must : wish(vw, c, l, i, &s);
 
         if (!e || f->k->e[i] == e || (nr_runs >= vw->window / 2 && i > f->idx))

@@ -73,7 +73,8 @@ uint64_t view_leaf(const struct cpu *c, const struct leaves *l, unsigned idx);
 #define LEAF_PS   BIT64(7) /* of an entry of an upper level */
 #define LEAF_NX   BIT64(63)
 #define LEAF_ADDR 0x000ffffffffff000ull
-#define LARGE_PAT 0x1000ull /* of a large page; its other bits below the page's size are reserved \
-                             */
+#define LARGE_PAT                                                                   \
+    0x1000ull /* of a large page; its other bits below the page's size are reserved \
+               */
 
 #endif

@@ -11,6 +11,7 @@
  */
 #include <string.h>
 
+#include "engine/bt/direct/allow.h"
 #include "engine/bt/direct/internal.h"
 #include "engine/bt/direct/layout.h"
 #include "engine/bt/direct/stub.h"
@@ -117,47 +118,9 @@ static void emit_jump(struct xl *x, uint64_t target)
 
 /* ---- operands ---- */
 
-static bool is_rip_relative(const struct insn *in)
-{
-    return in->z.raw.modrm.offset && in->z.raw.modrm.mod == 0 && in->z.raw.modrm.rm == 5;
-}
-
 static uint64_t rip_operand(const struct xl *x)
 {
     return x->next + (uint64_t)x->in.z.raw.disp.value;
-}
-
-/* RAX .. RDI named by the instruction in any way, as a mask. */
-static unsigned low_regs_used(const struct insn *in)
-{
-    unsigned used = 1u << H_RSP | 1u << H_RBP; /* never scratch: cannot be a base without more */
-
-    for (unsigned i = 0; i < in->z.operand_count; i++) {
-        const ZydisDecodedOperand *o = &in->ops[i];
-        ZydisRegister r[2] = { ZYDIS_REGISTER_NONE, ZYDIS_REGISTER_NONE };
-
-        if (o->type == ZYDIS_OPERAND_TYPE_REGISTER)
-            r[0] = o->reg.value;
-        else if (o->type == ZYDIS_OPERAND_TYPE_MEMORY)
-            r[0] = o->mem.base, r[1] = o->mem.index;
-        for (unsigned j = 0; j < 2; j++) {
-            ZydisRegister big = ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, r[j]);
-
-            if (big >= ZYDIS_REGISTER_RAX && big <= ZYDIS_REGISTER_RDI)
-                used |= 1u << (big - ZYDIS_REGISTER_RAX);
-        }
-    }
-    return used;
-}
-
-static enum hreg free_reg(const struct insn *in)
-{
-    unsigned used = low_regs_used(in);
-
-    for (unsigned r = 0; r < 8; r++)
-        if (!(used & 1u << r))
-            return (enum hreg)r;
-    return H_NONE;
 }
 
 /* Clears B (and X) of whatever prefix extends ModRM: they meant nothing to a RIP-relative operand.
@@ -216,7 +179,7 @@ static void xl_copy(struct xl *x)
     uint64_t abs;
     enum hreg r;
 
-    if (!is_rip_relative(in)) {
+    if (!dinsn_is_rip_relative(in)) {
         point_here(x);
         emit_bytes(&x->e, in->bytes, in->len);
         return;
@@ -232,7 +195,7 @@ static void xl_copy(struct xl *x)
         emit_rebased(x, H_NONE, abs);
         return;
     }
-    r = free_reg(in);
+    r = dinsn_free_reg(in);
     if (r == H_NONE) {
         emit_interp(x, x->rip);
         return;
@@ -254,7 +217,7 @@ static void xl_lea(struct xl *x)
                    (in->z.attributes & ZYDIS_ATTRIB_HAS_REX ? (unsigned)in->z.raw.rex.R << 3 : 0);
 
     point_here(x);
-    if (!is_rip_relative(in)) {
+    if (!dinsn_is_rip_relative(in)) {
         emit_bytes(&x->e, in->bytes, in->len);
         return;
     }
@@ -330,8 +293,8 @@ static void load_target(struct xl *x)
         emit_mov_rr(&x->e, H_RCX, (enum hreg)(o->reg.value - ZYDIS_REGISTER_RAX));
         return;
     }
-    near = is_rip_relative(in) && in_reach(x, rip_operand(x), 8);
-    if (is_rip_relative(in) && !near) {
+    near = dinsn_is_rip_relative(in) && in_reach(x, rip_operand(x), 8);
+    if (dinsn_is_rip_relative(in) && !near) {
         emit_mov_imm(&x->e, H_RCX, rip_operand(x));
         point(x, UNDO_TWO, 0, x->rip);
     }
@@ -343,7 +306,7 @@ static void load_target(struct xl *x)
         rip_op(x, 0x8b, H_RCX, rip_operand(x));
         return;
     }
-    if (is_rip_relative(in)) {
+    if (dinsn_is_rip_relative(in)) {
         emit_op_rm(&x->e, EMIT_W, 0x8b, H_RCX, HMEM_BASE(H_RCX, 0));
         return;
     }
@@ -464,69 +427,10 @@ static bool is_rdtsc(const struct xl *x)
     return (in->op.fn == op_rdtsc || in->op.fn == op_rdtscp) && x->k->tsc && x->k->host_bmi2;
 }
 
-/* ---- the allow-list's rest ---- */
-
-/* What runs as it is here, but not where memory operands are checked: hidden or several memory
- * operands. */
-static bool may_copy(const struct insn *in)
-{
-    switch (in->z.mnemonic) {
-    case ZYDIS_MNEMONIC_BT:
-    case ZYDIS_MNEMONIC_BTS:
-    case ZYDIS_MNEMONIC_BTR:
-    case ZYDIS_MNEMONIC_BTC:
-    case ZYDIS_MNEMONIC_CLD:
-    case ZYDIS_MNEMONIC_STD:
-    case ZYDIS_MNEMONIC_XLAT:
-        return true;
-    case ZYDIS_MNEMONIC_STMXCSR:
-    case ZYDIS_MNEMONIC_LDMXCSR:
-    case ZYDIS_MNEMONIC_VSTMXCSR:
-    case ZYDIS_MNEMONIC_VLDMXCSR:
-    case ZYDIS_MNEMONIC_FWAIT:
-    case ZYDIS_MNEMONIC_MASKMOVQ:
-    case ZYDIS_MNEMONIC_MASKMOVDQU:
-    case ZYDIS_MNEMONIC_VMASKMOVDQU:
-        return in->op.fn == op_native;
-    case ZYDIS_MNEMONIC_POP: /* to memory, or 16 bits wide; segment registers are far from plain */
-        return in->ops[0].type == ZYDIS_OPERAND_TYPE_MEMORY;
-    default:
-        break;
-    }
-    if (in->z.meta.category == ZYDIS_CATEGORY_STRINGOP)
-        return true;
-    return in->op.fn == op_native && (in->z.meta.category == ZYDIS_CATEGORY_AVX2GATHER ||
-                                      in->z.mnemonic == ZYDIS_MNEMONIC_VMASKMOVPS ||
-                                      in->z.mnemonic == ZYDIS_MNEMONIC_VMASKMOVPD ||
-                                      in->z.mnemonic == ZYDIS_MNEMONIC_VPMASKMOVD ||
-                                      in->z.mnemonic == ZYDIS_MNEMONIC_VPMASKMOVQ);
-}
-
-static bool is_short_branch(const struct insn *in)
-{
-    switch (in->z.mnemonic) {
-    case ZYDIS_MNEMONIC_LOOP:
-    case ZYDIS_MNEMONIC_LOOPE:
-    case ZYDIS_MNEMONIC_LOOPNE:
-    case ZYDIS_MNEMONIC_JRCXZ:
-    case ZYDIS_MNEMONIC_JECXZ:
-        return true;
-    default:
-        return false;
-    }
-}
-
 /* Copying is for what this guest has switched on. */
 static bool unit_ready(const struct code *k, const struct insn *in)
 {
     return k->avx || !(in->z.attributes & ZYDIS_ATTRIB_HAS_VEX) || in->unit != UNIT_AVX;
-}
-
-/* An operand-size prefix makes a near branch 16 bits wide on AMD's processors. */
-static bool is_odd_branch(const struct insn *in)
-{
-    return in->z.meta.branch_type != ZYDIS_BRANCH_TYPE_NONE &&
-           (in->z.attributes & ZYDIS_ATTRIB_HAS_OPERANDSIZE);
 }
 
 /* True: the block goes on behind it. */
@@ -536,21 +440,21 @@ static bool xl_insn(struct xl *x)
     /* The target is relative to the page of the instruction's start. */
     uint64_t target = (x->rip & PAGE_MASK) + (uint64_t)in->target;
 
-    if (is_odd_branch(in))
+    if (dinsn_is_odd_branch(in))
         return emit_interp(x, x->rip), false;
     if (in->cls == INSN_INTERP) {
-        if (in->op.fn != op_ud && may_copy(in) && unit_ready(x->k, in) &&
-            !(is_rip_relative(in) && in->z.address_width == 32))
+        if (in->op.fn != op_ud && dinsn_may_copy(in) && unit_ready(x->k, in) &&
+            !(dinsn_is_rip_relative(in) && in->z.address_width == 32))
             return xl_copy(x), true;
         if (is_rdtsc(x))
             return xl_rdtsc(x), true;
-        if (in->op.fn != op_ud && is_short_branch(in)) {
+        if (in->op.fn != op_ud && dinsn_is_short_branch(in)) {
             target = x->next + (uint64_t)in->ops[0].imm.value.s;
             return xl_short_branch(x, target), true;
         }
         return emit_interp(x, x->rip), false;
     }
-    if (!unit_ready(x->k, in) || (is_rip_relative(in) && in->z.address_width == 32))
+    if (!unit_ready(x->k, in) || (dinsn_is_rip_relative(in) && in->z.address_width == 32))
         return emit_interp(x, x->rip), false;
     switch (in->cls) {
     case INSN_NOP:

@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * PAUSE with several vCPUs: what waits in a loop for another vCPU gives its CPU away, since the
+ * other one may be waiting for just that. (With one vCPU it is a NOP.)
+ */
+#include "engine/interp/handlers.h"
+
+/* So many PAUSEs in so many TSC ticks are a loop that waits: some microseconds of it. */
+#define PAUSES       32
+#define PAUSES_TICKS 200000
+
+static const struct op *pause(struct ivcpu *v, const struct op *op)
+{
+    uint64_t now;
+
+    if (++v->nr_pauses < PAUSES)
+        NEXT(v, op);
+    now = host_tsc();
+    if (now - v->paused_at < PAUSES_TICKS) {
+        go_outside(v);
+        v->vc.nr_exits[EXIT_PAUSE]++;
+        host_yield();
+        now = host_tsc();
+    }
+    v->paused_at = now;
+    v->nr_pauses = 0;
+    NEXT(v, op);
+}
+
+const op_fn op_pause = pause;
