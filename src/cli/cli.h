@@ -21,7 +21,11 @@ extern const struct command *const cli_commands; /* ends with a NULL name */
 
 int cmd_run(int argc, char **argv);
 int cmd_stat(int argc, char **argv);
+int cmd_ps(int argc, char **argv);
 int cmd_stop(int argc, char **argv);
+int cmd_pause(int argc, char **argv);
+int cmd_resume(int argc, char **argv);
+int cmd_console(int argc, char **argv);
 int cmd_balloon(int argc, char **argv);
 int cmd_screenshot(int argc, char **argv);
 int cmd_sendkey(int argc, char **argv);
@@ -59,6 +63,10 @@ bool value_uint(const char *text, uint64_t min, uint64_t max, uint64_t *val);
 bool value_size(const char *text, uint64_t *bytes);
 /* Seconds with decimals, more than 0. */
 bool value_seconds(const char *text, uint64_t *ns);
+
+/* ---- life.c ---- */
+/* argv[1] is the one argument, a VM's name. False after a message. */
+bool cli_one_name(const char *cmd, int nr, char **argv);
 
 /* ---- run_options.c ---- */
 enum chan_kind { CHAN_NONE, CHAN_STDIO, CHAN_FILE, CHAN_PTY };

@@ -9,7 +9,11 @@
 static const struct command table[] = {
     { "run", "run a virtual machine", cmd_run },
     { "stat", "where a running VM's time goes", cmd_stat },
-    { "stop", "end a running VM", cmd_stop },
+    { "ps", "which VMs are running", cmd_ps },
+    { "console", "this terminal on a running VM's serial port", cmd_console },
+    { "pause", "let a running VM stand still", cmd_pause },
+    { "resume", "let a paused VM go on", cmd_resume },
+    { "stop", "shut down a running VM, or end it by force", cmd_stop },
     { "balloon", "take memory from a running VM, or give it back", cmd_balloon },
     { "screenshot", "a running VM's screen as a picture or as text", cmd_screenshot },
     { "sendkey", "press keys on a running VM's keyboard", cmd_sendkey },

@@ -22,7 +22,6 @@ struct monitor {
     bool wants_end; /* Ctrl-A x came before the VM did */
 
     bool open;
-    bool paused; /* by `stop`; one of the VM's pauses is ours */
     size_t nr;
     char line[LINE_BYTES];
 };
@@ -88,18 +87,15 @@ static void monitor_stat(struct monitor *m, struct vm *vm)
 
 static void monitor_stop(struct monitor *m, struct vm *vm)
 {
-    if (!m->paused)
-        vm_pause(vm);
-    m->paused = true;
+    if (!vm_user_pause(vm))
+        monitor_say(m, "it is paused already\n");
 }
 
 static void monitor_cont(struct monitor *m, struct vm *vm)
 {
-    if (m->paused)
-        vm_resume(vm);
-    m->paused = false;
+    (void)vm_user_resume(vm); /* whether it was paused by the user or not */
     if (vm_state(vm) == VM_PAUSED)
-        monitor_say(m, "a debugger still holds it\n");
+        monitor_say(m, "a debugger or a full disk still holds it\n");
 }
 
 static void monitor_quit(struct monitor *m, struct vm *vm)

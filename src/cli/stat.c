@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* `doppel stat` and `doppel stop`: asking a running VM through its control socket. */
+/* `doppel stat`: asking a running VM through its control socket. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -84,21 +84,4 @@ int cmd_stat(int argc, char **argv)
     if (!ctl_list(stat_list_one, NULL))
         log_info("no VM is running");
     return 0;
-}
-
-int cmd_stop(int argc, char **argv)
-{
-    int nr = options_parse(NULL, 0, NULL, argc, argv);
-    char *text;
-
-    if (nr == OPTIONS_HELP) {
-        (void)printf("Usage: doppel stop NAME\n\n"
-                     "Ends the VM at once, as Ctrl-A x does; its guest is not asked.\n");
-        return 0;
-    }
-    if (nr == OPTIONS_BAD || stat_check_args("stop", nr, argv, 1) < 0)
-        return EXIT_USAGE;
-    text = ctl_request(argv[1], "stop");
-    free(text);
-    return text ? 0 : EXIT_VMM_ERROR;
 }

@@ -26,6 +26,38 @@ static json_t *answer_stop(struct vm *vm, const json_t *request, const char **er
     return json_object();
 }
 
+/* {"heard": false}: the guest does not listen to the power button, or not yet. */
+static json_t *answer_powerdown(struct vm *vm, const json_t *request, const char **error)
+{
+    (void)request;
+    if (vm_state(vm) == VM_PAUSED) {
+        *error = "it is paused, and would not see its power button";
+        return NULL;
+    }
+    return json_pack("{s:b}", "heard", (int)vm_power_button(vm));
+}
+
+static json_t *answer_pause(struct vm *vm, const json_t *request, const char **error)
+{
+    (void)request;
+    if (vm_user_pause(vm))
+        return json_object();
+    *error = "it is paused already";
+    return NULL;
+}
+
+/* {"state": "paused"}: something else still holds it. */
+static json_t *answer_resume(struct vm *vm, const json_t *request, const char **error)
+{
+    (void)request;
+    if (vm_user_resume(vm))
+        return json_pack("{s:s}", "state", vm_state_text(vm_state(vm)));
+    *error = vm_state(vm) == VM_PAUSED
+                 ? "it was not paused by the user: a debugger or a full disk holds it"
+                 : "it is not paused";
+    return NULL;
+}
+
 static json_t *answer_version(struct vm *vm, const json_t *request, const char **error)
 {
     (void)vm, (void)request, (void)error;
@@ -113,6 +145,9 @@ static const struct {
     json_t *(*answer)(struct vm *vm, const json_t *request, const char **error);
 } answer_requests[] = {
     { "balloon", answer_balloon },
+    { "pause", answer_pause },
+    { "powerdown", answer_powerdown },
+    { "resume", answer_resume },
     { "screenshot", answer_screenshot },
     { "screen-text", answer_screen_text },
     { "sendkey", answer_sendkey },

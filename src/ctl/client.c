@@ -2,10 +2,12 @@
 /* Asking a running VM through its control socket, and finding out which VMs there are. */
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -20,6 +22,26 @@ static bool client_path(char *path, size_t bytes, const char *dir, const char *n
     int n = snprintf(path, bytes, "%s/%s.sock", dir, name);
 
     return n > 0 && (size_t)n < bytes;
+}
+
+/*
+ * Removes the socket of a VM that died. One that is just being made refuses, too, between its bind()
+ * and listen(): that is done under the directory's lock (server.c), so ask again under it.
+ */
+static void ctl_remove_stale(const char *dir, const char *path)
+{
+    int dir_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC), fd;
+
+    if (dir_fd < 0)
+        return;
+    if (flock(dir_fd, LOCK_EX) == 0) {
+        fd = sock_connect_unix(path);
+        if (fd == -ECONNREFUSED)
+            (void)unlink(path); /* if that fails it is found again */
+        else if (fd >= 0)
+            (void)close(fd);
+    }
+    (void)close(dir_fd);
 }
 
 /* Reads one line of JSON. */
@@ -82,6 +104,8 @@ char *ctl_request_line(const char *name, const char *line)
     fd = ctl_dir(dir, sizeof(dir), false) && client_path(path, sizeof(path), dir, name)
              ? sock_connect_unix(path)
              : -ENOENT;
+    if (fd == -ECONNREFUSED)
+        ctl_remove_stale(dir, path);
     if (fd == -ENOENT || fd == -ECONNREFUSED) {
         log_error("no VM named '%s' is running", name);
         return NULL;
@@ -112,6 +136,8 @@ static bool client_alive(const char *dir, const char *file, char *name, size_t b
     if (!client_path(path, sizeof(path), dir, name))
         return false;
     fd = sock_connect_unix(path);
+    if (fd == -ECONNREFUSED)
+        ctl_remove_stale(dir, path);
     if (fd < 0)
         return false;
     (void)close(fd);

@@ -43,6 +43,8 @@ struct vm {
     struct lock lock;    /* LOCK_VM: guards what follows */
     struct cond changed; /* any of it */
     unsigned nr_pauses;
+    /* The user's own pause, which does not nest. VM_USER_PAUSING: it is under way. */
+    enum { VM_USER_RUNS, VM_USER_PAUSING, VM_USER_PAUSED } user;
     bool started;
     bool quit; /* threads of vCPUs end */
     bool ended;
@@ -117,6 +119,7 @@ struct pc_display *pc_display(struct pc *pc);                           /* NULL:
 int pc_key(struct pc *pc, const uint8_t *code, unsigned nr) MUST_CHECK; /* as vm_key(); locked */
 struct pc *pc_create(struct vm *vm);
 void pc_destroy(struct pc *pc);
+bool pc_power_button(struct pc *pc); /* see acpi_pm_power_button(); machine lock held */
 void pc_reset(struct vm *vm);
 /* The wires from the interrupt router; machine lock held. */
 void pc_set_pic(struct pc *pc, unsigned irq, int level);

@@ -134,6 +134,9 @@ char *vm_stats_json(struct vm *vm)
                   (json_int_t)vm->cfg.boot.ram_bytes, "timed", vm->cfg.time_exits);
     if (!top)
         return NULL;
+    (void)json_object_set_new(top, "pid", json_integer(host_pid()));
+    if (chr_pty_name(vm->cfg.serial))
+        (void)json_object_set_new(top, "serial", json_string(chr_pty_name(vm->cfg.serial)));
     (void)json_object_set_new(top, "vcpus", stats_vcpus(vm));
     if (vm->cfg.nr_nets)
         (void)json_object_set_new(top, "nets", stats_nets(vm));

@@ -356,6 +356,51 @@ void vm_resume(struct vm *vm)
     lock_drop(&vm->lock);
 }
 
+bool vm_user_pause(struct vm *vm)
+{
+    lock_take(&vm->lock);
+    while (vm->user == VM_USER_PAUSING)
+        cond_wait(&vm->changed, &vm->lock);
+    if (vm->user == VM_USER_PAUSED) {
+        lock_drop(&vm->lock);
+        return false;
+    }
+    /* A resume that comes now waits: the count must not fall below while vm_pause() waits. */
+    vm->user = VM_USER_PAUSING;
+    lock_drop(&vm->lock);
+    vm_pause(vm);
+    lock_take(&vm->lock);
+    vm->user = VM_USER_PAUSED;
+    cond_wake_all(&vm->changed);
+    lock_drop(&vm->lock);
+    return true;
+}
+
+bool vm_user_resume(struct vm *vm)
+{
+    bool was_paused;
+
+    lock_take(&vm->lock);
+    while (vm->user == VM_USER_PAUSING)
+        cond_wait(&vm->changed, &vm->lock);
+    was_paused = vm->user == VM_USER_PAUSED;
+    vm->user = VM_USER_RUNS;
+    lock_drop(&vm->lock);
+    if (was_paused)
+        vm_resume(vm);
+    return was_paused;
+}
+
+bool vm_power_button(struct vm *vm)
+{
+    bool heard;
+
+    lock_take(bus_lock(vm->bus));
+    heard = pc_power_button(vm->pc);
+    lock_drop(bus_lock(vm->bus));
+    return heard;
+}
+
 /* May `why` take the place of what was posted before? The user's and the host's ends go before a
  * guest's reset; otherwise the first one counts. */
 static bool vm_stop_outranks(enum stop_reason why, enum stop_reason old)

@@ -96,6 +96,11 @@ void vm_destroy(struct vm *vm);
  * Nests by counting. */
 void vm_pause(struct vm *vm);
 void vm_resume(struct vm *vm);
+/* The user's pause, which is one, however often it is asked for. False: it was so already. */
+bool vm_user_pause(struct vm *vm);
+bool vm_user_resume(struct vm *vm);
+/* Presses the power button. False: the guest does not listen to it (yet). Any thread. */
+bool vm_power_button(struct vm *vm);
 void vm_stop(struct vm *vm, enum stop_reason why, int status);
 enum vm_state vm_state(struct vm *vm);
 /* Any thread, no locks. Makes a disk larger; bytes 0: its image was made larger. 0, -ENOENT: no

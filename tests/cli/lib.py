@@ -48,6 +48,10 @@ SPIN = bytes([0xEB, 0xFE])
 HALT = bytes([0xFA, 0xF4, 0xEB, 0xFD])
 TRIPLE = bytes([0x0F, 0x0B])  # an undefined instruction, without an IDT
 POWEROFF = bytes.fromhex("66ba0406 66b80034 66ef") + SPIN
+# The power button: PM1_EN at PM1 event + 2, PM1_STS at + 0 (bit 8 of both is bit 0 of the next byte).
+COUNT_32 = bytes.fromhex("40 ebfd")  # inc %eax; jmp
+LISTEN = out8(0x603, 1) + SPIN
+BUTTON = out8(0x603, 1) + bytes.fromhex("66ba0106 ec a801 74fb") + POWEROFF
 RESET = out8(0xCF9, 6) + SPIN
 # Sends what the serial port receives back; 'q' powers off.
 ECHO = bytes.fromhex(
