@@ -53,6 +53,8 @@ static void print_overview(FILE *f)
                   "  doppel run --kernel vmlinuz --initrd initramfs.cpio --append console=ttyS0\n"
                   "      boots a Linux kernel with its console on this terminal; Ctrl-A x ends it\n"
                   "  doppel run --kernel vmlinuz --name web --memory 2G --serial file=web.log\n"
+                  "  doppel ps\n"
+                  "      lists the VMs that run\n"
                   "  doppel stat web\n"
                   "      shows what the VM named \"web\" spends its time on\n"
                   "\n"
