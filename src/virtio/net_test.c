@@ -146,7 +146,14 @@ static void test_what_is_no_frame_is_not_sent(void **state)
 
 /* ---- receiving ---- */
 
-static void test_frame_fills_several_buffers(void **state)
+static void set_paused(struct env *e, bool on)
+{
+    lock_take(bus_lock(e->m.bus));
+    virtio_set_paused(&e->card.vd, on);
+    lock_drop(bus_lock(e->m.bus));
+}
+
+static void test_frame_fills_several_buffers_unless_paused(void **state)
 {
     struct env *e = *state;
     uint8_t data[250];
@@ -160,6 +167,10 @@ static void test_frame_fills_several_buffers(void **state)
     assert_false(fakelink_rx(&e->link, 0, (struct net_hdr){ .flags = 0 }, data, sizeof(data)));
     assert_int_equal(used_idx(&e->m, RX0), 0);
     give(e, RX0, 2, 100, D_WRITE);
+    set_paused(e, true);
+    assert_false(fakelink_rx(&e->link, 0, (struct net_hdr){ .flags = 0 }, data, sizeof(data)));
+    assert_int_equal(used_idx(&e->m, RX0), 0);
+    set_paused(e, false);
     assert_true(fakelink_rx(&e->link, 0, (struct net_hdr){ .flags = 0 }, data, sizeof(data)));
     assert_int_equal(used_idx(&e->m, RX0), 3);
     assert_int_equal(buffer(e, RX0, 0)[10], 3); /* num_buffers */

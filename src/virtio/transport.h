@@ -50,6 +50,11 @@ void virtio_notify(struct virtio *vd, uint32_t queue_idx);
 
 /* May the device reach memory? */
 void virtio_set_dma(struct virtio *vd, bool on);
+/*
+ * The machine stands still, or goes on: while it stands, queues are empty to the device, so no new
+ * work begins and no frame comes in. Chains that are out are finished. Machine lock held.
+ */
+void virtio_set_paused(struct virtio *vd, bool on);
 /* By the machine's reset or the driver's: see virtio_type.reset. */
 void virtio_reset(struct virtio *vd);
 

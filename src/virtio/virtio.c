@@ -255,6 +255,19 @@ void virtio_set_dma(struct virtio *vd, bool on)
         virtio_notify(vd, i);
 }
 
+void virtio_set_paused(struct virtio *vd, bool on)
+{
+    bool was;
+
+    assert_held(bus_lock(vd->bus));
+    virtio_lock(vd);
+    was = vd->paused;
+    vd->paused = on;
+    virtio_unlock(vd);
+    for (unsigned i = 0; was && !on && i < vd->nr_queues; i++)
+        virtio_notify(vd, i);
+}
+
 /* ---- queues and configuration ---- */
 
 void virtq_enable(struct virtq *q)
@@ -298,7 +311,7 @@ void virtio_notify(struct virtio *vd, uint32_t queue_idx)
     if (!q)
         return;
     virtio_lock(vd);
-    usable = q->usable && !vd->broken && !vd->no_dma;
+    usable = q->usable && virtio_may_work(vd);
     virtio_unlock(vd);
     if (usable)
         vd->type->notify(vd, q);

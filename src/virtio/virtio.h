@@ -149,10 +149,17 @@ struct virtio {
     bool broken_told; /* DEVICE_NEEDS_RESET was set */
     bool resetting;
     bool no_dma;         /* the transport may not reach memory now (PCI: Bus Master) */
+    bool paused;         /* the machine stands still */
     uint32_t nr_out;     /* chains that are out */
     uint64_t irq_queues; /* queues whose interrupt is due; their number is at most 64 */
     struct log_seen seen;
 };
+
+/* May the device look at its queues at all? Device's lock held. */
+static inline bool virtio_may_work(const struct virtio *vd)
+{
+    return !vd->broken && !vd->no_dma && !vd->paused;
+}
 
 /* 0 or -ENOMEM after a message. */
 int virtio_init(struct virtio *vd, const struct virtio_desc *desc) MUST_CHECK;

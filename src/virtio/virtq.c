@@ -147,7 +147,7 @@ uint32_t virtq_write(const struct virtq_chain *c, uint32_t off_bytes, const void
 static bool virtq_runs(const struct virtq *q)
 {
     assert_held(&q->vd->lock);
-    return q->usable && !q->vd->broken && !q->vd->no_dma;
+    return q->usable && virtio_may_work(q->vd);
 }
 
 bool virtq_has_work(struct virtq *q)

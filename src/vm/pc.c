@@ -294,6 +294,11 @@ static int pc_add_acpi_pm(struct pc *pc, struct bus *bus)
                                       });
 }
 
+void pc_set_paused(struct pc *pc, bool on)
+{
+    pc_virtio_set_paused(pc->virtio, on);
+}
+
 bool pc_power_button(struct pc *pc)
 {
     return acpi_pm_power_button(&pc->acpi_pm);

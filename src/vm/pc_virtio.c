@@ -221,6 +221,15 @@ struct pc_virtio *pc_virtio_create(struct vm *vm, struct pci_host *pci_host)
     return pv;
 }
 
+void pc_virtio_set_paused(struct pc_virtio *pv, bool on)
+{
+    for (unsigned i = 0; i < pv->nr_slots; i++) {
+        struct pc_virtio_slot *s = &pv->slots[i];
+
+        virtio_set_paused(s->transport == VM_TRANSPORT_PCI ? s->pci.vd : s->mmio.vd, on);
+    }
+}
+
 int pc_virtio_disk_resize(struct pc_virtio *pv, unsigned idx, uint64_t bytes)
 {
     int err;

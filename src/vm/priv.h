@@ -88,6 +88,8 @@ struct pc_virtio;
 /* NULL after a message. Tells vm->cfg.boot of those that are announced there. */
 struct pc_virtio *pc_virtio_create(struct vm *vm, struct pci_host *pci_host);
 void pc_virtio_destroy(struct pc_virtio *pv);
+/* Every device: see virtio_set_paused(). Machine lock held. */
+void pc_virtio_set_paused(struct pc_virtio *pv, bool on);
 struct virtio_balloon *pc_virtio_balloon(struct pc_virtio *pv); /* NULL: none */
 /* -ENOENT: no such disk; else as store_resize(). */
 int pc_virtio_disk_resize(struct pc_virtio *pv, unsigned idx, uint64_t bytes) MUST_CHECK;
@@ -119,6 +121,8 @@ struct pc_display *pc_display(struct pc *pc);                           /* NULL:
 int pc_key(struct pc *pc, const uint8_t *code, unsigned nr) MUST_CHECK; /* as vm_key(); locked */
 struct pc *pc_create(struct vm *vm);
 void pc_destroy(struct pc *pc);
+/* The VM stands still, or goes on: devices that work by themselves do, too. Machine lock held. */
+void pc_set_paused(struct pc *pc, bool on);
 bool pc_power_button(struct pc *pc); /* see acpi_pm_power_button(); machine lock held */
 void pc_reset(struct vm *vm);
 /* The wires from the interrupt router; machine lock held. */

@@ -339,6 +339,7 @@ void vm_pause(struct vm *vm)
     clock_pause(bus_clock(vm->bus));
     /* A timer's callback that was running ends; no other begins. */
     lock_take(bus_lock(vm->bus));
+    pc_set_paused(vm->pc, true);
     lock_drop(bus_lock(vm->bus));
     lock_drop(&vm->lock);
 }
@@ -350,6 +351,9 @@ void vm_resume(struct vm *vm)
     if (--vm->nr_pauses == 0) {
         if (vm->started && !vm->ended)
             clock_resume(bus_clock(vm->bus));
+        lock_take(bus_lock(vm->bus));
+        pc_set_paused(vm->pc, false);
+        lock_drop(bus_lock(vm->bus));
         trace(vm->cfg.trace, VM, "resumed");
         cond_wake_all(&vm->changed);
     }
