@@ -223,7 +223,7 @@ static void test_kicks_at_any_time_do_no_harm(void **state)
         skip();
     k.pid = w.pid;
     assert_int_equal(pthread_create(&t, NULL, kick_on, &k), 0);
-    for (unsigned n = 0; n < 3000; n++) {
+    for (unsigned n = 0; n < 100000; n++) {
         worker_scrub(&w);
         if (w.rest == REST_EXIT)
             w.to_regs->flags = 2;
