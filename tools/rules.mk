@@ -21,6 +21,20 @@ run:
 
 guest: $(GUEST_KERNEL) $(GUEST_INITRAMFS)
 
+# Debian 12 with systemd and sshd on a disk that boots by itself. Built as often as asked for: `make image` makes it anew.
+DEBIAN_IMAGE := build/image/debian.img
+.PHONY: image run-debian
+image:
+	@tools/deps install image </dev/null >&2
+	tools/make-image $(dir $(DEBIAN_IMAGE))
+
+$(DEBIAN_IMAGE):
+	@$(MAKE) --no-print-directory image
+
+# By the boot loader on the disk; Ctrl-A x ends it.
+run-debian: all $(DEBIAN_IMAGE)
+	$(O)/doppel run --name debian --memory 1G --firmware seabios --disk path=$(DEBIAN_IMAGE) --device rng
+
 # The command and its manual page.
 .PHONY: install
 install: all

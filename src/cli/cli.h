@@ -23,6 +23,8 @@ int cmd_run(int argc, char **argv);
 int cmd_stat(int argc, char **argv);
 int cmd_stop(int argc, char **argv);
 int cmd_balloon(int argc, char **argv);
+int cmd_screenshot(int argc, char **argv);
+int cmd_sendkey(int argc, char **argv);
 int cmd_resize(int argc, char **argv);
 int cmd_engines(int argc, char **argv);
 int cmd_version(int argc, char **argv);
@@ -62,7 +64,10 @@ bool value_seconds(const char *text, uint64_t *ns);
 enum chan_kind { CHAN_NONE, CHAN_STDIO, CHAN_FILE, CHAN_PTY };
 
 struct run_options {
-    const char *engine, *kernel, *initrd, *append, *cpu, *name;
+    const char *engine, *firmware, *kernel, *initrd, *append, *cpu, *name;
+    const char *vars_file, *vars_template;
+    const char *boot_order, *vga_bios, *display_file;
+    bool vga;
     uint64_t memory_bytes;
     uint32_t nr_cpus; /* 0: not given */
     struct host_sched sched;
@@ -88,6 +93,18 @@ void run_options_help(void);
 void run_options_free(struct run_options *o);
 /* The engine of that name, or for "auto" the first that this host can run; NULL after a message. */
 const struct engine_ops *run_options_engine(const struct run_options *o);
+
+/* ---- vars.c: the file with UEFI's variables ---- */
+struct vars {
+    uint8_t *data; /* the file, mapped; NULL: closed */
+    uint32_t bytes;
+};
+/*
+ * Opens and maps the file; one that is not there is made as a copy of the template. path NULL: a
+ * copy that is forgotten at the end. False after a message.
+ */
+bool vars_open(struct vars *v, const char *path, const char *template_path);
+void vars_close(struct vars *v);
 
 /* ---- monitor.c: Ctrl-A c on the console ---- */
 struct monitor;

@@ -11,6 +11,8 @@ static const struct command table[] = {
     { "stat", "where a running VM's time goes", cmd_stat },
     { "stop", "end a running VM", cmd_stop },
     { "balloon", "take memory from a running VM, or give it back", cmd_balloon },
+    { "screenshot", "a running VM's screen as a picture or as text", cmd_screenshot },
+    { "sendkey", "press keys on a running VM's keyboard", cmd_sendkey },
     { "resize", "make a disk of a running VM larger", cmd_resize },
     { "engines", "which engines this host can run", cmd_engines },
     { "version", "print the version", cmd_version },

@@ -61,8 +61,16 @@ static bool disk_set_queues(struct disk_option *o, const char *val)
 
 static bool disk_set_transport(struct disk_option *o, const char *val)
 {
-    o->vm.transport = strcmp(val, "mmio") ? VM_TRANSPORT_PCI : VM_TRANSPORT_MMIO;
-    return !strcmp(val, "pci") || !strcmp(val, "mmio");
+    static const char *const names[] = {
+        [VM_TRANSPORT_PCI] = "pci", [VM_TRANSPORT_MMIO] = "mmio", [VM_TRANSPORT_IDE] = "ide"
+    };
+
+    for (unsigned i = 0; i < ARRAY_SIZE(names); i++)
+        if (!strcmp(val, names[i])) {
+            o->vm.transport = (enum vm_transport)i;
+            return true;
+        }
+    return false;
 }
 
 static bool disk_set_aio(struct disk_option *o, const char *val)
@@ -95,7 +103,7 @@ static const struct key {
 } keys[] = {
     { "path", "the name of a file", disk_set_path },
     { "readonly", "on or off", disk_set_readonly },
-    { "transport", "pci or mmio", disk_set_transport },
+    { "transport", "pci, mmio or ide", disk_set_transport },
     { "queues", "a number from 1 to 16", disk_set_queues },
     { "serial", "a text of 1 to 20 characters", disk_set_serial },
     { "iops", "a number of requests per second", disk_set_iops },
@@ -164,6 +172,20 @@ bool disk_option_parse(struct disk_option *o, unsigned idx, const char *val)
     if (!ok)
         disk_option_free(o);
     return ok;
+}
+
+bool disk_option_cdrom(struct disk_option *o, unsigned idx, const char *path)
+{
+    *o = (struct disk_option){ .text = strdup(path), .readonly = true };
+    (void)snprintf(o->name, sizeof(o->name), "cdrom%u", idx);
+    o->path = o->text;
+    o->vm.transport = VM_TRANSPORT_IDE;
+    o->vm.is_cd = true;
+    if (o->text && *o->text)
+        return true;
+    log_error("--cdrom %s", o->text ? "'' is no file's name" : "FILE: out of memory");
+    disk_option_free(o);
+    return false;
 }
 
 void disk_option_free(struct disk_option *o)

@@ -16,6 +16,8 @@ struct disk_option {
 
 /* path=FILE[,KEY=VALUE]...: false after a message. */
 bool disk_option_parse(struct disk_option *o, unsigned idx, const char *val);
+/* --cdrom: a CD-ROM drive with that image. False after a message. */
+bool disk_option_cdrom(struct disk_option *o, unsigned idx, const char *path);
 void disk_option_free(struct disk_option *o);
 /* NULL after a message. */
 struct store *disk_option_open(const struct disk_option *o);

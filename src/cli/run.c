@@ -24,6 +24,7 @@ struct session {
     struct chr *serial, *debugcon;
     struct store *disks[VM_DISKS_MAX];
     struct net *nets[VM_NETS_MAX];
+    struct vars vars;
     struct ctl *ctl;
     struct vm *vm;
     struct gdb *gdb;
@@ -104,6 +105,16 @@ static bool session_open_ctl(struct session *s)
     return true;
 }
 
+/* Firmware that was given as a file may be one that has no variables. */
+static bool session_open_vars(struct session *s)
+{
+    const struct run_options *o = &s->o;
+
+    if (!o->firmware || (!o->vars_file && !o->vars_template))
+        return true;
+    return vars_open(&s->vars, o->vars_file, o->vars_template);
+}
+
 static bool session_make_vm(struct session *s)
 {
     const struct run_options *o = &s->o;
@@ -112,15 +123,22 @@ static bool session_make_vm(struct session *s)
         .engine = s->engine,
         .lockstep = o->lockstep,
         .cpu_model = o->cpu,
-        .boot = { .kernel = o->kernel,
+        .boot = { .firmware = o->firmware,
+                  .kernel = o->kernel,
                   .initrd = o->initrd,
                   .append = o->append,
                   .ram_bytes = o->memory_bytes,
-                  .nr_cpus = o->nr_cpus },
+                  .nr_cpus = o->nr_cpus,
+                  .has_vga = o->vga },
         .sched = o->sched,
         .serial = s->serial,
         .debugcon = s->debugcon,
         .nr_nets = o->nr_nets,
+        .vars = s->vars.data,
+        .vars_bytes = s->vars.bytes,
+        .vga = o->vga,
+        .vga_bios = o->firmware ? o->vga_bios : NULL,
+        .boot_order = o->boot_order,
         .debug_exit = o->debug_exit,
         .rng = o->rng,
         .balloon = o->balloon,
@@ -150,7 +168,7 @@ static bool session_open(struct session *s)
             return false;
     }
     if (!session_open_ctl(s) || !session_open_chans(s) || !session_open_disks(s) ||
-        !session_open_nets(s) || !session_make_vm(s))
+        !session_open_nets(s) || !session_open_vars(s) || !session_make_vm(s))
         return false;
     s->signals = signals_watch(s->vm);
     if (!s->signals || (s->ctl && ctl_serve(s->ctl, s->vm) < 0))
@@ -222,6 +240,7 @@ static bool session_close(struct session *s, int status)
         store_close(s->disks[i]);
     for (unsigned i = 0; i < s->o.nr_nets; i++)
         net_close(s->nets[i]);
+    vars_close(&s->vars);
     ok = session_close_chans(s);
     monitor_destroy(s->monitor);
     trace_out_close(s->trace);
@@ -258,6 +277,8 @@ static int session_run(struct session *s)
     status = vm_exit_status(why, exit_code);
     session_explain(s, why);
     if (s->o.stats_file && !session_write_stats(s) && !status)
+        status = EXIT_VMM_ERROR;
+    if (s->o.display_file && ctl_write_screen(s->vm, s->o.display_file) < 0 && !status)
         status = EXIT_VMM_ERROR;
     return status;
 }

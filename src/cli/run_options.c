@@ -11,6 +11,11 @@
 #include "cli/cli.h"
 #include "lib/log.h"
 
+/* Where Debian's package seabios has them. */
+#define SEABIOS_FILE    "/usr/share/seabios/bios-256k.bin"
+#define OVMF_CODE_FILE  "/usr/share/OVMF/OVMF_CODE_4M.fd"
+#define OVMF_VARS_FILE  "/usr/share/OVMF/OVMF_VARS_4M.fd"
+#define VGA_BIOS_FILE   "/usr/share/seabios/vgabios-stdvga.bin"
 #define MEMORY_DEFAULT  MIB(512)
 #define MEMORY_MIN      MIB(1)
 #define CPUS_MAX        64
@@ -55,6 +60,22 @@ static bool set_path(const char *opt, const char **to, const char *val)
 static bool set_kernel(void *into, const char *val)
 {
     return set_path("kernel", &((struct run_options *)into)->kernel, val);
+}
+
+static bool set_firmware(void *into, const char *val)
+{
+    if (!strcmp(val, "seabios"))
+        val = SEABIOS_FILE;
+    if (!strcmp(val, "ovmf")) {
+        val = OVMF_CODE_FILE;
+        ((struct run_options *)into)->vars_template = OVMF_VARS_FILE;
+    }
+    return set_path("firmware", &((struct run_options *)into)->firmware, val);
+}
+
+static bool set_vars(void *into, const char *val)
+{
+    return set_path("firmware-vars", &((struct run_options *)into)->vars_file, val);
 }
 
 static bool set_initrd(void *into, const char *val)
@@ -276,18 +297,67 @@ static bool set_device(void *into, const char *val)
     return false;
 }
 
+/* Room for one more; NULL after a message. */
+static struct disk_option *next_disk(struct run_options *o, const char *opt, const char *val)
+{
+    if (o->nr_disks < VM_DISKS_MAX)
+        return &o->disks[o->nr_disks];
+    log_error("--%s %s: more than %d disks", opt, val, VM_DISKS_MAX);
+    return NULL;
+}
+
 static bool set_disk(void *into, const char *val)
 {
     struct run_options *o = into;
+    struct disk_option *d = next_disk(o, "disk", val);
 
-    if (o->nr_disks == VM_DISKS_MAX) {
-        log_error("--disk %s: more than %d disks", val, VM_DISKS_MAX);
-        return false;
-    }
-    if (!disk_option_parse(&o->disks[o->nr_disks], o->nr_disks, val))
+    if (!d || !disk_option_parse(d, o->nr_disks, val))
         return false;
     o->nr_disks++;
     return true;
+}
+
+static bool set_cdrom(void *into, const char *val)
+{
+    struct run_options *o = into;
+    struct disk_option *d = next_disk(o, "cdrom", val);
+
+    if (!d || !disk_option_cdrom(d, o->nr_disks, val))
+        return false;
+    o->nr_disks++;
+    return true;
+}
+
+/* none, vga or png=FILE */
+static bool set_display(void *into, const char *val)
+{
+    struct run_options *o = into;
+
+    o->display_file = !strncmp(val, "png=", 4) && val[4] ? val + 4 : NULL;
+    o->vga = o->display_file || !strcmp(val, "vga");
+    if (o->vga || !strcmp(val, "none"))
+        return true;
+    log_error("--display '%s' is unknown; it can be none, vga or png=FILE", val);
+    return false;
+}
+
+static bool set_vga_bios(void *into, const char *val)
+{
+    return set_path("vga-bios", &((struct run_options *)into)->vga_bios, val);
+}
+
+/* disk, cdrom, or both with a comma */
+static bool set_boot(void *into, const char *val)
+{
+    static const char *const orders[] = { "disk", "cdrom", "disk,cdrom", "cdrom,disk" };
+
+    for (unsigned i = 0; i < ARRAY_SIZE(orders); i++)
+        if (!strcmp(val, orders[i])) {
+            ((struct run_options *)into)->boot_order = val;
+            return true;
+        }
+    log_error("--boot '%s' is unknown; it can be disk, cdrom, or both in order with a comma", val);
+    return false;
 }
 
 /* Each --net is one more card; none takes them all away. */
@@ -467,8 +537,15 @@ static bool set_lockstep_memory(void *into, const char *val)
 /* ---- the table ---- */
 
 static const struct opt run_opts[] = {
-    { "kernel", 0, "FILE", "bzImage, vmlinux (ELF with PVH note) or multiboot image; required",
+    { "kernel", 0, "FILE",
+      "bzImage, vmlinux (ELF with PVH note) or multiboot image; required\n"
+      "without --firmware",
       set_kernel },
+    { "firmware", 0, "seabios|ovmf|FILE", "boot by a ROM image from a disk or CD", set_firmware },
+    { "firmware-vars", 0, "FILE",
+      "where UEFI firmware keeps its variables; with ovmf made when it is not\n"
+      "there (default: they are forgotten at the end)",
+      set_vars },
     { "initrd", 0, "FILE", "initial RAM disk; with multiboot a module", set_initrd },
     { "append", 0, "TEXT", "kernel command line", set_append },
     { "memory", 0, "SIZE", "RAM, such as 512M (default) or 2G", set_memory },
@@ -494,10 +571,18 @@ static const struct opt run_opts[] = {
     { "lockstep-memory", 0, "N", "compare all memory every N steps (20000000); 0: only at the end",
       set_lockstep_memory },
     { "disk", 0, "path=FILE",
-      "[,readonly][,transport=pci|mmio][,queues=N][,serial=TEXT][,iops=N]\n"
+      "[,readonly][,transport=pci|mmio|ide][,queues=N][,serial=TEXT][,iops=N]\n"
       "[,bps=SIZE][,aio=io_uring|threads][,packed=off] a raw image as a virtio\n"
-      "disk; may be given several times",
+      "(or IDE) disk; may be given several times",
       set_disk },
+    { "cdrom", 0, "FILE", "a CD image in an IDE drive", set_cdrom },
+    { "boot", 0, "ORDER", "what firmware boots from: disk, cdrom, or disk,cdrom", set_boot },
+    { "display", 0, "WHAT",
+      "none (default: firmware speaks on the serial port), vga: a screen for\n"
+      "`doppel screenshot`, or png=FILE: the same, and what it shows at the\n"
+      "end in FILE",
+      set_display },
+    { "vga-bios", 0, "FILE", "the screen's video BIOS (default: SeaBIOS's)", set_vga_bios },
     { "net", 0, "WHERE[,KEY=VALUE]...",
       "a network card, several times for several; WHERE is\n"
       "  user          a private network 10.0.2.0/24 behind this host, with DHCP;\n"
@@ -552,7 +637,7 @@ void run_options_free(struct run_options *o)
 void run_options_help(void)
 {
     (void)printf(
-        "Usage: doppel run --kernel FILE [OPTION]...\n"
+        "Usage: doppel run --kernel FILE|--firmware WHICH [OPTION]...\n"
         "\n"
         "  doppel run --kernel vmlinuz --initrd initramfs.cpio --append console=ttyS0\n"
         "      a Linux kernel with its console on this terminal\n"
@@ -591,6 +676,7 @@ int run_options_parse(struct run_options *o, int argc, char **argv, bool *help)
     *o = (struct run_options){
         .engine = "auto",
         .cpu = "host",
+        .vga_bios = VGA_BIOS_FILE,
         .memory_bytes = MEMORY_DEFAULT,
         .serial = CHAN_STDIO,
         .bt = bt_default_config,
@@ -615,7 +701,20 @@ int run_options_parse(struct run_options *o, int argc, char **argv, bool *help)
         log_error("run: unexpected argument '%s'; every value belongs to an option", argv[1]);
         return EXIT_USAGE;
     }
-    if (!o->kernel) {
+    if (o->firmware && (o->kernel || o->initrd || o->append)) {
+        log_error("--firmware with --kernel, --initrd or --append: firmware boots from a disk");
+        return EXIT_USAGE;
+    }
+    if (o->vars_file && !o->firmware) {
+        log_error("--firmware-vars '%s' without --firmware", o->vars_file);
+        return EXIT_USAGE;
+    }
+    if (o->boot_order && !o->firmware) {
+        log_error("--boot '%s' without --firmware: a kernel boots from nothing else",
+                  o->boot_order);
+        return EXIT_USAGE;
+    }
+    if (!o->kernel && !o->firmware) {
         log_error("run: --kernel FILE is missing; `doppel run --help` shows examples");
         return EXIT_USAGE;
     }

@@ -66,12 +66,60 @@ static json_t *answer_balloon(struct vm *vm, const json_t *request, const char *
     return NULL;
 }
 
+/* ---- screen and keyboard: the argument is in "arg" ---- */
+
+static const char no_screen[] = "this VM has no screen; run it with --display vga";
+
+static const char *answer_arg(const json_t *request)
+{
+    return json_string_value(json_object_get(request, "arg"));
+}
+
+static json_t *answer_screenshot(struct vm *vm, const json_t *request, const char **error)
+{
+    const char *path = answer_arg(request);
+
+    if (path && *path == '/' && !ctl_write_screen(vm, path))
+        return json_object();
+    *error =
+        vm_cfg(vm)->vga ? "the picture cannot be written (\"arg\" is an absolute path)" : no_screen;
+    return NULL;
+}
+
+static json_t *answer_screen_text(struct vm *vm, const json_t *request, const char **error)
+{
+    char *text = vm_screen_text(vm);
+    json_t *j = text ? json_pack("{s:s}", "text", text) : NULL;
+
+    (void)request;
+    free(text);
+    if (!j)
+        *error = vm_cfg(vm)->vga ? "the screen is not in text mode" : no_screen;
+    return j;
+}
+
+static json_t *answer_sendkey(struct vm *vm, const json_t *request, const char **error)
+{
+    const char *keys = answer_arg(request);
+    int err = keys ? ctl_press(vm, keys) : -EINVAL;
+
+    if (err == -EINVAL)
+        *error = "there is no such key";
+    return err == -EINVAL ? NULL : json_pack("{s:b}", "taken", !err);
+}
+
 static const struct {
     const char *name;
     json_t *(*answer)(struct vm *vm, const json_t *request, const char **error);
 } answer_requests[] = {
-    { "stat", answer_stat },       { "stop", answer_stop },       { "resize", answer_resize },
-    { "balloon", answer_balloon }, { "version", answer_version },
+    { "balloon", answer_balloon },
+    { "screenshot", answer_screenshot },
+    { "screen-text", answer_screen_text },
+    { "sendkey", answer_sendkey },
+    { "stat", answer_stat },
+    { "stop", answer_stop },
+    { "resize", answer_resize },
+    { "version", answer_version },
 };
 
 static char *answer_text(json_t *top)

@@ -56,6 +56,21 @@ char *ctl_request(const char *name, const char *what)
     return ctl_request_line(name, line);
 }
 
+char *ctl_request_arg(const char *name, const char *what, const char *arg)
+{
+    json_t *j = json_pack("{s:s, s:s}", "do", what, "arg", arg);
+    char *line = j ? json_dumps(j, JSON_COMPACT) : NULL, *with_end = NULL, *text = NULL;
+
+    if (line && asprintf(&with_end, "%s\n", line) > 0)
+        text = ctl_request_line(name, with_end);
+    else
+        log_error("'%s' is no text for a request", arg);
+    free(with_end);
+    free(line);
+    json_decref(j);
+    return text;
+}
+
 char *ctl_request_line(const char *name, const char *line)
 {
     struct timeval limit = { .tv_sec = ANSWER_LIMIT_S };

@@ -118,7 +118,8 @@ int thread_start(struct thread *t, const char *name, void *(*fn)(void *), void *
 void thread_join(struct thread *t);
 /*
  * Where and with which share of the host's time a thread runs. weight is that of the host's
- * scheduler relative to 100, which is a nice value of 0; above that needs a privilege (CAP_SYS_NICE).
+ * scheduler relative to 100, which is a nice value of 0; above that needs a privilege
+ * (CAP_SYS_NICE).
  */
 #define HOST_CPUS_MAX 1024 /* what a cpu_set_t holds */
 struct host_sched {

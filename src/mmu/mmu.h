@@ -67,6 +67,11 @@ struct slot_desc {
  * until the slot is removed. */
 int mmu_slot_add(struct mmu *m, const struct slot_desc *d, struct slot **out) MUST_CHECK;
 void mmu_slot_remove(struct mmu *m, struct slot *s);
+/* Behind all that a page table can name: where a slot is while it is nowhere. */
+#define MMU_PARKED_AT (1ull << 52)
+/* To another address. All vCPUs stand still, and what they derived from the old one is dropped
+ * behind. -EEXIST, and nothing has changed, if another slot is there. */
+int mmu_slot_move(struct mmu *m, struct slot *s, gpa_t base) MUST_CHECK;
 /* The slot that holds `at`, or NULL. */
 struct slot *mmu_slot_find(struct mmu *m, gpa_t at);
 /* Slots by ascending base, idx = 0...; NULL behind the last. */

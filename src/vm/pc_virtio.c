@@ -33,7 +33,8 @@ struct pc_virtio {
     struct pc_virtio_slot slots[PC_VIRTIO_MAX];
     unsigned nr_slots, nr_mmio, nr_pci;
 
-    struct virtio_blk *disks[VM_DISKS_MAX];
+    struct virtio_blk *disks[VM_DISKS_MAX]; /* by their number in vm_config; NULL: IDE */
+    unsigned disk_device[VM_DISKS_MAX];     /* on the PCI bus; 0: it is not there */
     unsigned nr_disks;
     struct virtio_net nets[VM_NETS_MAX];
     struct virtio_rng rng;
@@ -98,7 +99,11 @@ static int pc_virtio_add_disks(struct pc_virtio *pv)
 
     for (unsigned i = 0; i < cfg->nr_disks && !err; i++) {
         const struct vm_disk *d = &cfg->disks[i];
-        struct virtio_blk *b = virtio_blk_create(&(struct blk_config){
+        struct virtio_blk *b;
+
+        if (d->transport == VM_TRANSPORT_IDE)
+            continue;
+        b = virtio_blk_create(&(struct blk_config){
             .bus = pv->vm->bus,
             .mmu = pv->vm->mmu,
             .store = d->store,
@@ -110,8 +115,11 @@ static int pc_virtio_add_disks(struct pc_virtio *pv)
 
         if (!b)
             return -EIO;
-        pv->disks[pv->nr_disks++] = b;
+        pv->disks[i] = b;
+        pv->nr_disks = i + 1;
         err = pc_virtio_add(pv, virtio_blk_device(b), d->transport);
+        if (!err && d->transport == VM_TRANSPORT_PCI)
+            pv->disk_device[i] = FIRST_PCI_DEVICE + pv->nr_pci - 1;
     }
     return err;
 }
@@ -217,10 +225,16 @@ int pc_virtio_disk_resize(struct pc_virtio *pv, unsigned idx, uint64_t bytes)
 {
     int err;
 
-    if (idx >= pv->nr_disks)
+    if (idx >= pv->nr_disks || !pv->disks[idx])
         return -ENOENT;
     err = store_resize(pv->vm->cfg.disks[idx].store, bytes);
     if (!err)
         virtio_blk_resized(pv->disks[idx]);
     return err;
+}
+
+int pc_virtio_disk_devfn(const struct pc_virtio *pv, unsigned disk)
+{
+    return disk < pv->nr_disks && pv->disk_device[disk] ? (int)PCI_DEVFN(pv->disk_device[disk], 0)
+                                                        : -1;
 }

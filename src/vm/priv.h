@@ -37,6 +37,7 @@ struct vm {
      */
     _Atomic uint64_t stop;
     _Atomic int nr_holds;       /* of devices that cannot go on: bus_post_hold() */
+    _Atomic bool remap;         /* the display's memory wants to be elsewhere */
     _Atomic uint32_t nr_posted; /* futex: counts posts, wakes the supervisor */
 
     struct lock lock;    /* LOCK_VM: guards what follows */
@@ -89,7 +90,31 @@ struct virtio_balloon *pc_virtio_balloon(struct pc_virtio *pv); /* NULL: none */
 /* -ENOENT: no such disk; else as store_resize(). */
 int pc_virtio_disk_resize(struct pc_virtio *pv, unsigned idx, uint64_t bytes) MUST_CHECK;
 
+/* The PCI function of a disk; -1: it is on no PCI bus. */
+int pc_virtio_disk_devfn(const struct pc_virtio *pv, unsigned disk);
+
+/* ---- pc_firmware.c: what firmware is told ---- */
+#define PC_IDE_DEVFN 0xf9u /* 1f.1 */
+struct dma;
+struct pc_firmware;
+/* NULL after a message. */
+struct pc_firmware *pc_firmware_create(struct vm *vm, struct pci_host *pci_host,
+                                       const struct pc_virtio *pv, struct dma *dma);
+void pc_firmware_destroy(struct pc_firmware *f);
+/* Which IDE drive disk idx is: 0 primary master, 1 primary slave, 2 secondary master, ...; more
+ * than 3: there is no room. -1: it is no IDE disk. */
+int vm_ide_slot(const struct vm_config *cfg, unsigned idx);
+
+/* ---- pc_display.c: the screen ---- */
+struct pc_display;
+struct pc_display *pc_display_create(struct vm *vm, struct pci_host *pci_host);
+void pc_display_destroy(struct pc_display *d);
+/* Brings video memory to where the guest wants it. All vCPUs stand still. */
+void pc_display_remap(struct pc_display *d);
+
 /* ---- pc.c: the devices ---- */
+struct pc_display *pc_display(struct pc *pc);                           /* NULL: there is none */
+int pc_key(struct pc *pc, const uint8_t *code, unsigned nr) MUST_CHECK; /* as vm_key(); locked */
 struct pc *pc_create(struct vm *vm);
 void pc_destroy(struct pc *pc);
 void pc_reset(struct vm *vm);

@@ -179,6 +179,15 @@ static void run_hold(struct vm *vm, bool *held)
         vm_resume(vm);
 }
 
+static void run_remap(struct vm *vm)
+{
+    if (!atomic_exchange_explicit(&vm->remap, false, memory_order_relaxed))
+        return;
+    vm_pause(vm);
+    pc_display_remap(pc_display(vm->pc));
+    vm_resume(vm);
+}
+
 static void *run_supervise(void *arg)
 {
     struct vm *vm = arg;
@@ -191,6 +200,7 @@ static void *run_supervise(void *arg)
         enum stop_reason why = (enum stop_reason)(stop >> 32);
 
         run_hold(vm, &held);
+        run_remap(vm);
         if (!stop) {
             if (host_mono_ns() >= vm->timeout_at_ns)
                 vm_stop(vm, STOP_TIMEOUT, 0);

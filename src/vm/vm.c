@@ -16,7 +16,12 @@
 #include "vm/lockstep.h"
 #include "vm/priv.h"
 
-#define HIGH_RAM_AT GIB(4)
+#define HIGH_RAM_AT        GIB(4)
+/* OVMF maps, in pages of 2 MB, all the memory that a processor of more bits says it could have. */
+#define FIRMWARE_PHYS_BITS 40
+/* RAM has a hole for the VGA's window, VGA or not. */
+#define VIDEO_WINDOW_AT    0xa0000ull
+#define VIDEO_WINDOW_END   0xc0000ull
 
 /* ---- making one; each step may fail with a message, vm_destroy() undoes what there is ---- */
 
@@ -24,7 +29,10 @@ static int vm_add_ram(struct vm *vm)
 {
     uint64_t ram = vm->cfg.boot.ram_bytes, low = MIN(ram, PC_LOW_RAM_MAX);
     struct slot_desc slots[] = {
-        { .name = "ram-low", .base = GPA(0), .bytes = low },
+        { .name = "ram-base", .base = GPA(0), .bytes = MIN(low, VIDEO_WINDOW_AT) },
+        { .name = "ram-low",
+          .base = GPA(VIDEO_WINDOW_END),
+          .bytes = low > VIDEO_WINDOW_END ? low - VIDEO_WINDOW_END : 0 },
         { .name = "ram-high", .base = GPA(HIGH_RAM_AT), .bytes = ram - low },
     };
     struct slot *slot;
@@ -37,8 +45,8 @@ static int vm_add_ram(struct vm *vm)
     vm->mmu = mmu_create();
     if (!vm->mmu)
         return -ENOMEM;
-    for (unsigned i = 0; i < ARRAY_SIZE(slots) && slots[i].bytes; i++) {
-        int err = mmu_slot_add(vm->mmu, &slots[i], &slot);
+    for (unsigned i = 0; i < ARRAY_SIZE(slots); i++) {
+        int err = slots[i].bytes ? mmu_slot_add(vm->mmu, &slots[i], &slot) : 0;
 
         if (err) {
             log_error("%s: cannot get %llu MiB of memory for the guest: %s", vm->name,
@@ -72,6 +80,8 @@ static int vm_add_engine(struct vm *vm)
     }
     if (vm->cfg.lockstep.reference)
         lockstep_trim_model(&vm->model);
+    if (vm->cfg.boot.firmware)
+        vm->model.phys_bits = MIN(vm->model.phys_bits, FIRMWARE_PHYS_BITS);
     vm->model.nr_cpus = vm->cfg.boot.nr_cpus;
     vm->model.tsc_khz = clock_tsc_khz(bus_clock(vm->bus));
     err = vm->cfg.engine->vm_create(&vm->ecfg, &vm->evm);
@@ -117,12 +127,15 @@ static int vm_add_vcpus(struct vm *vm)
     return 0;
 }
 
-/* What firmware would have done: tables and kernel in memory, the first vCPU at the kernel. */
+/* Firmware: the vCPUs stay as reset leaves them. Without: tables and kernel in memory as a firmware
+ * would have left them, the first vCPU at the kernel. */
 static int vm_boot(struct vm *vm)
 {
     struct cpu *bsp = &vm->vcpus[0].v->cpu;
     int err;
 
+    if (vm->cfg.boot.firmware)
+        return boot_firmware_shadow(vm->mmu);
     /* What firmware would have left: write-back memory below the hole for devices. */
     for (unsigned i = 0; i < vm->nr_vcpus; i++)
         cpu_firmware_mtrrs(&vm->vcpus[i].v->cpu, GPA(PC_LOW_RAM_MAX));
@@ -183,6 +196,10 @@ static int vm_build(struct vm *vm)
     bus_set_stop_sink(vm->bus, vm_stop_sink, vm);
     bus_set_hold_sink(vm->bus, vm_hold_sink, vm);
     err = vm_add_ram(vm);
+    if (err)
+        return err;
+    if (vm->cfg.boot.firmware)
+        err = boot_firmware_load(vm->mmu, vm->cfg.boot.firmware);
     if (err)
         return err;
     irq_wire(vm);

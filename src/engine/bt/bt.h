@@ -449,7 +449,8 @@ struct tb *bt_find(struct bt_cache *bc, gpa_t at, uint32_t key);
 /* The latest version of a block, whatever its bytes are now. */
 struct tb *bt_newest(struct bt_cache *bc, gpa_t at, uint32_t key);
 bool bt_insert(struct bt_vcpu *b, struct tb *tb);
-/* Room for a block's books, until the cache is flushed. NULL: it has to be, and code.full says so. */
+/* Room for a block's books, until the cache is flushed. NULL: it has to be, and code.full says so.
+ */
 struct tb *bt_books(struct bt_cache *bc, size_t bytes);
 /* Takes it out of all but the page's list. */
 void bt_bury(struct bt_vcpu *b, struct tb *tb);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Who holds and who writes a page of code: the protocol, step by step and at random. No vCPU runs. */
+/* Who holds and who writes a page of code: the protocol, step by step and at random. No vCPU runs.
+ */
 #include "engine/interp/share.h"
 
 #include <setjmp.h>
@@ -12,7 +13,7 @@
 
 #define NR_CPUS 3
 #define PAGES   4
-#define AT(n)   GPA((uint64_t)(n) * PAGE_BYTES + 0x100)
+#define AT(n)   GPA((uint64_t)(n)*PAGE_BYTES + 0x100)
 
 struct fake {
     struct cpu_model model;

@@ -54,8 +54,7 @@ static void lose(struct run *r, const char *what)
     log_error("bt: vcpu%u's worker %d %s (%s; signal %d, end %d by %d, trap %lld, pc %#llx, "
               "address %#llx)",
               r->c->id, w->pid, what, w->rest == REST_EXIT ? "exit" : "signal", w->signal,
-              end.si_code, end.si_status,
-              (long long)g[REG_TRAPNO], (unsigned long long)g[REG_RIP],
+              end.si_code, end.si_status, (long long)g[REG_TRAPNO], (unsigned long long)g[REG_RIP],
               (unsigned long long)g[REG_CR2]);
     r->s->dead = true;
     leave(r, DIRECT_LOST);
