@@ -79,6 +79,7 @@ void irq_send(struct vm *vm, const struct apic_msg *msg, uint32_t sender);
 struct pc *pc_create(struct vm *vm);
 void pc_destroy(struct pc *pc);
 void pc_reset(struct vm *vm);
+#define PIT_IOAPIC_PIN 2 /* of GSI 0; the others' is their number */
 /* The wires from the interrupt router; machine lock held. */
 void pc_set_pic(struct pc *pc, unsigned irq, int level);
 void pc_set_ioapic(struct pc *pc, unsigned pin, int level);
