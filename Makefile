@@ -23,7 +23,7 @@ LDFLAGS += -fsanitize=address,undefined
 endif
 CFLAGS += -std=gnu17 -g $(OPT) -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla $(if $(WERROR),-Werror)
 CPPFLAGS += -Isrc -D_GNU_SOURCE -DDOPPEL_VERSION='"$(shell cat VERSION)"'
-LDLIBS += -lZydis -ljansson -lpthread
+LDLIBS += -lZydis -ljansson -lpng -lslirp -luring -lpthread
 
 ALL_C := $(sort $(shell find src -name '*.c'))
 TEST_C := $(filter %_test.c,$(ALL_C))
@@ -88,7 +88,7 @@ test:
 run-test-suite: all $(UNIT_TESTS) $(TESTS)
 	$(Q)tools/run-tests $(UNIT_TESTS) $(TESTS)
 test-long:
-	$(Q)tools/deps install test
+	$(Q)tools/deps install test long
 	$(Q)$(MAKE) WERROR=1 run-long-suite
 run-long-suite: all $(UNIT_TESTS) $(TESTS) $(LONG_TESTS)
 	$(Q)TEST_TIMEOUT=3600 tools/run-tests $(UNIT_TESTS) $(TESTS) $(LONG_TESTS)

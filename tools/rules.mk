@@ -9,7 +9,7 @@ $(GUEST_KERNEL): tools/guest-kernel
 	$(Q)tools/guest-kernel $(@D)
 	$(Q)touch $@
 
-$(GUEST_INITRAMFS): tools/make-initramfs tools/guest/init $(GUEST_KERNEL)
+$(GUEST_INITRAMFS): tools/make-initramfs tools/guest/init tools/guest/udhcpc-script $(GUEST_KERNEL)
 	$(Q)tools/make-initramfs $(dir $(GUEST_KERNEL)) $@
 
 # Standard output is the guest's alone, so packages and build report on the other one and keep their hands off the commands.
@@ -20,6 +20,20 @@ run:
 	@tools/run-guest $(O)/doppel $(GUEST_KERNEL) $(GUEST_INITRAMFS)
 
 guest: $(GUEST_KERNEL) $(GUEST_INITRAMFS)
+
+# Debian 12 with systemd and sshd on a disk that boots by itself. Built as often as asked for: `make image` makes it anew.
+DEBIAN_IMAGE := build/image/debian.img
+.PHONY: image run-debian
+image:
+	@tools/deps install image </dev/null >&2
+	tools/make-image $(dir $(DEBIAN_IMAGE))
+
+$(DEBIAN_IMAGE):
+	@$(MAKE) --no-print-directory image
+
+# By the boot loader on the disk; Ctrl-A x ends it.
+run-debian: all $(DEBIAN_IMAGE)
+	$(O)/doppel run --name debian --memory 1G --firmware seabios --disk path=$(DEBIAN_IMAGE) --device rng
 
 # The command and its manual page.
 .PHONY: install

@@ -8,8 +8,9 @@
 #define SDT_HEADER_BYTES 36u
 #define SDT_LENGTH       4u
 #define SDT_CHECKSUM     9u
-#define RSDP_BYTES       36u
 #define RSDP_V1_BYTES    20u
+#define RSDP_V1_CHECKSUM 8u
+#define RSDP_CHECKSUM    32u
 
 /* "Fixed ACPI Description Table (FADT)" */
 #define PM1_EVT_BYTES        4u
@@ -68,6 +69,26 @@ static void acpi_put_gas(struct bytes *b, const struct gas *g)
     put64(b, g->at);
 }
 
+static void acpi_note(const struct acpi_machine *am, size_t at, size_t bytes, size_t sum_at)
+{
+    struct acpi_fixups *f = am->fixups;
+
+    if (!f)
+        return;
+    if (f->nr == ARRAY_SIZE(f->v))
+        f->full = true;
+    else
+        f->v[f->nr++] = (struct acpi_fixup){ .at = (uint32_t)at,
+                                             .bytes = (uint32_t)bytes,
+                                             .sum_at = (uint32_t)sum_at };
+}
+
+static void acpi_put_addr(struct bytes *b, const struct acpi_machine *am, gpa_t at, unsigned bytes)
+{
+    acpi_note(am, b->n, bytes, 0);
+    put_int(b, at.v, bytes);
+}
+
 /* "System Description Table Header"; length and checksum are filled in at the end. */
 static size_t sdt_begin(struct bytes *b, const char *signature, unsigned revision)
 {
@@ -87,10 +108,11 @@ static size_t sdt_begin(struct bytes *b, const char *signature, unsigned revisio
     return at;
 }
 
-static gpa_t sdt_end(struct bytes *b, size_t at)
+static gpa_t sdt_end(struct bytes *b, size_t at, const struct acpi_machine *am)
 {
     patch(b, at + SDT_LENGTH, b->n - at, 4);
     patch(b, at + SDT_CHECKSUM, checksum8(b, at, b->n - at), 1);
+    acpi_note(am, at, b->n - at, at + SDT_CHECKSUM);
     return gpa_add(b->at, at);
 }
 
@@ -113,19 +135,19 @@ static gpa_t acpi_facs(struct bytes *b)
     return at;
 }
 
-static gpa_t acpi_dsdt(struct bytes *b, const struct boot_config *cfg)
+static gpa_t acpi_dsdt(struct bytes *b, const struct acpi_machine *am)
 {
     size_t at = sdt_begin(b, "DSDT", 2);
 
-    dsdt_build(b, cfg);
-    return sdt_end(b, at);
+    dsdt_build(b, am);
+    return sdt_end(b, at, am);
 }
 
 /* From "FIRMWARE_CTRL" to "GPE1_BASE": the 32-bit addresses of the fixed hardware. */
-static void fadt_put_legacy(struct bytes *b, gpa_t facs, gpa_t dsdt)
+static void fadt_put_legacy(struct bytes *b, const struct acpi_machine *am, gpa_t facs, gpa_t dsdt)
 {
-    put32(b, facs.v);
-    put32(b, dsdt.v);
+    acpi_put_addr(b, am, facs, 4);
+    acpi_put_addr(b, am, dsdt, 4);
     put8(b, 0); /* reserved */
     put8(b, 0); /* preferred PM profile: unspecified */
     put16(b, PC_SCI_GSI);
@@ -149,7 +171,7 @@ static void fadt_put_legacy(struct bytes *b, gpa_t facs, gpa_t dsdt)
 }
 
 /* From "CST_CNT" to "FADT Minor Version". */
-static void fadt_put_features(struct bytes *b)
+static void fadt_put_features(struct bytes *b, bool has_vga)
 {
     const struct gas reset = { GAS_IO, 8, GAS_BYTE, PC_RESET_PORT };
 
@@ -162,7 +184,7 @@ static void fadt_put_features(struct bytes *b)
     put8(b, 0);  /* day alarm */
     put8(b, 0);  /* month alarm */
     put8(b, RTC_CENTURY_IDX);
-    put16(b, IAPC_LEGACY_DEVICES | IAPC_8042 | IAPC_VGA_NOT_PRESENT);
+    put16(b, IAPC_LEGACY_DEVICES | IAPC_8042 | (has_vga ? 0 : IAPC_VGA_NOT_PRESENT));
     put8(b, 0);
     put32(b, FADT_WBINVD | FADT_PROC_C1 | FADT_SLP_BUTTON | FADT_FIX_RTC | FADT_TMR_VAL_EXT |
                  FADT_RESET_REG_SUP);
@@ -173,7 +195,8 @@ static void fadt_put_features(struct bytes *b)
 }
 
 /* From "X_FIRMWARE_CTRL" on; absent blocks are all zero. */
-static void fadt_put_extended(struct bytes *b, gpa_t facs, gpa_t dsdt)
+static void fadt_put_extended(struct bytes *b, const struct acpi_machine *am, gpa_t facs,
+                              gpa_t dsdt)
 {
     static const struct gas blocks[] = {
         { GAS_IO, PM1_EVT_BYTES * 8, GAS_WORD, PC_ACPI_PM_PORT },
@@ -188,21 +211,21 @@ static void fadt_put_extended(struct bytes *b, gpa_t facs, gpa_t dsdt)
         { 0 }, /* sleep status */
     };
 
-    put64(b, facs.v);
-    put64(b, dsdt.v);
+    acpi_put_addr(b, am, facs, 8);
+    acpi_put_addr(b, am, dsdt, 8);
     for (unsigned i = 0; i < ARRAY_SIZE(blocks); i++)
         acpi_put_gas(b, &blocks[i]);
     put_mem(b, "DOPPEL\0", 8); /* hypervisor vendor identity */
 }
 
-static gpa_t acpi_fadt(struct bytes *b, gpa_t facs, gpa_t dsdt)
+static gpa_t acpi_fadt(struct bytes *b, const struct acpi_machine *am, gpa_t facs, gpa_t dsdt)
 {
     size_t at = sdt_begin(b, "FACP", 6);
 
-    fadt_put_legacy(b, facs, dsdt);
-    fadt_put_features(b);
-    fadt_put_extended(b, facs, dsdt);
-    return sdt_end(b, at);
+    fadt_put_legacy(b, am, facs, dsdt);
+    fadt_put_features(b, am->cfg->has_vga);
+    fadt_put_extended(b, am, facs, dsdt);
+    return sdt_end(b, at, am);
 }
 
 static void madt_put_cpu(struct bytes *b, uint32_t id)
@@ -251,13 +274,14 @@ static void madt_put_nmi(struct bytes *b, uint32_t nr_cpus)
     put_zero(b, 3);
 }
 
-static gpa_t acpi_madt(struct bytes *b, const struct boot_config *cfg)
+static gpa_t acpi_madt(struct bytes *b, const struct acpi_machine *am)
 {
+    uint32_t nr_cpus = am->cfg->nr_cpus;
     size_t at = sdt_begin(b, "APIC", 5);
 
     put32(b, PC_LAPIC_AT);
     put32(b, MADT_PCAT_COMPAT);
-    for (uint32_t i = 0; i < cfg->nr_cpus && !b->full; i++)
+    for (uint32_t i = 0; i < nr_cpus && !b->full; i++)
         madt_put_cpu(b, i);
     put8(b, MADT_IOAPIC);
     put8(b, 12);
@@ -267,12 +291,12 @@ static gpa_t acpi_madt(struct bytes *b, const struct boot_config *cfg)
     put32(b, 0); /* first GSI */
     madt_put_override(b, 0, PC_PIT_GSI, 0);
     madt_put_override(b, PC_SCI_GSI, PC_SCI_GSI, PC_SCI_INTI_FLAGS);
-    madt_put_nmi(b, cfg->nr_cpus);
-    return sdt_end(b, at);
+    madt_put_nmi(b, nr_cpus);
+    return sdt_end(b, at, am);
 }
 
 /* IA-PC HPET Specification, "The ACPI 2.0 HPET Description Table" */
-static gpa_t acpi_hpet(struct bytes *b)
+static gpa_t acpi_hpet(struct bytes *b, const struct acpi_machine *am)
 {
     const struct gas base = { GAS_MEMORY, 64, 0, PC_HPET_AT };
     size_t at = sdt_begin(b, "HPET", 1);
@@ -282,66 +306,74 @@ static gpa_t acpi_hpet(struct bytes *b)
     put8(b, 0); /* number of this HPET */
     put16(b, HPET_MIN_TICK);
     put8(b, 0); /* no page protection */
-    return sdt_end(b, at);
+    return sdt_end(b, at, am);
 }
 
 /* PCI Firmware Specification, "MCFG Table Description" */
-static gpa_t acpi_mcfg(struct bytes *b)
+static gpa_t acpi_mcfg(struct bytes *b, const struct acpi_machine *am)
 {
     size_t at = sdt_begin(b, "MCFG", 1);
 
     put64(b, 0);
-    put64(b, PC_ECAM_AT);
+    put64(b, am->ecam.v);
     put16(b, 0);   /* segment */
     put8(b, 0);    /* first bus */
     put8(b, 0xff); /* last bus */
     put32(b, 0);
-    return sdt_end(b, at);
+    return sdt_end(b, at, am);
 }
 
 /* RSDT and XSDT differ in the width of their entries. */
-static gpa_t acpi_root(struct bytes *b, const char *signature, unsigned bytes, const gpa_t *tables,
-                       unsigned nr)
-{
-    size_t at = sdt_begin(b, signature, 1);
+struct acpi_root {
+    const char *signature;
+    unsigned entry_bytes;
+    const gpa_t *tables;
+    unsigned nr;
+};
 
-    for (unsigned i = 0; i < nr; i++)
-        put_int(b, tables[i].v, bytes);
-    return sdt_end(b, at);
+static gpa_t acpi_root(struct bytes *b, const struct acpi_machine *am, const struct acpi_root *root)
+{
+    size_t at = sdt_begin(b, root->signature, 1);
+
+    for (unsigned i = 0; i < root->nr; i++)
+        acpi_put_addr(b, am, root->tables[i], root->entry_bytes);
+    return sdt_end(b, at, am);
 }
 
 /* "Root System Description Pointer (RSDP)", over the room that was left for it at the start of b.
  */
-static void acpi_rsdp(struct bytes *b, gpa_t rsdt, gpa_t xsdt)
+static void acpi_rsdp(struct bytes *b, const struct acpi_machine *am, gpa_t rsdt, gpa_t xsdt)
 {
-    struct bytes r = { .p = b->p, .cap = RSDP_BYTES };
+    struct bytes r = { .p = b->p, .cap = ACPI_RSDP_BYTES };
 
     put_mem(&r, "RSD PTR ", 8);
     put8(&r, 0); /* checksum of the first 20 bytes */
     put_mem(&r, "DOPPEL", 6);
     put8(&r, 2); /* revision */
-    put32(&r, rsdt.v);
-    put32(&r, RSDP_BYTES);
-    put64(&r, xsdt.v);
+    acpi_put_addr(&r, am, rsdt, 4);
+    put32(&r, ACPI_RSDP_BYTES);
+    acpi_put_addr(&r, am, xsdt, 8);
     put8(&r, 0); /* checksum of all */
     put_zero(&r, 3);
-    patch(&r, 8, checksum8(&r, 0, RSDP_V1_BYTES), 1);
-    patch(&r, 32, checksum8(&r, 0, RSDP_BYTES), 1);
+    patch(&r, RSDP_V1_CHECKSUM, checksum8(&r, 0, RSDP_V1_BYTES), 1);
+    acpi_note(am, 0, RSDP_V1_BYTES, RSDP_V1_CHECKSUM);
+    patch(&r, RSDP_CHECKSUM, checksum8(&r, 0, ACPI_RSDP_BYTES), 1);
+    acpi_note(am, 0, ACPI_RSDP_BYTES, RSDP_CHECKSUM);
 }
 
-void acpi_build(struct bytes *b, const struct boot_config *cfg, gpa_t *rsdp)
+void acpi_build(struct bytes *b, const struct acpi_machine *am, gpa_t *rsdp)
 {
     gpa_t facs, dsdt, tables[4], rsdt, xsdt;
 
     *rsdp = bytes_here(b);
-    put_zero(b, RSDP_BYTES);
+    put_zero(b, ACPI_RSDP_BYTES);
     facs = acpi_facs(b);
-    dsdt = acpi_dsdt(b, cfg);
-    tables[0] = acpi_fadt(b, facs, dsdt);
-    tables[1] = acpi_madt(b, cfg);
-    tables[2] = acpi_hpet(b);
-    tables[3] = acpi_mcfg(b);
-    rsdt = acpi_root(b, "RSDT", 4, tables, ARRAY_SIZE(tables));
-    xsdt = acpi_root(b, "XSDT", 8, tables, ARRAY_SIZE(tables));
-    acpi_rsdp(b, rsdt, xsdt);
+    dsdt = acpi_dsdt(b, am);
+    tables[0] = acpi_fadt(b, am, facs, dsdt);
+    tables[1] = acpi_madt(b, am);
+    tables[2] = acpi_hpet(b, am);
+    tables[3] = acpi_mcfg(b, am);
+    rsdt = acpi_root(b, am, &(struct acpi_root){ "RSDT", 4, tables, ARRAY_SIZE(tables) });
+    xsdt = acpi_root(b, am, &(struct acpi_root){ "XSDT", 8, tables, ARRAY_SIZE(tables) });
+    acpi_rsdp(b, am, rsdt, xsdt);
 }

@@ -55,6 +55,7 @@ struct aml_crs {
 void crs_init(struct aml_crs *r);
 void crs_io(struct aml_crs *r, uint16_t base, uint8_t ports); /* fixed range, 16-bit decode */
 void crs_irq(struct aml_crs *r, unsigned irq);                /* edge, active high, exclusive */
+void crs_gsi_shared(struct aml_crs *r, uint32_t gsi);         /* level, active high, shared */
 void crs_memory32(struct aml_crs *r, uint32_t base, uint32_t bytes); /* fixed, read-write */
 /* Address space a bridge passes on to its other side; first..last. */
 enum crs_space { CRS_MEMORY = 0, CRS_IO = 1, CRS_BUS = 2 };

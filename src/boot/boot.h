@@ -25,7 +25,8 @@
 #define BOOT_KERNEL_AT     0x100000ull
 
 /* The PC's memory holes. RAM is [0, low) and [4 GB, 4 GB + high). */
-#define PC_LOW_RAM_MAX 0xc0000000ull
+/* What a Q35 leaves its firmware to put there decides: SeaBIOS has its ECAM at 0xb0000000. */
+#define PC_LOW_RAM_MAX 0x80000000ull
 #define PC_ECAM_AT                                                                \
     0xe0000000ull /* 256 buses would be 256 MB; doppel has one bus segment of 256 \
                    */
@@ -45,6 +46,13 @@
 #define PC_RESET_PORT   0xcf9u
 #define PC_FW_CFG_PORT  0x510u
 
+/* Virtio devices over MMIO: pages behind each other, interrupts shared by every fourth. */
+#define PC_VIRTIO_MMIO_AT    0xfec40000ull
+#define PC_VIRTIO_MMIO_BYTES 0x1000u
+#define PC_VIRTIO_GSI        20u
+#define PC_VIRTIO_NR_GSIS    4u
+#define PC_VIRTIO_MAX        32u
+
 enum e820_type { E820_RAM = 1, E820_RESERVED = 2, E820_ACPI = 3, E820_NVS = 4 };
 struct e820_entry {
     uint64_t base, bytes;
@@ -53,9 +61,12 @@ struct e820_entry {
 #define E820_MAX 32
 
 struct boot_config {
+    const char *firmware;                 /* path; NULL: the kernel is booted without one */
     const char *kernel, *initrd, *append; /* paths; append may be NULL or "" */
     uint64_t ram_bytes;
     uint32_t nr_cpus;
+    unsigned nr_virtio_mmio; /* of the devices at PC_VIRTIO_MMIO_AT */
+    bool has_vga;
     const char *vm_name; /* for SMBIOS */
 };
 
@@ -77,5 +88,32 @@ int boot_tables(struct mmu *m, const struct boot_config *cfg, struct boot_map *m
  */
 int boot_load(struct mmu *m, const struct boot_config *cfg, const struct boot_map *map,
               struct cpu *c) MUST_CHECK;
+
+/* ---- firmware.c: a machine that boots by a ROM image ---- */
+
+/* Reads the ROM image and makes the slot for it that ends at 4 GB. Once per machine. */
+int boot_firmware_load(struct mmu *m, const char *path) MUST_CHECK;
+/* Its end as the chip set shows it below 1 MB, where the processor's first instructions jump to.
+ * At each reset. */
+int boot_firmware_shadow(struct mmu *m) MUST_CHECK;
+
+/* Files that firmware gets by fw_cfg. */
+struct boot_file {
+    const char *name;
+    uint8_t *data; /* malloc'ed */
+    uint32_t bytes;
+};
+#define BOOT_FILES_MAX 8
+struct boot_files {
+    struct boot_file f[BOOT_FILES_MAX];
+    unsigned nr;
+};
+/*
+ * The memory map, the ACPI tables with the script by which the firmware places and links them, and
+ * the SMBIOS tables. ecam: where the firmware has put PCI's configuration space. The sizes do not
+ * depend on it. 0 or -errno; boot_files_free() either way.
+ */
+int boot_files(struct boot_files *to, const struct boot_config *cfg, gpa_t ecam) MUST_CHECK;
+void boot_files_free(struct boot_files *files);
 
 #endif

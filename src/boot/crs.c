@@ -12,11 +12,15 @@
 #define CRS_LARGE_MEMORY32_FIXED 0x86u
 #define CRS_LARGE_WORD_SPACE     0x88u
 #define CRS_LARGE_DWORD_SPACE    0x87u
+#define CRS_LARGE_INTERRUPT      0x89u
 #define CRS_LARGE_QWORD_SPACE    0x8au
 
 #define CRS_DECODE16      BIT(0)
 #define CRS_IRQ_EDGE_HIGH BIT(0)
 #define CRS_READ_WRITE    BIT(0)
+/* "Extended Interrupt Descriptor" */
+#define CRS_CONSUMER      BIT(0)
+#define CRS_SHARED        BIT(3)
 /* "Address Space Resource Descriptors", general flags */
 #define CRS_MIN_FIXED     BIT(2)
 #define CRS_MAX_FIXED     BIT(3)
@@ -42,6 +46,15 @@ void crs_irq(struct aml_crs *r, unsigned irq)
     put8(&r->b, CRS_SMALL_IRQ);
     put16(&r->b, BIT(irq));
     put8(&r->b, CRS_IRQ_EDGE_HIGH);
+}
+
+void crs_gsi_shared(struct aml_crs *r, uint32_t gsi)
+{
+    put8(&r->b, CRS_LARGE_INTERRUPT);
+    put16(&r->b, 6);
+    put8(&r->b, CRS_CONSUMER | CRS_SHARED); /* and level, active high */
+    put8(&r->b, 1);                         /* one of them */
+    put32(&r->b, gsi);
 }
 
 void crs_memory32(struct aml_crs *r, uint32_t base, uint32_t bytes)

@@ -72,7 +72,15 @@ static void dsdt_window64(struct aml_crs *crs, uint64_t ram_bytes)
     crs_window64(crs, first, first + PC_PCI_MMIO64_AT - 1);
 }
 
-static void dsdt_pci_crs(struct bytes *b, const struct boot_config *cfg)
+/* All between RAM and the I/O APIC but for ECAM is the PCI bus's: firmware places BARs there too.
+ */
+static void dsdt_window32(struct aml_crs *crs, gpa_t ecam)
+{
+    crs_window32(crs, PC_LOW_RAM_MAX, (uint32_t)ecam.v - 1);
+    crs_window32(crs, (uint32_t)(ecam.v + PC_ECAM_BYTES), PC_IOAPIC_AT - 1);
+}
+
+static void dsdt_pci_crs(struct bytes *b, const struct acpi_machine *am)
 {
     struct aml_crs crs;
 
@@ -82,8 +90,8 @@ static void dsdt_pci_crs(struct bytes *b, const struct boot_config *cfg)
     crs_window16(&crs, CRS_IO, 0, PCI_CONFIG_PORT - 1);
     crs_window16(&crs, CRS_IO, PCI_CONFIG_PORT + PCI_CONFIG_PORTS, 0xffff);
     crs_window32(&crs, 0xa0000, 0xbffff);
-    crs_window32(&crs, PC_PCI_MMIO_AT, PC_PCI_MMIO_AT + PC_PCI_MMIO_BYTES - 1);
-    dsdt_window64(&crs, cfg->ram_bytes);
+    dsdt_window32(&crs, am->ecam);
+    dsdt_window64(&crs, am->cfg->ram_bytes);
     aml_name_crs(b, &crs);
 }
 
@@ -176,7 +184,7 @@ static void dsdt_pci_osc(struct bytes *b)
     aml_end(b, method);
 }
 
-static void dsdt_pci(struct bytes *b, const struct boot_config *cfg)
+static void dsdt_pci(struct bytes *b, const struct acpi_machine *am)
 {
     size_t dev = aml_device(b, "PCI0");
 
@@ -185,7 +193,7 @@ static void dsdt_pci(struct bytes *b, const struct boot_config *cfg)
     aml_name_int(b, "_UID", 0);
     aml_name_int(b, "_SEG", 0);
     aml_name_int(b, "_BBN", 0);
-    dsdt_pci_crs(b, cfg);
+    dsdt_pci_crs(b, am);
     dsdt_pci_prt(b);
     dsdt_pci_osc(b);
     for (unsigned i = 0; i < ARRAY_SIZE(isa_devices); i++)
@@ -195,7 +203,7 @@ static void dsdt_pci(struct bytes *b, const struct boot_config *cfg)
 
 /* What no device driver owns but must stay free. Linux uses ECAM only if it is listed here (or in
  * E820). */
-static void dsdt_motherboard(struct bytes *b)
+static void dsdt_motherboard(struct bytes *b, gpa_t ecam)
 {
     size_t dev = aml_device(b, "MBRD");
     struct aml_crs crs;
@@ -206,7 +214,7 @@ static void dsdt_motherboard(struct bytes *b)
     crs_io(&crs, 0x80, 1);
     crs_io(&crs, 0x92, 1);
     crs_io(&crs, PC_ACPI_PM_PORT, PM_PORTS);
-    crs_memory32(&crs, PC_ECAM_AT, PC_ECAM_BYTES);
+    crs_memory32(&crs, (uint32_t)ecam.v, PC_ECAM_BYTES);
     crs_memory32(&crs, PC_IOAPIC_AT, PAGE_BYTES);
     crs_memory32(&crs, PC_LAPIC_AT, PAGE_BYTES);
     aml_name_crs(b, &crs);
@@ -242,6 +250,26 @@ static void dsdt_fw_cfg(struct bytes *b)
     aml_end(b, dev);
 }
 
+/* Device (VR00) { Name (_HID, "LNRO0005") Name (_UID, 0) Name (_CRS, ...) }: virtio over MMIO. */
+static void dsdt_virtio_mmio(struct bytes *b, unsigned idx)
+{
+    struct aml_crs crs;
+    char name[8];
+    size_t dev;
+
+    (void)snprintf(name, sizeof(name), "VR%02X", idx & 0xff);
+    dev = aml_device(b, name);
+    aml_name(b, "_HID");
+    aml_string(b, "LNRO0005");
+    aml_name_int(b, "_UID", idx);
+    crs_init(&crs);
+    crs_memory32(&crs, (uint32_t)PC_VIRTIO_MMIO_AT + idx * PC_VIRTIO_MMIO_BYTES,
+                 PC_VIRTIO_MMIO_BYTES);
+    crs_gsi_shared(&crs, PC_VIRTIO_GSI + idx % PC_VIRTIO_NR_GSIS);
+    aml_name_crs(b, &crs);
+    aml_end(b, dev);
+}
+
 /* Device (C000) { Name (_HID, "ACPI0007") Name (_UID, 0) }: the UID is that of the MADT. */
 static void dsdt_cpu(struct bytes *b, uint32_t id)
 {
@@ -270,15 +298,17 @@ static void dsdt_s5(struct bytes *b)
     aml_end(b, pkg);
 }
 
-void dsdt_build(struct bytes *b, const struct boot_config *cfg)
+void dsdt_build(struct bytes *b, const struct acpi_machine *am)
 {
     size_t sb = aml_scope(b, "\\_SB");
 
-    dsdt_pci(b, cfg);
-    dsdt_motherboard(b);
+    dsdt_pci(b, am);
+    dsdt_motherboard(b, am->ecam);
     dsdt_hpet(b);
     dsdt_fw_cfg(b);
-    for (uint32_t i = 0; i < cfg->nr_cpus && !b->full; i++)
+    for (unsigned i = 0; i < am->cfg->nr_virtio_mmio; i++)
+        dsdt_virtio_mmio(b, i);
+    for (uint32_t i = 0; i < am->cfg->nr_cpus && !b->full; i++)
         dsdt_cpu(b, i);
     aml_end(b, sb);
     dsdt_s5(b);

@@ -7,7 +7,6 @@
 
 #include "boot/tables.h"
 
-#define ENTRY_BYTES       24u
 #define ENTRY_CHECKSUM    5u
 #define ENTRY_TABLE_BYTES 12u
 #define ENTRY_TABLE_AT    16u
@@ -253,7 +252,7 @@ void smbios_build(struct bytes *b, const struct boot_config *cfg, gpa_t *entry)
     /* "SMBIOS 3.0 (64-bit) Entry Point" */
     put_mem(b, "_SM3_", 5);
     put8(b, 0); /* checksum */
-    put8(b, ENTRY_BYTES);
+    put8(b, SMBIOS_ENTRY_BYTES);
     put8(b, 3); /* version 3.0 */
     put8(b, 0);
     put8(b, 0); /* docrev */
@@ -266,5 +265,5 @@ void smbios_build(struct bytes *b, const struct boot_config *cfg, gpa_t *entry)
     patch(b, at + ENTRY_TABLE_AT, bytes_here(b).v, 8);
     smb_structures(b, cfg);
     patch(b, at + ENTRY_TABLE_BYTES, b->n - table, 4);
-    patch(b, at + ENTRY_CHECKSUM, checksum8(b, at, ENTRY_BYTES), 1);
+    patch(b, at + ENTRY_CHECKSUM, checksum8(b, at, SMBIOS_ENTRY_BYTES), 1);
 }

@@ -76,7 +76,7 @@ int boot_tables(struct mmu *m, const struct boot_config *cfg, struct boot_map *m
 
     if (!area)
         return -ENOMEM;
-    acpi_build(&acpi, cfg, &map->rsdp);
+    acpi_build(&acpi, &(struct acpi_machine){ .cfg = cfg, .ecam = GPA(PC_ECAM_AT) }, &map->rsdp);
     smbios_build(&other, cfg, &map->smbios);
     mptable_build(&other, cfg, &mp_table);
     if (acpi.full || other.full) {

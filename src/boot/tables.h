@@ -26,9 +26,35 @@ static inline unsigned pc_pci_gsi(unsigned dev, unsigned pin)
  * high. */
 #define PC_SCI_INTI_FLAGS 0xdu
 
+/*
+ * What has to be done to tables that move: the addresses in them and the sums over them, for a
+ * firmware that places them (loader.c). In the order in which it is to be done. NULL: they stay.
+ */
+#define ACPI_RSDP_BYTES 36u /* at the start */
+#define ACPI_FIXUPS_MAX 64u
+struct acpi_fixup {
+    uint32_t at, bytes; /* of an address; or of the table that adds up to 0 ... */
+    uint32_t sum_at;    /* ... by this byte; 0: an address */
+};
+struct acpi_fixups {
+    struct acpi_fixup v[ACPI_FIXUPS_MAX];
+    unsigned nr;
+    bool full;
+};
+/* What of the machine is in the tables. */
+struct acpi_machine {
+    const struct boot_config *cfg;
+    gpa_t ecam;
+    struct acpi_fixups *fixups;
+};
+
 /* All write to `b` and say by b->full that there was no room. */
-void acpi_build(struct bytes *b, const struct boot_config *cfg, gpa_t *rsdp);
-void dsdt_build(struct bytes *b, const struct boot_config *cfg); /* the AML behind the header */
+void acpi_build(struct bytes *b, const struct acpi_machine *am, gpa_t *rsdp);
+/* The AML behind the header. */
+void dsdt_build(struct bytes *b, const struct acpi_machine *am);
+/* The entry point, and aligned behind it the structures. */
+#define SMBIOS_ENTRY_BYTES 24u
+#define SMBIOS_TABLES_OFF  32u
 void smbios_build(struct bytes *b, const struct boot_config *cfg, gpa_t *entry);
 /* The configuration table; the floating pointer that mp_pointer_build() makes is to go to low
  * memory. */

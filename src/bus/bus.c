@@ -67,6 +67,18 @@ void bus_set_stop_sink(struct bus *b, void (*stop)(void *ctx, enum stop_reason w
     b->stop_ctx = ctx;
 }
 
+void bus_set_hold_sink(struct bus *b, void (*hold)(void *ctx, bool on), void *ctx)
+{
+    b->hold = hold;
+    b->hold_ctx = ctx;
+}
+
+void bus_post_hold(struct bus *b, bool on)
+{
+    if (b->hold)
+        b->hold(b->hold_ctx, on);
+}
+
 void bus_post_stop(struct bus *b, enum stop_reason why, int status)
 {
     if (b->stop)

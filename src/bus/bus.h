@@ -192,6 +192,12 @@ enum stop_reason {
 void bus_post_stop(struct bus *b, enum stop_reason why, int status);
 void bus_set_stop_sink(struct bus *b, void (*stop)(void *ctx, enum stop_reason why, int status),
                        void *ctx);
+/*
+ * A device cannot go on (its disk is full): the VM stands still, as if paused, until each hold is
+ * taken back.
+ */
+void bus_post_hold(struct bus *b, bool on);
+void bus_set_hold_sink(struct bus *b, void (*hold)(void *ctx, bool on), void *ctx);
 /* A20 gate (port 92h, i8042): recorded and readable; doppel keeps A20 on and says so once if a
  * guest turns it off. */
 void bus_set_a20(struct bus *b, bool on);

@@ -52,6 +52,8 @@ struct bus {
     void *msi_ctx;
     void (*stop)(void *ctx, enum stop_reason why, int status);
     void *stop_ctx;
+    void (*hold)(void *ctx, bool on);
+    void *hold_ctx;
 
     bool a20_off;
     struct log_seen seen, ports_seen, mmio_seen; /* thread-safe */

@@ -3,6 +3,8 @@
 #ifndef CLI_CLI_H
 #define CLI_CLI_H
 
+#include "cli/disk_options.h"
+#include "cli/net_options.h"
 #include "ctl/ctl.h"
 #include "vm/vm.h"
 
@@ -20,6 +22,10 @@ extern const struct command *const cli_commands; /* ends with a NULL name */
 int cmd_run(int argc, char **argv);
 int cmd_stat(int argc, char **argv);
 int cmd_stop(int argc, char **argv);
+int cmd_balloon(int argc, char **argv);
+int cmd_screenshot(int argc, char **argv);
+int cmd_sendkey(int argc, char **argv);
+int cmd_resize(int argc, char **argv);
 int cmd_engines(int argc, char **argv);
 int cmd_version(int argc, char **argv);
 int cmd_help(int argc, char **argv);
@@ -58,17 +64,25 @@ bool value_seconds(const char *text, uint64_t *ns);
 enum chan_kind { CHAN_NONE, CHAN_STDIO, CHAN_FILE, CHAN_PTY };
 
 struct run_options {
-    const char *engine, *kernel, *initrd, *append, *cpu, *name;
+    const char *engine, *firmware, *kernel, *initrd, *append, *cpu, *name;
+    const char *vars_file, *vars_template;
+    const char *boot_order, *vga_bios, *display_file;
+    bool vga;
     uint64_t memory_bytes;
     uint32_t nr_cpus; /* 0: not given */
+    struct host_sched sched;
     enum chan_kind serial, debugcon;
     const char *serial_file, *debugcon_file;
-    bool debug_exit, no_reboot, quiet, verbose;
+    bool debug_exit, rng, balloon, no_reboot, quiet, verbose;
     uint64_t timeout_ns;
     const char *stats_file, *trace_file;
     uint32_t trace_mask;
     struct bt_config bt;
     struct lockstep_config lockstep;
+    struct disk_option disks[VM_DISKS_MAX];
+    unsigned nr_disks;
+    struct net_option nets[VM_NETS_MAX];
+    unsigned nr_nets;
     bool gdb;
     struct gdb_config gdb_cfg;
     char *gdb_text; /* malloc'ed; gdb_cfg points into it */
@@ -76,8 +90,21 @@ struct run_options {
 /* 0, or an exit status after a message (or after --help: *help). */
 int run_options_parse(struct run_options *o, int argc, char **argv, bool *help);
 void run_options_help(void);
+void run_options_free(struct run_options *o);
 /* The engine of that name, or for "auto" the first that this host can run; NULL after a message. */
 const struct engine_ops *run_options_engine(const struct run_options *o);
+
+/* ---- vars.c: the file with UEFI's variables ---- */
+struct vars {
+    uint8_t *data; /* the file, mapped; NULL: closed */
+    uint32_t bytes;
+};
+/*
+ * Opens and maps the file; one that is not there is made as a copy of the template. path NULL: a
+ * copy that is forgotten at the end. False after a message.
+ */
+bool vars_open(struct vars *v, const char *path, const char *template_path);
+void vars_close(struct vars *v);
 
 /* ---- monitor.c: Ctrl-A c on the console ---- */
 struct monitor;

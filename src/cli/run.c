@@ -22,6 +22,9 @@ struct session {
     struct monitor *monitor;
     struct chr *stdio; /* shared by whoever is on standard output */
     struct chr *serial, *debugcon;
+    struct store *disks[VM_DISKS_MAX];
+    struct net *nets[VM_NETS_MAX];
+    struct vars vars;
     struct ctl *ctl;
     struct vm *vm;
     struct gdb *gdb;
@@ -66,6 +69,26 @@ static bool session_open_chans(struct session *s)
     return true;
 }
 
+static bool session_open_disks(struct session *s)
+{
+    for (unsigned i = 0; i < s->o.nr_disks; i++) {
+        s->disks[i] = disk_option_open(&s->o.disks[i]);
+        if (!s->disks[i])
+            return false;
+    }
+    return true;
+}
+
+static bool session_open_nets(struct session *s)
+{
+    for (unsigned i = 0; i < s->o.nr_nets; i++) {
+        s->nets[i] = net_option_open(&s->o.nets[i], s->name, i);
+        if (!s->nets[i])
+            return false;
+    }
+    return true;
+}
+
 static bool session_open_ctl(struct session *s)
 {
     int err;
@@ -82,6 +105,16 @@ static bool session_open_ctl(struct session *s)
     return true;
 }
 
+/* Firmware that was given as a file may be one that has no variables. */
+static bool session_open_vars(struct session *s)
+{
+    const struct run_options *o = &s->o;
+
+    if (!o->firmware || (!o->vars_file && !o->vars_template))
+        return true;
+    return vars_open(&s->vars, o->vars_file, o->vars_template);
+}
+
 static bool session_make_vm(struct session *s)
 {
     const struct run_options *o = &s->o;
@@ -90,14 +123,26 @@ static bool session_make_vm(struct session *s)
         .engine = s->engine,
         .lockstep = o->lockstep,
         .cpu_model = o->cpu,
-        .boot = { .kernel = o->kernel,
+        .boot = { .firmware = o->firmware,
+                  .kernel = o->kernel,
                   .initrd = o->initrd,
                   .append = o->append,
                   .ram_bytes = o->memory_bytes,
-                  .nr_cpus = o->nr_cpus },
+                  .nr_cpus = o->nr_cpus,
+                  .has_vga = o->vga },
+        .sched = o->sched,
         .serial = s->serial,
         .debugcon = s->debugcon,
+        .nr_nets = o->nr_nets,
+        .vars = s->vars.data,
+        .vars_bytes = s->vars.bytes,
+        .vga = o->vga,
+        .vga_bios = o->firmware ? o->vga_bios : NULL,
+        .boot_order = o->boot_order,
         .debug_exit = o->debug_exit,
+        .rng = o->rng,
+        .balloon = o->balloon,
+        .nr_disks = o->nr_disks,
         .no_reboot = o->no_reboot,
         .timeout_ns = o->timeout_ns,
         .time_exits = true,
@@ -105,6 +150,12 @@ static bool session_make_vm(struct session *s)
         .bt = &o->bt,
     };
 
+    for (unsigned i = 0; i < o->nr_disks; i++) {
+        cfg.disks[i] = o->disks[i].vm;
+        cfg.disks[i].store = s->disks[i];
+    }
+    for (unsigned i = 0; i < o->nr_nets; i++)
+        cfg.nets[i] = (struct vm_net){ .net = s->nets[i], .transport = o->nets[i].transport };
     s->vm = vm_create(&cfg);
     return s->vm;
 }
@@ -116,7 +167,8 @@ static bool session_open(struct session *s)
         if (!s->trace)
             return false;
     }
-    if (!session_open_ctl(s) || !session_open_chans(s) || !session_make_vm(s))
+    if (!session_open_ctl(s) || !session_open_chans(s) || !session_open_disks(s) ||
+        !session_open_nets(s) || !session_open_vars(s) || !session_make_vm(s))
         return false;
     s->signals = signals_watch(s->vm);
     if (!s->signals || (s->ctl && ctl_serve(s->ctl, s->vm) < 0))
@@ -184,10 +236,15 @@ static bool session_close(struct session *s, int status)
     if (s->monitor)
         monitor_set_vm(s->monitor, NULL);
     vm_destroy(s->vm);
+    for (unsigned i = 0; i < s->o.nr_disks; i++)
+        store_close(s->disks[i]);
+    for (unsigned i = 0; i < s->o.nr_nets; i++)
+        net_close(s->nets[i]);
+    vars_close(&s->vars);
     ok = session_close_chans(s);
     monitor_destroy(s->monitor);
     trace_out_close(s->trace);
-    free(s->o.gdb_text);
+    run_options_free(&s->o);
     return ok;
 }
 
@@ -221,6 +278,8 @@ static int session_run(struct session *s)
     session_explain(s, why);
     if (s->o.stats_file && !session_write_stats(s) && !status)
         status = EXIT_VMM_ERROR;
+    if (s->o.display_file && ctl_write_screen(s->vm, s->o.display_file) < 0 && !status)
+        status = EXIT_VMM_ERROR;
     return status;
 }
 
@@ -232,7 +291,7 @@ int cmd_run(int argc, char **argv)
 
     status = run_options_parse(&s.o, argc, argv, &help);
     if (status || help) {
-        free(s.o.gdb_text);
+        run_options_free(&s.o);
         return status;
     }
     if (s.o.quiet)
@@ -241,7 +300,7 @@ int cmd_run(int argc, char **argv)
         log_set_level(LOG_DEBUG);
     s.engine = run_options_engine(&s.o);
     if (!s.engine) {
-        free(s.o.gdb_text);
+        run_options_free(&s.o);
         return !strcmp(s.o.engine, "auto") ? EXIT_VMM_ERROR : EXIT_USAGE;
     }
     (void)signal(SIGPIPE, SIG_IGN); /* a closed pipe is an error of write() */

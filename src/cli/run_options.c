@@ -11,9 +11,15 @@
 #include "cli/cli.h"
 #include "lib/log.h"
 
+/* Where Debian's package seabios has them. */
+#define SEABIOS_FILE    "/usr/share/seabios/bios-256k.bin"
+#define OVMF_CODE_FILE  "/usr/share/OVMF/OVMF_CODE_4M.fd"
+#define OVMF_VARS_FILE  "/usr/share/OVMF/OVMF_VARS_4M.fd"
+#define VGA_BIOS_FILE   "/usr/share/seabios/vgabios-stdvga.bin"
 #define MEMORY_DEFAULT  MIB(512)
 #define MEMORY_MIN      MIB(1)
 #define CPUS_MAX        64
+#define WEIGHT_MAX      10000
 #define BT_HOT_MAX      255
 /* A comparison costs as much as some ten instructions; one of all memory some 50 ms. */
 #define LOCKSTEP_CHUNK  64
@@ -54,6 +60,22 @@ static bool set_path(const char *opt, const char **to, const char *val)
 static bool set_kernel(void *into, const char *val)
 {
     return set_path("kernel", &((struct run_options *)into)->kernel, val);
+}
+
+static bool set_firmware(void *into, const char *val)
+{
+    if (!strcmp(val, "seabios"))
+        val = SEABIOS_FILE;
+    if (!strcmp(val, "ovmf")) {
+        val = OVMF_CODE_FILE;
+        ((struct run_options *)into)->vars_template = OVMF_VARS_FILE;
+    }
+    return set_path("firmware", &((struct run_options *)into)->firmware, val);
+}
+
+static bool set_vars(void *into, const char *val)
+{
+    return set_path("firmware-vars", &((struct run_options *)into)->vars_file, val);
 }
 
 static bool set_initrd(void *into, const char *val)
@@ -144,16 +166,74 @@ static bool set_memory(void *into, const char *val)
     return true;
 }
 
+/* pin=FIRST or FIRST-LAST */
+static bool set_pin(struct run_options *o, const char *val)
+{
+    char first[24], *dash;
+    uint64_t lo, hi;
+
+    (void)snprintf(first, sizeof(first), "%s", val);
+    dash = strchr(first, '-');
+    if (dash)
+        *dash++ = 0;
+    if (!value_uint(first, 0, HOST_CPUS_MAX - 1, &lo) ||
+        !value_uint(dash ? dash : first, lo, HOST_CPUS_MAX - 1, &hi)) {
+        log_error("--cpus pin=%s is not a range of host CPUs, such as 0-3", val);
+        return false;
+    }
+    o->sched.first = (unsigned)lo;
+    o->sched.nr = (unsigned)(hi - lo + 1);
+    if (!host_cpus_usable(o->sched.first, o->sched.nr)) {
+        log_error("--cpus pin=%s: this process may use none of these CPUs of the host", val);
+        return false;
+    }
+    return true;
+}
+
+static bool set_cpus_part(struct run_options *o, const char *part)
+{
+    uint64_t weight;
+
+    if (!strncmp(part, "pin=", 4))
+        return set_pin(o, part + 4);
+    if (strncmp(part, "weight=", 7) != 0) {
+        log_error("--cpus: '%s' is neither pin=FIRST-LAST nor weight=W", part);
+        return false;
+    }
+    if (!value_uint(part + 7, 1, WEIGHT_MAX, &weight)) {
+        log_error("--cpus weight='%s' is not a number from 1 to %d (100: like any other program)",
+                  part + 7, WEIGHT_MAX);
+        return false;
+    }
+    o->sched.weight = (unsigned)weight;
+    return true;
+}
+
 static bool set_cpus(void *into, const char *val)
 {
     struct run_options *o = into;
+    char text[96], *part = text, *next;
     uint64_t nr;
 
-    if (!value_uint(val, 1, CPUS_MAX, &nr)) {
-        log_error("--cpus '%s' is not a number from 1 to %d", val, CPUS_MAX);
+    if ((size_t)snprintf(text, sizeof(text), "%s", val) >= sizeof(text)) {
+        log_error("--cpus '%.40s...' is too long", val);
+        return false;
+    }
+    next = strchr(text, ',');
+    if (next)
+        *next++ = 0;
+    if (!value_uint(text, 1, CPUS_MAX, &nr)) {
+        log_error("--cpus '%s' is not a number from 1 to %d", text, CPUS_MAX);
         return false;
     }
     o->nr_cpus = (uint32_t)nr;
+    while ((part = next)) {
+        next = strchr(part, ',');
+        if (next)
+            *next++ = 0;
+        if (!set_cpus_part(o, part))
+            return false;
+    }
     return true;
 }
 
@@ -205,33 +285,98 @@ static bool set_device(void *into, const char *val)
         ((struct run_options *)into)->debug_exit = true;
         return true;
     }
-    log_error("--device '%s' is unknown; there is debug-exit", val);
+    if (!strcmp(val, "rng")) {
+        ((struct run_options *)into)->rng = true;
+        return true;
+    }
+    if (!strcmp(val, "balloon")) {
+        ((struct run_options *)into)->balloon = true;
+        return true;
+    }
+    log_error("--device '%s' is unknown; there are debug-exit, rng and balloon", val);
     return false;
 }
 
-/* path=F[,readonly]; a file's name may have commas but for the last part. */
+/* Room for one more; NULL after a message. */
+static struct disk_option *next_disk(struct run_options *o, const char *opt, const char *val)
+{
+    if (o->nr_disks < VM_DISKS_MAX)
+        return &o->disks[o->nr_disks];
+    log_error("--%s %s: more than %d disks", opt, val, VM_DISKS_MAX);
+    return NULL;
+}
+
 static bool set_disk(void *into, const char *val)
 {
-    (void)into;
-    if (strncmp(val, "path=", 5) != 0 || !val[5] || val[5] == ',') {
-        log_error("--disk '%s' is not path=FILE or path=FILE,readonly", val);
+    struct run_options *o = into;
+    struct disk_option *d = next_disk(o, "disk", val);
+
+    if (!d || !disk_option_parse(d, o->nr_disks, val))
         return false;
-    }
-    log_error("--disk %s: disks: not in this version; an --initrd holds files", val);
+    o->nr_disks++;
+    return true;
+}
+
+static bool set_cdrom(void *into, const char *val)
+{
+    struct run_options *o = into;
+    struct disk_option *d = next_disk(o, "cdrom", val);
+
+    if (!d || !disk_option_cdrom(d, o->nr_disks, val))
+        return false;
+    o->nr_disks++;
+    return true;
+}
+
+/* none, vga or png=FILE */
+static bool set_display(void *into, const char *val)
+{
+    struct run_options *o = into;
+
+    o->display_file = !strncmp(val, "png=", 4) && val[4] ? val + 4 : NULL;
+    o->vga = o->display_file || !strcmp(val, "vga");
+    if (o->vga || !strcmp(val, "none"))
+        return true;
+    log_error("--display '%s' is unknown; it can be none, vga or png=FILE", val);
     return false;
 }
 
+static bool set_vga_bios(void *into, const char *val)
+{
+    return set_path("vga-bios", &((struct run_options *)into)->vga_bios, val);
+}
+
+/* disk, cdrom, or both with a comma */
+static bool set_boot(void *into, const char *val)
+{
+    static const char *const orders[] = { "disk", "cdrom", "disk,cdrom", "cdrom,disk" };
+
+    for (unsigned i = 0; i < ARRAY_SIZE(orders); i++)
+        if (!strcmp(val, orders[i])) {
+            ((struct run_options *)into)->boot_order = val;
+            return true;
+        }
+    log_error("--boot '%s' is unknown; it can be disk, cdrom, or both in order with a comma", val);
+    return false;
+}
+
+/* Each --net is one more card; none takes them all away. */
 static bool set_net(void *into, const char *val)
 {
-    (void)into;
-    if (!strcmp(val, "none"))
+    struct run_options *o = into;
+
+    if (!strcmp(val, "none")) {
+        o->nr_nets = 0;
         return true;
-    if (strcmp(val, "user") != 0 && (strncmp(val, "tap=", 4) != 0 || !val[4])) {
-        log_error("--net '%s' is unknown; it can be user, tap=NAME or none", val);
+    }
+    if (o->nr_nets == VM_NETS_MAX) {
+        log_error("--net %s: a machine has at most %d network cards", val, VM_NETS_MAX);
         return false;
     }
-    log_error("--net %s: network cards: not in this version; --net none is the default", val);
-    return false;
+    if (!net_option_parse(&o->nets[o->nr_nets], val))
+        return false;
+    o->nr_nets++;
+    return true;
 }
 
 /* ---- watching ---- */
@@ -392,12 +537,22 @@ static bool set_lockstep_memory(void *into, const char *val)
 /* ---- the table ---- */
 
 static const struct opt run_opts[] = {
-    { "kernel", 0, "FILE", "bzImage, vmlinux (ELF with PVH note) or multiboot image; required",
+    { "kernel", 0, "FILE",
+      "bzImage, vmlinux (ELF with PVH note) or multiboot image; required\n"
+      "without --firmware",
       set_kernel },
+    { "firmware", 0, "seabios|ovmf|FILE", "boot by a ROM image from a disk or CD", set_firmware },
+    { "firmware-vars", 0, "FILE",
+      "where UEFI firmware keeps its variables; with ovmf made when it is not\n"
+      "there (default: they are forgotten at the end)",
+      set_vars },
     { "initrd", 0, "FILE", "initial RAM disk; with multiboot a module", set_initrd },
     { "append", 0, "TEXT", "kernel command line", set_append },
     { "memory", 0, "SIZE", "RAM, such as 512M (default) or 2G", set_memory },
-    { "cpus", 0, "N", "vCPUs, 1 to 64; default 1", set_cpus },
+    { "cpus", 0, "N[,pin=FIRST-LAST][,weight=W]",
+      "vCPUs, 1 to 64; default 1. pin: the host CPUs they run on;\n"
+      "weight: their share of a busy host, 100 like any other program",
+      set_cpus },
     { "cpu", 0, "MODEL",
       "host (default), x86-64-v2 or x86-64-v3; ,+FEATURE and ,-FEATURE change\n"
       "single features",
@@ -415,13 +570,37 @@ static const struct opt run_opts[] = {
     { "lockstep-chunk", 0, "N", "compare at least every N steps (64)", set_lockstep_chunk },
     { "lockstep-memory", 0, "N", "compare all memory every N steps (20000000); 0: only at the end",
       set_lockstep_memory },
-    { "disk", 0, "path=FILE", "[,readonly]; not in this version", set_disk },
-    { "net", 0, "user|tap=NAME|none", "network card; only none in this version", set_net },
+    { "disk", 0, "path=FILE",
+      "[,readonly][,transport=pci|mmio|ide][,queues=N][,serial=TEXT][,iops=N]\n"
+      "[,bps=SIZE][,aio=io_uring|threads][,packed=off] a raw image as a virtio\n"
+      "(or IDE) disk; may be given several times",
+      set_disk },
+    { "cdrom", 0, "FILE", "a CD image in an IDE drive", set_cdrom },
+    { "boot", 0, "ORDER", "what firmware boots from: disk, cdrom, or disk,cdrom", set_boot },
+    { "display", 0, "WHAT",
+      "none (default: firmware speaks on the serial port), vga: a screen for\n"
+      "`doppel screenshot`, or png=FILE: the same, and what it shows at the\n"
+      "end in FILE",
+      set_display },
+    { "vga-bios", 0, "FILE", "the screen's video BIOS (default: SeaBIOS's)", set_vga_bios },
+    { "net", 0, "WHERE[,KEY=VALUE]...",
+      "a network card, several times for several; WHERE is\n"
+      "  user          a private network 10.0.2.0/24 behind this host, with DHCP;\n"
+      "                hostfwd=tcp:127.0.0.1:2222-:22 lets connections in (also\n"
+      "                udp:, several), restrict=on lets none out\n"
+      "  tap=NAME      an interface of the host; queues=N\n"
+      "  socket=PATH   a cable to another VM with the same PATH; mtu=N\n"
+      "  none          no card (default)\n"
+      "each with mac=ADDRESS (else it follows from --name), transport=pci|mmio",
+      set_net },
     { "serial", 0, "WHERE", "first serial port: stdio (default), file=FILE, pty or none",
       set_serial },
     { "debugcon", 0, "WHERE", "debug console at port E9h: stdio, file=FILE or none (default)",
       set_debugcon },
-    { "device", 0, "debug-exit", "a write of V to port F4h ends the run with status (V << 1) | 1",
+    { "device", 0, "debug-exit|rng|balloon",
+      "debug-exit: a write of V to port F4h ends the run with status\n"
+      "(V << 1) | 1; rng: virtio random numbers;\n"
+      "balloon: memory that the guest can give back",
       set_device },
     { "timeout", 0, "SECONDS", "end the run after that time, with status 124", set_timeout },
     { "no-reboot", 0, NULL, "a guest's reset ends the run, with status 0", set_no_reboot },
@@ -448,10 +627,17 @@ static const struct opt run_opts[] = {
     { "verbose", 'v', NULL, "also what is only of interest when something is wrong", set_verbose },
 };
 
+void run_options_free(struct run_options *o)
+{
+    free(o->gdb_text);
+    for (unsigned i = 0; i < o->nr_disks; i++)
+        disk_option_free(&o->disks[i]);
+}
+
 void run_options_help(void)
 {
     (void)printf(
-        "Usage: doppel run --kernel FILE [OPTION]...\n"
+        "Usage: doppel run --kernel FILE|--firmware WHICH [OPTION]...\n"
         "\n"
         "  doppel run --kernel vmlinuz --initrd initramfs.cpio --append console=ttyS0\n"
         "      a Linux kernel with its console on this terminal\n"
@@ -461,7 +647,8 @@ void run_options_help(void)
         "      then: gdb vmlinux -ex 'target remote :1234'\n"
         "  doppel run --kernel vmlinuz --serial file=log --trace pio,irq --trace-file trace\n"
         "\n"
-        "Options (--name VALUE or --name=VALUE; given twice, the last counts):\n");
+        "Options (--name VALUE or --name=VALUE; given twice, the last counts,\n"
+        "but for --net):\n");
     options_help(run_opts, ARRAY_SIZE(run_opts));
     (void)printf(
         "\n"
@@ -489,6 +676,7 @@ int run_options_parse(struct run_options *o, int argc, char **argv, bool *help)
     *o = (struct run_options){
         .engine = "auto",
         .cpu = "host",
+        .vga_bios = VGA_BIOS_FILE,
         .memory_bytes = MEMORY_DEFAULT,
         .serial = CHAN_STDIO,
         .bt = bt_default_config,
@@ -513,7 +701,20 @@ int run_options_parse(struct run_options *o, int argc, char **argv, bool *help)
         log_error("run: unexpected argument '%s'; every value belongs to an option", argv[1]);
         return EXIT_USAGE;
     }
-    if (!o->kernel) {
+    if (o->firmware && (o->kernel || o->initrd || o->append)) {
+        log_error("--firmware with --kernel, --initrd or --append: firmware boots from a disk");
+        return EXIT_USAGE;
+    }
+    if (o->vars_file && !o->firmware) {
+        log_error("--firmware-vars '%s' without --firmware", o->vars_file);
+        return EXIT_USAGE;
+    }
+    if (o->boot_order && !o->firmware) {
+        log_error("--boot '%s' without --firmware: a kernel boots from nothing else",
+                  o->boot_order);
+        return EXIT_USAGE;
+    }
+    if (!o->kernel && !o->firmware) {
         log_error("run: --kernel FILE is missing; `doppel run --help` shows examples");
         return EXIT_USAGE;
     }
@@ -524,6 +725,11 @@ int run_options_parse(struct run_options *o, int argc, char **argv, bool *help)
     if (!o->lockstep.tested && (o->lockstep.from || o->lockstep.chunk != LOCKSTEP_CHUNK ||
                                 o->lockstep.memory_every != LOCKSTEP_MEMORY)) {
         log_error("--lockstep-from, -chunk and -memory need --lockstep REFERENCE,TESTED");
+        return EXIT_USAGE;
+    }
+    if (o->lockstep.tested && (o->nr_disks || o->nr_nets || o->rng || o->balloon)) {
+        log_error("--disk, --net, --device rng and balloon with --lockstep: they write the guest's "
+                  "memory when they can, not when the other engine is there too");
         return EXIT_USAGE;
     }
     if (o->lockstep.tested && o->nr_cpus > 1) {

@@ -50,8 +50,31 @@ static char *client_result(const char *name, json_t *answer)
 
 char *ctl_request(const char *name, const char *what)
 {
+    char line[64];
+
+    (void)snprintf(line, sizeof(line), "{\"do\": \"%s\"}\n", what);
+    return ctl_request_line(name, line);
+}
+
+char *ctl_request_arg(const char *name, const char *what, const char *arg)
+{
+    json_t *j = json_pack("{s:s, s:s}", "do", what, "arg", arg);
+    char *line = j ? json_dumps(j, JSON_COMPACT) : NULL, *with_end = NULL, *text = NULL;
+
+    if (line && asprintf(&with_end, "%s\n", line) > 0)
+        text = ctl_request_line(name, with_end);
+    else
+        log_error("'%s' is no text for a request", arg);
+    free(with_end);
+    free(line);
+    json_decref(j);
+    return text;
+}
+
+char *ctl_request_line(const char *name, const char *line)
+{
     struct timeval limit = { .tv_sec = ANSWER_LIMIT_S };
-    char dir[96], path[160], line[64];
+    char dir[96], path[160];
     json_t *answer;
     char *text;
     int fd;
@@ -68,7 +91,6 @@ char *ctl_request(const char *name, const char *what)
         return NULL;
     }
     (void)setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
-    (void)snprintf(line, sizeof(line), "{\"do\": \"%s\"}\n", what);
     /* A failure shows as an answer that does not come. */
     (void)!sock_send(fd, line, strlen(line));
     answer = client_read(fd);

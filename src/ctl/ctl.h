@@ -34,10 +34,21 @@ void ctl_close(struct ctl *c);
  */
 char *ctl_answer(struct vm *vm, const char *line, size_t bytes);
 
+/* ---- screen and keyboard (screen.c) ---- */
+/* What the screen shows, as a PNG file. 0 or -errno after a message. */
+int ctl_write_screen(struct vm *vm, const char *path) MUST_CHECK;
+/* Presses and releases keys together: "a", "ctrl-alt-delete". -EINVAL: there is no such key;
+ * -EAGAIN: the guest has not taken those before. */
+int ctl_press(struct vm *vm, const char *keys) MUST_CHECK;
+
 /* ---- client (client.c) ---- */
 /* Sends {"do": what} to the VM and returns the "result" as JSON text, malloc'ed; NULL after a
  * message. */
 char *ctl_request(const char *name, const char *what);
+/* The same with an argument: {"do": what, "arg": arg}. */
+char *ctl_request_arg(const char *name, const char *what, const char *arg);
+/* The same with a whole request, a line of JSON. */
+char *ctl_request_line(const char *name, const char *line);
 /* Names of the VMs that live, one call of fn each. Returns how many. */
 unsigned ctl_list(void (*fn)(void *arg, const char *name), void *arg);
 

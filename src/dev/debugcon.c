@@ -1,19 +1,21 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Debug console: bytes written to port E9h go to a channel; output only. Reads give E9h, by which a
- * guest finds out that there is one. The convention of Bochs, which firmware and small kernels
- * know. There only when asked for.
+ * Debug console: bytes written to port E9h or 402h go to a channel; output only. Reads give E9h, by
+ * which a guest finds out that there is one. E9h is Bochs's convention, which small kernels know,
+ * 402h that of SeaBIOS and OVMF. There only when asked for.
  */
 #include "dev/debugcon.h"
 
 #include "backend/backend.h"
 
-#define DEBUGCON_PORT 0xe9
+#define DEBUGCON_PORT     0xe9
+#define DEBUGCON_FIRMWARE 0x402
+#define DEBUGCON_READBACK 0xe9
 
 static uint64_t debugcon_read(struct device *dev, uint32_t off_bytes, unsigned bytes)
 {
     (void)dev, (void)off_bytes, (void)bytes;
-    return DEBUGCON_PORT;
+    return DEBUGCON_READBACK;
 }
 
 static void debugcon_write(struct device *dev, uint32_t off_bytes, unsigned bytes, uint64_t val)
@@ -35,13 +37,17 @@ static const struct device_type debugcon_type = {
 
 int debugcon_init(struct debugcon *dc, struct bus *bus, struct chr *chr)
 {
+    int err;
+
     *dc = (struct debugcon){ .dev = { .type = &debugcon_type, .bus = bus, .state_base = dc },
                              .chr = chr };
     bus_add(bus, &dc->dev);
-    return bus_claim_ports(bus, DEBUGCON_PORT, 1, &dc->dev, 0);
+    err = bus_claim_ports(bus, DEBUGCON_PORT, 1, &dc->dev, 0);
+    return err ? err : bus_claim_ports(bus, DEBUGCON_FIRMWARE, 1, &dc->dev, 0);
 }
 
 void debugcon_fini(struct debugcon *dc)
 {
     bus_release_ports(dc->dev.bus, DEBUGCON_PORT, 1, &dc->dev);
+    bus_release_ports(dc->dev.bus, DEBUGCON_FIRMWARE, 1, &dc->dev);
 }

@@ -47,6 +47,8 @@ static void fwcfg_select(struct fwcfg *f, uint16_t key)
 {
     f->selected = key & (uint16_t)~FWCFG_KEY_WRITE;
     f->off_bytes = 0;
+    if (f->selecting)
+        f->selecting(f->selecting_ctx, f->selected);
 }
 
 /* The rest of the selected item; 0 bytes when there is none. */
@@ -217,12 +219,13 @@ static void fwcfg_dir_append(struct fwcfg *f, const char *name, uint16_t key, ui
     f->nr_files++;
 }
 
-static bool has_file(const struct fwcfg *f, const char *name)
+/* -1: there is none. */
+static int fwcfg_file_idx(const struct fwcfg *f, const char *name)
 {
     for (unsigned i = 0; i < f->nr_files; i++)
         if (!strcmp((const char *)&f->dir[4 + i * FWCFG_DIR_ENTRY_BYTES + 8], name))
-            return true;
-    return false;
+            return (int)i;
+    return -1;
 }
 
 int fwcfg_add_file(struct fwcfg *f, const char *name, const void *data, uint32_t bytes)
@@ -232,7 +235,7 @@ int fwcfg_add_file(struct fwcfg *f, const char *name, const void *data, uint32_t
 
     if (strlen(name) >= FWCFG_NAME_BYTES)
         return -EINVAL;
-    if (has_file(f, name))
+    if (fwcfg_file_idx(f, name) >= 0)
         return -EEXIST;
     if (f->nr_files == FWCFG_FILES_MAX)
         return -ENOSPC;
@@ -240,6 +243,16 @@ int fwcfg_add_file(struct fwcfg *f, const char *name, const void *data, uint32_t
     if (!err)
         fwcfg_dir_append(f, name, key, bytes);
     return err;
+}
+
+int fwcfg_change_file(struct fwcfg *f, const char *name, const void *data, uint32_t bytes)
+{
+    int idx = fwcfg_file_idx(f, name);
+
+    if (idx < 0 || f->items[FWCFG_FILE_FIRST + idx].bytes != bytes)
+        return -ENOENT;
+    memcpy(f->items[FWCFG_FILE_FIRST + idx].data, data, bytes);
+    return 0;
 }
 
 /* ---- life

@@ -49,6 +49,10 @@ struct fwcfg {
     unsigned nr_files;
     uint8_t dir[4 + FWCFG_FILES_MAX * FWCFG_DIR_ENTRY_BYTES]; /* as the guest reads it */
 
+    /* Called when the guest selects an item, which may be brought up to date then. Or NULL. */
+    void (*selecting)(void *ctx, uint16_t key);
+    void *selecting_ctx;
+
     uint16_t selected;
     uint32_t off_bytes; /* of the next byte of that item */
     uint64_t dma_addr;  /* of the control structure, as far as written */
@@ -64,5 +68,9 @@ int fwcfg_add_u16(struct fwcfg *f, uint16_t key, uint16_t val) MUST_CHECK;
 int fwcfg_add_u32(struct fwcfg *f, uint16_t key, uint32_t val) MUST_CHECK;
 int fwcfg_add_u64(struct fwcfg *f, uint16_t key, uint64_t val) MUST_CHECK;
 int fwcfg_add_file(struct fwcfg *f, const char *name, const void *data, uint32_t bytes) MUST_CHECK;
+
+/* New contents of a file, as many bytes as it has. -ENOENT: there is none of that name and size. */
+int fwcfg_change_file(struct fwcfg *f, const char *name, const void *data,
+                      uint32_t bytes) MUST_CHECK;
 
 #endif

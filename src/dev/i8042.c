@@ -110,6 +110,11 @@ void i8042_key(struct i8042 *k, const uint8_t *code, unsigned nr)
     i8042_pump(k);
 }
 
+bool i8042_has_room(const struct i8042 *k, unsigned nr)
+{
+    return k->kbd.out.nr + nr < PS2_QUEUE_BYTES;
+}
+
 void i8042_move(struct i8042 *k, int dx, int dy, int dz, uint8_t buttons)
 {
     assert_held(bus_lock(k->dev.bus));

@@ -33,6 +33,8 @@ void i8042_fini(struct i8042 *k);
 /* A key goes down or up: its whole make or break code of scan-code set 2. Caller holds the machine
  * lock. */
 void i8042_key(struct i8042 *k, const uint8_t *code, unsigned nr);
+/* Would a key of so many bytes be kept now? Caller holds the machine lock. */
+bool i8042_has_room(const struct i8042 *k, unsigned nr);
 /* The mouse moved (y grows upwards) or its buttons (left, right, middle, ...) changed. Caller holds
  * the machine lock. */
 void i8042_move(struct i8042 *k, int dx, int dy, int dz, uint8_t buttons);

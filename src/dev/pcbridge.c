@@ -1,9 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The PCI functions of host bridge and ISA bridge, with the identities of an Intel Q35 and its
- * ICH9, which systems know well. They have identity only: what a real chip set configures there
- * (memory controller, decoding, interrupt routing) is fixed here and described by the ACPI tables.
- * INTx pins go to the I/O APIC alone.
+ * ICH9, which systems and firmware know well.
+ *
+ * Manuals: Intel 3 Series Express Chipset Family data sheet, "PCIEXBAR", "PAM0"; Intel ICH9 data
+ * sheet, "LPC Interface Bridge Registers". Of what a real chip set configures there, only the place
+ * of the memory-mapped configuration space can be chosen. The rest is fixed and described by the
+ * ACPI tables; its registers keep what firmware writes:
+ * - PAM: the area below 1 MB is RAM for reads and writes, whatever they say.
+ * - PIRQ routing: INTx pins go to the I/O APIC alone.
+ * - PMBASE: power management is where it is.
+ *
+ * The subsystem numbers are those by which SeaBIOS and OVMF know a machine that has fw_cfg.
  */
 #include "dev/pcbridge.h"
 
@@ -12,6 +20,65 @@
 #define DEVICE_ICH9    0x2918
 #define CLASS_HOST     0x060000u
 #define CLASS_ISA      0x060100u
+#define SUBSYS_VENDOR  0x1af4
+#define SUBSYS         0x1100
+
+/* Of the host bridge */
+#define MCH_PCIEXBAR     0x60u
+#define PCIEXBAR_ON      BIT(0)
+#define PCIEXBAR_LENGTH  0x6u /* 0: 256 MB */
+#define PCIEXBAR_AT      0xff0000000ull
+#define MCH_PAM          0x90u
+#define MCH_PAM_BYTES    7u
+#define MCH_PAM_WRITABLE 0x33u
+#define PAM0_WRITABLE    0x30u
+#define MCH_SMRAM        0x9du
+
+/* Of the ISA bridge */
+#define LPC_PMBASE    0x40u
+#define PMBASE_IO     BIT(0)
+#define LPC_ACPI_CNTL 0x44u
+#define ACPI_CNTL_ON  BIT(7)
+#define LPC_PIRQA     0x60u
+#define LPC_PIRQE     0x68u
+#define PIRQ_OFF      0x80808080u
+#define LPC_RCBA      0xf0u
+#define RCBA_WRITABLE 0xffffc001u
+
+/* "PCIEXBAR": other lengths than 256 MB are not there; such a setting is as good as none. */
+static void pcbridge_update_ecam(struct pci_dev *d)
+{
+    uint64_t bar = pci_get32(d, MCH_PCIEXBAR) | (uint64_t)pci_get32(d, MCH_PCIEXBAR + 4) << 32;
+
+    pci_host_set_ecam(d->host, GPA(bar & PCIEXBAR_AT),
+                      (bar & PCIEXBAR_ON) && !(bar & PCIEXBAR_LENGTH));
+}
+
+static void pcbridge_host_written(struct pci_dev *d, unsigned off, unsigned bytes)
+{
+    if (off + bytes > MCH_PCIEXBAR && off < MCH_PCIEXBAR + 8)
+        pcbridge_update_ecam(d);
+}
+
+static const struct pci_ops pcbridge_host_ops = {
+    .config_written = pcbridge_host_written,
+};
+
+static void pcbridge_host_reset(struct device *dev)
+{
+    struct pci_dev *d = &container_of(dev, struct pcbridge, pci.dev)->pci;
+
+    pci_dev_reset(d);
+    pcbridge_update_ecam(d);
+}
+
+static void pcbridge_host_loaded(struct device *dev)
+{
+    struct pci_dev *d = &container_of(dev, struct pcbridge, pci.dev)->pci;
+
+    pci_dev_loaded(d);
+    pcbridge_update_ecam(d);
+}
 
 static void pcbridge_reset(struct device *dev)
 {
@@ -29,8 +96,8 @@ static const struct state_field pcbridge_state[] = {
 
 static const struct device_type pcbridge_host_type = {
     .name = "host-bridge",
-    .reset = pcbridge_reset,
-    .loaded = pcbridge_loaded,
+    .reset = pcbridge_host_reset,
+    .loaded = pcbridge_host_loaded,
     .state = pcbridge_state,
     .nr_state = ARRAY_SIZE(pcbridge_state),
     .version = 1,
@@ -47,25 +114,52 @@ static const struct device_type pcbridge_isa_type = {
 
 int pcbridge_init_host(struct pcbridge *b, struct pci_host *h)
 {
-    return pci_dev_init(&b->pci, h,
-                        &(struct pci_dev_desc){ .type = &pcbridge_host_type,
-                                                .state_base = b,
-                                                .devfn = PCI_DEVFN(0, 0),
-                                                .vendor = VENDOR_INTEL,
-                                                .device = DEVICE_Q35_MCH,
-                                                .class_code = CLASS_HOST });
+    int err = pci_dev_init(&b->pci, h,
+                           &(struct pci_dev_desc){ .type = &pcbridge_host_type,
+                                                   .state_base = b,
+                                                   .ops = &pcbridge_host_ops,
+                                                   .devfn = PCI_DEVFN(0, 0),
+                                                   .vendor = VENDOR_INTEL,
+                                                   .device = DEVICE_Q35_MCH,
+                                                   .subsys_vendor = SUBSYS_VENDOR,
+                                                   .subsys = SUBSYS,
+                                                   .class_code = CLASS_HOST });
+
+    if (err)
+        return err;
+    pci_define(&b->pci, MCH_PCIEXBAR, 4, (uint32_t)h->ecam_at.v | PCIEXBAR_ON,
+               (uint32_t)PCIEXBAR_AT | PCIEXBAR_LENGTH | PCIEXBAR_ON);
+    pci_define(&b->pci, MCH_PCIEXBAR + 4, 4, (uint32_t)(h->ecam_at.v >> 32),
+               (uint32_t)(PCIEXBAR_AT >> 32));
+    pci_define(&b->pci, MCH_PAM, 1, 0, PAM0_WRITABLE);
+    for (unsigned i = 1; i < MCH_PAM_BYTES; i++)
+        pci_define(&b->pci, MCH_PAM + i, 1, 0, MCH_PAM_WRITABLE);
+    pci_define(&b->pci, MCH_SMRAM, 1, 0x02, 0); /* there is no SMM */
+    return 0;
 }
 
-int pcbridge_init_isa(struct pcbridge *b, struct pci_host *h)
+int pcbridge_init_isa(struct pcbridge *b, struct pci_host *h, uint16_t pm_port)
 {
-    return pci_dev_init(&b->pci, h,
-                        &(struct pci_dev_desc){ .type = &pcbridge_isa_type,
-                                                .state_base = b,
-                                                .devfn = PCI_DEVFN(0x1f, 0),
-                                                .vendor = VENDOR_INTEL,
-                                                .device = DEVICE_ICH9,
-                                                .class_code = CLASS_ISA,
-                                                .revision = 2 });
+    int err = pci_dev_init(&b->pci, h,
+                           &(struct pci_dev_desc){ .type = &pcbridge_isa_type,
+                                                   .state_base = b,
+                                                   .devfn = PCI_DEVFN(0x1f, 0),
+                                                   .vendor = VENDOR_INTEL,
+                                                   .device = DEVICE_ICH9,
+                                                   .subsys_vendor = SUBSYS_VENDOR,
+                                                   .subsys = SUBSYS,
+                                                   .class_code = CLASS_ISA,
+                                                   .revision = 2,
+                                                   .multifunction = true });
+
+    if (err)
+        return err;
+    pci_define(&b->pci, LPC_PMBASE, 4, pm_port | PMBASE_IO, 0);
+    pci_define(&b->pci, LPC_ACPI_CNTL, 1, ACPI_CNTL_ON, 0);
+    pci_define(&b->pci, LPC_PIRQA, 4, PIRQ_OFF, UINT32_MAX);
+    pci_define(&b->pci, LPC_PIRQE, 4, PIRQ_OFF, UINT32_MAX);
+    pci_define(&b->pci, LPC_RCBA, 4, 0, RCBA_WRITABLE);
+    return 0;
 }
 
 void pcbridge_fini(struct pcbridge *b)

@@ -115,6 +115,23 @@ static void pci_host_mmio_write(struct device *dev, uint64_t off_bytes, unsigned
     pci_cycle_write(container_of(dev, struct pci_host, dev), &c, val);
 }
 
+void pci_host_set_ecam(struct pci_host *h, gpa_t at, bool on)
+{
+    struct bus *bus = h->dev.bus;
+
+    if (h->ecam_on == on && h->ecam_at.v == at.v)
+        return;
+    if (h->ecam_on)
+        bus_release_mmio(bus, h->ecam_at, &h->dev);
+    h->ecam_at = at;
+    h->ecam_on = on && bus_mmio_free(bus, at, h->cfg.ecam_bytes) &&
+                 !bus_claim_mmio(bus, at, h->cfg.ecam_bytes, &h->dev, 0);
+    if (on && !h->ecam_on && log_first(bus_seen(bus), 0xeca0000u))
+        log_warn("pci-host: the guest put the configuration space at %#llx, where a device is; it "
+                 "is off",
+                 (unsigned long long)at.v);
+}
+
 /* ---- interrupt pins
  * ---------------------------------------------------------------------------------------------- */
 
@@ -194,6 +211,8 @@ int pci_host_init(struct pci_host *h, const struct pci_host_config *cfg)
         err = bus_claim_ports(cfg->bus, PCI_DATA_PORT, 4, &h->dev, PCI_DATA_OFF);
     if (!err)
         err = bus_claim_mmio(cfg->bus, cfg->ecam_at, cfg->ecam_bytes, &h->dev, 0);
+    h->ecam_at = cfg->ecam_at;
+    h->ecam_on = !err;
     return err;
 }
 
@@ -201,5 +220,5 @@ void pci_host_fini(struct pci_host *h)
 {
     bus_release_ports(h->dev.bus, PCI_ADDRESS_PORT, 1, &h->dev);
     bus_release_ports(h->dev.bus, PCI_DATA_PORT, 4, &h->dev);
-    bus_release_mmio(h->dev.bus, h->cfg.ecam_at, &h->dev);
+    bus_release_mmio(h->dev.bus, h->ecam_at, &h->dev);
 }

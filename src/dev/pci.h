@@ -27,6 +27,7 @@
 #define PCI_BAR0          0x10u
 #define PCI_SUBSYS_VENDOR 0x2cu
 #define PCI_SUBSYS_ID     0x2eu
+#define PCI_ROM           0x30u
 #define PCI_CAP_PTR       0x34u
 #define PCI_INT_LINE      0x3cu
 #define PCI_INT_PIN       0x3du
@@ -47,6 +48,7 @@
 
 #define PCI_CONFIG_BYTES 256u
 #define PCI_NR_BARS      6u
+#define PCI_ROM_BAR      PCI_NR_BARS /* its place in pci_dev.bars[] */
 #define PCI_NR_DEVFNS    256u
 #define PCI_MSI_MAX      32u
 #define PCI_MSIX_MAX     64u
@@ -60,7 +62,7 @@ struct pci_dev;
 
 struct pci_host_config {
     struct bus *bus;
-    gpa_t ecam_at; /* 1 MB a bus */
+    gpa_t ecam_at; /* at first; 1 MB a bus */
     uint64_t ecam_bytes;
     unsigned
         intx_gsi; /* GSI of INTA of device 0; pins swizzle over four GSIs: see pci_intx_gsi() */
@@ -70,12 +72,17 @@ struct pci_host {
     struct device dev;
     struct pci_host_config cfg;
     uint32_t address; /* CF8h */
+    gpa_t ecam_at;
+    bool ecam_on;
     struct pci_dev *functions[PCI_NR_DEVFNS];
     struct irq_shared intx[4];
 };
 
 int pci_host_init(struct pci_host *h, const struct pci_host_config *cfg) MUST_CHECK;
 void pci_host_fini(struct pci_host *h);
+/* Moves the memory-mapped configuration space, or switches it off. Where another device is it stays
+ * off. */
+void pci_host_set_ecam(struct pci_host *h, gpa_t at, bool on);
 /* Where a function's pin (1..4: INTA..INTD) arrives. For who writes _PRT: GSI = intx_gsi + (device
  * + pin - 1) % 4. */
 unsigned pci_intx_gsi(const struct pci_host *h, uint8_t devfn, unsigned pin);
@@ -88,8 +95,10 @@ enum pci_bar_kind {
     PCI_BAR_NONE,
     PCI_BAR_IO,
     PCI_BAR_MEM32,
+    PCI_BAR_MEM32_PREF, /* prefetchable */
     PCI_BAR_MEM64,      /* takes the next BAR register too */
     PCI_BAR_MEM64_PREF, /* the same, prefetchable */
+    PCI_BAR_ROM,        /* at PCI_ROM: decoded only while its lowest bit is set too */
 };
 
 struct pci_bar {
@@ -132,7 +141,10 @@ struct pci_dev {
     uint8_t w1c[PCI_CONFIG_BYTES];    /* bits it clears by writing ones */
     uint8_t hwmask[PCI_CONFIG_BYTES]; /* bits that change by themselves: part of the state, not the
                                          guest's */
-    struct pci_bar bars[PCI_NR_BARS];
+    struct pci_bar bars[PCI_NR_BARS + 1];
+    struct device rom_dev; /* answers for the ROM; not on the bus's list */
+    const uint8_t *rom;
+    uint32_t rom_bytes;
     unsigned caps_end;
     bool intx_level; /* what the device wants */
     struct irq_user intx;
@@ -156,6 +168,10 @@ void pci_dev_loaded(struct pci_dev *d);
 
 /* Building: before the guest runs. */
 void pci_add_bar(struct pci_dev *d, unsigned idx, const struct pci_bar *bar);
+/* A register of the function's own: its value at reset, and the bits that the guest can write. */
+void pci_define(struct pci_dev *d, unsigned off, unsigned bytes, uint32_t val, uint32_t wmask);
+/* An expansion ROM. rom: at least bytes long, and there as long as the function. */
+void pci_add_rom(struct pci_dev *d, const uint8_t *rom, uint32_t bytes);
 /* Returns the capability's offset; its body behind the two header bytes is `bytes` - 2 long, zero
  * and read-only. */
 unsigned pci_add_cap(struct pci_dev *d, uint8_t id, unsigned bytes);

@@ -17,6 +17,8 @@
 #define BAR_PREFETCH    0x8u
 #define BAR_IO_FLAGS    0x3u
 #define BAR_MEM_FLAGS   0xfu
+#define ROM_ENABLE      0x1u
+#define ROM_MIN_BYTES   2048u /* "Expansion ROM Base Address Register" */
 #define HEADER_MULTI_FN 0x80u
 
 #define COMMAND_WRITABLE                                                          \
@@ -34,9 +36,7 @@ void pci_set(struct pci_dev *d, unsigned off, unsigned bytes, uint32_t val)
         d->config[off + i] = (uint8_t)(val >> (8 * i));
 }
 
-/* A register while building: its value at reset and what can be written. */
-static void pci_define(struct pci_dev *d, unsigned off, unsigned bytes, uint32_t val,
-                       uint32_t wmask)
+void pci_define(struct pci_dev *d, unsigned off, unsigned bytes, uint32_t val, uint32_t wmask)
 {
     for (unsigned i = 0; i < bytes; i++) {
         d->config[off + i] = d->fixed[off + i] = (uint8_t)(val >> (8 * i));
@@ -87,6 +87,11 @@ static bool bar_is_64(const struct pci_bar *b)
     return b->kind == PCI_BAR_MEM64 || b->kind == PCI_BAR_MEM64_PREF;
 }
 
+static unsigned bar_reg(unsigned idx)
+{
+    return idx == PCI_ROM_BAR ? PCI_ROM : PCI_BAR0 + 4 * idx;
+}
+
 /* Where the registers want BAR idx to be; false: nowhere, because decoding is off or that is no
  * address. */
 static bool bar_wanted(const struct pci_dev *d, unsigned idx, uint64_t *at)
@@ -97,8 +102,9 @@ static bool bar_wanted(const struct pci_dev *d, unsigned idx, uint64_t *at)
 
     if (b->kind == PCI_BAR_NONE || !(pci_get16(d, PCI_COMMAND) & need))
         return false;
-    *at =
-        pci_get32(d, PCI_BAR0 + 4 * idx) & ~(uint64_t)(bar_is_io(b) ? BAR_IO_FLAGS : BAR_MEM_FLAGS);
+    if (b->kind == PCI_BAR_ROM && !(pci_get32(d, PCI_ROM) & ROM_ENABLE))
+        return false;
+    *at = pci_get32(d, bar_reg(idx)) & ~(uint64_t)(bar_is_io(b) ? BAR_IO_FLAGS : BAR_MEM_FLAGS);
     if (bar_is_64(b))
         *at |= (uint64_t)pci_get32(d, PCI_BAR0 + 4 * (idx + 1)) << 32;
     /*
@@ -148,14 +154,14 @@ void pci_host_update_bars(struct pci_host *h)
     uint64_t at;
 
     for (unsigned fn = 0; fn < PCI_NR_DEVFNS; fn++)
-        for (unsigned i = 0; h->functions[fn] && i < PCI_NR_BARS; i++) {
+        for (unsigned i = 0; h->functions[fn] && i <= PCI_ROM_BAR; i++) {
             struct pci_bar *b = &h->functions[fn]->bars[i];
 
             if (b->mapped && (!bar_wanted(h->functions[fn], i, &at) || at != b->at))
                 bar_unmap(h->functions[fn], b);
         }
     for (unsigned fn = 0; fn < PCI_NR_DEVFNS; fn++)
-        for (unsigned i = 0; h->functions[fn] && i < PCI_NR_BARS; i++)
+        for (unsigned i = 0; h->functions[fn] && i <= PCI_ROM_BAR; i++)
             if (!h->functions[fn]->bars[i].mapped && bar_wanted(h->functions[fn], i, &at))
                 bar_map(h->functions[fn], i, at);
 }
@@ -172,7 +178,7 @@ void pci_add_bar(struct pci_dev *d, unsigned idx, const struct pci_bar *bar)
     BUG_ON(bar_is_64(bar) && (idx == PCI_NR_BARS - 1 || d->bars[idx + 1].kind != PCI_BAR_NONE));
     if (bar_is_64(bar))
         flags |= BAR_MEM64;
-    if (bar->kind == PCI_BAR_MEM64_PREF)
+    if (bar->kind == PCI_BAR_MEM64_PREF || bar->kind == PCI_BAR_MEM32_PREF)
         flags |= BAR_PREFETCH;
     d->bars[idx] = *bar;
     d->bars[idx].mapped = false;
@@ -181,6 +187,35 @@ void pci_add_bar(struct pci_dev *d, unsigned idx, const struct pci_bar *bar)
     pci_define(d, PCI_BAR0 + 4 * idx, 4, flags, (uint32_t)mask);
     if (bar_is_64(bar))
         pci_define(d, PCI_BAR0 + 4 * (idx + 1), 4, 0, (uint32_t)(mask >> 32));
+}
+
+/* ---- expansion ROM ---- */
+
+static uint64_t pci_rom_read(struct device *dev, uint64_t off_bytes, unsigned bytes)
+{
+    const struct pci_dev *d = container_of(dev, struct pci_dev, rom_dev);
+    uint64_t val = UINT64_MAX;
+
+    if (off_bytes < d->rom_bytes && bytes <= d->rom_bytes - off_bytes)
+        memcpy(&val, d->rom + off_bytes, bytes);
+    return val;
+}
+
+static const struct device_type pci_rom_type = { .name = "pci-rom", .mmio_read = pci_rom_read };
+
+void pci_add_rom(struct pci_dev *d, const uint8_t *rom, uint32_t bytes)
+{
+    uint32_t size = ROM_MIN_BYTES;
+
+    while (size < bytes)
+        size *= 2;
+    BUG_ON(!bytes || bytes > MIB(16) || d->rom);
+    d->rom = rom;
+    d->rom_bytes = bytes;
+    d->rom_dev = (struct device){ .type = &pci_rom_type, .bus = d->dev.bus };
+    d->bars[PCI_ROM_BAR] =
+        (struct pci_bar){ .kind = PCI_BAR_ROM, .bytes = size, .dev = &d->rom_dev };
+    pci_define(d, PCI_ROM, 4, 0, ~(size - 1) | ROM_ENABLE);
 }
 
 /* ---- capabilities
@@ -266,7 +301,7 @@ void pci_dev_fini(struct pci_dev *d)
 {
     if (!d->host)
         return;
-    for (unsigned i = 0; i < PCI_NR_BARS; i++)
+    for (unsigned i = 0; i <= PCI_ROM_BAR; i++)
         bar_unmap(d, &d->bars[i]);
     irq_user_set(&d->intx, 0);
     d->host->functions[d->devfn] = NULL;

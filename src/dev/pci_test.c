@@ -132,7 +132,7 @@ static int setup(void **state)
                                                                         .intx_gsi = 16 }),
                      0);
     assert_int_equal(pcbridge_init_host(&e->bridge, &e->host), 0);
-    assert_int_equal(pcbridge_init_isa(&e->isa, &e->host), 0);
+    assert_int_equal(pcbridge_init_isa(&e->isa, &e->host, 0x600), 0);
     assert_int_equal(toy_init(&e->toy[0], &e->host, 2), 0);
     assert_int_equal(toy_init(&e->toy[1], &e->host, 6), 0);
     return 0;
@@ -418,11 +418,29 @@ static void test_saved_function_is_mapped_again_after_loading(void **state)
     free(buf);
 }
 
+static void test_ecam_follows_pciexbar_but_not_over_others(void **state)
+{
+    struct env *e = *state;
+
+    put(e, 0, 0x60, 4, 0xb0000001);
+    assert_int_equal(bus_mmio_read(e->bus, ecam(0, 0), 4), 0xffffffff);
+    assert_int_equal(bus_mmio_read(e->bus, GPA(0xb0000000), 4), 0x29c08086);
+    bus_mmio_write(e->bus, GPA(0xb0000060), 4, 0xb0000000); /* off */
+    assert_int_equal(bus_mmio_read(e->bus, GPA(0xb0000000), 4), 0xffffffff);
+    assert_false(e->host.ecam_on);
+    lock_take(bus_lock(e->bus));
+    pci_dev_reset(&e->bridge.pci);
+    e->bridge.pci.dev.type->reset(&e->bridge.pci.dev);
+    lock_drop(bus_lock(e->bus));
+    assert_int_equal(get(e, 0, 0, 4), 0x29c08086);
+}
+
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        TEST(test_ecam_follows_pciexbar_but_not_over_others),
         TEST(test_both_mechanisms_show_the_same_bridges),
         TEST(test_absent_functions_buses_and_registers_read_ones),
         TEST(test_second_device_at_one_function_is_refused),

@@ -22,6 +22,11 @@ void host_unmap(void *p, uint64_t bytes);
 /* Fresh zero pages of the process's own, for large structures that are mostly untouched; freed by
  * host_unmap(). NULL on failure. */
 void *host_pages(uint64_t bytes);
+/* The same below 2 GB where there is room: its addresses fit into 32-bit immediates. */
+void *host_pages_low(uint64_t bytes);
+
+/* The file holds nothing there any more: it reads as zeroes and takes no memory. Whole pages. */
+int host_punch(int fd, uint64_t off_bytes, uint64_t bytes) MUST_CHECK;
 
 /* The first run of bytes at or behind off_bytes that the file really holds: [*start, *end). False:
  * the rest is a hole. */
@@ -35,6 +40,12 @@ struct host_code {
 };
 int host_code_create(struct host_code *hc, uint64_t bytes) MUST_CHECK;
 void host_code_destroy(struct host_code *hc);
+
+/* A piece of memory of this process; the layout of the system's struct iovec. */
+struct host_iov {
+    void *base;
+    size_t bytes;
+};
 
 /* ---- traps in generated code: SIGFPE and SIGILL ---- */
 enum host_trap_kind { HOST_TRAP_NONE, HOST_TRAP_FP, HOST_TRAP_INSN };
@@ -105,6 +116,21 @@ struct thread {
 };
 int thread_start(struct thread *t, const char *name, void *(*fn)(void *), void *arg) MUST_CHECK;
 void thread_join(struct thread *t);
+/*
+ * Where and with which share of the host's time a thread runs. weight is that of the host's
+ * scheduler relative to 100, which is a nice value of 0; above that needs a privilege
+ * (CAP_SYS_NICE).
+ */
+#define HOST_CPUS_MAX 1024 /* what a cpu_set_t holds */
+struct host_sched {
+    unsigned first, nr; /* host CPUs; nr 0: any */
+    unsigned weight;    /* 0: unchanged */
+};
+/* May the process use at least one of them? */
+bool host_cpus_usable(unsigned first, unsigned nr);
+/* For the calling thread, the idx-th of several: each gets one CPU of the range, in turns. The
+ * thread's workers, forked later, have the same. 0 or -errno. */
+int host_sched_set(const struct host_sched *s, unsigned idx) MUST_CHECK;
 /* Lets another thread run on this CPU, if one wants to. */
 void host_yield(void);
 int host_pid(void); /* of the process, for names */

@@ -37,6 +37,13 @@ void host_close(int fd)
     (void)close(fd);
 }
 
+int host_punch(int fd, uint64_t off_bytes, uint64_t bytes)
+{
+    int mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+
+    return fallocate(fd, mode, (off_t)off_bytes, (off_t)bytes) < 0 ? -errno : 0;
+}
+
 bool host_data_next(int fd, uint64_t off_bytes, uint64_t *start, uint64_t *end)
 {
     off_t from = lseek(fd, (off_t)off_bytes, SEEK_DATA), to;
@@ -101,6 +108,14 @@ void *host_pages(uint64_t bytes)
                    -1, 0);
 
     return p == MAP_FAILED ? NULL : p;
+}
+
+void *host_pages_low(uint64_t bytes)
+{
+    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_32BIT, -1, 0);
+
+    return p == MAP_FAILED ? host_pages(bytes) : p;
 }
 
 void host_unmap(void *p, uint64_t bytes)

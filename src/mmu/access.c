@@ -113,6 +113,28 @@ void mmu_written(struct mmu *m, gpa_t at, uint64_t bytes)
     lock_drop(&m->slots_lock);
 }
 
+/* A guest can name any range, but only what is in slots costs time. */
+uint64_t mmu_discard(struct mmu *m, gpa_t at, uint64_t bytes)
+{
+    uint64_t end = align_down(at.v + MIN(bytes, UINT64_MAX - at.v), PAGE_BYTES), done = 0;
+    struct slot *s;
+
+    lock_take(&m->slots_lock);
+    for (unsigned i = 0; (s = mmu_slot_at(m, i)); i++) {
+        uint64_t from = MAX(s->base.v, align_up(MIN(at.v, end), PAGE_BYTES));
+        uint64_t to = MIN(s->base.v + s->bytes, end);
+
+        if (from >= to || s->flags & SLOT_RO)
+            continue;
+        if (host_punch(s->fd, s->fd_off_bytes + (from - s->base.v), to - from) < 0)
+            continue;
+        mmu_slot_written(m, s, GPA(from), to - from);
+        done += to - from;
+    }
+    lock_drop(&m->slots_lock);
+    return done;
+}
+
 void mmu_listen(struct mmu *m, struct code_listener *l)
 {
     lock_take(&m->slots_lock);

@@ -67,3 +67,18 @@ int dma_write(struct dma *d, gpa_t at, const void *buf, uint64_t bytes)
     lock_drop(&d->mmu->slots_lock);
     return err;
 }
+
+uint8_t *mmu_map(struct mmu *m, gpa_t at, uint64_t *bytes, enum mmu_use use)
+{
+    uint8_t *hva = NULL;
+    const struct slot *s;
+
+    lock_take(&m->slots_lock);
+    s = mmu_slot_find(m, at);
+    if (s && !(use == MMU_TO_WRITE && (s->flags & SLOT_RO))) {
+        *bytes = slot_run(s, at, *bytes);
+        hva = slot_hva(s, at);
+    }
+    lock_drop(&m->slots_lock);
+    return hva;
+}

@@ -67,6 +67,11 @@ struct slot_desc {
  * until the slot is removed. */
 int mmu_slot_add(struct mmu *m, const struct slot_desc *d, struct slot **out) MUST_CHECK;
 void mmu_slot_remove(struct mmu *m, struct slot *s);
+/* Behind all that a page table can name: where a slot is while it is nowhere. */
+#define MMU_PARKED_AT (1ull << 52)
+/* To another address. All vCPUs stand still, and what they derived from the old one is dropped
+ * behind. -EEXIST, and nothing has changed, if another slot is there. */
+int mmu_slot_move(struct mmu *m, struct slot *s, gpa_t base) MUST_CHECK;
 /* The slot that holds `at`, or NULL. */
 struct slot *mmu_slot_find(struct mmu *m, gpa_t at);
 /* Slots by ascending base, idx = 0...; NULL behind the last. */
@@ -90,6 +95,13 @@ static inline uint8_t *slot_hva(const struct slot *s, gpa_t at)
 uint64_t mmu_read(struct mmu *m, gpa_t at, void *buf, uint64_t bytes);
 uint64_t mmu_write(struct mmu *m, gpa_t at, const void *buf, uint64_t bytes);
 
+/*
+ * Gives memory back to the host: the whole pages of RAM in that range are zeroes from now on, and
+ * cost nothing until they are touched. Returns how many bytes they were; what is no RAM is left
+ * out, and so is what the host does not take back.
+ */
+uint64_t mmu_discard(struct mmu *m, gpa_t at, uint64_t bytes);
+
 void mmu_listen(struct mmu *m, struct code_listener *l);
 void mmu_unlisten(struct mmu *m, struct code_listener *l);
 /* Note a write made through an hva: dirty bits and listeners. */
@@ -105,5 +117,13 @@ struct dma {
 };
 int dma_read(struct dma *d, gpa_t at, void *buf, uint64_t bytes) MUST_CHECK;
 int dma_write(struct dma *d, gpa_t at, const void *buf, uint64_t bytes) MUST_CHECK;
+
+/*
+ * Where in this process RAM at `at` is, for devices that read or write it in place, and how many of
+ * the *bytes wanted are there in one piece. NULL: there is no memory, or, to write, only ROM. Good
+ * until the slot is removed. Who wrote calls mmu_written() behind it.
+ */
+enum mmu_use { MMU_TO_READ, MMU_TO_WRITE };
+uint8_t *mmu_map(struct mmu *m, gpa_t at, uint64_t *bytes, enum mmu_use use);
 
 #endif

@@ -121,6 +121,22 @@ static void test_overlapping_or_crooked_slot_is_refused(void **state)
     assert_ptr_equal(mmu_slot_find(e->mmu, GPA(RAM2_AT)), e->ram2);
 }
 
+static void test_slot_moves_unless_another_is_there(void **state)
+{
+    struct env *e = *state;
+
+    assert_int_equal(mmu_slot_move(e->mmu, e->ram2, GPA(MMU_PARKED_AT)), 0);
+    assert_null(mmu_slot_find(e->mmu, GPA(RAM2_AT)));
+    assert_int_equal(mmu_slot_move(e->mmu, e->ram2, GPA(ROM_AT + PAGE_BYTES)), -EEXIST);
+    assert_int_equal(mmu_slot_move(e->mmu, e->ram2, GPA(RAM_AT - PAGE_BYTES)), -EEXIST);
+    assert_int_equal(e->ram2->base.v, MMU_PARKED_AT);
+    assert_int_equal(mmu_slot_move(e->mmu, e->ram2, GPA(0)), 0);
+    assert_ptr_equal(mmu_slot_at(e->mmu, 0), e->ram2);
+    assert_ptr_equal(mmu_slot_find(e->mmu, GPA(KIB(16) - 1)), e->ram2);
+    assert_int_equal(mmu_slot_move(e->mmu, e->ram2, GPA(PAGE_BYTES)), 0); /* over itself */
+    assert_null(mmu_slot_find(e->mmu, GPA(0)));
+}
+
 static void test_copy_goes_over_a_slot_border_and_ends_at_a_hole(void **state)
 {
     struct env *e = *state;
@@ -213,6 +229,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_slots_are_found_by_address_and_listed_in_order),
         TEST(test_overlapping_or_crooked_slot_is_refused),
+        TEST(test_slot_moves_unless_another_is_there),
         TEST(test_copy_goes_over_a_slot_border_and_ends_at_a_hole),
         TEST(test_dma_reads_ones_in_holes_and_goes_on_behind_them),
         TEST(test_dma_write_to_rom_and_holes_is_lost),

@@ -160,15 +160,39 @@ int mmu_slot_add(struct mmu *m, const struct slot_desc *d, struct slot **out)
     return 0;
 }
 
-void mmu_slot_remove(struct mmu *m, struct slot *s)
+static void slot_take_out(struct mmu *m, const struct slot *s)
 {
-    unsigned idx;
+    unsigned idx = slot_lower_bound(m, s->base);
 
-    lock_take(&m->slots_lock);
-    idx = slot_lower_bound(m, s->base);
+    assert_held(&m->slots_lock);
     BUG_ON(idx >= m->nr_slots || m->slots[idx] != s);
     m->nr_slots--;
     memmove(&m->slots[idx], &m->slots[idx + 1], (m->nr_slots - idx) * sizeof(m->slots[0]));
+}
+
+int mmu_slot_move(struct mmu *m, struct slot *s, gpa_t base)
+{
+    gpa_t old = s->base;
+    int err = 0, inserted;
+
+    BUG_ON((base.v & ~PAGE_MASK) || base.v + s->bytes < base.v);
+    lock_take(&m->slots_lock);
+    slot_take_out(m, s);
+    for (unsigned i = 0; i < m->nr_slots; i++)
+        if (base.v < m->slots[i]->base.v + m->slots[i]->bytes &&
+            m->slots[i]->base.v < base.v + s->bytes)
+            err = -EEXIST;
+    s->base = err ? old : base;
+    inserted = slot_insert(m, s);
+    lock_drop(&m->slots_lock);
+    BUG_ON(inserted < 0); /* there is room: it was there before */
+    return err;
+}
+
+void mmu_slot_remove(struct mmu *m, struct slot *s)
+{
+    lock_take(&m->slots_lock);
+    slot_take_out(m, s);
     lock_drop(&m->slots_lock);
     slot_free(s);
 }

@@ -3,6 +3,7 @@
  * The PC: which devices there are, in the order in which they are made and reset, and what each is
  * wired to. A device is one row in pc_parts[].
  */
+#include <errno.h>
 #include <stdlib.h>
 
 #include "dev/acpi_pm.h"
@@ -10,10 +11,12 @@
 #include "dev/debugcon.h"
 #include "dev/debugexit.h"
 #include "dev/ferr.h"
-#include "dev/fwcfg.h"
+#include "dev/flash.h"
 #include "dev/hpet.h"
 #include "dev/i8042.h"
+#include "dev/ide.h"
 #include "dev/ioapic.h"
+#include "dev/pcbridge.h"
 #include "dev/pci.h"
 #include "dev/pic.h"
 #include "dev/pit.h"
@@ -23,7 +26,15 @@
 #include "vm/priv.h"
 
 /* ISA interrupt lines. */
-enum { IRQ_PIT = 0, IRQ_KBD = 1, IRQ_COM1 = 4, IRQ_RTC = 8, IRQ_MOUSE = 12, IRQ_FERR = 13 };
+enum {
+    IRQ_PIT = 0,
+    IRQ_KBD = 1,
+    IRQ_COM1 = 4,
+    IRQ_RTC = 8,
+    IRQ_MOUSE = 12,
+    IRQ_FERR = 13,
+    IRQ_IDE = 14
+};
 
 struct pc {
     struct vm *vm;
@@ -41,7 +52,12 @@ struct pc {
     struct hpet hpet;
     struct acpi_pm acpi_pm;
     struct pci_host pci;
-    struct fwcfg fwcfg;
+    struct pcbridge host_bridge, isa_bridge;
+    struct ide ide;
+    struct pc_display *display; /* NULL: none */
+    struct pc_virtio *virtio;
+    struct flash vars;
+    struct pc_firmware *firmware;
     struct dma dma; /* of devices that no IOMMU stands before */
     struct debugcon debugcon;
     struct debugexit debugexit;
@@ -119,6 +135,16 @@ void pc_ferr(struct pc *pc)
     ferr_raise(&pc->ferr);
 }
 
+struct virtio_balloon *pc_balloon(struct pc *pc)
+{
+    return pc_virtio_balloon(pc->virtio);
+}
+
+int pc_resize_disk(struct pc *pc, unsigned disk, uint64_t bytes)
+{
+    return pc_virtio_disk_resize(pc->virtio, disk, bytes);
+}
+
 /* ---- the parts: making one may fail, with a message ---- */
 
 static int pc_add_pic(struct pc *pc, struct bus *bus)
@@ -193,6 +219,14 @@ static int pc_add_i8042(struct pc *pc, struct bus *bus)
 static void pc_del_i8042(struct pc *pc)
 {
     i8042_fini(&pc->i8042);
+}
+
+int pc_key(struct pc *pc, const uint8_t *code, unsigned nr)
+{
+    if (!i8042_has_room(&pc->i8042, nr))
+        return -EAGAIN;
+    i8042_key(&pc->i8042, code, nr);
+    return 0;
 }
 
 static int pc_add_port92(struct pc *pc, struct bus *bus)
@@ -299,26 +333,123 @@ static void pc_del_pci(struct pc *pc)
     pci_host_fini(&pc->pci);
 }
 
-static int pc_add_fwcfg(struct pc *pc, struct bus *bus)
+static int pc_add_bridges(struct pc *pc, struct bus *bus)
 {
-    const struct boot_config *boot = &pc->vm->cfg.boot;
-    int rc = fwcfg_init(&pc->fwcfg, bus, PC_FW_CFG_PORT, &pc->dma);
+    int rc = pcbridge_init_host(&pc->host_bridge, &pc->pci);
 
-    if (rc < 0)
-        return rc;
-    rc = fwcfg_add_u64(&pc->fwcfg, FWCFG_RAM_BYTES, boot->ram_bytes);
-    if (!rc)
-        rc = fwcfg_add_u16(&pc->fwcfg, FWCFG_NR_CPUS, (uint16_t)boot->nr_cpus);
-    if (!rc)
-        rc = fwcfg_add_u16(&pc->fwcfg, FWCFG_MAX_CPUS, (uint16_t)boot->nr_cpus);
-    if (rc < 0)
-        fwcfg_fini(&pc->fwcfg);
-    return rc;
+    (void)bus;
+    return rc ? rc : pcbridge_init_isa(&pc->isa_bridge, &pc->pci, PC_ACPI_PM_PORT);
 }
 
-static void pc_del_fwcfg(struct pc *pc)
+static void pc_del_bridges(struct pc *pc)
 {
-    fwcfg_fini(&pc->fwcfg);
+    pcbridge_fini(&pc->isa_bridge);
+    pcbridge_fini(&pc->host_bridge);
+}
+
+static int pc_add_ide(struct pc *pc, struct bus *bus)
+{
+    struct ide_config cfg = {
+        .host = &pc->pci,
+        .dma = &pc->dma,
+        .irq = { bus_gsi(bus, IRQ_IDE), bus_gsi(bus, IRQ_IDE + 1) },
+        .devfn = PC_IDE_DEVFN,
+    };
+
+    for (unsigned i = 0; i < pc->vm->cfg.nr_disks; i++) {
+        const struct vm_disk *d = &pc->vm->cfg.disks[i];
+        int slot = vm_ide_slot(&pc->vm->cfg, i);
+
+        if (slot >= (int)ARRAY_SIZE(cfg.slots)) {
+            log_error("%s: no room for more than two IDE disks and two CD-ROM drives",
+                      store_name(d->store));
+            return -ENOSPC;
+        }
+        if (slot >= 0)
+            cfg.slots[slot] = (struct ide_slot){ .store = d->store, .is_cd = d->is_cd };
+    }
+    return ide_init(&pc->ide, &cfg);
+}
+
+static void pc_del_ide(struct pc *pc)
+{
+    ide_fini(&pc->ide);
+}
+
+static bool pc_wants_ide(const struct vm_config *cfg)
+{
+    for (unsigned i = 0; i < cfg->nr_disks; i++)
+        if (vm_ide_slot(cfg, i) >= 0)
+            return true;
+    return false;
+}
+
+static int pc_add_display(struct pc *pc, struct bus *bus)
+{
+    (void)bus;
+    pc->display = pc_display_create(pc->vm, &pc->pci);
+    return pc->display ? 0 : -EIO;
+}
+
+static void pc_del_display(struct pc *pc)
+{
+    pc_display_destroy(pc->display);
+}
+
+static bool pc_wants_display(const struct vm_config *cfg)
+{
+    return cfg->vga;
+}
+
+struct pc_display *pc_display(struct pc *pc)
+{
+    return pc->display;
+}
+
+/* Its tables for the kernel tell of these devices, so they come before. */
+static int pc_add_virtio(struct pc *pc, struct bus *bus)
+{
+    (void)bus;
+    pc->virtio = pc_virtio_create(pc->vm, &pc->pci);
+    return pc->virtio ? 0 : -EIO;
+}
+
+static void pc_del_virtio(struct pc *pc)
+{
+    pc_virtio_destroy(pc->virtio);
+}
+
+/* Right below the firmware's code. */
+static int pc_add_vars(struct pc *pc, struct bus *bus)
+{
+    const struct vm_config *cfg = &pc->vm->cfg;
+    const struct slot *code = mmu_slot_find(pc->vm->mmu, GPA(GIB(4) - 1));
+
+    BUG_ON(!code); /* the ROM was loaded before */
+    return flash_init(&pc->vars, bus, GPA(code->base.v - cfg->vars_bytes), cfg->vars,
+                      cfg->vars_bytes);
+}
+
+static void pc_del_vars(struct pc *pc)
+{
+    flash_fini(&pc->vars);
+}
+
+static bool pc_wants_vars(const struct vm_config *cfg)
+{
+    return cfg->boot.firmware && cfg->vars;
+}
+
+static int pc_add_firmware(struct pc *pc, struct bus *bus)
+{
+    (void)bus;
+    pc->firmware = pc_firmware_create(pc->vm, &pc->pci, pc->virtio, &pc->dma);
+    return pc->firmware ? 0 : -EIO;
+}
+
+static void pc_del_firmware(struct pc *pc)
+{
+    pc_firmware_destroy(pc->firmware);
 }
 
 static int pc_add_debugcon(struct pc *pc, struct bus *bus)
@@ -369,7 +500,12 @@ static const struct pc_part {
     { pc_add_hpet, pc_del_hpet, NULL },
     { pc_add_acpi_pm, pc_del_acpi_pm, NULL },
     { pc_add_pci, pc_del_pci, NULL },
-    { pc_add_fwcfg, pc_del_fwcfg, NULL },
+    { pc_add_bridges, pc_del_bridges, NULL },
+    { pc_add_ide, pc_del_ide, pc_wants_ide },
+    { pc_add_display, pc_del_display, pc_wants_display },
+    { pc_add_virtio, pc_del_virtio, NULL },
+    { pc_add_vars, pc_del_vars, pc_wants_vars },
+    { pc_add_firmware, pc_del_firmware, NULL },
     { pc_add_com1, pc_del_com1, NULL },
     { pc_add_debugcon, pc_del_debugcon, pc_wants_debugcon },
     { pc_add_debugexit, pc_del_debugexit, pc_wants_debugexit },

@@ -27,6 +27,7 @@ struct vm {
     struct engine_config ecfg; /* the engine keeps it by reference */
     struct engine_vm *evm;
     struct boot_map map;
+    char *append;          /* the kernel's command line, if it is not just what the user gave */
     struct vm_vcpu *vcpus; /* constant once the VM was created */
     unsigned nr_vcpus;
 
@@ -35,6 +36,8 @@ struct vm {
      * is posted by device code, which holds the machine lock.
      */
     _Atomic uint64_t stop;
+    _Atomic int nr_holds;       /* of devices that cannot go on: bus_post_hold() */
+    _Atomic bool remap;         /* the display's memory wants to be elsewhere */
     _Atomic uint32_t nr_posted; /* futex: counts posts, wakes the supervisor */
 
     struct lock lock;    /* LOCK_VM: guards what follows */
@@ -59,6 +62,8 @@ int run_start(struct vm *vm) MUST_CHECK;
 void run_join(struct vm *vm);
 /* Waits until no vCPU is in run(). Caller holds vm->lock and has seen to it that they stop. */
 void run_wait_parked(struct vm *vm);
+/* Something was posted to the supervisor; any thread, any lock. */
+void run_posted(struct vm *vm);
 /* Makes vCPUs leave run(); any thread, no locks. */
 void run_kick(struct vm *vm);
 
@@ -75,7 +80,41 @@ void irq_wire(struct vm *vm);
 /* A message to all APICs it addresses, but for the sender's own (UINT32_MAX: nobody's). */
 void irq_send(struct vm *vm, const struct apic_msg *msg, uint32_t sender);
 
+/* ---- pc_virtio.c: the virtio devices ---- */
+struct pci_host;
+struct pc_virtio;
+/* NULL after a message. Tells vm->cfg.boot of those that are announced there. */
+struct pc_virtio *pc_virtio_create(struct vm *vm, struct pci_host *pci_host);
+void pc_virtio_destroy(struct pc_virtio *pv);
+struct virtio_balloon *pc_virtio_balloon(struct pc_virtio *pv); /* NULL: none */
+/* -ENOENT: no such disk; else as store_resize(). */
+int pc_virtio_disk_resize(struct pc_virtio *pv, unsigned idx, uint64_t bytes) MUST_CHECK;
+
+/* The PCI function of a disk; -1: it is on no PCI bus. */
+int pc_virtio_disk_devfn(const struct pc_virtio *pv, unsigned disk);
+
+/* ---- pc_firmware.c: what firmware is told ---- */
+#define PC_IDE_DEVFN 0xf9u /* 1f.1 */
+struct dma;
+struct pc_firmware;
+/* NULL after a message. */
+struct pc_firmware *pc_firmware_create(struct vm *vm, struct pci_host *pci_host,
+                                       const struct pc_virtio *pv, struct dma *dma);
+void pc_firmware_destroy(struct pc_firmware *f);
+/* Which IDE drive disk idx is: 0 primary master, 1 primary slave, 2 secondary master, ...; more
+ * than 3: there is no room. -1: it is no IDE disk. */
+int vm_ide_slot(const struct vm_config *cfg, unsigned idx);
+
+/* ---- pc_display.c: the screen ---- */
+struct pc_display;
+struct pc_display *pc_display_create(struct vm *vm, struct pci_host *pci_host);
+void pc_display_destroy(struct pc_display *d);
+/* Brings video memory to where the guest wants it. All vCPUs stand still. */
+void pc_display_remap(struct pc_display *d);
+
 /* ---- pc.c: the devices ---- */
+struct pc_display *pc_display(struct pc *pc);                           /* NULL: there is none */
+int pc_key(struct pc *pc, const uint8_t *code, unsigned nr) MUST_CHECK; /* as vm_key(); locked */
 struct pc *pc_create(struct vm *vm);
 void pc_destroy(struct pc *pc);
 void pc_reset(struct vm *vm);
@@ -90,5 +129,7 @@ void pc_ioapic_eoi(struct pc *pc, uint8_t vector);
 bool pc_pic_pending(struct pc *pc); /* no lock */
 uint8_t pc_pic_ack(struct pc *pc);
 void pc_ferr(struct pc *pc);
+struct virtio_balloon *pc_balloon(struct pc *pc);
+int pc_resize_disk(struct pc *pc, unsigned disk, uint64_t bytes) MUST_CHECK;
 
 #endif

@@ -13,6 +13,7 @@
 
 #include <stdatomic.h>
 #include <stdio.h>
+#include <string.h>
 
 void run_kick(struct vm *vm)
 {
@@ -95,7 +96,11 @@ static void run_debug(struct vm_vcpu *p)
 static void *run_vcpu(void *arg)
 {
     struct vm_vcpu *p = arg;
+    int err = host_sched_set(&p->vm->cfg.sched, p->v->cpu.id);
 
+    if (err)
+        log_warn("%s: vCPU %u: cannot have the wanted host CPUs or weight: %s", p->vm->name,
+                 p->v->cpu.id, strerror(-err));
     while (run_gate(p)) {
         switch (p->v->engine->run(p->v)) {
         case RUN_STOPPED:
@@ -153,9 +158,40 @@ static bool run_try_reset(struct vm *vm, uint64_t stop)
     return true;
 }
 
+void run_posted(struct vm *vm)
+{
+    /* Release: pairs with the acquire in run_supervise(). */
+    (void)atomic_fetch_add_explicit(&vm->nr_posted, 1, memory_order_release);
+    host_futex_wake(&vm->nr_posted);
+}
+
+/* Pauses the machine while a device cannot go on. *held: it is. */
+static void run_hold(struct vm *vm, bool *held)
+{
+    bool hold = atomic_load_explicit(&vm->nr_holds, memory_order_relaxed) > 0;
+
+    if (hold == *held)
+        return;
+    *held = hold;
+    if (hold)
+        vm_pause(vm);
+    else
+        vm_resume(vm);
+}
+
+static void run_remap(struct vm *vm)
+{
+    if (!atomic_exchange_explicit(&vm->remap, false, memory_order_relaxed))
+        return;
+    vm_pause(vm);
+    pc_display_remap(pc_display(vm->pc));
+    vm_resume(vm);
+}
+
 static void *run_supervise(void *arg)
 {
     struct vm *vm = arg;
+    bool held = false;
 
     for (;;) {
         /* Acquire: pairs with the release in vm_stop(); vm->stop is read after. */
@@ -163,6 +199,8 @@ static void *run_supervise(void *arg)
         uint64_t stop = atomic_load_explicit(&vm->stop, memory_order_relaxed);
         enum stop_reason why = (enum stop_reason)(stop >> 32);
 
+        run_hold(vm, &held);
+        run_remap(vm);
         if (!stop) {
             if (host_mono_ns() >= vm->timeout_at_ns)
                 vm_stop(vm, STOP_TIMEOUT, 0);

@@ -6,6 +6,8 @@
 #include <jansson.h>
 #include <stdlib.h>
 
+#include "backend/net.h"
+#include "virtio/balloon.h"
 #include "vm/priv.h"
 
 static const char *const stats_states[] = {
@@ -67,6 +69,53 @@ static json_t *stats_vcpus(struct vm *vm)
     return vcpus;
 }
 
+/* How long a guest may take to tell how much memory it uses. */
+#define BALLOON_WAIT_NS 200000000ull
+
+static json_t *stats_balloon(struct virtio_balloon *b, bool running)
+{
+    static const char *const names[NR_BALLOON_STATS] = {
+        [BALLOON_SWAP_IN] = "swap_in_bytes",     [BALLOON_SWAP_OUT] = "swap_out_bytes",
+        [BALLOON_MAJOR_FAULTS] = "major_faults", [BALLOON_MINOR_FAULTS] = "minor_faults",
+        [BALLOON_FREE] = "free_bytes",           [BALLOON_TOTAL] = "total_bytes",
+        [BALLOON_AVAILABLE] = "available_bytes", [BALLOON_CACHES] = "cache_bytes",
+    };
+    uint64_t wanted, actual, stats[NR_BALLOON_STATS];
+    json_t *j, *guest;
+
+    virtio_balloon_sizes(b, &wanted, &actual);
+    j = json_pack("{s:I, s:I, s:I, s:I, s:I}", "wanted_bytes", (json_int_t)wanted, "actual_bytes",
+                  (json_int_t)actual, "inflated_bytes", (json_int_t)b->inflated_bytes,
+                  "deflated_bytes", (json_int_t)b->deflated_bytes, "reported_bytes",
+                  (json_int_t)b->reported_bytes);
+    if (!j || !virtio_balloon_stats(b, running ? BALLOON_WAIT_NS : 0, stats))
+        return j;
+    guest = json_object();
+    for (unsigned i = 0; i < NR_BALLOON_STATS; i++)
+        (void)json_object_set_new(guest, names[i], json_integer((json_int_t)stats[i]));
+    (void)json_object_set_new(j, "guest", guest);
+    return j;
+}
+
+static json_t *stats_nets(struct vm *vm)
+{
+    json_t *nets = json_array();
+
+    for (unsigned i = 0; i < vm->cfg.nr_nets; i++) {
+        const struct net *n = vm->cfg.nets[i].net;
+        const struct net_counts *c = &n->counts;
+
+        (void)json_array_append_new(
+            nets,
+            json_pack("{s:s, s:b, s:I, s:I, s:I, s:I, s:I, s:I}", "name", n->name, "up", (int)n->up,
+                      "sent_frames", (json_int_t)c->tx_frames, "sent_bytes",
+                      (json_int_t)c->tx_bytes, "sent_dropped", (json_int_t)c->tx_dropped,
+                      "received_frames", (json_int_t)c->rx_frames, "received_bytes",
+                      (json_int_t)c->rx_bytes, "received_dropped", (json_int_t)c->rx_dropped));
+    }
+    return nets;
+}
+
 char *vm_stats_json(struct vm *vm)
 {
     enum vm_state state = vm_state(vm);
@@ -86,6 +135,11 @@ char *vm_stats_json(struct vm *vm)
     if (!top)
         return NULL;
     (void)json_object_set_new(top, "vcpus", stats_vcpus(vm));
+    if (vm->cfg.nr_nets)
+        (void)json_object_set_new(top, "nets", stats_nets(vm));
+    if (pc_balloon(vm->pc))
+        (void)json_object_set_new(top, "balloon",
+                                  stats_balloon(pc_balloon(vm->pc), state == VM_RUNNING));
     text = json_dumps(top, JSON_COMPACT);
     json_decref(top);
     return text;

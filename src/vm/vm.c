@@ -12,10 +12,16 @@
 #include <string.h>
 
 #include "lib/trace.h"
+#include "virtio/balloon.h"
 #include "vm/lockstep.h"
 #include "vm/priv.h"
 
-#define HIGH_RAM_AT GIB(4)
+#define HIGH_RAM_AT        GIB(4)
+/* OVMF maps, in pages of 2 MB, all the memory that a processor of more bits says it could have. */
+#define FIRMWARE_PHYS_BITS 40
+/* RAM has a hole for the VGA's window, VGA or not. */
+#define VIDEO_WINDOW_AT    0xa0000ull
+#define VIDEO_WINDOW_END   0xc0000ull
 
 /* ---- making one; each step may fail with a message, vm_destroy() undoes what there is ---- */
 
@@ -23,7 +29,10 @@ static int vm_add_ram(struct vm *vm)
 {
     uint64_t ram = vm->cfg.boot.ram_bytes, low = MIN(ram, PC_LOW_RAM_MAX);
     struct slot_desc slots[] = {
-        { .name = "ram-low", .base = GPA(0), .bytes = low },
+        { .name = "ram-base", .base = GPA(0), .bytes = MIN(low, VIDEO_WINDOW_AT) },
+        { .name = "ram-low",
+          .base = GPA(VIDEO_WINDOW_END),
+          .bytes = low > VIDEO_WINDOW_END ? low - VIDEO_WINDOW_END : 0 },
         { .name = "ram-high", .base = GPA(HIGH_RAM_AT), .bytes = ram - low },
     };
     struct slot *slot;
@@ -36,8 +45,8 @@ static int vm_add_ram(struct vm *vm)
     vm->mmu = mmu_create();
     if (!vm->mmu)
         return -ENOMEM;
-    for (unsigned i = 0; i < ARRAY_SIZE(slots) && slots[i].bytes; i++) {
-        int err = mmu_slot_add(vm->mmu, &slots[i], &slot);
+    for (unsigned i = 0; i < ARRAY_SIZE(slots); i++) {
+        int err = slots[i].bytes ? mmu_slot_add(vm->mmu, &slots[i], &slot) : 0;
 
         if (err) {
             log_error("%s: cannot get %llu MiB of memory for the guest: %s", vm->name,
@@ -71,6 +80,8 @@ static int vm_add_engine(struct vm *vm)
     }
     if (vm->cfg.lockstep.reference)
         lockstep_trim_model(&vm->model);
+    if (vm->cfg.boot.firmware)
+        vm->model.phys_bits = MIN(vm->model.phys_bits, FIRMWARE_PHYS_BITS);
     vm->model.nr_cpus = vm->cfg.boot.nr_cpus;
     vm->model.tsc_khz = clock_tsc_khz(bus_clock(vm->bus));
     err = vm->cfg.engine->vm_create(&vm->ecfg, &vm->evm);
@@ -116,12 +127,15 @@ static int vm_add_vcpus(struct vm *vm)
     return 0;
 }
 
-/* What firmware would have done: tables and kernel in memory, the first vCPU at the kernel. */
+/* Firmware: the vCPUs stay as reset leaves them. Without: tables and kernel in memory as a firmware
+ * would have left them, the first vCPU at the kernel. */
 static int vm_boot(struct vm *vm)
 {
     struct cpu *bsp = &vm->vcpus[0].v->cpu;
     int err;
 
+    if (vm->cfg.boot.firmware)
+        return boot_firmware_shadow(vm->mmu);
     /* What firmware would have left: write-back memory below the hole for devices. */
     for (unsigned i = 0; i < vm->nr_vcpus; i++)
         cpu_firmware_mtrrs(&vm->vcpus[i].v->cpu, GPA(PC_LOW_RAM_MAX));
@@ -139,6 +153,38 @@ static void vm_stop_sink(void *ctx, enum stop_reason why, int status)
     vm_stop(ctx, why, status);
 }
 
+/* Kernels with CONFIG_VIRTIO_MMIO_CMDLINE_DEVICES, and without ACPI, find virtio devices so. */
+static int vm_announce_virtio(struct vm *vm)
+{
+    struct boot_config *boot = &vm->cfg.boot;
+    size_t bytes, n;
+
+    if (!boot->nr_virtio_mmio || !boot->kernel)
+        return 0;
+    bytes = strlen(boot->append ? boot->append : "") + boot->nr_virtio_mmio * 64 + 1;
+    vm->append = malloc(bytes);
+    if (!vm->append) {
+        log_error("%s: out of memory", vm->name);
+        return -ENOMEM;
+    }
+    n = (size_t)snprintf(vm->append, bytes, "%s", boot->append ? boot->append : "");
+    for (unsigned i = 0; i < boot->nr_virtio_mmio; i++)
+        n += (size_t)snprintf(vm->append + n, bytes - n, " virtio_mmio.device=%uK@%#llx:%u:%u",
+                              PC_VIRTIO_MMIO_BYTES >> 10,
+                              PC_VIRTIO_MMIO_AT + i * (unsigned long long)PC_VIRTIO_MMIO_BYTES,
+                              PC_VIRTIO_GSI + i % PC_VIRTIO_NR_GSIS, i);
+    boot->append = vm->append;
+    return 0;
+}
+
+static void vm_hold_sink(void *ctx, bool on)
+{
+    struct vm *vm = ctx;
+
+    (void)atomic_fetch_add(&vm->nr_holds, on ? 1 : -1);
+    run_posted(vm);
+}
+
 static int vm_build(struct vm *vm)
 {
     int err;
@@ -148,13 +194,20 @@ static int vm_build(struct vm *vm)
         return -ENOMEM;
     clock_pause(bus_clock(vm->bus)); /* until the VM starts */
     bus_set_stop_sink(vm->bus, vm_stop_sink, vm);
+    bus_set_hold_sink(vm->bus, vm_hold_sink, vm);
     err = vm_add_ram(vm);
+    if (err)
+        return err;
+    if (vm->cfg.boot.firmware)
+        err = boot_firmware_load(vm->mmu, vm->cfg.boot.firmware);
     if (err)
         return err;
     irq_wire(vm);
     if (!pc_create(vm))
         return -EIO;
-    err = vm_add_engine(vm);
+    err = vm_announce_virtio(vm);
+    if (!err)
+        err = vm_add_engine(vm);
     if (!err)
         err = vm_add_vcpus(vm);
     if (!err)
@@ -211,6 +264,7 @@ void vm_destroy(struct vm *vm)
     if (vm->evm)
         vm->cfg.engine->vm_destroy(vm->evm);
     free(vm->vcpus);
+    free(vm->append);
     bus_destroy(vm->bus);
     mmu_destroy(vm->mmu);
     cond_destroy(&vm->changed);
@@ -320,10 +374,8 @@ void vm_stop(struct vm *vm, enum stop_reason why, int status)
         if (!vm_stop_outranks(why, (enum stop_reason)(old >> 32)))
             return;
     } while (!atomic_compare_exchange_weak(&vm->stop, &old, want));
-    /* The gate is closed; now make everybody come to it. Release: pairs with the acquire in
-     * run_supervise(). */
-    (void)atomic_fetch_add_explicit(&vm->nr_posted, 1, memory_order_release);
-    host_futex_wake(&vm->nr_posted);
+    /* The gate is closed; now make everybody come to it. */
+    run_posted(vm);
     run_kick(vm);
 }
 
@@ -340,6 +392,23 @@ enum vm_state vm_state(struct vm *vm)
         s = vm->nr_pauses ? VM_PAUSED : VM_RUNNING;
     lock_drop(&vm->lock);
     return s;
+}
+
+int vm_set_memory(struct vm *vm, uint64_t bytes)
+{
+    struct virtio_balloon *b = pc_balloon(vm->pc);
+
+    if (!b)
+        return -ENOENT;
+    if (bytes > vm->cfg.boot.ram_bytes)
+        return -EINVAL;
+    virtio_balloon_want(b, vm->cfg.boot.ram_bytes - bytes);
+    return 0;
+}
+
+int vm_resize_disk(struct vm *vm, unsigned disk, uint64_t bytes)
+{
+    return pc_resize_disk(vm->pc, disk, bytes);
 }
 
 /* ---- asking ---- */

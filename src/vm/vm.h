@@ -8,10 +8,12 @@
 #define VM_VM_H
 
 #include "backend/backend.h"
+#include "backend/store.h"
 #include "boot/boot.h"
 #include "bus/bus.h"
 #include "engine/engine.h"
 
+struct net;
 struct trace;
 
 /* Two engines run the guest in lock-step: lockstep.h. */
@@ -27,6 +29,27 @@ struct lockstep_config {
     void *line_arg;
 };
 
+enum vm_transport { VM_TRANSPORT_PCI, VM_TRANSPORT_MMIO, VM_TRANSPORT_IDE };
+
+/* A virtio disk, or an IDE disk or CD-ROM drive, which has none of the rest. Limits: 0 is none. */
+struct vm_disk {
+    struct store *store; /* owned by the caller */
+    const char *serial;  /* or NULL */
+    enum vm_transport transport;
+    bool is_cd;         /* IDE */
+    unsigned nr_queues; /* 0: one */
+    uint64_t requests_per_s, bytes_per_s;
+    bool no_packed; /* only split rings */
+};
+#define VM_DISKS_MAX 16
+
+/* A virtio network card. */
+struct vm_net {
+    struct net *net; /* owned by the caller */
+    enum vm_transport transport;
+};
+#define VM_NETS_MAX 8
+
 /* Copied, but not the strings and what else it points to: they outlive the VM. */
 struct vm_config {
     const char *name;                /* NULL: "vm-PID" */
@@ -34,9 +57,21 @@ struct vm_config {
     struct lockstep_config lockstep;
     const char *cpu_model; /* NULL: host */
     struct boot_config boot;
-    struct chr *serial;   /* owned by the caller; COM1 */
-    struct chr *debugcon; /* port E9h, or NULL */
-    bool debug_exit;      /* --device debug-exit */
+    struct host_sched sched; /* of the vCPUs' threads; all zero: as the caller's */
+    struct chr *serial;      /* owned by the caller; COM1 */
+    struct chr *debugcon;    /* port E9h, or NULL */
+    uint8_t *vars; /* UEFI's variables: a flash below the firmware; the caller's. NULL: none */
+    uint32_t vars_bytes;    /* a multiple of 4096 */
+    bool vga;               /* there is a screen */
+    const char *vga_bios;   /* path of the video BIOS, or NULL */
+    const char *boot_order; /* words of --boot, or NULL: the firmware's own */
+    bool debug_exit;        /* --device debug-exit */
+    bool rng;               /* --device rng */
+    bool balloon;           /* --device balloon */
+    struct vm_disk disks[VM_DISKS_MAX];
+    unsigned nr_disks;
+    struct vm_net nets[VM_NETS_MAX];
+    unsigned nr_nets;
     bool no_reboot;
     uint64_t timeout_ns; /* wall time; 0: none */
     bool time_exits;
@@ -63,6 +98,10 @@ void vm_pause(struct vm *vm);
 void vm_resume(struct vm *vm);
 void vm_stop(struct vm *vm, enum stop_reason why, int status);
 enum vm_state vm_state(struct vm *vm);
+/* Any thread, no locks. Makes a disk larger; bytes 0: its image was made larger. 0, -ENOENT: no
+ * such disk, -EINVAL: it would shrink, or another -errno. */
+int vm_set_memory(struct vm *vm, uint64_t bytes) MUST_CHECK;
+int vm_resize_disk(struct vm *vm, unsigned disk, uint64_t bytes) MUST_CHECK;
 
 const struct vm_config *vm_cfg(const struct vm *vm);
 struct bus *vm_bus(struct vm *vm);
@@ -76,6 +115,16 @@ struct vcpu *vm_vcpu(struct vm *vm, unsigned idx);
  * from a hook.
  */
 void vm_set_debug_hook(struct vm *vm, void (*hook)(void *arg, struct vcpu *v), void *arg);
+
+/* ---- screen and keyboard (pc_display.c); any thread ---- */
+struct picture;
+/* What the screen shows: dev/vga.h. -ENODEV: there is none. -ENOMEM. */
+int vm_screen(struct vm *vm, struct picture *pic) MUST_CHECK;
+/* The text on it, malloc'ed; NULL: there is no screen, or it is not in text mode. */
+char *vm_screen_text(struct vm *vm);
+/* A key goes down or up: its code of scan-code set 2, at most 8 bytes. -EAGAIN: the guest has not
+ * taken those before. */
+int vm_key(struct vm *vm, const uint8_t *code, unsigned nr) MUST_CHECK;
 
 /* The process's exit status for a stop, as documented in doppel(1): 0, 1, 3, 124, debug-exit's. */
 int vm_exit_status(enum stop_reason why, int status);

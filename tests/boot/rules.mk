@@ -25,3 +25,17 @@ $(O)/tests/boot/$(1): $(O)/doppel $(O)/tests/boot/ia32-program build/guest/kerne
 	$(Q)chmod +x $$@
 endef
 $(foreach e,$(BOOT_ENGINES),$(eval $(call boot_engine,$(e))))
+
+# Guests on network links.
+TESTS += $(O)/tests/boot/net
+$(O)/tests/boot/net: $(O)/doppel build/guest/kernel/vmlinuz build/guest/initramfs.cpio tests/boot/net tests/boot/rules.mk
+	@mkdir -p $(@D)
+	$(Q)printf '#!/bin/sh\nexec tests/boot/net --doppel $(O)/doppel --engine bt --kernel build/guest/kernel/vmlinuz --initramfs build/guest/initramfs.cpio "$$@"\n' >$@
+	$(Q)chmod +x $@
+
+# Memory that comes and goes.
+TESTS += $(O)/tests/boot/balloon
+$(O)/tests/boot/balloon: $(O)/doppel build/guest/kernel/vmlinuz build/guest/initramfs.cpio tests/boot/balloon tests/boot/rules.mk
+	@mkdir -p $(@D)
+	$(Q)printf '#!/bin/sh\nexec tests/boot/balloon --doppel $(O)/doppel --engine bt --kernel build/guest/kernel/vmlinuz --initramfs build/guest/initramfs.cpio\n' >$@
+	$(Q)chmod +x $@

@@ -218,7 +218,8 @@ static int machine_create_pci(struct machine *m)
     };
 
     if (pci_host_init(&m->pci, &host) || pcbridge_init_host(&m->bridges[0], &m->pci) ||
-        pcbridge_init_isa(&m->bridges[1], &m->pci) || pci_dev_init(&m->function, &m->pci, &desc))
+        pcbridge_init_isa(&m->bridges[1], &m->pci, 0x600) ||
+        pci_dev_init(&m->function, &m->pci, &desc))
         return -1;
     for (unsigned i = 0; i < ARRAY_SIZE(bars); i++) {
         struct pci_bar bar = bars[i];

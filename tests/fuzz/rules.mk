@@ -29,10 +29,16 @@ $(FUZZ_TARGETS:%=$(FUZZ_O)/%): $(FUZZ_O)/%: $(FUZZ_O)/tests/fuzz/%.o $(FUZZ_O)/l
 $(FUZZ_O)/libdoppel.a: $(FUZZ_LIB_O)
 	$(Q)rm -f $@; ar crs $@ $^
 
+# Its assembly is for GNU as: clang's own takes no difference of two labels there.
+$(FUZZ_O)/src/engine/bt/direct/stub.o: FUZZ_CFLAGS += -fno-integrated-as
+
 $(FUZZ_O)/%.o: %.c | fuzz-deps
 	@mkdir -p $(@D)
 	@echo "  FUZZCC  $<"
 	$(Q)$(FUZZ_CC) $(CPPFLAGS) $(FUZZ_CFLAGS) -fsanitize=fuzzer-no-link,$(FUZZ_SAN) -MMD -MP -c -o $@ $<
+
+# The Intel syntax of its assembly is more than clang's own assembler reads.
+$(FUZZ_O)/src/engine/bt/direct/stub.o: FUZZ_CFLAGS += -fno-integrated-as
 
 fuzz-deps: deps
 	@command -v $(FUZZ_CC) >/dev/null || \

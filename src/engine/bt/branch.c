@@ -17,15 +17,14 @@ static void address(struct trans *t, enum hreg dst, enum hreg base, int by)
         emit_op_rr(t->e, bt_width(t), 0x89, base, dst); /* MOV */
 }
 
-/* The stack access at base + by, through a lookup of its own or of others too. */
-static struct hmem stack_access(struct trans *t, enum hreg base, int by, bool write)
+struct hmem bt_emit_stack(struct trans *t, enum hreg base, int by, bool write)
 {
     if (!bt_share_known(t))
         address(t, H_PTR, base, by + (int)bt_share_ahead(t));
     return bt_share_lookup(t, t->in.word, write);
 }
 
-static void move_stack(struct trans *t, int by)
+void bt_emit_move_stack(struct trans *t, int by)
 {
     address(t, H_RSP, H_RSP, by);
 }
@@ -73,7 +72,7 @@ void bt_emit_push(struct trans *t)
         load_operand(t, H_PTR);
         emit_store(t->e, HMEM_GS(BT_OFF(tmp)), H_PTR);
     }
-    m = stack_access(t, H_RSP, -word(t), true);
+    m = bt_emit_stack(t, H_RSP, -word(t), true);
     if (t->in.mem >= 0) {
         two_accesses(t);
         emit_load(t->e, H_TMP, HMEM_GS(BT_OFF(tmp)));
@@ -87,7 +86,7 @@ void bt_emit_push(struct trans *t)
         }
     }
     store_word(t, m, src);
-    move_stack(t, -word(t));
+    bt_emit_move_stack(t, -word(t));
 }
 
 void bt_emit_pop(struct trans *t)
@@ -95,11 +94,11 @@ void bt_emit_pop(struct trans *t)
     bool leave = t->in.cls == INSN_LEAVE;
     unsigned gpr = leave ? (unsigned)RBP : bt_gpr(t->in.ops[0].reg.value);
 
-    load_word(t, H_PTR, stack_access(t, leave ? H_RBP : H_RSP, 0, false));
+    load_word(t, H_PTR, bt_emit_stack(t, leave ? H_RBP : H_RSP, 0, false));
     if (leave)
         address(t, H_RSP, H_RBP, word(t));
     else if (gpr != RSP)
-        move_stack(t, word(t));
+        bt_emit_move_stack(t, word(t));
     bt_emit_put(t, gpr, H_PTR);
 }
 
@@ -173,12 +172,12 @@ void bt_emit_goto(struct trans *t, int64_t off, bool check)
 
 static void push_return(struct trans *t)
 {
-    struct hmem m = stack_access(t, H_RSP, -word(t), true);
+    struct hmem m = bt_emit_stack(t, H_RSP, -word(t), true);
 
     emit_load(t->e, H_TMP, HMEM_GS(GPR_OFF(SLOT_PAGE / 8)));
     emit_lea(t->e, H_TMP, HMEM_BASE(H_TMP, t->in.off + t->in.len));
     store_word(t, m, H_TMP);
-    move_stack(t, -word(t));
+    bt_emit_move_stack(t, -word(t));
 }
 
 /* The target of an indirect branch into b->tmp, or for a register nothing: it is read later. */
@@ -233,8 +232,8 @@ void bt_emit_branch(struct trans *t)
         go_far(t, true);
         break;
     default: /* INSN_RET */
-        load_word(t, H_PTR, stack_access(t, H_RSP, 0, false));
-        move_stack(t, word(t) + (int32_t)in->imm);
+        load_word(t, H_PTR, bt_emit_stack(t, H_RSP, 0, false));
+        bt_emit_move_stack(t, word(t) + (int32_t)in->imm);
         s->rsp_undo = word(t) + (int32_t)in->imm;
         go_far(t, true);
         break;

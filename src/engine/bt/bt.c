@@ -205,6 +205,7 @@ static void cache_destroy(struct bt_cache *bc)
     if (!bc)
         return;
     host_code_destroy(&bc->hc);
+    host_unmap(bc->books, TB_BOOKS);
     free(bc->by_pc);
     free(bc);
 }
@@ -216,8 +217,10 @@ static int cache_create(struct bt_cache **out)
 
     if (!bc)
         return -ENOMEM;
-    rc = host_code_create(&bc->hc, CODE_CACHE);
+    bc->books = host_pages_low(TB_BOOKS);
+    rc = bc->books ? host_code_create(&bc->hc, CODE_CACHE) : -ENOMEM;
     if (rc < 0) {
+        host_unmap(bc->books, TB_BOOKS);
         free(bc);
         return rc;
     }
@@ -264,6 +267,11 @@ static int bt_vcpu_create(struct engine_vm *evm, uint32_t id, struct vcpu **out)
     b->mask_page = PAGE_MASK;
     b->mask_jc = vm->slow_pext ? 0xffff : JC_ENTRIES - 1;
     b->mask_not_if = ~(uint64_t)RFLAGS_IF;
+    b->mask_df = RFLAGS_DF;
+    b->mask_not_df = ~(uint64_t)RFLAGS_DF;
+    b->mask_of = RFLAGS_OF;
+    b->mask_63 = 63;
+    b->mask_pushed = ~(uint64_t)(RFLAGS_ARITH | RFLAGS_FIXED1 | RFLAGS_RF | RFLAGS_VM);
     b->mxcsr = 0x1f80;
     b->vec_cold = 1;
     b->region = (struct host_trap_region){ .lo = b->cache->hc.rx,

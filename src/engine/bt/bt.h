@@ -189,6 +189,7 @@ struct x87_last {
 #define TB_BUCKETS    262144
 #define TB_PAGES      16384
 #define CODE_CACHE    MIB(192)
+#define TB_BOOKS      MIB(256)
 #define COLD_COUNTERS 16384
 #define FLUID_PAGES   1024
 
@@ -196,7 +197,9 @@ struct bt_vcpu {
     struct ivcpu iv;             /* first: interp runs what is refused */
     uint64_t mask_page, mask_jc; /* for PEXT: a page number, an index in struct jc */
     uint64_t mask_not_if;        /* all but RFLAGS.IF */
-    uint64_t tsc_offset;         /* of the guest's TSC to the host's, when tsc_inline */
+    uint64_t mask_df, mask_not_df, mask_of, mask_63;
+    uint64_t mask_pushed; /* what PUSHF takes from cpu.rflags */
+    uint64_t tsc_offset;  /* of the guest's TSC to the host's, when tsc_inline */
     uint64_t vm_tsc_offset;
     uint32_t masked; /* an interrupt waits for IF */
     /* 32-bit code: how much the limit is below 4 GB; SEG_SHUT: nothing may be accessed inline */
@@ -249,6 +252,9 @@ struct bt_cache {
     const uint8_t *leave[NR_WHYS];
     struct tb *hash[TB_BUCKETS];
     struct tb_page *pages[TB_PAGES];
+    /* Their books, one behind the other: translated code names them, so they are low in memory. */
+    uint8_t *books;
+    size_t books_used;
     struct tb **by_pc; /* in the order of their code */
     unsigned nr_by_pc, max_by_pc;
     struct fluid_page fluid[FLUID_PAGES];
@@ -341,7 +347,11 @@ void bt_emit_offset(struct trans *t, const ZydisDecodedOperandMem *m, enum hreg 
 void bt_emit_lookup(struct trans *t, unsigned bytes, bool write);
 /* The jump whose rel32 is `at` goes to a stub that leaves with the current instruction's site. */
 void bt_leave_from(struct trans *t, uint8_t *at, enum bt_why why);
-/* Returns the rel32 of the jump that is taken on a miss. */
+/* The same in parts: H_AUX = the index of H_PTR, H_TMP = minus the address of the page in the
+ * entry; then H_AUX = the addend. */
+void bt_emit_tag(struct trans *t, bool write);
+void bt_emit_addend(struct trans *t);
+/* As bt_emit_lookup(), but returns the rel32 of the jump that is taken on a miss. */
 uint8_t *bt_emit_probe(struct trans *t, unsigned bytes, bool write);
 #define HMEM_GUEST ((struct hmem){ .base = H_PTR, .index = H_AUX })
 /* A guest register into a host register and back. */
@@ -353,6 +363,10 @@ void bt_emit_leave(struct trans *t, enum bt_why why);
 /* ---- copy.c ---- */
 bool bt_emit_copy(struct trans *t);
 bool bt_emit_lea(struct trans *t);
+
+/* ---- string.c ---- */
+bool bt_emit_string(struct trans *t); /* INSN_STRING */
+bool bt_emit_bits(struct trans *t);   /* INSN_BITS */
 
 /* ---- share.c ---- */
 /* Which of the block's nr instructions, at most TB_MAX_INSNS, share a lookup. */
@@ -371,9 +385,14 @@ struct hmem bt_share_lookup(struct trans *t, unsigned bytes, bool write);
 /* Is the instruction one of those that bt_emit_system() writes, and that then fall through? */
 bool bt_is_inline_system(const struct trans *t, const struct insn *in);
 bool bt_emit_system(struct trans *t);
+bool bt_emit_pushf(struct trans *t);
 
 /* ---- branch.c ---- */
 void bt_emit_push(struct trans *t);
+/* Where the current instruction's word at RSP or RBP, plus by, is: with H_AUX or both registers in
+ * it; H_TMP is free. */
+struct hmem bt_emit_stack(struct trans *t, enum hreg base, int by, bool write);
+void bt_emit_move_stack(struct trans *t, int by);
 void bt_emit_pop(struct trans *t);
 void bt_emit_branch(struct trans *t); /* INSN_JMP .. INSN_RET */
 /* Leaves the block for the place at off, relative to the page. */
@@ -430,6 +449,9 @@ struct tb *bt_find(struct bt_cache *bc, gpa_t at, uint32_t key);
 /* The latest version of a block, whatever its bytes are now. */
 struct tb *bt_newest(struct bt_cache *bc, gpa_t at, uint32_t key);
 bool bt_insert(struct bt_vcpu *b, struct tb *tb);
+/* Room for a block's books, until the cache is flushed. NULL: it has to be, and code.full says so.
+ */
+struct tb *bt_books(struct bt_cache *bc, size_t bytes);
 /* Takes it out of all but the page's list. */
 void bt_bury(struct bt_vcpu *b, struct tb *tb);
 void bt_unlink(struct bt_cache *bc, struct tb_exit *x);

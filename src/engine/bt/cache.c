@@ -187,12 +187,24 @@ void bt_bury(struct bt_vcpu *b, struct tb *tb)
     tb->dead = true;
 }
 
-static void tb_free(struct tb *tb)
+static void tb_fini(struct tb *tb)
 {
     for (unsigned i = 0; i < tb->nr_insns; i++)
         free(tb->sites[i].ops);
     free(tb->fluid);
-    free(tb);
+}
+
+struct tb *bt_books(struct bt_cache *bc, size_t bytes)
+{
+    struct tb *tb = (struct tb *)(bc->books + bc->books_used);
+
+    bytes = align_up(bytes, 64);
+    if (TB_BOOKS - bc->books_used < bytes) {
+        bc->code.full = true;
+        return NULL;
+    }
+    bc->books_used += bytes;
+    return tb;
 }
 
 static bool drop_in_page(struct bt_vcpu *b, uint64_t page, unsigned off, unsigned bytes)
@@ -264,8 +276,9 @@ void bt_flush_cache(struct bt_vcpu *b)
     bt_fluid_drop_all(b);
     memset(bc->hash, 0, sizeof(bc->hash));
     for (unsigned i = 0; i < bc->nr_by_pc; i++)
-        tb_free(bc->by_pc[i]);
+        tb_fini(bc->by_pc[i]);
     bc->nr_by_pc = 0;
+    bc->books_used = 0;
     bc->code.p = bc->start;
     bc->code.full = false;
     bt_jc_flush(b, FLUSH_ALL, 0);

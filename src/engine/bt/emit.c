@@ -184,6 +184,12 @@ void emit_shrx(struct emit *e, enum hreg dst, enum hreg src, enum hreg count, bo
     emit8(e, (uint8_t)(0xc0 | (dst & 7) << 3 | (src & 7)));
 }
 
+void emit_sarx(struct emit *e, enum hreg dst, enum hreg src, enum hreg count)
+{
+    emit_vex38(e, true, 2, dst, count, 0, src, 0xf7);
+    emit8(e, (uint8_t)(0xc0 | (dst & 7) << 3 | (src & 7)));
+}
+
 void emit_fix32(uint8_t *rel32, intptr_t delta, const uint8_t *to)
 {
     int32_t rel = (int32_t)(to - (rel32 + 4 + delta));

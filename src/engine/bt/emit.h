@@ -81,6 +81,7 @@ void emit_pext(struct emit *e, enum hreg dst, enum hreg src, struct hmem mask);
 void emit_pdep(struct emit *e, enum hreg dst, enum hreg src, struct hmem mask);
 void emit_rorx(struct emit *e, enum hreg dst, enum hreg src, uint8_t count);
 void emit_shrx(struct emit *e, enum hreg dst, enum hreg src, enum hreg count, bool wide);
+void emit_sarx(struct emit *e, enum hreg dst, enum hreg src, enum hreg count); /* 64 bits */
 
 /* Jumps to an address where code runs; those to be mended later return where their rel32 is. */
 void emit_jmp(struct emit *e, const uint8_t *to);

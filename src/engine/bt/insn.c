@@ -99,9 +99,10 @@ static void classify_plain(struct insn *in)
     if (in->z.raw.encoding2 == ZYDIS_INSTRUCTION_ENCODING_EVEX || !only_gprs(in))
         return;
     /* The register forms of bit tests reach beyond their operand. */
-    if (is_bit_string(in))
-        return;
-    in->cls = INSN_COPY;
+    if (!is_bit_string(in))
+        in->cls = INSN_COPY;
+    else if (in->word == 8 && in->z.operand_width == 64 && in->z.address_width == 64)
+        in->cls = INSN_BITS;
 }
 
 /*
@@ -207,6 +208,16 @@ static void classify_stack(struct insn *in)
     }
 }
 
+static void classify_string(struct insn *in)
+{
+    in->mem = -1;
+    if (in->word != 8 || in->z.address_width != 64 || !(in->z.attributes & ZYDIS_ATTRIB_HAS_REP) ||
+        in->z.attributes & (ZYDIS_ATTRIB_HAS_SEGMENT_FS | ZYDIS_ATTRIB_HAS_SEGMENT_GS))
+        return;
+    in->mem_bytes = in->ops[0].size / 8;
+    in->cls = INSN_STRING;
+}
+
 static void classify(struct insn *in)
 {
     bool simple = find_memory(in);
@@ -217,6 +228,10 @@ static void classify(struct insn *in)
     }
     if (odd_address(in))
         return;
+    if (in->op.fn == op_movs || in->op.fn == op_stos) {
+        classify_string(in);
+        return;
+    }
     if (jcc[in->z.mnemonic]) {
         in->cc = jcc[in->z.mnemonic] - 1;
         classify_branch(in, INSN_JCC, INSN_INTERP);
@@ -243,6 +258,11 @@ static void classify(struct insn *in)
             in->imm = in->ops[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE ? in->ops[0].imm.value.u : 0;
             in->cls = INSN_RET;
         }
+        return;
+    case ZYDIS_MNEMONIC_PUSHFQ:
+        in->mem = -1;
+        if (in->op.fn == op_pushf)
+            in->cls = INSN_PUSHF;
         return;
     case ZYDIS_MNEMONIC_PUSH:
     case ZYDIS_MNEMONIC_POP:

@@ -15,8 +15,11 @@ enum insn_class {
     INSN_LEA,
     INSN_NOP,
     INSN_PUSH, /* a register, an immediate or memory */
-    INSN_POP,  /* a register */
+    INSN_PUSHF,
+    INSN_POP, /* a register */
     INSN_LEAVE,
+    INSN_STRING,   /* REP MOVS, REP STOS: mem_bytes is an element's */
+    INSN_BITS,     /* BT, BTS, BTR, BTC of memory by a register */
     INSN_JMP,      /* direct: target */
     INSN_JCC,      /* direct: target, cc */
     INSN_CALL,     /* direct: target */

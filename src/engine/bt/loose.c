@@ -176,8 +176,9 @@ bool bt_loose_note(struct trans *t)
     bool stores;
 
     add_fixed(f, s->off - (unsigned)(t->tb->gpa % PAGE_BYTES), s->loose ? s->imm_off : s->len);
-    stores = in->cls == INSN_PUSH || in->cls == INSN_CALL || in->cls == INSN_CALL_IND ||
-             in->cls == INSN_INTERP || (in->mem >= 0 && in->mem_acc == ACC_WRITE);
+    stores = in->cls == INSN_PUSH || in->cls == INSN_PUSHF || in->cls == INSN_STRING ||
+             in->cls == INSN_CALL || in->cls == INSN_CALL_IND || in->cls == INSN_INTERP ||
+             (in->mem >= 0 && in->mem_acc == ACC_WRITE);
     f->stores |= stores;
     return !stores;
 }

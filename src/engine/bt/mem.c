@@ -148,20 +148,33 @@ static void emit_index(struct trans *t)
     emit_op_rr(t->e, EMIT_0F, 0xb7, H_AUX, H_AUX); /* MOVZX of the low 16 bits */
 }
 
+static size_t tlb_offset(const struct trans *t)
+{
+    return BT_OFF(iv.views) + (size_t)bt_view(t->key) * sizeof(struct tlb);
+}
+
+void bt_emit_tag(struct trans *t, bool write)
+{
+    emit_index(t);
+    emit_load(t->e, H_TMP,
+              HMEM_GS_INDEX(H_AUX, 3,
+                            tlb_offset(t) + (write ? offsetof(struct tlb, ntag_w)
+                                                   : offsetof(struct tlb, ntag_r))));
+}
+
+void bt_emit_addend(struct trans *t)
+{
+    emit_load(t->e, H_AUX, HMEM_GS_INDEX(H_AUX, 3, tlb_offset(t) + offsetof(struct tlb, add)));
+}
+
 uint8_t *bt_emit_probe(struct trans *t, unsigned bytes, bool write)
 {
-    enum tlb_view view = bt_view(t->key);
-    size_t tlb = BT_OFF(iv.views) + (size_t)view * sizeof(struct tlb);
     struct site *s = &t->tb->sites[t->nr];
     uint8_t *hit, *miss;
 
     s->acc_bytes = (uint16_t)bytes;
     s->acc_write = write;
-    emit_index(t);
-    emit_load(
-        t->e, H_TMP,
-        HMEM_GS_INDEX(H_AUX, 3,
-                      tlb + (write ? offsetof(struct tlb, ntag_w) : offsetof(struct tlb, ntag_r))));
+    bt_emit_tag(t, write);
     emit_lea(t->e, H_TMP,
              (struct hmem){ .base = H_TMP, .index = H_PTR, .disp = (int32_t)bytes - 1 });
     if (!t->b->vm->slow_pext) {
@@ -175,7 +188,7 @@ uint8_t *bt_emit_probe(struct trans *t, unsigned bytes, bool write)
     emit_fix8(t->e, hit);
     if (t->b->vm->slow_pext)
         emit_index(t);
-    emit_load(t->e, H_AUX, HMEM_GS_INDEX(H_AUX, 3, tlb + offsetof(struct tlb, add)));
+    bt_emit_addend(t);
     return miss;
 }
 

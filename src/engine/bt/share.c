@@ -200,6 +200,14 @@ static void plan_one(struct planner *p, unsigned nr, const struct insn *in)
             add(p, nr, sp->origin, sp->off - word, word, true);
         sp->off -= word;
         break;
+    case INSN_PUSHF:
+        add(p, nr, sp->origin, sp->off - word, word, true);
+        sp->off -= word;
+        break;
+    case INSN_STRING:
+    case INSN_BITS:
+        follow(p, in);
+        break;
     case INSN_POP:
         add(p, nr, sp->origin, sp->off, word, false);
         sp->off += word;

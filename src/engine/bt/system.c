@@ -6,12 +6,18 @@
  */
 #include "engine/bt/bt.h"
 
-/* RCX = RFLAGS in memory with IF clear; none of the host's flags change. */
-static void load_flags_without_if(struct trans *t)
+/* RCX = those of RFLAGS in memory that are in the mask; none of the host's flags change. */
+static void load_flags(struct trans *t, size_t mask)
 {
     emit_load(t->e, H_TMP, HMEM_GS(CPU_OFF(rflags)));
-    emit_pext(t->e, H_TMP, H_TMP, HMEM_GS(BT_OFF(mask_not_if)));
-    emit_pdep(t->e, H_TMP, H_TMP, HMEM_GS(BT_OFF(mask_not_if)));
+    emit_pext(t->e, H_TMP, H_TMP, HMEM_GS(mask));
+    emit_pdep(t->e, H_TMP, H_TMP, HMEM_GS(mask));
+}
+
+static void clear_flag(struct trans *t, size_t mask)
+{
+    load_flags(t, mask);
+    emit_store(t->e, HMEM_GS(CPU_OFF(rflags)), H_TMP);
 }
 
 /* Leaves for interp unless the 32-bit word is 0. */
@@ -25,18 +31,12 @@ static void leave_unless_zero(struct trans *t, size_t word)
     emit_fix8(t->e, ok);
 }
 
-static void emit_cli(struct trans *t)
-{
-    load_flags_without_if(t);
-    emit_store(t->e, HMEM_GS(CPU_OFF(rflags)), H_TMP);
-}
-
 /* Where no interrupt waits there is nothing for STI's shadow to hold back. */
 static void emit_sti(struct trans *t)
 {
     leave_unless_zero(t, CPU_OFF(req));
     leave_unless_zero(t, BT_OFF(masked));
-    load_flags_without_if(t);
+    load_flags(t, BT_OFF(mask_not_if));
     emit_lea(t->e, H_TMP, HMEM_BASE(H_TMP, RFLAGS_IF));
     emit_store(t->e, HMEM_GS(CPU_OFF(rflags)), H_TMP);
 }
@@ -49,11 +49,12 @@ static void emit_swapgs(struct trans *t)
     emit_store(t->e, HMEM_GS(CPU_OFF(seg[SEG_GS].base)), H_PTR);
 }
 
-/* EDX:EAX = the host's TSC plus the guest's offset. */
-static void emit_rdtsc(struct trans *t)
+/* EDX:EAX = the host's TSC plus the guest's offset; ECX = TSC_AUX. */
+static void emit_rdtsc(struct trans *t, bool aux)
 {
-    emit8(t->e, 0x0f);
-    emit8(t->e, 0x31);
+    static const uint8_t rdtsc[] = { 0x0f, 0x31 }, rdtscp[] = { 0x0f, 0x01, 0xf9 };
+
+    emit_bytes(t->e, aux ? rdtscp : rdtsc, aux ? sizeof(rdtscp) : sizeof(rdtsc));
     emit_rorx(t->e, H_RDX, H_RDX, 32);
     emit_load(t->e, H_TMP, HMEM_GS(BT_OFF(tsc_offset)));
     emit_lea(t->e, H_RAX, (struct hmem){ .base = H_RAX, .index = H_RDX });
@@ -61,6 +62,24 @@ static void emit_rdtsc(struct trans *t)
     emit_rorx(t->e, H_RDX, H_RAX, 32);
     emit_mov32_rr(t->e, H_RDX, H_RDX);
     emit_mov32_rr(t->e, H_RAX, H_RAX);
+    if (aux)
+        emit_op_rm(t->e, 0, 0x8b, H_GUEST_RCX, HMEM_GS(CPU_OFF(tsc_aux)));
+}
+
+static bool reads_segment(const struct insn *in)
+{
+    return in->op.fn == op_mov_from_seg && in->ops[0].type == ZYDIS_OPERAND_TYPE_REGISTER &&
+           in->ops[0].size >= 32;
+}
+
+/* MOV of a selector to a register: zero-extended (SDM 2, "MOV"). */
+static void emit_mov_from_seg(struct trans *t)
+{
+    unsigned n = (unsigned)(t->in.ops[1].reg.value - ZYDIS_REGISTER_ES);
+
+    emit_op_rm(t->e, EMIT_0F, 0xb7, H_TMP,
+               HMEM_GS(CPU_OFF(seg) + n * sizeof(struct seg) + offsetof(struct seg, sel)));
+    bt_emit_put(t, bt_gpr(t->in.ops[0].reg.value), H_TMP);
 }
 
 bool bt_is_inline_system(const struct trans *t, const struct insn *in)
@@ -70,8 +89,10 @@ bool bt_is_inline_system(const struct trans *t, const struct insn *in)
 
     if ((t->key & KEY_COUNT) || t->b->vm->slow_pext)
         return false;
-    if (fn == op_rdtsc)
+    if (fn == op_rdtsc || fn == op_rdtscp)
         return t->b->tsc_inline && !(user && (t->key & KEY_TSD));
+    if (fn == op_cld || reads_segment(in))
+        return true;
     return !user && (fn == op_cli || fn == op_sti || fn == op_swapgs);
 }
 
@@ -81,14 +102,41 @@ bool bt_emit_system(struct trans *t)
 
     if (!bt_is_inline_system(t, &t->in))
         return false;
-    if (fn == op_rdtsc)
-        emit_rdtsc(t);
+    if (fn == op_rdtsc || fn == op_rdtscp)
+        emit_rdtsc(t, fn == op_rdtscp);
+    else if (fn == op_cld)
+        clear_flag(t, BT_OFF(mask_not_df));
+    else if (fn == op_mov_from_seg)
+        emit_mov_from_seg(t);
     else if (fn == op_cli)
-        emit_cli(t);
+        clear_flag(t, BT_OFF(mask_not_if));
     else if (fn == op_sti)
         emit_sti(t);
     else
         emit_swapgs(t);
     t->in.ends = false;
+    return true;
+}
+
+bool bt_emit_pushf(struct trans *t)
+{
+    static const uint8_t arithmetic[] = { 0x9f,               /* LAHF */
+                                          0x0f, 0x90, 0xc0,   /* SETO AL */
+                                          0x0f, 0xb6, 0xcc,   /* MOVZX ECX, AH */
+                                          0x0f, 0xb6, 0xc0 }; /* MOVZX EAX, AL */
+    struct hmem m;
+
+    if (t->b->vm->slow_pext)
+        return false;
+    m = bt_emit_stack(t, H_RSP, -8, true);
+    emit_store(t->e, HMEM_GS(BT_OFF(tmp)), H_RAX);
+    emit_bytes(t->e, arithmetic, sizeof(arithmetic));
+    emit_pdep(t->e, H_RAX, H_RAX, HMEM_GS(BT_OFF(mask_of)));
+    emit_lea(t->e, H_RAX, (struct hmem){ .base = H_RAX, .index = H_TMP });
+    load_flags(t, BT_OFF(mask_pushed));
+    emit_lea(t->e, H_TMP, (struct hmem){ .base = H_TMP, .index = H_RAX });
+    emit_load(t->e, H_RAX, HMEM_GS(BT_OFF(tmp)));
+    emit_store(t->e, m, H_TMP);
+    bt_emit_move_stack(t, -8);
     return true;
 }

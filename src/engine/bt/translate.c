@@ -76,6 +76,15 @@ static void emit_insn(struct trans *t)
     case INSN_PUSH:
         bt_emit_push(t);
         break;
+    case INSN_PUSHF:
+        done = bt_emit_pushf(t);
+        break;
+    case INSN_STRING:
+        done = bt_emit_string(t);
+        break;
+    case INSN_BITS:
+        done = bt_emit_bits(t);
+        break;
     case INSN_POP:
     case INSN_LEAVE:
         bt_emit_pop(t);
@@ -256,7 +265,7 @@ static void emit_block(struct trans *t, const uint8_t *code)
 static struct tb *settle(struct trans *t)
 {
     size_t head = sizeof(struct tb) + t->nr * sizeof(struct site);
-    struct tb *tb = malloc(head + t->tb->nr_exits * sizeof(struct tb_exit));
+    struct tb *tb = bt_books(t->b->cache, head + t->tb->nr_exits * sizeof(struct tb_exit));
     struct fluid_tb *f = t->tb->fluid;
 
     if (!tb)
@@ -299,6 +308,7 @@ struct tb *bt_translate(struct bt_vcpu *b, gpa_t at, uint32_t key, const uint8_t
                        .alone = key & KEY_ALONE,
                        .tb = b->making };
     struct emit before = *t.e;
+    size_t books = b->cache->books_used;
     struct tb *tb = NULL;
 
     *t.tb = (struct tb){ .gpa = at.v, .key = key, .code = emit_pc(t.e) };
@@ -320,7 +330,7 @@ struct tb *bt_translate(struct bt_vcpu *b, gpa_t at, uint32_t key, const uint8_t
             b->iv.vc.nr_exits[EXIT_TRANSLATE]++;
             return tb;
         }
-        free(tb);
+        b->cache->books_used = books;
     }
     free(b->making->fluid);
     before.full = t.e->full;

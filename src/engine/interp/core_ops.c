@@ -10,25 +10,6 @@ static struct ivcpu *of_cpu(struct cpu *c)
     return container_of(c, struct ivcpu, vc.cpu);
 }
 
-/* A copy whose common sizes the compiler knows. */
-static ALWAYS_INLINE void copy(void *to, const void *from, unsigned bytes)
-{
-    switch (bytes) {
-    case 4:
-        memcpy(to, from, 4);
-        break;
-    case 8:
-        memcpy(to, from, 8);
-        break;
-    case 16:
-        memcpy(to, from, 16);
-        break;
-    default:
-        memcpy(to, from, bytes);
-        break;
-    }
-}
-
 /* Where an access that stays in a page with the right tag goes: NULL if there is more to it. */
 static ALWAYS_INLINE void *core_hit(struct cpu *c, gva_t at, unsigned bytes, unsigned acc)
 {
@@ -86,9 +67,9 @@ static enum step core_access(struct cpu *c, gva_t at, void *buf, const void *fro
         if (from && s.slot && s.hva && s.code)
             before_store(v, s.at, n);
         if (s.hva && buf)
-            memcpy((uint8_t *)buf + done, s.hva, n);
+            copy_words((uint8_t *)buf + done, s.hva, n);
         else if (s.hva)
-            memcpy(s.hva, (const uint8_t *)from + done, n);
+            copy_words(s.hva, (const uint8_t *)from + done, n);
         else
             for (unsigned i = 0; i < n; i++) {
                 if (buf)
@@ -107,7 +88,7 @@ static enum step core_read(struct cpu *c, gva_t at, void *buf, unsigned bytes, u
 
     if (!p)
         return core_access(c, at, buf, NULL, bytes, acc & ~ACC_WRITE);
-    copy(buf, p, bytes);
+    copy_words(buf, p, bytes);
     return STEP_NEXT;
 }
 
@@ -117,7 +98,7 @@ static enum step core_write(struct cpu *c, gva_t at, const void *buf, unsigned b
 
     if (!p)
         return core_access(c, at, NULL, buf, bytes, acc | ACC_WRITE);
-    copy(p, buf, bytes);
+    copy_words(p, buf, bytes);
     return STEP_NEXT;
 }
 

@@ -382,7 +382,7 @@ int interp_vm_init(struct interp_vm *vm, const struct engine_config *cfg)
             return -ENOMEM;
     }
     lock_init(&vm->lock, LOCK_CODE);
-    lock_init(&vm->split_lock, LOCK_LEAF);
+    lock_init(&vm->split_lock, LOCK_SPLIT);
     vm->listener.written = code_listen;
     mmu_listen(cfg->mmu, &vm->listener);
     return 0;

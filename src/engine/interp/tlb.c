@@ -363,14 +363,14 @@ static uint64_t span_read(struct ivcpu *v, const struct span *s, unsigned bytes)
         }
         return interp_mmio_read(v, s->at, bytes);
     }
-    memcpy(&x, s->hva, bytes);
+    copy_words(&x, s->hva, bytes);
     return x;
 }
 
 static void span_write(struct ivcpu *v, const struct span *s, unsigned bytes, uint64_t val)
 {
     if (s->hva) {
-        memcpy(s->hva, &val, bytes);
+        copy_words(s->hva, &val, bytes);
     } else if (bytes & (bytes - 1)) {
         for (unsigned i = 0; i < bytes; i++)
             interp_mmio_write(v, gpa_add(s->at, i), 1, val >> (8 * i));
@@ -474,7 +474,7 @@ bool load_n(struct ivcpu *v, const struct op *op, uint64_t lin, unsigned bytes, 
 {
     *out = 0;
     if (TLB_HIT(v->tlb, r, lin, bytes)) {
-        memcpy(out, (void *)TLB_HVA(v->tlb, lin), bytes);
+        copy_words(out, (void *)TLB_HVA(v->tlb, lin), bytes);
         return true;
     }
     if (!load_slow(v, op, lin, bytes))

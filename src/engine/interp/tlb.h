@@ -3,6 +3,8 @@
 #ifndef ENGINE_INTERP_TLB_H
 #define ENGINE_INTERP_TLB_H
 
+#include <string.h>
+
 #include "engine/interp/handlers.h"
 
 /* A piece of an access that lies in one page. */
@@ -12,6 +14,29 @@ struct span {
     struct slot *slot; /* NULL: found in the TLB, where no page with code has a write tag */
     bool code;         /* slot and a write: the page holds code */
 };
+
+/* A copy of any size, of the common ones in one move, as other vCPUs may expect of an aligned word
+ * (SDM 3, "Guaranteed Atomic Operations"). */
+static ALWAYS_INLINE void copy_words(void *to, const void *from, unsigned bytes)
+{
+    switch (bytes) {
+    case 1:
+        memcpy(to, from, 1);
+        break;
+    case 2:
+        memcpy(to, from, 2);
+        break;
+    case 4:
+        memcpy(to, from, 4);
+        break;
+    case 8:
+        memcpy(to, from, 8);
+        break;
+    default:
+        memcpy(to, from, bytes);
+        break;
+    }
+}
 
 enum tlb_view tlb_view_of(const struct cpu *c, unsigned acc);
 /* Finds one page's piece; walks and fills when needed. */

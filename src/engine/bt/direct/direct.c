@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 
 #include "engine/bt/direct/internal.h"
 #include "engine/bt/direct/layout.h"
@@ -47,9 +48,13 @@ static void lose(struct run *r, const char *what)
     static const ucontext_t none;
     const greg_t *g = (w->uc ? w->uc : &none)->uc_mcontext.gregs;
 
-    log_error("bt: vcpu%u's worker %d %s (%s; signal %d, trap %lld, pc %#llx, address %#llx)",
+    siginfo_t end = { .si_pid = 0 };
+
+    (void)waitid(P_PID, (id_t)w->pid, &end, WEXITED | WNOHANG | WNOWAIT);
+    log_error("bt: vcpu%u's worker %d %s (%s; signal %d, end %d by %d, trap %lld, pc %#llx, "
+              "address %#llx)",
               r->c->id, w->pid, what, w->rest == REST_EXIT ? "exit" : "signal", w->signal,
-              (long long)g[REG_TRAPNO], (unsigned long long)g[REG_RIP],
+              end.si_code, end.si_status, (long long)g[REG_TRAPNO], (unsigned long long)g[REG_RIP],
               (unsigned long long)g[REG_CR2]);
     r->s->dead = true;
     leave(r, DIRECT_LOST);

@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Disk images: a file or a block device, reached by requests that are done in the background.
+ *
+ * A disk has a thread, which does everything: after store_kick() it asks its client for requests
+ * (poll), which the client gives by store_submit(); for those that were done it calls done(), and
+ * after some of them batch(). The client's functions are called without locks.
+ *
+ * A write for which the host has no room is not an error: the disk keeps it and tries again until
+ * there is room, and tells by held() that it would be good if the guest waited.
+ */
+#ifndef BACKEND_STORE_H
+#define BACKEND_STORE_H
+
+#include "host/host.h"
+#include "lib/types.h"
+
+#define STORE_SECTOR_BYTES 512u
+
+struct store;
+
+enum store_aio { STORE_AIO_AUTO, STORE_AIO_URING, STORE_AIO_THREADS };
+
+struct store_config {
+    const char *name; /* for messages: "disk0"; outlives the disk */
+    const char *path; /* the same */
+    bool readonly;
+    enum store_aio aio;
+};
+
+enum store_op { STORE_READ, STORE_WRITE, STORE_FLUSH, STORE_DISCARD, STORE_ZERO, NR_STORE_OPS };
+
+/* Its memory is the client's, until done(). */
+struct store_req {
+    enum store_op op;
+    bool through;               /* a write: done only when it is on stable storage */
+    bool unmap;                 /* STORE_ZERO: the space may be given back */
+    uint64_t off_bytes, bytes;  /* inside the disk: the client's care */
+    const struct host_iov *iov; /* for reads and writes: `bytes` in all */
+    unsigned nr_iov;
+    int error; /* for done(): 0 or -errno */
+
+    /* The disk's own. */
+    struct store_req *next;
+    uint64_t done_bytes;
+};
+
+struct store_client {
+    void (*poll)(void *arg);
+    void (*done)(void *arg, struct store_req *r);
+    void (*batch)(void *arg);
+    void (*held)(void *arg, bool on);
+    void *arg;
+};
+
+/* NULL after a message: it is not there, or somebody else has it open. */
+struct store *store_open(const struct store_config *cfg);
+/* NULL is fine. Nobody is connected any more. */
+void store_close(struct store *d);
+
+const char *store_name(const struct store *d);
+bool store_readonly(const struct store *d);
+uint64_t store_bytes(struct store *d); /* a multiple of STORE_SECTOR_BYTES; any thread */
+/*
+ * Any thread: makes the image larger (a file), or finds out the new size of what was made larger
+ * (bytes = 0, a file or a device). -EINVAL after a message: it would shrink. The client is not
+ * told.
+ */
+int store_resize(struct store *d, uint64_t bytes) MUST_CHECK;
+
+/* Starts the thread. 0 or -errno after a message. */
+int store_connect(struct store *d, const struct store_client *client) MUST_CHECK;
+/* Ends it. No request is out. */
+void store_disconnect(struct store *d);
+void store_kick(struct store *d); /* any thread */
+/* From poll() and done() only. */
+void store_submit(struct store *d, struct store_req *r);
+/* Any thread. While on, writes without room are errors: so that all requests end soon. */
+void store_give_up(struct store *d, bool on);
+
+#endif

@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A disk's requests by a few threads that wait for them: for hosts without io_uring (containers
+ * often forbid it). */
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "backend/store_impl.h"
+
+#define NR_WORKERS 4
+#define NS_PER_MS  1000000ull
+
+struct pool {
+    struct store *store;
+    struct thread workers[NR_WORKERS];
+
+    struct lock lock; /* LOCK_LEAF: guards what follows */
+    struct cond more; /* requests, or quit */
+    struct store_req *todo, **todo_end;
+    struct store_req *done;
+    bool quit;
+};
+
+static void *pool_work(void *arg)
+{
+    struct pool *p = arg;
+    uint64_t one = 1;
+
+    lock_take(&p->lock);
+    for (;;) {
+        struct store_req *r = p->todo;
+        bool first;
+
+        if (!r && p->quit)
+            break;
+        if (!r) {
+            cond_wait(&p->more, &p->lock);
+            continue;
+        }
+        p->todo = r->next;
+        if (!p->todo)
+            p->todo_end = &p->todo;
+        lock_drop(&p->lock);
+        r->error = store_do(p->store, r);
+        lock_take(&p->lock);
+        first = !p->done;
+        r->next = p->done;
+        p->done = r;
+        if (first && write(p->store->wake_fd, &one, sizeof(one)) < 0)
+            continue; /* the counter is full: the disk's thread wakes up anyway */
+    }
+    lock_drop(&p->lock);
+    return NULL;
+}
+
+static void pool_close(struct store *d)
+{
+    struct pool *p = d->engine_data;
+
+    lock_take(&p->lock);
+    p->quit = true;
+    cond_wake_all(&p->more);
+    lock_drop(&p->lock);
+    for (unsigned i = 0; i < NR_WORKERS; i++)
+        thread_join(&p->workers[i]);
+    cond_destroy(&p->more);
+    lock_destroy(&p->lock);
+    free(p);
+}
+
+static int pool_open(struct store *d)
+{
+    struct pool *p = calloc(1, sizeof(*p));
+    int err = 0;
+
+    if (!p)
+        return -ENOMEM;
+    p->store = d;
+    p->todo_end = &p->todo;
+    lock_init(&p->lock, LOCK_LEAF);
+    cond_init(&p->more);
+    d->engine_data = p;
+    for (unsigned i = 0; i < NR_WORKERS && !err; i++)
+        err = thread_start(&p->workers[i], d->cfg.name, pool_work, p);
+    if (err)
+        pool_close(d);
+    return err;
+}
+
+static void pool_start(struct store *d, struct store_req *r)
+{
+    struct pool *p = d->engine_data;
+
+    r->next = NULL;
+    lock_take(&p->lock);
+    *p->todo_end = r;
+    p->todo_end = &r->next;
+    cond_wake_all(&p->more);
+    lock_drop(&p->lock);
+}
+
+static int timeout_ms(uint64_t until_ns)
+{
+    uint64_t now = host_mono_ns();
+
+    if (until_ns == UINT64_MAX)
+        return -1;
+    return until_ns > now ? (int)((until_ns - now) / NS_PER_MS) + 1 : 0;
+}
+
+static void pool_wait(struct store *d, uint64_t until_ns)
+{
+    struct pool *p = d->engine_data;
+    struct pollfd pfd = { .fd = d->wake_fd, .events = POLLIN };
+    struct store_req *r, *next;
+
+    if (poll(&pfd, 1, timeout_ms(until_ns)) > 0)
+        store_drain_fd(d->wake_fd);
+    lock_take(&p->lock);
+    r = p->done;
+    p->done = NULL;
+    lock_drop(&p->lock);
+    for (; r; r = next) {
+        next = r->next;
+        store_done(d, r, r->error ? r->error : (int64_t)(r->bytes - r->done_bytes));
+    }
+}
+
+const struct store_engine store_pool = {
+    .name = "threads",
+    .open = pool_open,
+    .close = pool_close,
+    .start = pool_start,
+    .wait = pool_wait,
+};

@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Translated strings: REP MOVS and REP STOS upwards within a page, which kernels and compiled code
+ * use for small copies as well, and the bit tests whose register reaches beyond their operand.
+ * Everything else of theirs (two pages, downwards, devices) is interp's.
+ */
+#include "engine/bt/bt.h"
+
+/* Leaves for interp unless RCX is 0. */
+static void interp_unless_zero(struct trans *t)
+{
+    uint8_t *ok = emit_jrcxz_later(t->e);
+
+    bt_emit_leave(t, WHY_INTERP);
+    emit_fix8(t->e, ok);
+}
+
+/* Upwards, and so few that the product with their size cannot overflow. */
+static void check_count(struct trans *t)
+{
+    emit_load(t->e, H_TMP, HMEM_GS(CPU_OFF(rflags)));
+    emit_pext(t->e, H_TMP, H_TMP, HMEM_GS(BT_OFF(mask_df)));
+    interp_unless_zero(t);
+    emit_pext(t->e, H_TMP, H_GUEST_RCX, HMEM_GS(BT_OFF(mask_page)));
+    interp_unless_zero(t);
+}
+
+/* H_PTR = the register, H_PTR + H_AUX the host address of as many bytes as the string has. */
+static void look_up(struct trans *t, enum hreg reg, bool write)
+{
+    struct hmem off = { .base = H_TMP, .index = H_PTR };
+    struct hmem end = { .base = H_TMP,
+                        .index = H_GUEST_RCX,
+                        .scale = (uint8_t)__builtin_ctz(t->in.mem_bytes),
+                        .disp = -1 };
+
+    emit_mov_rr(t->e, H_PTR, reg);
+    bt_emit_tag(t, write);
+    emit_lea(t->e, H_TMP, off);
+    emit_lea(t->e, H_TMP, end);
+    emit_pext(t->e, H_TMP, H_TMP, HMEM_GS(BT_OFF(mask_page)));
+    interp_unless_zero(t);
+    bt_emit_addend(t);
+}
+
+/* The instruction itself; RDI, RSI and RCX are the host's. */
+static void emit_rep(struct trans *t, uint8_t opcode)
+{
+    unsigned bytes = t->in.mem_bytes;
+
+    emit8(t->e, 0xf3);
+    if (bytes == 2)
+        emit8(t->e, 0x66);
+    if (bytes == 8)
+        emit8(t->e, 0x48);
+    emit8(t->e, bytes == 1 ? opcode : opcode | 1);
+}
+
+/* reg = from + count * bytes */
+static void advance(struct trans *t, enum hreg reg, enum hreg from)
+{
+    emit_lea(t->e, reg,
+             (struct hmem){ .base = from,
+                            .index = H_GUEST_RCX,
+                            .scale = (uint8_t)__builtin_ctz(t->in.mem_bytes) });
+}
+
+static void emit_stos(struct trans *t)
+{
+    look_up(t, H_RDI, true);
+    emit_lea(t->e, H_RDI, HMEM_GUEST);
+    emit_mov_rr(t->e, H_RCX, H_GUEST_RCX);
+    emit_rep(t, 0xaa);
+    advance(t, H_RDI, H_PTR);
+}
+
+static void emit_movs(struct trans *t)
+{
+    look_up(t, H_RSI, false);
+    emit_lea(t->e, H_AUX, HMEM_GUEST);
+    emit_store(t->e, HMEM_GS(BT_OFF(tmp)), H_AUX);
+    look_up(t, H_RDI, true);
+    emit_lea(t->e, H_RDI, HMEM_GUEST);
+    emit_mov_rr(t->e, H_AUX, H_RSI);
+    emit_load(t->e, H_RSI, HMEM_GS(BT_OFF(tmp)));
+    emit_mov_rr(t->e, H_RCX, H_GUEST_RCX);
+    emit_rep(t, 0xa4);
+    advance(t, H_RSI, H_AUX);
+    advance(t, H_RDI, H_PTR);
+}
+
+bool bt_emit_string(struct trans *t)
+{
+    if (t->b->vm->slow_pext)
+        return false;
+    check_count(t);
+    if (t->in.op.fn == op_stos)
+        emit_stos(t);
+    else
+        emit_movs(t);
+    emit_mov_imm(t->e, H_GUEST_RCX, 0);
+    return true;
+}
+
+/* BT and relatives with the bit's number in a register: the word it is in, then a bit of that. */
+bool bt_emit_bits(struct trans *t)
+{
+    static const uint8_t opcodes[] = { [0] = 0xa3, [1] = 0xab, [2] = 0xb3, [3] = 0xbb };
+    const struct insn *in = &t->in;
+    unsigned gpr = bt_gpr(in->ops[1].reg.value);
+    enum hreg bit = bt_home(gpr);
+    unsigned kind = in->z.mnemonic == ZYDIS_MNEMONIC_BT    ? 0
+                    : in->z.mnemonic == ZYDIS_MNEMONIC_BTS ? 1
+                    : in->z.mnemonic == ZYDIS_MNEMONIC_BTR ? 2
+                                                           : 3;
+
+    if (t->b->vm->slow_pext)
+        return false;
+    bt_emit_ea(t, &in->ops[in->mem].mem);
+    if (bit == H_NONE)
+        bt_emit_get(t, H_AUX, gpr);
+    emit_mov_imm(t->e, H_TMP, 6);
+    emit_sarx(t->e, H_AUX, bit == H_NONE ? H_AUX : bit, H_TMP);
+    emit_lea(t->e, H_PTR, (struct hmem){ .base = H_PTR, .index = H_AUX, .scale = 3 });
+    bt_emit_lookup(t, 8, in->mem_acc == ACC_WRITE);
+    if (bit == H_NONE) {
+        bt_emit_get(t, H_TMP, gpr);
+        bit = H_TMP;
+    }
+    emit_pext(t->e, H_TMP, bit, HMEM_GS(BT_OFF(mask_63)));
+    if (in->z.attributes & ZYDIS_ATTRIB_HAS_LOCK)
+        emit8(t->e, 0xf0);
+    emit_op_rm(t->e, EMIT_W | EMIT_0F, opcodes[kind], H_TMP, HMEM_GUEST);
+    return true;
+}

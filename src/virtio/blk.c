@@ -1,0 +1,518 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The virtio block device. Its queues are served by the disk's thread: it is kicked, takes all
+ * requests there are, and pushes each when the disk is done with it.
+ *
+ * Manual: Virtual I/O Device 1.2, "Block Device".
+ */
+#include "virtio/blk.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define QUEUE_SIZE 256u
+#define SEG_MAX    (QUEUE_SIZE - 2) /* with header and status a full queue */
+#define NS_PER_S   1000000000ull
+#define BURST_NS   (NS_PER_S / 10)
+
+/* "Feature bits" */
+#define F_SEG_MAX      2u
+#define F_RO           5u
+#define F_BLK_SIZE     6u
+#define F_FLUSH        9u
+#define F_TOPOLOGY     10u
+#define F_MQ           12u
+#define F_DISCARD      13u
+#define F_WRITE_ZEROES 14u
+
+/* "Device Operation" */
+enum { T_IN = 0, T_OUT = 1, T_FLUSH = 4, T_GET_ID = 8, T_DISCARD = 11, T_WRITE_ZEROES = 13 };
+enum { S_OK = 0, S_IOERR = 1, S_UNSUPP = 2, NOT_YET = 0x100 };
+#define UNMAP BIT(0)
+
+struct blk_header {
+    uint32_t type, reserved;
+    uint64_t sector;
+};
+static_assert(sizeof(struct blk_header) == 16, "Device Operation");
+
+struct blk_range { /* struct virtio_blk_discard_write_zeroes */
+    uint64_t sector;
+    uint32_t nr_sectors, flags;
+};
+static_assert(sizeof(struct blk_range) == 16, "Device Operation");
+
+/* "Device configuration layout" */
+struct blk_space {
+    uint64_t capacity; /* sectors */
+    uint32_t size_max, seg_max;
+    uint8_t geometry[4];
+    uint32_t blk_size;
+    uint8_t physical_block_exp, alignment_offset;
+    uint16_t min_io_size;
+    uint32_t opt_io_size;
+    uint8_t writeback, unused0;
+    uint16_t num_queues;
+    uint32_t max_discard_sectors, max_discard_seg, discard_sector_alignment;
+    uint32_t max_write_zeroes_sectors, max_write_zeroes_seg;
+    uint8_t write_zeroes_may_unmap, unused1[3];
+};
+static_assert(sizeof(struct blk_space) == 64 && offsetof(struct blk_space, num_queues) == 34 &&
+                  offsetof(struct blk_space, write_zeroes_may_unmap) == 56,
+              "Device configuration layout");
+
+#define SPACE_BYTES        60u /* without the padding at its end */
+#define DISCARD_SECTORS    (MIB(1024) / STORE_SECTOR_BYTES)
+#define ZEROES_SECTORS     (MIB(16) / STORE_SECTOR_BYTES) /* they may have to be written */
+#define PHYSICAL_BLOCK_EXP 3                              /* pages of the page cache */
+
+struct blk_req {
+    struct store_req io;
+    struct virtio_blk *blk;
+    struct virtq *q;
+    struct virtq_chain chain;
+    uint8_t *status;
+    struct blk_req *next_free;
+    struct host_iov iov[QUEUE_SIZE], data[QUEUE_SIZE];
+    gpa_t at[QUEUE_SIZE];
+};
+
+struct virtio_blk {
+    struct virtio vd;
+    struct blk_config cfg;
+    struct blk_space space;
+    char serial[BLK_SERIAL_MAX];
+    bool through; /* the driver knows of no flush: writes are stable when done */
+    bool connected;
+
+    /* The disk thread's own. */
+    struct blk_req *reqs, *free;
+    unsigned nr_fresh;              /* requests from here on in reqs were never used */
+    uint64_t requests_ns, bytes_ns; /* VM clock: until then the limit is used up */
+    struct timer throttled;
+};
+
+static struct virtio_blk *of_vd(struct virtio *vd)
+{
+    return container_of(vd, struct virtio_blk, vd);
+}
+
+/* ---- requests: the disk's thread ---- */
+
+/* A request that is free: there are as many as all queues have. Last used, first taken. */
+static struct blk_req *blk_get_req(struct virtio_blk *b)
+{
+    struct blk_req *r = b->free;
+
+    if (r) {
+        b->free = r->next_free;
+        return r;
+    }
+    BUG_ON(b->nr_fresh == b->cfg.nr_queues * QUEUE_SIZE);
+    r = &b->reqs[b->nr_fresh++];
+    r->blk = b;
+    r->chain = (struct virtq_chain){ .iov = r->iov, .at = r->at, .max = QUEUE_SIZE };
+    return r;
+}
+
+static void blk_put_req(struct virtio_blk *b, struct blk_req *r)
+{
+    r->next_free = b->free;
+    b->free = r;
+}
+
+/* The request is over: its status is written, the chain goes back. */
+static void blk_finish(struct blk_req *r, uint8_t status)
+{
+    struct virtio_blk *b = r->blk;
+
+    *r->status = status;
+    virtio_lock(&b->vd);
+    virtq_push(r->q, &r->chain, r->chain.in_bytes);
+    virtio_unlock(&b->vd);
+    blk_put_req(b, r);
+}
+
+static void blk_done(void *arg, struct store_req *io)
+{
+    (void)arg;
+    blk_finish(container_of(io, struct blk_req, io), io->error ? S_IOERR : S_OK);
+}
+
+/* The chain's buffers [first, end) without the first skip bytes, `bytes` of them, as r->data. */
+static void blk_set_data(struct blk_req *r, unsigned first, uint64_t skip, uint64_t bytes)
+{
+    r->io.nr_iov = 0;
+    r->io.iov = r->data;
+    r->io.bytes = bytes;
+    for (unsigned i = first; bytes; i++) {
+        uint64_t have = r->iov[i].bytes, n;
+
+        if (skip >= have) {
+            skip -= have;
+            continue;
+        }
+        n = MIN(have - skip, bytes);
+        r->data[r->io.nr_iov++] =
+            (struct host_iov){ .base = (uint8_t *)r->iov[i].base + skip, .bytes = n };
+        bytes -= n;
+        skip = 0;
+    }
+}
+
+static bool blk_in_range(struct virtio_blk *b, uint64_t sector, uint64_t bytes)
+{
+    uint64_t size = store_bytes(b->cfg.store);
+
+    return bytes <= size && sector <= (size - bytes) / STORE_SECTOR_BYTES;
+}
+
+static unsigned blk_move(struct blk_req *r, const struct blk_header *h)
+{
+    struct virtio_blk *b = r->blk;
+    bool in = h->type == T_IN;
+    uint64_t bytes = in ? r->chain.in_bytes - 1 : r->chain.out_bytes - sizeof(*h);
+
+    if (bytes % STORE_SECTOR_BYTES || !blk_in_range(b, h->sector, bytes))
+        return S_IOERR;
+    if (!in && store_readonly(b->cfg.store))
+        return S_IOERR;
+    if (!bytes)
+        return S_OK;
+    if (in)
+        blk_set_data(r, r->chain.nr_out, 0, bytes);
+    else
+        blk_set_data(r, 0, sizeof(*h), bytes);
+    r->io.op = in ? STORE_READ : STORE_WRITE;
+    r->io.through = b->through;
+    r->io.off_bytes = h->sector * STORE_SECTOR_BYTES;
+    store_submit(b->cfg.store, &r->io);
+    return NOT_YET;
+}
+
+static unsigned blk_flush(struct blk_req *r, const struct blk_header *h)
+{
+    (void)h;
+    if (store_readonly(r->blk->cfg.store))
+        return S_OK;
+    r->io.op = STORE_FLUSH;
+    r->io.bytes = 0;
+    store_submit(r->blk->cfg.store, &r->io);
+    return NOT_YET;
+}
+
+static unsigned blk_get_id(struct blk_req *r, const struct blk_header *h)
+{
+    (void)h;
+    if (r->chain.in_bytes - 1 < BLK_SERIAL_MAX)
+        return S_IOERR;
+    (void)virtq_write(&r->chain, 0, r->blk->serial, BLK_SERIAL_MAX);
+    return S_OK;
+}
+
+/* Discard and write zeroes: one range in a request, as the configuration says. */
+static unsigned blk_clear(struct blk_req *r, const struct blk_header *h)
+{
+    struct virtio_blk *b = r->blk;
+    bool discard = h->type == T_DISCARD;
+    struct blk_range range;
+    uint64_t bytes;
+
+    if (r->chain.out_bytes != sizeof(*h) + sizeof(range))
+        return S_IOERR;
+    (void)virtq_read(&r->chain, sizeof(*h), &range, sizeof(range));
+    bytes = (uint64_t)range.nr_sectors * STORE_SECTOR_BYTES;
+    if (range.flags & ~(discard ? 0 : UNMAP))
+        return S_UNSUPP;
+    if (range.nr_sectors > (discard ? DISCARD_SECTORS : ZEROES_SECTORS) ||
+        !blk_in_range(b, range.sector, bytes) || store_readonly(b->cfg.store))
+        return S_IOERR;
+    if (!bytes)
+        return S_OK;
+    r->io.op = discard ? STORE_DISCARD : STORE_ZERO;
+    r->io.unmap = range.flags & UNMAP;
+    r->io.off_bytes = range.sector * STORE_SECTOR_BYTES;
+    r->io.bytes = bytes;
+    store_submit(b->cfg.store, &r->io);
+    return NOT_YET;
+}
+
+static const struct blk_type {
+    uint32_t type;
+    unsigned (*handle)(struct blk_req *r, const struct blk_header *h);
+} blk_types[] = {
+    { T_IN, blk_move },       { T_OUT, blk_move },      { T_FLUSH, blk_flush },
+    { T_GET_ID, blk_get_id }, { T_DISCARD, blk_clear }, { T_WRITE_ZEROES, blk_clear },
+};
+
+static void blk_handle(struct blk_req *r)
+{
+    const struct virtq_chain *c = &r->chain;
+    const struct host_iov *last = &c->iov[c->nr_out + c->nr_in - 1];
+    struct blk_header h;
+    unsigned status = S_UNSUPP;
+
+    (void)virtq_read(c, 0, &h, sizeof(h));
+    r->status = (uint8_t *)last->base + last->bytes - 1;
+    for (unsigned i = 0; i < ARRAY_SIZE(blk_types); i++)
+        if (blk_types[i].type == h.type)
+            status = blk_types[i].handle(r, &h);
+    if (status != NOT_YET)
+        blk_finish(r, (uint8_t)status);
+}
+
+/* ---- limits ---- */
+
+/* True: something may be done. False: the timer will kick the disk when that is so again. */
+static bool limits_allow(struct virtio_blk *b, uint64_t now_ns)
+{
+    uint64_t until = MAX(b->requests_ns, b->bytes_ns);
+
+    if (until <= now_ns)
+        return true;
+    timer_arm(&b->throttled, until);
+    return false;
+}
+
+static void limit_use(uint64_t *until_ns, uint64_t now_ns, uint64_t nr, uint64_t per_s)
+{
+    uint64_t rested = now_ns > BURST_NS ? now_ns - BURST_NS : 0;
+
+    if (per_s)
+        *until_ns = MAX(*until_ns, rested) + (uint64_t)((unsigned __int128)nr * NS_PER_S / per_s);
+}
+
+static bool limits_set(const struct blk_limits *l)
+{
+    return l->requests_per_s || l->bytes_per_s;
+}
+
+static void blk_unthrottle(void *arg)
+{
+    store_kick(((struct virtio_blk *)arg)->cfg.store);
+}
+
+/* ---- queues: the disk's thread ---- */
+
+/* The next request, or NULL. */
+static struct blk_req *blk_take(struct virtio_blk *b, struct virtq *q)
+{
+    struct blk_req *r = blk_get_req(b);
+    bool got;
+
+    virtio_lock(&b->vd);
+    got = virtq_pop(q, &r->chain);
+    if (got && (r->chain.out_bytes < sizeof(struct blk_header) || !r->chain.in_bytes)) {
+        virtio_broken(&b->vd, "a request without a whole header, or without a status");
+        virtq_unpop(q, &r->chain);
+        got = false;
+    }
+    virtio_unlock(&b->vd);
+    if (!got) {
+        blk_put_req(b, r);
+        return NULL;
+    }
+    r->q = q;
+    r->io.through = r->io.unmap = false;
+    return r;
+}
+
+static void blk_batch(void *arg)
+{
+    struct virtio_blk *b = arg;
+
+    virtio_lock(&b->vd);
+    for (unsigned i = 0; i < b->vd.nr_queues; i++)
+        virtq_publish(&b->vd.queues[i]);
+    virtio_unlock(&b->vd);
+    virtio_signal(&b->vd);
+}
+
+static void blk_serve(struct virtio_blk *b, struct virtq *q)
+{
+    bool limited = limits_set(&b->cfg.limits);
+    struct blk_req *r;
+
+    for (;;) {
+        uint64_t now = limited ? clock_now_ns(bus_clock(b->vd.bus)) : 0;
+
+        if (limited && !limits_allow(b, now))
+            return;
+        r = blk_take(b, q);
+        if (!r)
+            return;
+        limit_use(&b->requests_ns, now, 1, b->cfg.limits.requests_per_s);
+        limit_use(&b->bytes_ns, now, (uint64_t)r->chain.out_bytes + r->chain.in_bytes,
+                  b->cfg.limits.bytes_per_s);
+        blk_handle(r);
+    }
+}
+
+static void blk_poll(void *arg)
+{
+    struct virtio_blk *b = arg;
+
+    for (unsigned i = 0; i < b->vd.nr_queues; i++)
+        blk_serve(b, &b->vd.queues[i]);
+    blk_batch(b);
+}
+
+static void blk_held(void *arg, bool on)
+{
+    struct virtio_blk *b = arg;
+
+    bus_post_hold(b->vd.bus, on);
+}
+
+/* ---- the device: machine lock held ---- */
+
+static bool blk_features_ok(struct virtio *vd)
+{
+    /* "Device Operation": without FLUSH the driver takes a write that was done for stable. */
+    of_vd(vd)->through = !virtio_has(vd, F_FLUSH);
+    return true;
+}
+
+static void blk_notify(struct virtio *vd, struct virtq *q)
+{
+    (void)q;
+    store_kick(of_vd(vd)->cfg.store);
+}
+
+static void blk_reset(struct virtio *vd)
+{
+    timer_cancel(&of_vd(vd)->throttled);
+    store_give_up(of_vd(vd)->cfg.store, true);
+}
+
+static void blk_reset_done(struct virtio *vd)
+{
+    store_give_up(of_vd(vd)->cfg.store, false);
+}
+
+static const struct virtio_type blk_type = {
+    .name = "virtio-blk",
+    .id = VIRTIO_ID_BLOCK,
+    .pci_class = 0x010000, /* mass storage, SCSI: what drivers know virtio disks by */
+    .features_ok = blk_features_ok,
+    .notify = blk_notify,
+    .reset = blk_reset,
+    .reset_done = blk_reset_done,
+};
+
+/* ---- life ---- */
+
+static void blk_set_space(struct virtio_blk *b)
+{
+    b->space = (struct blk_space){
+        .capacity = store_bytes(b->cfg.store) / STORE_SECTOR_BYTES,
+        .seg_max = SEG_MAX,
+        .blk_size = STORE_SECTOR_BYTES,
+        .physical_block_exp = PHYSICAL_BLOCK_EXP,
+        .writeback = 1,
+        .num_queues = (uint16_t)b->cfg.nr_queues,
+        .max_discard_sectors = (uint32_t)DISCARD_SECTORS,
+        .max_discard_seg = 1,
+        .discard_sector_alignment = 1u << PHYSICAL_BLOCK_EXP,
+        .max_write_zeroes_sectors = (uint32_t)ZEROES_SECTORS,
+        .max_write_zeroes_seg = 1,
+        .write_zeroes_may_unmap = 1,
+    };
+}
+
+static int blk_make_reqs(struct virtio_blk *b)
+{
+    unsigned nr = b->cfg.nr_queues * QUEUE_SIZE;
+
+    b->reqs = calloc(nr, sizeof(*b->reqs)); /* most are never touched */
+    if (!b->reqs) {
+        log_error("%s: out of memory for %u requests", store_name(b->cfg.store), nr);
+        return -ENOMEM;
+    }
+    return 0;
+}
+
+static int blk_init(struct virtio_blk *b)
+{
+    uint64_t features = BIT64(F_SEG_MAX) | BIT64(F_BLK_SIZE) | BIT64(F_FLUSH) | BIT64(F_TOPOLOGY) |
+                        (b->cfg.nr_queues > 1 ? BIT64(F_MQ) : 0);
+    int err;
+
+    if (store_readonly(b->cfg.store))
+        features |= BIT64(F_RO);
+    else
+        features |= BIT64(F_DISCARD) | BIT64(F_WRITE_ZEROES);
+    err = virtio_init(&b->vd, &(struct virtio_desc){
+                                  .type = &blk_type,
+                                  .name = store_name(b->cfg.store),
+                                  .bus = b->cfg.bus,
+                                  .mmu = b->cfg.mmu,
+                                  .features = features,
+                                  .withheld = b->cfg.no_packed ? BIT64(VIRTIO_F_RING_PACKED) : 0,
+                                  .nr_queues = b->cfg.nr_queues,
+                                  .queue_size = QUEUE_SIZE,
+                                  .config = &b->space,
+                                  .config_bytes = SPACE_BYTES,
+                              });
+    if (!err)
+        err = blk_make_reqs(b);
+    if (!err)
+        err = store_connect(b->cfg.store, &(struct store_client){ .poll = blk_poll,
+                                                                  .done = blk_done,
+                                                                  .batch = blk_batch,
+                                                                  .held = blk_held,
+                                                                  .arg = b });
+    b->connected = !err;
+    return err;
+}
+
+struct virtio_blk *virtio_blk_create(const struct blk_config *cfg)
+{
+    struct virtio_blk *b = calloc(1, sizeof(*b));
+
+    if (!b) {
+        log_error("%s: out of memory", store_name(cfg->store));
+        return NULL;
+    }
+    b->cfg = *cfg;
+    memcpy(b->serial, cfg->serial ? cfg->serial : "",
+           MIN(cfg->serial ? strlen(cfg->serial) : 0, sizeof(b->serial)));
+    timer_init(&b->throttled, bus_clock(cfg->bus), blk_unthrottle, b);
+    blk_set_space(b);
+    if (blk_init(b) < 0) {
+        virtio_blk_destroy(b);
+        return NULL;
+    }
+    return b;
+}
+
+void virtio_blk_destroy(struct virtio_blk *b)
+{
+    if (!b)
+        return;
+    if (b->connected)
+        store_disconnect(b->cfg.store);
+    lock_take(bus_lock(b->cfg.bus));
+    timer_cancel(&b->throttled);
+    lock_drop(bus_lock(b->cfg.bus));
+    virtio_fini(&b->vd);
+    free(b->reqs);
+    free(b);
+}
+
+struct virtio *virtio_blk_device(struct virtio_blk *b)
+{
+    return &b->vd;
+}
+
+void virtio_blk_resized(struct virtio_blk *b)
+{
+    struct lock *machine = bus_lock(b->cfg.bus);
+
+    lock_take(machine);
+    b->space.capacity = store_bytes(b->cfg.store) / STORE_SECTOR_BYTES;
+    virtio_config_changed(&b->vd);
+    lock_drop(machine);
+}

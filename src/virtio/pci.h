@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The virtio PCI transport, modern only: see pci.c. */
+#ifndef VIRTIO_PCI_H
+#define VIRTIO_PCI_H
+
+#include "dev/pci.h"
+#include "virtio/transport.h"
+
+struct virtio_pci {
+    struct pci_dev pci;
+    struct virtio *vd;
+    uint32_t offered_sel, accepted_sel;
+    uint16_t queue_sel;
+    uint8_t isr;
+    uint16_t config_vector;
+    uint16_t queue_vectors[64];
+    unsigned cfg_cap_at; /* VIRTIO_PCI_CAP_PCI_CFG in configuration space */
+};
+
+int virtio_pci_init(struct virtio_pci *p, struct pci_host *host, uint8_t devfn,
+                    struct virtio *vd) MUST_CHECK;
+/* Resets the device. A zeroed struct is fine, too. */
+void virtio_pci_fini(struct virtio_pci *p);
+
+#endif

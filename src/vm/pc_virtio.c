@@ -1,0 +1,240 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The machine's virtio devices: which there are, and over which transport each is reached. PCI
+ * functions from device 3 on, or pages of registers in the gap behind the I/O APIC.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "virtio/balloon.h"
+#include "virtio/blk.h"
+#include "virtio/mmio.h"
+#include "virtio/net.h"
+#include "virtio/pci.h"
+#include "virtio/rng.h"
+#include "vm/priv.h"
+
+#define FIRST_PCI_DEVICE 3u /* firmware and guests expect bridge and display before */
+#define LAST_PCI_DEVICE  30u
+
+/* A device with its transport. */
+struct pc_virtio_slot {
+    enum vm_transport transport;
+    struct virtio_mmio mmio;
+    struct virtio_pci pci;
+};
+
+struct pc_virtio {
+    struct vm *vm;
+    struct pci_host *pci_host;
+    struct irq_shared mmio_irq[PC_VIRTIO_NR_GSIS];
+    struct pc_virtio_slot slots[PC_VIRTIO_MAX];
+    unsigned nr_slots, nr_mmio, nr_pci;
+
+    struct virtio_blk *disks[VM_DISKS_MAX]; /* by their number in vm_config; NULL: IDE */
+    unsigned disk_device[VM_DISKS_MAX];     /* on the PCI bus; 0: it is not there */
+    unsigned nr_disks;
+    struct virtio_net nets[VM_NETS_MAX];
+    struct virtio_rng rng;
+    struct virtio_balloon balloon;
+};
+
+/* ---- transports ---- */
+
+static int pc_virtio_add_pci(struct pc_virtio *pv, struct pc_virtio_slot *s, struct virtio *vd)
+{
+    unsigned dev = FIRST_PCI_DEVICE + pv->nr_pci;
+
+    if (dev > LAST_PCI_DEVICE) {
+        log_error("%s: no room for more than %u virtio devices on the PCI bus", vd->name,
+                  pv->nr_pci);
+        return -ENOSPC;
+    }
+    pv->nr_pci++;
+    return virtio_pci_init(&s->pci, pv->pci_host, PCI_DEVFN(dev, 0), vd);
+}
+
+static int pc_virtio_add_mmio(struct pc_virtio *pv, struct pc_virtio_slot *s, struct virtio *vd)
+{
+    unsigned idx = pv->nr_mmio;
+    int err =
+        virtio_mmio_init(&s->mmio, &(struct virtio_mmio_config){
+                                       .vd = vd,
+                                       .at = GPA(PC_VIRTIO_MMIO_AT + idx * PC_VIRTIO_MMIO_BYTES),
+                                       .irq = &pv->mmio_irq[idx % PC_VIRTIO_NR_GSIS],
+                                   });
+
+    if (!err)
+        pv->nr_mmio++;
+    return err;
+}
+
+static int pc_virtio_add(struct pc_virtio *pv, struct virtio *vd, enum vm_transport transport)
+{
+    struct pc_virtio_slot *s = &pv->slots[pv->nr_slots];
+    int err;
+
+    if (pv->nr_slots == PC_VIRTIO_MAX) {
+        log_error("%s: more than %u virtio devices", vd->name, PC_VIRTIO_MAX);
+        return -ENOSPC;
+    }
+    s->transport = transport;
+    if (transport == VM_TRANSPORT_MMIO)
+        err = pc_virtio_add_mmio(pv, s, vd);
+    else
+        err = pc_virtio_add_pci(pv, s, vd);
+    if (!err)
+        pv->nr_slots++;
+    return err;
+}
+
+/* ---- devices: making one may fail, with a message ---- */
+
+static int pc_virtio_add_disks(struct pc_virtio *pv)
+{
+    const struct vm_config *cfg = &pv->vm->cfg;
+    int err = 0;
+
+    for (unsigned i = 0; i < cfg->nr_disks && !err; i++) {
+        const struct vm_disk *d = &cfg->disks[i];
+        struct virtio_blk *b;
+
+        if (d->transport == VM_TRANSPORT_IDE)
+            continue;
+        b = virtio_blk_create(&(struct blk_config){
+            .bus = pv->vm->bus,
+            .mmu = pv->vm->mmu,
+            .store = d->store,
+            .serial = d->serial,
+            .nr_queues = d->nr_queues ? d->nr_queues : 1,
+            .limits = { .requests_per_s = d->requests_per_s, .bytes_per_s = d->bytes_per_s },
+            .no_packed = d->no_packed,
+        });
+
+        if (!b)
+            return -EIO;
+        pv->disks[i] = b;
+        pv->nr_disks = i + 1;
+        err = pc_virtio_add(pv, virtio_blk_device(b), d->transport);
+        if (!err && d->transport == VM_TRANSPORT_PCI)
+            pv->disk_device[i] = FIRST_PCI_DEVICE + pv->nr_pci - 1;
+    }
+    return err;
+}
+
+static int pc_virtio_add_nets(struct pc_virtio *pv)
+{
+    const struct vm_config *cfg = &pv->vm->cfg;
+    int err = 0;
+
+    for (unsigned i = 0; i < cfg->nr_nets && !err; i++) {
+        struct virtio_net *n = &pv->nets[i];
+
+        err = virtio_net_init(n, &(struct virtio_net_config){
+                                     .bus = pv->vm->bus,
+                                     .mmu = pv->vm->mmu,
+                                     .net = cfg->nets[i].net,
+                                     .idx = i,
+                                 });
+        if (!err)
+            err = pc_virtio_add(pv, &n->vd, cfg->nets[i].transport);
+        if (!err)
+            err = virtio_net_start(n);
+    }
+    return err;
+}
+
+static int pc_virtio_add_rng(struct pc_virtio *pv)
+{
+    int err;
+
+    if (!pv->vm->cfg.rng)
+        return 0;
+    err = virtio_rng_init(&pv->rng, pv->vm->bus, pv->vm->mmu);
+    return err ? err : pc_virtio_add(pv, &pv->rng.vd, VM_TRANSPORT_PCI);
+}
+
+static int pc_virtio_add_balloon(struct pc_virtio *pv)
+{
+    int err;
+
+    if (!pv->vm->cfg.balloon)
+        return 0;
+    err = virtio_balloon_init(&pv->balloon, pv->vm->bus, pv->vm->mmu);
+    return err ? err : pc_virtio_add(pv, &pv->balloon.vd, VM_TRANSPORT_PCI);
+}
+
+struct virtio_balloon *pc_virtio_balloon(struct pc_virtio *pv)
+{
+    return pv && pv->balloon.made ? &pv->balloon : NULL;
+}
+
+/* In this order on the bus. */
+static int (*const pc_virtio_adders[])(struct pc_virtio *pv) = {
+    pc_virtio_add_disks,
+    pc_virtio_add_nets,
+    pc_virtio_add_rng,
+    pc_virtio_add_balloon,
+};
+
+void pc_virtio_destroy(struct pc_virtio *pv)
+{
+    if (!pv)
+        return;
+    for (unsigned i = 0; i < VM_NETS_MAX; i++)
+        virtio_net_stop(&pv->nets[i]);
+    virtio_balloon_stop(&pv->balloon);
+    for (unsigned i = 0; i < PC_VIRTIO_MAX; i++) {
+        virtio_pci_fini(&pv->slots[i].pci);
+        virtio_mmio_fini(&pv->slots[i].mmio);
+    }
+    virtio_rng_fini(&pv->rng);
+    virtio_balloon_fini(&pv->balloon);
+    for (unsigned i = 0; i < VM_NETS_MAX; i++)
+        virtio_net_fini(&pv->nets[i]);
+    for (unsigned i = 0; i < pv->nr_disks; i++)
+        virtio_blk_destroy(pv->disks[i]);
+    free(pv);
+}
+
+struct pc_virtio *pc_virtio_create(struct vm *vm, struct pci_host *pci_host)
+{
+    struct pc_virtio *pv = calloc(1, sizeof(*pv));
+
+    if (!pv) {
+        log_error("out of memory for the virtio devices");
+        return NULL;
+    }
+    pv->vm = vm;
+    pv->pci_host = pci_host;
+    for (unsigned i = 0; i < PC_VIRTIO_NR_GSIS; i++)
+        pv->mmio_irq[i].out = bus_gsi(vm->bus, PC_VIRTIO_GSI + i);
+    for (unsigned i = 0; i < ARRAY_SIZE(pc_virtio_adders); i++) {
+        if (pc_virtio_adders[i](pv) < 0) {
+            pc_virtio_destroy(pv);
+            return NULL;
+        }
+    }
+    vm->cfg.boot.nr_virtio_mmio = pv->nr_mmio;
+    return pv;
+}
+
+int pc_virtio_disk_resize(struct pc_virtio *pv, unsigned idx, uint64_t bytes)
+{
+    int err;
+
+    if (idx >= pv->nr_disks || !pv->disks[idx])
+        return -ENOENT;
+    err = store_resize(pv->vm->cfg.disks[idx].store, bytes);
+    if (!err)
+        virtio_blk_resized(pv->disks[idx]);
+    return err;
+}
+
+int pc_virtio_disk_devfn(const struct pc_virtio *pv, unsigned disk)
+{
+    return disk < pv->nr_disks && pv->disk_device[disk] ? (int)PCI_DEVFN(pv->disk_device[disk], 0)
+                                                        : -1;
+}
