@@ -398,7 +398,7 @@ int main(void)
         T(test_frame_is_sent),
         T(test_full_link_delays_and_keeps_the_order),
         T(test_what_is_no_frame_is_not_sent),
-        T(test_frame_fills_several_buffers),
+        T(test_frame_fills_several_buffers_unless_paused),
         T(test_small_buffer_without_merging_drops),
         T(test_nobody_listens_before_start_and_after_reset),
         T(test_filter_by_address),
