@@ -25,8 +25,8 @@ static bool client_path(char *path, size_t bytes, const char *dir, const char *n
 }
 
 /*
- * Removes the socket of a VM that died. One that is just being made refuses, too, between its bind()
- * and listen(): that is done under the directory's lock (server.c), so ask again under it.
+ * Removes the socket of a VM that died. One that is just being made refuses, too, between its
+ * bind() and listen(): that is done under the directory's lock (server.c), so ask again under it.
  */
 static void ctl_remove_stale(const char *dir, const char *path)
 {
