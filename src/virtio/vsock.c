@@ -109,6 +109,14 @@ static bool vsock_send_replies(struct virtio_vsock *n)
     return !n->nr_replies;
 }
 
+/* Is there room for one more? */
+static bool vsock_may_reply(struct virtio_vsock *n)
+{
+    if (n->nr_replies == VSOCK_REPLIES)
+        (void)vsock_send_replies(n); /* all or some of them */
+    return n->nr_replies < VSOCK_REPLIES;
+}
+
 /* What is due but for data, in the order in which it makes sense. False: no buffer. */
 static bool vsock_send_due(struct virtio_vsock *n, struct vconn *c)
 {
@@ -319,8 +327,7 @@ static void vsock_work(void *arg)
         virtio_unlock(&n->vd);
     }
     /* Each packet may want a reset in return. */
-    while (nr < BURST && (n->nr_replies < VSOCK_REPLIES || vsock_send_replies(n)) &&
-           vsock_receive_one(n))
+    while (nr < BURST && vsock_may_reply(n) && vsock_receive_one(n))
         nr++;
     if (vsock_send_replies(n))
         done = vsock_send(n);
