@@ -107,23 +107,40 @@ static void op_start(struct machine *m, struct input *in)
     lock_drop(bus_lock(m->bus));
 }
 
-/* A descriptor that makes sense, mostly, and is available. */
-static void op_give(struct machine *m, struct input *in)
+struct desc {
+    uint64_t at;
+    uint32_t bytes;
+    uint16_t flags, next;
+};
+
+static void give(struct machine *m, unsigned queue, unsigned n, const struct desc *d)
 {
-    unsigned queue = next8(in) % m->card.vd.nr_queues, n = next8(in) % SIZE;
     uint8_t *at = m->ram + (queue + 1) * QUEUE_STEP, *driver = at + DRIVER;
-    struct {
-        uint64_t at;
-        uint32_t bytes;
-        uint16_t flags, next;
-    } d = { BUFFERS + (next32(in) & 0x3fff0), next32(in) & 0x1ffff, next8(in) & 7, next8(in) & 31 };
     uint16_t idx;
 
-    memcpy(at + 16 * n, &d, sizeof(d));
+    memcpy(at + 16 * n, d, sizeof(*d));
     memcpy(&idx, driver + 2, 2);
     driver[4 + 2 * (idx % SIZE)] = (uint8_t)n;
     idx++;
     memcpy(driver + 2, &idx, 2);
+}
+
+/* A descriptor that makes sense, mostly, and is available. */
+static void op_give(struct machine *m, struct input *in)
+{
+    unsigned queue = next8(in) % m->card.vd.nr_queues, n = next8(in) % SIZE;
+    struct desc d = { BUFFERS + (next32(in) & 0x1fff0), next32(in) & 0x1ffff, next8(in) & 7,
+                      next8(in) & 31 };
+
+    give(m, queue, n, &d);
+}
+
+/* A buffer for a packet to the guest. */
+static void op_room(struct machine *m, struct input *in)
+{
+    struct desc d = { BUFFERS + 0x20000, 45 + next8(in) * 16, 2, 0 };
+
+    give(m, 0, next8(in) % SIZE, &d);
 }
 
 static void op_poke(struct machine *m, struct input *in)
@@ -159,6 +176,7 @@ static void op_packet(struct machine *m, struct input *in)
                            .op = next8(in) & 15,
                            .flags = next8(in) & 7 };
     uint8_t how = next8(in);
+    struct desc d = { 0 };
 
     h.bytes = how & 1 ? next32(in) : next32(in) & 0xffff;
     h.buf_alloc = how & 2 ? next32(in) : 0x10000;
@@ -167,7 +185,10 @@ static void op_packet(struct machine *m, struct input *in)
         h.dst_port += 0x40000000;
     if (how & 16)
         h.type = next8(in);
-    memcpy(m->ram + BUFFERS + (next8(in) & 15) * 0x1000, &h, sizeof(h));
+    d.at = BUFFERS + (next8(in) & 15) * 0x1000;
+    d.bytes = (uint32_t)sizeof(h) + (how & 32 ? next8(in) : h.bytes & 0xffff);
+    memcpy(m->ram + d.at, &h, sizeof(h));
+    give(m, 1, next8(in) % SIZE, &d);
 }
 
 static void op_call(struct machine *m, struct input *in)
@@ -194,7 +215,7 @@ static void op_program(struct machine *m, struct input *in)
 }
 
 static void (*const ops[])(struct machine *m, struct input *in) = {
-    op_give, op_give, op_give, op_packet, op_packet,  op_poke,    op_notify,
+    op_give, op_room, op_room, op_packet, op_packet,  op_poke,    op_notify,
     op_work, op_work, op_work, op_call,   op_program, op_program, op_start,
 };
 
