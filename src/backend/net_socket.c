@@ -12,11 +12,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "backend/net_priv.h"
+#include "backend/unix.h"
 #include "lib/log.h"
 
 /* The first message of both sides. */
@@ -24,20 +23,15 @@ static const uint8_t hello[] = { 'd', 'o', 'p', 'p', 'e', 'l', '-', 'n', 'e', 't
 
 struct net_socket {
     struct net net;
-    struct net_fd pair; /* aux_fd: the socket that listens */
+    struct net_fd pair; /* aux_fd: the listener's */
     struct sockaddr_un addr;
-    struct stat made; /* the file that aux_fd is behind */
+    struct unix_listener listener;
     bool told_taken;
 };
 
 static struct net_socket *socket_of(struct net *net)
 {
     return container_of(net, struct net_socket, net);
-}
-
-static int socket_new(void)
-{
-    return socket(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 }
 
 /* ---- meeting ---- */
@@ -60,65 +54,27 @@ static void socket_met(struct net_socket *s, int fd)
 /* 0, or -errno: -ECONNREFUSED or -ENOENT if nobody listens there. */
 static int socket_connect(struct net_socket *s)
 {
-    int fd = socket_new(), err;
+    int fd = unix_connect(&s->addr, SOCK_SEQPACKET);
 
     if (fd < 0)
-        return -errno;
-    if (connect(fd, (const struct sockaddr *)&s->addr, sizeof(s->addr)) < 0) {
-        err = -errno;
-        (void)close(fd);
-        return err;
-    }
+        return fd;
     socket_met(s, fd);
     return 0;
 }
 
 static void socket_unlisten(struct net_socket *s)
 {
-    struct stat now;
-
-    if (s->pair.aux_fd < 0)
-        return;
-    /* Only what is ours: another VM may have made it anew. */
-    if (!stat(s->addr.sun_path, &now) && now.st_ino == s->made.st_ino &&
-        now.st_dev == s->made.st_dev)
-        (void)unlink(s->addr.sun_path);
-    (void)close(s->pair.aux_fd);
+    unix_unlisten(&s->listener, &s->addr);
     s->pair.aux_fd = -1;
 }
 
 static int socket_listen(struct net_socket *s)
 {
-    bool there;
-    struct stat old;
-    int fd, err;
+    int err = unix_listen(&s->listener, &s->addr, SOCK_SEQPACKET, 1);
 
-    there = !lstat(s->addr.sun_path, &old);
-    if (there && !S_ISSOCK(old.st_mode))
-        return -EEXIST;
-    fd = socket_new();
-    if (fd < 0)
-        return -errno;
-    if (there) /* nobody listens there: it is left over */
-        (void)unlink(s->addr.sun_path);
-    /* The file's mode is the descriptor's: only this user's VMs. */
-    if (fchmod(fd, 0600) < 0 || bind(fd, (const struct sockaddr *)&s->addr, sizeof(s->addr)) < 0 ||
-        listen(fd, 1) < 0 || stat(s->addr.sun_path, &s->made) < 0) {
-        err = -errno;
-        (void)close(fd);
-        return err;
-    }
-    s->pair.aux_fd = fd;
-    return 0;
-}
-
-/* Two that start at the same time may each have unlinked the other's file. */
-static bool socket_still_ours(const struct net_socket *s)
-{
-    struct stat now;
-
-    return !stat(s->addr.sun_path, &now) && now.st_ino == s->made.st_ino &&
-           now.st_dev == s->made.st_dev;
+    if (!err)
+        s->pair.aux_fd = s->listener.fd;
+    return err;
 }
 
 /* 0: connected or listening. */
@@ -127,7 +83,8 @@ static int socket_try(struct net_socket *s)
     int err;
 
     if (s->pair.aux_fd >= 0) {
-        if (socket_still_ours(s))
+        /* Two that start at the same time may each have unlinked the other's file. */
+        if (unix_still_ours(&s->listener, &s->addr))
             return 0;
         socket_unlisten(s);
     }
@@ -258,6 +215,7 @@ struct net *net_open_socket(const struct net_common *c, const char *path, uint16
     s->net.mtu = mtu;
     s->net.tx_offloads = s->net.can_rx = NET_CSUM | NET_TSO4 | NET_TSO6 | NET_ECN;
     s->addr.sun_family = AF_UNIX;
+    s->listener.fd = -1;
     err = net_fd_init(&s->pair, &s->net, 0, -1, &socket_fd_ops);
     if (strlen(path) >= sizeof(s->addr.sun_path)) {
         log_error("%s: the path is longer than a socket's can be (%zu bytes)", s->net.name,

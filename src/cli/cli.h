@@ -3,6 +3,7 @@
 #ifndef CLI_CLI_H
 #define CLI_CLI_H
 
+#include "backend/vsock.h"
 #include "cli/disk_options.h"
 #include "cli/net_options.h"
 #include "ctl/ctl.h"
@@ -91,6 +92,8 @@ struct run_options {
     unsigned nr_disks;
     struct net_option nets[VM_NETS_MAX];
     unsigned nr_nets;
+    char vsock_path[VSOCK_PATH_MAX + 1]; /* empty: none */
+    uint32_t vsock_cid;
     bool gdb;
     struct gdb_config gdb_cfg;
     char *gdb_text; /* malloc'ed; gdb_cfg points into it */

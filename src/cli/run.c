@@ -24,6 +24,7 @@ struct session {
     struct chr *serial, *debugcon;
     struct store *disks[VM_DISKS_MAX];
     struct net *nets[VM_NETS_MAX];
+    struct vsock *vsock;
     struct vars vars;
     struct ctl *ctl;
     struct vm *vm;
@@ -89,6 +90,14 @@ static bool session_open_nets(struct session *s)
     return true;
 }
 
+static bool session_open_vsock(struct session *s)
+{
+    if (!*s->o.vsock_path)
+        return true;
+    s->vsock = vsock_open(s->o.vsock_path);
+    return s->vsock;
+}
+
 static bool session_open_ctl(struct session *s)
 {
     int err;
@@ -142,6 +151,8 @@ static bool session_make_vm(struct session *s)
         .debug_exit = o->debug_exit,
         .rng = o->rng,
         .balloon = o->balloon,
+        .vsock = s->vsock,
+        .vsock_cid = o->vsock_cid,
         .nr_disks = o->nr_disks,
         .no_reboot = o->no_reboot,
         .timeout_ns = o->timeout_ns,
@@ -168,7 +179,7 @@ static bool session_open(struct session *s)
             return false;
     }
     if (!session_open_ctl(s) || !session_open_chans(s) || !session_open_disks(s) ||
-        !session_open_nets(s) || !session_open_vars(s) || !session_make_vm(s))
+        !session_open_nets(s) || !session_open_vsock(s) || !session_open_vars(s) || !session_make_vm(s))
         return false;
     s->signals = signals_watch(s->vm);
     if (!s->signals || (s->ctl && ctl_serve(s->ctl, s->vm) < 0))
@@ -240,6 +251,7 @@ static bool session_close(struct session *s, int status)
         store_close(s->disks[i]);
     for (unsigned i = 0; i < s->o.nr_nets; i++)
         net_close(s->nets[i]);
+    vsock_close(s->vsock);
     vars_close(&s->vars);
     ok = session_close_chans(s);
     monitor_destroy(s->monitor);

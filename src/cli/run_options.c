@@ -360,6 +360,33 @@ static bool set_boot(void *into, const char *val)
     return false;
 }
 
+static bool set_vsock(void *into, const char *val)
+{
+    struct run_options *o = into;
+    const char *path = strstr(val, ",path=");
+    uint64_t cid;
+    char text[16];
+
+    if (strncmp(val, "cid=", 4) != 0 || !path || (size_t)(path - val) >= sizeof(text)) {
+        log_error("--vsock '%s' is not cid=N,path=F", val);
+        return false;
+    }
+    (void)snprintf(text, sizeof(text), "%.*s", (int)(path - val - 4), val + 4);
+    if (!value_uint(text, VSOCK_CID_MIN, VSOCK_CID_MAX, &cid)) {
+        log_error("--vsock cid='%s' is not a number from %u to %u", text, VSOCK_CID_MIN,
+                  VSOCK_CID_MAX);
+        return false;
+    }
+    path += strlen(",path=");
+    if (!*path || strlen(path) > VSOCK_PATH_MAX) {
+        log_error("--vsock path='%s': a path there has 1 to %d bytes", path, VSOCK_PATH_MAX);
+        return false;
+    }
+    o->vsock_cid = (uint32_t)cid;
+    (void)snprintf(o->vsock_path, sizeof(o->vsock_path), "%s", path);
+    return true;
+}
+
 /* Each --net is one more card; none takes them all away. */
 static bool set_net(void *into, const char *val)
 {
@@ -593,6 +620,11 @@ static const struct opt run_opts[] = {
       "  none          no card (default)\n"
       "each with mac=ADDRESS (else it follows from --name), transport=pci|mmio",
       set_net },
+    { "vsock", 0, "cid=N,path=F",
+      "sockets between host and guest, whose address is N (3 or more): who\n"
+      "connects to the Unix socket F and writes \"CONNECT PORT\" is led to the\n"
+      "guest's port; port P of the host is, for the guest, the socket F_P",
+      set_vsock },
     { "serial", 0, "WHERE", "first serial port: stdio (default), file=FILE, pty or none",
       set_serial },
     { "debugcon", 0, "WHERE", "debug console at port E9h: stdio, file=FILE or none (default)",
@@ -727,8 +759,9 @@ int run_options_parse(struct run_options *o, int argc, char **argv, bool *help)
         log_error("--lockstep-from, -chunk and -memory need --lockstep REFERENCE,TESTED");
         return EXIT_USAGE;
     }
-    if (o->lockstep.tested && (o->nr_disks || o->nr_nets || o->rng || o->balloon)) {
-        log_error("--disk, --net, --device rng and balloon with --lockstep: they write the guest's "
+    if (o->lockstep.tested && (o->nr_disks || o->nr_nets || o->rng || o->balloon ||
+                               *o->vsock_path)) {
+        log_error("--disk, --net, --vsock, --device rng and balloon with --lockstep: they write the guest's "
                   "memory when they can, not when the other engine is there too");
         return EXIT_USAGE;
     }

@@ -14,6 +14,7 @@
 #include "virtio/net.h"
 #include "virtio/pci.h"
 #include "virtio/rng.h"
+#include "virtio/vsock.h"
 #include "vm/priv.h"
 
 #define FIRST_PCI_DEVICE 3u /* firmware and guests expect bridge and display before */
@@ -39,6 +40,7 @@ struct pc_virtio {
     struct virtio_net nets[VM_NETS_MAX];
     struct virtio_rng rng;
     struct virtio_balloon balloon;
+    struct virtio_vsock vsock;
 };
 
 /* ---- transports ---- */
@@ -166,6 +168,19 @@ static int pc_virtio_add_balloon(struct pc_virtio *pv)
     return err ? err : pc_virtio_add(pv, &pv->balloon.vd, VM_TRANSPORT_PCI);
 }
 
+static int pc_virtio_add_vsock(struct pc_virtio *pv)
+{
+    const struct vm_config *cfg = &pv->vm->cfg;
+    int err;
+
+    if (!cfg->vsock)
+        return 0;
+    err = virtio_vsock_init(&pv->vsock, pv->vm->bus, pv->vm->mmu, cfg->vsock, cfg->vsock_cid);
+    if (!err)
+        err = pc_virtio_add(pv, &pv->vsock.vd, VM_TRANSPORT_PCI);
+    return err ? err : virtio_vsock_start(&pv->vsock);
+}
+
 struct virtio_balloon *pc_virtio_balloon(struct pc_virtio *pv)
 {
     return pv && pv->balloon.made ? &pv->balloon : NULL;
@@ -177,6 +192,7 @@ static int (*const pc_virtio_adders[])(struct pc_virtio *pv) = {
     pc_virtio_add_nets,
     pc_virtio_add_rng,
     pc_virtio_add_balloon,
+    pc_virtio_add_vsock,
 };
 
 void pc_virtio_destroy(struct pc_virtio *pv)
@@ -186,12 +202,14 @@ void pc_virtio_destroy(struct pc_virtio *pv)
     for (unsigned i = 0; i < VM_NETS_MAX; i++)
         virtio_net_stop(&pv->nets[i]);
     virtio_balloon_stop(&pv->balloon);
+    virtio_vsock_stop(&pv->vsock);
     for (unsigned i = 0; i < PC_VIRTIO_MAX; i++) {
         virtio_pci_fini(&pv->slots[i].pci);
         virtio_mmio_fini(&pv->slots[i].mmio);
     }
     virtio_rng_fini(&pv->rng);
     virtio_balloon_fini(&pv->balloon);
+    virtio_vsock_fini(&pv->vsock);
     for (unsigned i = 0; i < VM_NETS_MAX; i++)
         virtio_net_fini(&pv->nets[i]);
     for (unsigned i = 0; i < pv->nr_disks; i++)

@@ -14,6 +14,7 @@
 #include "engine/engine.h"
 
 struct net;
+struct vsock;
 struct trace;
 
 /* Two engines run the guest in lock-step: lockstep.h. */
@@ -72,6 +73,8 @@ struct vm_config {
     unsigned nr_disks;
     struct vm_net nets[VM_NETS_MAX];
     unsigned nr_nets;
+    struct vsock *vsock; /* owned by the caller; NULL: no such device */
+    uint32_t vsock_cid;
     bool no_reboot;
     uint64_t timeout_ns; /* wall time; 0: none */
     bool time_exits;

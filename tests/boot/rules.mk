@@ -39,3 +39,14 @@ $(O)/tests/boot/balloon: $(O)/doppel build/guest/kernel/vmlinuz build/guest/init
 	@mkdir -p $(@D)
 	$(Q)printf '#!/bin/sh\nexec tests/boot/balloon --doppel $(O)/doppel --engine bt --kernel build/guest/kernel/vmlinuz --initramfs build/guest/initramfs.cpio\n' >$@
 	$(Q)chmod +x $@
+
+# Sockets between guest and host.
+$(O)/tests/boot/vsock-program: tests/boot/vsock.c
+	@mkdir -p $(@D)
+	$(Q)$(CC) -std=gnu17 -O2 -g -Wall -Wextra -Werror -static -o $@ $<
+
+TESTS += $(O)/tests/boot/vsock
+$(O)/tests/boot/vsock: $(O)/doppel $(O)/tests/boot/vsock-program build/guest/kernel/vmlinuz build/guest/initramfs.cpio tests/boot/vsock tests/boot/rules.mk
+	@mkdir -p $(@D)
+	$(Q)printf '#!/bin/sh\nexec tests/boot/vsock --doppel $(O)/doppel --engine bt --kernel build/guest/kernel/vmlinuz --initramfs build/guest/initramfs.cpio --program $(O)/tests/boot/vsock-program\n' >$@
+	$(Q)chmod +x $@
