@@ -22,6 +22,9 @@ extern const struct command *const cli_commands; /* ends with a NULL name */
 int cmd_run(int argc, char **argv);
 int cmd_stat(int argc, char **argv);
 int cmd_stop(int argc, char **argv);
+/* nr arguments behind the command's name, of which at most one and at least min is a VM's name; -1:
+ * they are not, after a message. */
+int check_vm_name(const char *cmd, int nr, char **argv, int min);
 int cmd_balloon(int argc, char **argv);
 int cmd_screenshot(int argc, char **argv);
 int cmd_sendkey(int argc, char **argv);

@@ -9,7 +9,7 @@
 static const struct command table[] = {
     { "run", "run a virtual machine", cmd_run },
     { "stat", "where a running VM's time goes", cmd_stat },
-    { "stop", "end a running VM", cmd_stop },
+    { "stop", "shut a running VM down, or end it", cmd_stop },
     { "balloon", "take memory from a running VM, or give it back", cmd_balloon },
     { "screenshot", "a running VM's screen as a picture or as text", cmd_screenshot },
     { "sendkey", "press keys on a running VM's keyboard", cmd_sendkey },

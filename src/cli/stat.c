@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* `doppel stat` and `doppel stop`: asking a running VM through its control socket. */
+/* `doppel stat`: asking a running VM through its control socket. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -53,8 +53,7 @@ static int stat_show(const char *name, bool json)
     return ferror(stdout) || fflush(stdout) ? EXIT_VMM_ERROR : 0;
 }
 
-/* One name, or -1 after a message. */
-static int stat_check_args(const char *cmd, int nr, char **argv, int min)
+int check_vm_name(const char *cmd, int nr, char **argv, int min)
 {
     if (nr < min || nr > 1) {
         log_error("%s: %s; `doppel %s --help` tells more", cmd,
@@ -77,28 +76,11 @@ int cmd_stat(int argc, char **argv)
         stat_help();
         return 0;
     }
-    if (nr == OPTIONS_BAD || stat_check_args("stat", nr, argv, 0) < 0)
+    if (nr == OPTIONS_BAD || check_vm_name("stat", nr, argv, 0) < 0)
         return EXIT_USAGE;
     if (nr == 1)
         return stat_show(argv[1], o.json);
     if (!ctl_list(stat_list_one, NULL))
         log_info("no VM is running");
     return 0;
-}
-
-int cmd_stop(int argc, char **argv)
-{
-    int nr = options_parse(NULL, 0, NULL, argc, argv);
-    char *text;
-
-    if (nr == OPTIONS_HELP) {
-        (void)printf("Usage: doppel stop NAME\n\n"
-                     "Ends the VM at once, as Ctrl-A x does; its guest is not asked.\n");
-        return 0;
-    }
-    if (nr == OPTIONS_BAD || stat_check_args("stop", nr, argv, 1) < 0)
-        return EXIT_USAGE;
-    text = ctl_request(argv[1], "stop");
-    free(text);
-    return text ? 0 : EXIT_VMM_ERROR;
 }

@@ -26,6 +26,13 @@ static json_t *answer_stop(struct vm *vm, const json_t *request, const char **er
     return json_object();
 }
 
+/* Whether the guest listens: if not, only "stop" ends it. */
+static json_t *answer_power_button(struct vm *vm, const json_t *request, const char **error)
+{
+    (void)request, (void)error;
+    return json_pack("{s:b}", "heard", vm_power_button(vm));
+}
+
 static json_t *answer_version(struct vm *vm, const json_t *request, const char **error)
 {
     (void)vm, (void)request, (void)error;
@@ -113,6 +120,7 @@ static const struct {
     json_t *(*answer)(struct vm *vm, const json_t *request, const char **error);
 } answer_requests[] = {
     { "balloon", answer_balloon },
+    { "power-button", answer_power_button },
     { "screenshot", answer_screenshot },
     { "screen-text", answer_screen_text },
     { "sendkey", answer_sendkey },

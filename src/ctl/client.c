@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/pidfd.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -71,25 +72,30 @@ char *ctl_request_arg(const char *name, const char *what, const char *arg)
     return text;
 }
 
+/* A connection, or -errno after a message. */
+static int client_connect(const char *name)
+{
+    char dir[96], path[160];
+    int fd = ctl_dir(dir, sizeof(dir), false) && client_path(path, sizeof(path), dir, name)
+                 ? sock_connect_unix(path)
+                 : -ENOENT;
+
+    if (fd == -ENOENT || fd == -ECONNREFUSED)
+        log_error("no VM named '%s' is running", name);
+    else if (fd < 0)
+        log_error("cannot reach VM '%s' at '%s': %s", name, path, strerror(-fd));
+    return fd;
+}
+
 char *ctl_request_line(const char *name, const char *line)
 {
     struct timeval limit = { .tv_sec = ANSWER_LIMIT_S };
-    char dir[96], path[160];
+    int fd = client_connect(name);
     json_t *answer;
     char *text;
-    int fd;
 
-    fd = ctl_dir(dir, sizeof(dir), false) && client_path(path, sizeof(path), dir, name)
-             ? sock_connect_unix(path)
-             : -ENOENT;
-    if (fd == -ENOENT || fd == -ECONNREFUSED) {
-        log_error("no VM named '%s' is running", name);
+    if (fd < 0)
         return NULL;
-    }
-    if (fd < 0) {
-        log_error("cannot reach VM '%s' at '%s': %s", name, path, strerror(-fd));
-        return NULL;
-    }
     (void)setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
     /* A failure shows as an answer that does not come. */
     (void)!sock_send(fd, line, strlen(line));
@@ -97,6 +103,25 @@ char *ctl_request_line(const char *name, const char *line)
     text = client_result(name, answer);
     json_decref(answer);
     return text;
+}
+
+int ctl_end_fd(const char *name)
+{
+    struct ucred peer = { 0 };
+    socklen_t bytes = sizeof(peer);
+    int fd = client_connect(name), err;
+
+    if (fd < 0)
+        return fd;
+    err = getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &bytes);
+    if (!err)
+        err = pidfd_open(peer.pid, 0); /* 0, and so EINVAL: it is not in our PID namespace */
+    if (err < 0)
+        err = -errno;
+    if (err < 0)
+        log_error("cannot find the process of VM '%s': %s", name, strerror(-err));
+    (void)close(fd);
+    return err;
 }
 
 /* The VM's name if this is the socket of one that lives. */

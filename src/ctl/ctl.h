@@ -49,6 +49,11 @@ char *ctl_request(const char *name, const char *what);
 char *ctl_request_arg(const char *name, const char *what, const char *arg);
 /* The same with a whole request, a line of JSON. */
 char *ctl_request_line(const char *name, const char *line);
+/*
+ * A descriptor that poll() finds readable when the VM's process has ended, to be closed by the
+ * caller; before that its disks may still be in use. -errno, after a message.
+ */
+int ctl_end_fd(const char *name) MUST_CHECK;
 /* Names of the VMs that live, one call of fn each. Returns how many. */
 unsigned ctl_list(void (*fn)(void *arg, const char *name), void *arg);
 

@@ -194,11 +194,12 @@ static void acpi_pm_write(struct device *dev, uint32_t off_bytes, unsigned bytes
  * -----------------------------------------------------------------------------------------------------
  */
 
-void acpi_pm_power_button(struct acpi_pm *pm)
+bool acpi_pm_power_button(struct acpi_pm *pm)
 {
     assert_held(bus_lock(pm->dev.bus));
     pm->status |= PM1_PWRBTN;
     acpi_pm_update(pm);
+    return (pm->control & PM1_SCI_EN) && (pm->enable & PM1_PWRBTN);
 }
 
 void acpi_pm_gpe(struct acpi_pm *pm, unsigned n)

@@ -39,8 +39,9 @@ struct acpi_pm {
 
 int acpi_pm_init(struct acpi_pm *pm, const struct acpi_pm_config *cfg) MUST_CHECK;
 void acpi_pm_fini(struct acpi_pm *pm);
-/* Somebody presses the power button: an operating system that listens shuts down. */
-void acpi_pm_power_button(struct acpi_pm *pm);
+/* Somebody presses the power button: an operating system that listens shuts down. Returns whether
+ * it has asked to be told of the button. */
+bool acpi_pm_power_button(struct acpi_pm *pm);
 /* Raises GPE n (0..15), edge. */
 void acpi_pm_gpe(struct acpi_pm *pm, unsigned n);
 

@@ -99,11 +99,14 @@ static int teardown(void **state)
     return 0;
 }
 
-static void press(struct env *e)
+static bool press(struct env *e)
 {
+    bool heard;
+
     lock_take(bus_lock(e->bus));
-    acpi_pm_power_button(&e->pm);
+    heard = acpi_pm_power_button(&e->pm);
     lock_drop(bus_lock(e->bus));
+    return heard;
 }
 
 static void test_pm_timer_counts_3579545_a_second(void **state)
@@ -189,12 +192,18 @@ static void test_power_button_raises_sci_until_cleared(void **state)
 {
     struct env *e = *state;
 
+    assert_false(press(e)); /* nobody listens */
+    out(e, STS + 1, 1, PWRBTN >> 8);
     out(e, EN, 2, PWRBTN);
-    press(e);
+    assert_false(press(e));
     assert_int_equal(e->sci, 0); /* legacy mode */
     out(e, 0xb2, 1, 0xf1);
     assert_int_equal(e->sci, 1);
     out(e, STS + 1, 1, 0); /* writing zeros clears nothing */
+    assert_int_equal(e->sci, 1);
+    out(e, STS + 1, 1, PWRBTN >> 8);
+    assert_int_equal(e->sci, 0);
+    assert_true(press(e));
     assert_int_equal(e->sci, 1);
     out(e, STS + 1, 1, PWRBTN >> 8);
     assert_int_equal(e->sci, 0);

@@ -294,6 +294,11 @@ static int pc_add_acpi_pm(struct pc *pc, struct bus *bus)
                                       });
 }
 
+bool pc_power_button(struct pc *pc)
+{
+    return acpi_pm_power_button(&pc->acpi_pm);
+}
+
 static void pc_del_acpi_pm(struct pc *pc)
 {
     acpi_pm_fini(&pc->acpi_pm);

@@ -115,6 +115,7 @@ void pc_display_remap(struct pc_display *d);
 /* ---- pc.c: the devices ---- */
 struct pc_display *pc_display(struct pc *pc);                           /* NULL: there is none */
 int pc_key(struct pc *pc, const uint8_t *code, unsigned nr) MUST_CHECK; /* as vm_key(); locked */
+bool pc_power_button(struct pc *pc); /* as vm_power_button(); locked */
 struct pc *pc_create(struct vm *vm);
 void pc_destroy(struct pc *pc);
 void pc_reset(struct vm *vm);

@@ -394,6 +394,16 @@ enum vm_state vm_state(struct vm *vm)
     return s;
 }
 
+bool vm_power_button(struct vm *vm)
+{
+    bool heard;
+
+    lock_take(bus_lock(vm->bus));
+    heard = pc_power_button(vm->pc);
+    lock_drop(bus_lock(vm->bus));
+    return heard;
+}
+
 int vm_set_memory(struct vm *vm, uint64_t bytes)
 {
     struct virtio_balloon *b = pc_balloon(vm->pc);
