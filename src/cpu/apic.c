@@ -58,10 +58,6 @@ void apic_post(struct cpu *c, uint8_t vector, bool level)
     cpu_post(c, REQ_IRQ);
 }
 
-/*
- * A software-disabled APIC accepts no fixed interrupts, only NMI, INIT, SMI and SIPI (SDM 3, "Local
- * APIC State After It Has Been Software Disabled"). Vectors below 16 are an error of the sender.
- */
 bool apic_waits(const struct cpu *c, uint8_t vector)
 {
     const struct apic *a = &c->apic;
@@ -72,6 +68,10 @@ bool apic_waits(const struct cpu *c, uint8_t vector)
            bit;
 }
 
+/*
+ * A software-disabled APIC accepts no fixed interrupts, only NMI, INIT, SMI and SIPI (SDM 3, "Local
+ * APIC State After It Has Been Software Disabled"). Vectors below 16 are an error of the sender.
+ */
 void apic_sync(struct cpu *c)
 {
     struct apic *a = &c->apic;
@@ -144,11 +144,18 @@ uint8_t apic_ack(struct cpu *c)
 void apic_eoi(struct cpu *c)
 {
     int vector = highest(c->apic.isr);
+    bool tell;
 
     if (vector < 0)
         return;
     put_bit(c->apic.isr, (unsigned)vector, false);
-    if (get_bit(c->apic.tmr, (unsigned)vector) && !(c->apic.svr & SVR_SUPPRESS_EOI))
+    if (get_bit(c->apic.tmr, (unsigned)vector))
+        tell = !(c->apic.svr & SVR_SUPPRESS_EOI);
+    else
+        tell = __atomic_load_n((uint32_t *)&c->apic.told[vector / 32], __ATOMIC_RELAXED) >>
+                   (vector % 32) &
+               1;
+    if (tell)
         c->ops->apic_eoi(c, (uint8_t)vector);
     look_again(c);
 }
@@ -231,8 +238,10 @@ void apic_clear_regs(struct cpu *c)
     a->timer_init = a->timer_div = 0;
     a->timer_start_ns = 0;
     a->tsc_deadline = 0;
-    for (unsigned i = 0; i < 8; i++)
+    for (unsigned i = 0; i < 8; i++) {
         __atomic_store_n((uint32_t *)&a->pir[i], 0, __ATOMIC_RELAXED);
+        __atomic_store_n((uint32_t *)&a->told[i], 0, __ATOMIC_RELAXED);
+    }
 }
 
 void apic_reset(struct cpu *c, bool power_on)

@@ -31,6 +31,7 @@ struct apic_msg {
     enum apic_delivery mode;
     bool logical;
     bool level;                     /* trigger mode */
+    bool tell;                      /* of its EOI, though it is an edge (cpu_ops.apic_eoi) */
     bool deassert;                  /* INIT level de-assert */
     bool to_self, to_all, not_self; /* destination shorthands */
 };
@@ -59,6 +60,8 @@ struct apic {
     uint64_t tsc_deadline;
     _Atomic uint32_t pir[8];     /* posted by any thread, not yet in IRR */
     _Atomic uint32_t pir_tmr[8]; /* their trigger mode: level */
+    /* Vectors that once came in a message with `tell`; others than such are told of, too. */
+    _Atomic uint32_t told[8];
 };
 
 /* The APIC timer counts nanoseconds: bus frequency 1 GHz, told to guests by CPUID where there is a

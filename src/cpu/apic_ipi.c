@@ -55,6 +55,10 @@ void apic_accept(struct cpu *c, const struct apic_msg *msg)
     switch (msg->mode) {
     case APIC_FIXED:
     case APIC_LOWEST:
+        /* Relaxed: the release in apic_post() is behind it. */
+        if (msg->tell)
+            __atomic_fetch_or((uint32_t *)&c->apic.told[msg->vector / 32], BIT(msg->vector % 32),
+                              __ATOMIC_RELAXED);
         apic_post(c, msg->vector, msg->level);
         break;
     case APIC_SMI:

@@ -285,6 +285,27 @@ static void test_eoi_of_level_vector_goes_to_the_io_apics(void **state)
     assert_int_equal(rd(APIC_TMR + 0x20), 0);
 }
 
+static void test_eoi_of_an_edge_is_told_where_its_message_asked_for_it(void **state)
+{
+    (void)state;
+    apic_accept(&f.c, &(struct apic_msg){ .vector = 0x40, .tell = true });
+    apic_accept(&f.c, &(struct apic_msg){ .vector = 0x50 });
+    apic_sync(&f.c);
+    assert_int_equal(apic_ack(&f.c), 0x50);
+    wr(APIC_EOI, 0);
+    assert_int_equal(f.nr_eois, 0);
+    assert_int_equal(apic_ack(&f.c), 0x40);
+    wr(APIC_EOI, 0);
+    assert_int_equal(f.nr_eois, 1);
+    assert_int_equal(f.eoi, 0x40);
+    wr(APIC_SVR, 0x11ff); /* no broadcast, which an edge has none of */
+    apic_accept(&f.c, &(struct apic_msg){ .vector = 0x40, .tell = true });
+    apic_sync(&f.c);
+    (void)apic_ack(&f.c);
+    wr(APIC_EOI, 0);
+    assert_int_equal(f.nr_eois, 2);
+}
+
 static void test_disabled_apic_accepts_no_vectors(void **state)
 {
     (void)state;
@@ -614,6 +635,7 @@ int main(void)
         T(test_wrong_register_is_an_apic_error),
         T(test_highest_vector_above_ppr_is_next),
         T(test_eoi_of_level_vector_goes_to_the_io_apics),
+        T(test_eoi_of_an_edge_is_told_where_its_message_asked_for_it),
         T(test_disabled_apic_accepts_no_vectors),
         T(test_destinations),
         T(test_accept_posts_by_delivery_mode),

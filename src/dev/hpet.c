@@ -7,8 +7,8 @@
  * by construction.
  *
  * As with the PIT (pit.c), edges of a periodic timer that were missed because the host was late,
- * with the timer or with the vCPU, are kept, up to HPET_BACKLOG_MAX, and delivered one every
- * HPET_CATCH_UP_NS; but not those of messages.
+ * with the timer or with the vCPU, are kept, up to HPET_BACKLOG_MAX, and delivered one at each EOI,
+ * or every HPET_CATCH_UP_NS; but not those of messages.
  */
 #include "dev/hpet.h"
 
@@ -47,6 +47,7 @@
 
 /* GSIs 20..23, which nothing else uses: PCI's INTx are 16..19. */
 #define HPET_ROUTES  0x00f00000ull
+_Static_assert(HPET_GSIS == (HPET_ROUTES | BIT(0) | BIT(8)), "and the legacy route's");
 #define T_CAPS       (T_PER_CAP | T_SIZE_CAP | T_FSB_CAP | HPET_ROUTES << T_ROUTES_SHIFT)
 #define HPET_NO_LINE 32u
 
@@ -235,6 +236,20 @@ static void hpet_expired(void *arg)
                                  clock_now_ns(bus_clock(t->hpet->dev.bus)) + HPET_CATCH_UP_NS));
     if (deliver)
         hpet_interrupt(t);
+}
+
+/*
+ * What the clock's thread would do, if it had a processor: the vCPU has one, and may be about to
+ * compare what it counted with the TSC.
+ */
+void hpet_irq_served(struct hpet *h, unsigned gsi)
+{
+    for (unsigned i = 0; i < HPET_TIMERS; i++) {
+        struct hpet_timer *t = &h->timers[i];
+
+        if (hpet_keeps(t) && hpet_route(t) == gsi && (t->config & T_PERIODIC))
+            hpet_expired(t);
+    }
 }
 
 /* ---- registers

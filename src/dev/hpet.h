@@ -45,5 +45,10 @@ struct hpet {
 
 int hpet_init(struct hpet *h, const struct hpet_config *cfg) MUST_CHECK;
 void hpet_fini(struct hpet *h);
+/* The processor has served an edge of that GSI: the next that a timer missed may come now. Caller
+ * holds the machine lock. */
+void hpet_irq_served(struct hpet *h, unsigned gsi);
+/* The GSIs for which that is worth to be told, a bit each. */
+#define HPET_GSIS 0x00f00101u
 
 #endif

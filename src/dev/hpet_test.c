@@ -260,6 +260,61 @@ static void test_slow_processor_gets_some_missed_periods_later(void **state)
     assert_int_equal(e->nr_edges[22], 6 + 5 + 5 + 2 + 2);
 }
 
+static void served(struct env *e, unsigned gsi)
+{
+    lock_take(bus_lock(e->bus));
+    hpet_irq_served(&e->h, gsi);
+    lock_drop(bus_lock(e->bus));
+}
+
+static void test_each_eoi_brings_a_missed_period_at_once(void **state)
+{
+    struct env *e = *state;
+
+    put(e, T_CONF(0), INT_ENB | PERIODIC | VAL_SET | ROUTE(22));
+    put(e, T_CMP(0), 100000); /* 1 ms */
+    put(e, CONF, ENABLE);
+    ticks(e, 150000);
+    e->waits = true;
+    ticks(e, 400000);
+    served(e, 22); /* another's: the request still waits */
+    assert_int_equal(e->nr_edges[22], 5);
+    e->waits = false;
+    served(e, 21);
+    assert_int_equal(e->nr_edges[22], 5);
+    for (unsigned i = 0; i < 6; i++)
+        served(e, 22);
+    assert_int_equal(e->nr_edges[22], 5 + 4);
+    bus_clock(e->bus)->now_ns += 300000 * TICK_NS; /* nobody looked */
+    for (unsigned i = 0; i < 6; i++)
+        served(e, 22);
+    assert_int_equal(e->nr_edges[22], 5 + 4 + 3);
+    ticks(e, 100000); /* the beat goes on */
+    assert_int_equal(e->nr_edges[22], 5 + 4 + 3 + 1);
+}
+
+static void test_legacy_route_brings_missed_periods_of_irq_0(void **state)
+{
+    struct env *e = *state;
+
+    put(e, T_CONF(0), INT_ENB | PERIODIC | VAL_SET);
+    put(e, T_CMP(0), 100000);
+    put(e, CONF, ENABLE | LEGACY);
+    ticks(e, 150000);
+    e->waits = true;
+    ticks(e, 200000);
+    e->waits = false;
+    for (unsigned i = 0; i < 6; i++)
+        served(e, 0);
+    assert_int_equal(e->nr_edges[0], 3 + 2);
+    put(e, T_CONF(0), INT_ENB | VAL_SET | ROUTE(22)); /* no period, nothing to make up for */
+    ticks(e, 350000);
+    assert_int_equal(e->nr_edges[0], 3 + 2 + 1);
+    bus_clock(e->bus)->now_ns += 300000 * TICK_NS;
+    served(e, 0);
+    assert_int_equal(e->nr_edges[0], 3 + 2 + 1);
+}
+
 static void test_shortest_period_does_not_flood_the_host(void **state)
 {
     struct env *e = *state;
@@ -370,6 +425,8 @@ int main(void)
         TEST(test_late_host_loses_periods_but_not_the_beat),
         TEST(test_late_host_delivers_some_missed_periods_soon),
         TEST(test_slow_processor_gets_some_missed_periods_later),
+        TEST(test_each_eoi_brings_a_missed_period_at_once),
+        TEST(test_legacy_route_brings_missed_periods_of_irq_0),
         TEST(test_shortest_period_does_not_flood_the_host),
         TEST(test_level_stays_up_until_its_status_is_cleared),
         TEST(test_legacy_route_takes_irq_0_and_8_and_gives_them_back),

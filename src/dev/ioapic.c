@@ -56,13 +56,20 @@ static struct apic_msg msg_of(uint64_t redir)
     };
 }
 
+static bool sends_edges(uint64_t redir)
+{
+    unsigned mode = (unsigned)bits(redir, 10, 8);
+
+    return !(redir & (REDIR_MASKED | REDIR_LEVEL)) && (mode == APIC_FIXED || mode == APIC_LOWEST);
+}
+
 bool ioapic_msg(const struct ioapic *io, unsigned pin, struct apic_msg *msg)
 {
     assert_held(bus_lock(io->dev.bus));
-    if (pin >= IOAPIC_PINS || (io->redir[pin] & REDIR_MASKED))
+    if (pin >= IOAPIC_PINS || !sends_edges(io->redir[pin]))
         return false;
     *msg = msg_of(io->redir[pin]);
-    return !msg->level && (msg->mode == APIC_FIXED || msg->mode == APIC_LOWEST);
+    return true;
 }
 
 static void ioapic_send(struct ioapic *io, unsigned pin)
@@ -78,6 +85,7 @@ static void ioapic_send(struct ioapic *io, unsigned pin)
     }
     if (msg.level)
         io->redir[pin] |= REDIR_REMOTE_IRR;
+    msg.tell = io->cfg.told_pins >> pin & 1;
     io->cfg.send(io->cfg.ctx, &msg);
 }
 
@@ -115,10 +123,14 @@ void ioapic_eoi(struct ioapic *io, uint8_t vector)
     for (unsigned pin = 0; pin < IOAPIC_PINS; pin++) {
         uint64_t redir = io->redir[pin];
 
-        if ((redir & REDIR_VECTOR) != vector || !(redir & REDIR_REMOTE_IRR))
+        if ((redir & REDIR_VECTOR) != vector)
             continue;
-        io->redir[pin] &= ~REDIR_REMOTE_IRR;
-        ioapic_service_level(io, pin);
+        if (redir & REDIR_REMOTE_IRR) {
+            io->redir[pin] &= ~REDIR_REMOTE_IRR;
+            ioapic_service_level(io, pin);
+        } else if ((io->cfg.told_pins >> pin & 1) && sends_edges(redir)) {
+            io->cfg.served(io->cfg.ctx, pin);
+        }
     }
 }
 

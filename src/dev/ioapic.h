@@ -13,6 +13,9 @@ struct ioapic_config {
     gpa_t at;
     uint8_t id; /* APIC ID as firmware left it; the same as in the MADT */
     void (*send)(void *ctx, const struct apic_msg *msg);
+    /* An edge of one of these pins (a bit each) has been served: its EOI came. Optional. */
+    uint32_t told_pins;
+    void (*served)(void *ctx, unsigned pin);
     void *ctx;
 };
 
@@ -33,7 +36,7 @@ void ioapic_set_pin(struct ioapic *io, unsigned pin, int level);
 /* The message that an edge at that pin sends as it is programmed; false: none, or it is masked, or
  * level-triggered. */
 bool ioapic_msg(const struct ioapic *io, unsigned pin, struct apic_msg *msg);
-/* A local APIC's EOI of a level-triggered vector. */
+/* A local APIC's EOI of a level-triggered vector, or of one whose message said `tell`. */
 void ioapic_eoi(struct ioapic *io, uint8_t vector);
 
 #endif

@@ -26,6 +26,7 @@ struct env {
     struct ioapic io;
     unsigned nr_sent;
     struct apic_msg last;
+    unsigned nr_served, served_pin;
 };
 
 static void env_send(void *ctx, const struct apic_msg *msg)
@@ -34,6 +35,14 @@ static void env_send(void *ctx, const struct apic_msg *msg)
 
     e->nr_sent++;
     e->last = *msg;
+}
+
+static void env_served(void *ctx, unsigned pin)
+{
+    struct env *e = ctx;
+
+    e->nr_served++;
+    e->served_pin = pin;
 }
 
 static void put(struct env *e, unsigned reg, uint32_t val)
@@ -77,7 +86,8 @@ static int setup(void **state)
     *state = e;
     return ioapic_init(&e->io,
                        &(struct ioapic_config){
-                           .bus = e->bus, .at = GPA(AT), .id = 2, .send = env_send, .ctx = e });
+                           .bus = e->bus, .at = GPA(AT), .id = 2, .send = env_send,
+                           .told_pins = BIT(2) | BIT(20), .served = env_served, .ctx = e });
 }
 
 static int teardown(void **state)
@@ -253,6 +263,33 @@ static void test_saved_level_interrupt_goes_on_after_loading(void **state)
     assert_int_equal(e->nr_sent, 2);
 }
 
+static void test_eoi_of_a_told_pins_edge_is_passed_on(void **state)
+{
+    struct env *e = *state;
+
+    route(e, 2, 0x41, 0);
+    route(e, 4, 0x42, 0);
+    pin(e, 2, 1);
+    assert_true(e->last.tell);
+    eoi(e, 0x40);
+    assert_int_equal(e->nr_served, 0);
+    eoi(e, 0x41);
+    assert_int_equal(e->nr_served, 1);
+    assert_int_equal(e->served_pin, 2);
+    pin(e, 4, 1);
+    assert_false(e->last.tell);
+    eoi(e, 0x42);
+    assert_int_equal(e->nr_served, 1);
+    route(e, 2, MASKED | 0x41, 0);
+    eoi(e, 0x41);
+    assert_int_equal(e->nr_served, 1);
+    route(e, 20, LEVEL | 0x43, 0); /* a level needs no telling: it is sent again while it is up */
+    pin(e, 20, 1);
+    eoi(e, 0x43);
+    assert_int_equal(e->nr_sent, 4);
+    assert_int_equal(e->nr_served, 1);
+}
+
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
 
 int main(void)
@@ -265,6 +302,7 @@ int main(void)
         TEST(test_level_sends_again_after_eoi_while_asserted),
         TEST(test_level_masked_while_asserted_sends_when_unmasked),
         TEST(test_eoi_register_does_as_the_eoi_message),
+        TEST(test_eoi_of_a_told_pins_edge_is_passed_on),
         TEST(test_switch_to_edge_clears_remote_irr),
         TEST(test_nmi_is_an_edge_whatever_the_trigger_bit_says),
         TEST(test_reserved_delivery_mode_sends_nothing),

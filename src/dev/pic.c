@@ -127,7 +127,23 @@ static void pic_update(struct pic *p)
     up = pic_int(p, &p->chip[0]);
     /* Relaxed suffices in pic_pending(): a vCPU that must see it is kicked by the line below. */
     if (atomic_exchange_explicit(&p->int_out, up, memory_order_relaxed) != up)
-        irq_set(&p->intr, up);
+        irq_set(&p->cfg.intr, up);
+}
+
+/* Last of all in a call from outside: who is told may move lines. */
+static void pic_tell_served(struct pic *p)
+{
+    uint16_t served = p->served;
+
+    p->served = 0;
+    for (unsigned irq = 0; served && p->cfg.served; irq++, served >>= 1)
+        if (served & 1)
+            p->cfg.served(p->cfg.ctx, irq);
+}
+
+static void pic_note_served(struct pic *p, const struct pic_chip *c, int ir)
+{
+    p->served |= (uint16_t)BIT((unsigned)ir + (pic_is_master(p, c) ? 0 : 8));
 }
 
 void pic_set_irq(void *ctx, unsigned irq, int level)
@@ -159,15 +175,18 @@ bool pic_pending(const struct pic *p)
 
 /* "Interrupt Sequence": IRR to ISR; a level-triggered request stays in IRR as long as its line is
  * up. */
-static void pic_chip_ack(struct pic_chip *c, int ir)
+static void pic_chip_ack(struct pic *p, struct pic_chip *c, int ir)
 {
     uint8_t bit = (uint8_t)BIT((unsigned)ir);
 
     if (!(c->elcr & bit))
         c->irr &= (uint8_t)~bit;
-    if (!(c->icw4 & ICW4_AEOI))
+    if (!(c->icw4 & ICW4_AEOI)) {
         c->isr |= bit;
-    else if (c->rotate_aeoi)
+        return;
+    }
+    pic_note_served(p, c, ir);
+    if (c->rotate_aeoi)
         c->lowest = (uint8_t)ir;
 }
 
@@ -187,7 +206,7 @@ uint8_t pic_ack(struct pic *p)
     vector = pic_chip_vector(m, ir);
     m->withdrawn = false;
     if (ir >= 0)
-        pic_chip_ack(m, ir);
+        pic_chip_ack(p, m, ir);
     if (ir == PIC_CASCADE_IR && m->icw3 & BIT(PIC_CASCADE_IR) && !(m->icw1 & ICW1_SNGL)) {
         int sir = pic_request(p, s);
 
@@ -195,11 +214,12 @@ uint8_t pic_ack(struct pic *p)
         vector = (s->icw3 & 7) == PIC_CASCADE_IR ? pic_chip_vector(s, sir) : 0xff;
         s->withdrawn = false;
         if (sir >= 0)
-            pic_chip_ack(s, sir);
+            pic_chip_ack(p, s, sir);
         /* Its INT falls with the INTA; if there is more to say, that is a new edge. */
         pic_cascade(p, 0);
     }
     pic_update(p);
+    pic_tell_served(p);
     return vector;
 }
 
@@ -219,17 +239,19 @@ static void pic_icw1(struct pic *p, struct pic_chip *c, uint8_t val)
                  "8086 mode");
 }
 
-static void pic_eoi(struct pic_chip *c, int ir, bool rotate)
+static void pic_eoi(struct pic *p, struct pic_chip *c, int ir, bool rotate)
 {
     if (ir < 0)
         return;
+    if (c->isr & BIT((unsigned)ir))
+        pic_note_served(p, c, ir);
     c->isr &= (uint8_t)~BIT((unsigned)ir);
     if (rotate)
         c->lowest = (uint8_t)ir;
 }
 
 /* "Operation Control Word 2": R, SL, EOI and the level they act on. */
-static void pic_ocw2(struct pic_chip *c, uint8_t val)
+static void pic_ocw2(struct pic *p, struct pic_chip *c, uint8_t val)
 {
     uint8_t seen = c->isr;
     int level = val & OCW2_LEVEL;
@@ -244,11 +266,11 @@ static void pic_ocw2(struct pic_chip *c, uint8_t val)
         break;
     case 1: /* non-specific EOI */
     case 5: /* rotate on it */
-        pic_eoi(c, pic_highest(c, seen), val & BIT(7));
+        pic_eoi(p, c, pic_highest(c, seen), val & BIT(7));
         break;
     case 3: /* specific EOI */
     case 7: /* rotate on it */
-        pic_eoi(c, level, val & BIT(7));
+        pic_eoi(p, c, level, val & BIT(7));
         break;
     case 6: /* set priority */
         c->lowest = (uint8_t)level;
@@ -275,7 +297,7 @@ static void pic_write_cmd(struct pic *p, struct pic_chip *c, uint8_t val)
     else if (val & OCW3_OCW3)
         pic_ocw3(c, val);
     else
-        pic_ocw2(c, val);
+        pic_ocw2(p, c, val);
 }
 
 /* The odd port: A0 = 1. */
@@ -311,10 +333,11 @@ static uint8_t pic_poll(struct pic *p, struct pic_chip *c)
 
     c->poll = c->withdrawn = false;
     if (ir >= 0)
-        pic_chip_ack(c, ir);
+        pic_chip_ack(p, c, ir);
     if (!pic_is_master(p, c))
         pic_cascade(p, 0);
     pic_update(p);
+    pic_tell_served(p);
     return ir < 0 ? 0 : (uint8_t)(0x80 | (unsigned)ir);
 }
 
@@ -357,6 +380,7 @@ static void pic_write(struct device *dev, uint32_t off_bytes, unsigned bytes, ui
     else
         pic_write_cmd(p, c, (uint8_t)val);
     pic_update(p);
+    pic_tell_served(p);
 }
 
 /* The pins belong to the devices, which lower them in their own reset. */
@@ -375,7 +399,7 @@ static void pic_loaded(struct device *dev)
 
     /* Whatever the CPU's side believed: tell it anew. */
     atomic_store_explicit(&p->int_out, false, memory_order_relaxed);
-    irq_set(&p->intr, 0);
+    irq_set(&p->cfg.intr, 0);
     pic_update(p);
 }
 
@@ -423,7 +447,7 @@ int pic_init(struct pic *p, const struct pic_config *cfg)
 {
     *p = (struct pic){
         .dev = { .type = &pic_type, .bus = cfg->bus, .state_base = p },
-        .intr = cfg->intr,
+        .cfg = *cfg,
     };
     pic_reset(&p->dev);
     for (unsigned i = 0; i < ARRAY_SIZE(pic_claims); i++) {

@@ -21,12 +21,16 @@ struct pic_chip {
 struct pic_config {
     struct bus *bus;
     struct irq_line intr; /* INT of the master: the CPU's INTR, LINT0. Called on changes only. */
+    /* The request of that line has been served: its EOI came. Optional. */
+    void (*served)(void *ctx, unsigned irq);
+    void *ctx;
 };
 
 struct pic {
     struct device dev;
     struct pic_chip chip[2]; /* master, slave on IR2 */
-    struct irq_line intr;
+    struct pic_config cfg;
+    uint16_t served; /* lines whose EOI came, still to be told */
     _Atomic bool int_out; /* level of the master's INT */
 };
 

@@ -17,6 +17,7 @@ struct env {
     struct bus *bus;
     struct pic pic;
     int intr, nr_intr_changes;
+    unsigned nr_served, last_served, again; /* again: rises when line 0 is served */
 };
 
 static void env_intr(void *ctx, unsigned idx, int level)
@@ -26,6 +27,19 @@ static void env_intr(void *ctx, unsigned idx, int level)
     (void)idx;
     e->intr = level;
     e->nr_intr_changes++;
+}
+
+static void env_served(void *ctx, unsigned irq)
+{
+    struct env *e = ctx;
+
+    e->nr_served++;
+    e->last_served = irq;
+    if (irq || !e->again)
+        return;
+    e->again--;
+    pic_set_irq(&e->pic, 0, 0);
+    pic_set_irq(&e->pic, 0, 1);
 }
 
 static void out(struct env *e, uint16_t port, uint8_t val)
@@ -74,7 +88,10 @@ static int setup(void **state)
 
     e->bus = bus_create();
     *state = e;
-    return pic_init(&e->pic, &(struct pic_config){ .bus = e->bus, .intr = { env_intr, e, 0 } });
+    return pic_init(&e->pic, &(struct pic_config){ .bus = e->bus,
+                                                   .intr = { env_intr, e, 0 },
+                                                   .served = env_served,
+                                                   .ctx = e });
 }
 
 static int teardown(void **state)
@@ -357,6 +374,66 @@ static void test_poll_acknowledges(void **state)
     assert_int_equal(in(e, 0x20), 0); /* IRR again */
 }
 
+static void test_eoi_tells_which_line_was_served(void **state)
+{
+    struct env *e = *state;
+
+    program(e, 0x01);
+    line(e, 12, 1);
+    assert_int_equal(ack(e), 0x2c);
+    assert_int_equal(e->nr_served, 0);
+    out(e, 0xa0, 0x20);
+    assert_int_equal(e->nr_served, 1);
+    assert_int_equal(e->last_served, 12);
+    out(e, 0x20, 0x62); /* specific: the cascade */
+    assert_int_equal(e->last_served, 2);
+    out(e, 0x20, 0x60); /* nothing of line 0 is in service */
+    out(e, 0x20, 0x20);
+    assert_int_equal(e->nr_served, 2);
+}
+
+/* What keeps missed edges gives the next at the EOI of the one before: all without a pause. */
+static void test_line_that_rises_at_its_eoi_is_acknowledged_again(void **state)
+{
+    struct env *e = *state;
+
+    program(e, 0x01);
+    e->again = 3;
+    line(e, 0, 1);
+    for (unsigned i = 0; i < 4; i++) {
+        assert_int_equal(e->intr, 1);
+        assert_int_equal(ack(e), 0x20);
+        assert_int_equal(e->intr, 0);
+        out(e, 0x20, 0x20);
+    }
+    assert_int_equal(e->intr, 0);
+    out(e, 0x21, 0x01); /* as Linux does it: masked until the handler is through */
+    e->again = 1;
+    out(e, 0x21, 0x00);
+    line(e, 0, 0);
+    line(e, 0, 1);
+    assert_int_equal(ack(e), 0x20);
+    out(e, 0x21, 0x01);
+    out(e, 0x20, 0x60);
+    assert_int_equal(e->intr, 0);
+    out(e, 0x21, 0x00);
+    assert_int_equal(e->intr, 1);
+    assert_int_equal(ack(e), 0x20);
+}
+
+static void test_auto_eoi_tells_with_the_acknowledge(void **state)
+{
+    struct env *e = *state;
+
+    program(e, 0x03);
+    e->again = 1;
+    line(e, 0, 1);
+    assert_int_equal(ack(e), 0x20);
+    assert_int_equal(e->nr_served, 1);
+    assert_int_equal(ack(e), 0x20);
+    assert_false(pic_pending(&e->pic));
+}
+
 static void test_state_survives_saving(void **state)
 {
     struct env *e = *state;
@@ -400,6 +477,9 @@ int main(void)
         TEST(test_rotation_moves_the_lowest_priority),
         TEST(test_special_mask_mode_opens_lower_levels),
         TEST(test_poll_acknowledges),
+        TEST(test_eoi_tells_which_line_was_served),
+        TEST(test_line_that_rises_at_its_eoi_is_acknowledged_again),
+        TEST(test_auto_eoi_tells_with_the_acknowledge),
         TEST(test_state_survives_saving),
     };
 

@@ -10,10 +10,12 @@
  * so nothing drifts.
  *
  * When the host is late, with this timer or with the vCPU that is to take its interrupt, the rises
- * of a periodic OUT0 that were missed are kept, up to PIT_BACKLOG_MAX, and delivered one every
- * PIT_CATCH_UP_NS: a guest that counts ticks against the TSC (Linux does to see if its timer works,
- * and panics if it does not) finds them, and none gets a burst. More are lost, as on a PC with
- * interrupts off. Rises closer than PIT_MIN_IRQ_NS are delivered as one.
+ * of a periodic OUT0 that were missed are kept, up to PIT_BACKLOG_MAX. Each EOI brings the next: a
+ * guest that counts ticks against the TSC (Linux does to see if its timer works, and panics if it
+ * does not) finds them before it looks at the TSC again, however long it had no processor. That is
+ * the vCPU's own doing, since the clock's thread may have none at that moment either. Where no EOI
+ * comes (the line was masked meanwhile), one is delivered every PIT_CATCH_UP_NS. More are lost, as
+ * on a PC with interrupts off. Rises closer than PIT_MIN_IRQ_NS are delivered as one.
  */
 #include "dev/pit.h"
 
@@ -109,8 +111,8 @@ static void pit_edge(struct pit *p, uint64_t now_ns)
     p->irq_ns = now_ns;
 }
 
-/* Brings IRQ 0 up to date: called before and after every access, and when the timer says so. */
-static void pit_update(struct pit *p, uint64_t now_ns)
+/* Brings IRQ 0 up to date; what was missed comes no sooner than pace_ns after the last edge. */
+static void pit_update_paced(struct pit *p, uint64_t now_ns, uint64_t pace_ns)
 {
     struct pit_counter *c = &p->counter[0];
     uint64_t now = pit_ns_to_tick(now_ns);
@@ -119,7 +121,7 @@ static void pit_update(struct pit *p, uint64_t now_ns)
         p->backlog = (uint8_t)MIN(p->backlog + pit_missed(p, now), PIT_BACKLOG_MAX);
         p->held = false;
         pit_edge(p, now_ns);
-    } else if (p->backlog && !p->held && now_ns >= p->irq_ns + PIT_CATCH_UP_NS) {
+    } else if (p->backlog && now_ns >= p->irq_ns + pace_ns && (!p->held || !pace_ns)) {
         p->held = irq_waits(&p->irq);
         if (!p->held) {
             p->backlog--;
@@ -129,6 +131,12 @@ static void pit_update(struct pit *p, uint64_t now_ns)
     p->seen_at = now;
     pit_set_irq(p, pit_counter_out(c, now));
     pit_arm(p, now_ns);
+}
+
+/* Called before and after every access, and when the timer says so. */
+static void pit_update(struct pit *p, uint64_t now_ns)
+{
+    pit_update_paced(p, now_ns, PIT_CATCH_UP_NS);
 }
 
 static void pit_timer(void *arg)
@@ -147,6 +155,12 @@ void pit_detach_irq(struct pit *p, bool detached)
     p->detached = detached;
     p->backlog = 0;
     pit_update(p, now_ns);
+}
+
+void pit_irq_served(struct pit *p)
+{
+    if (!p->detached)
+        pit_update_paced(p, clock_now_ns(bus_clock(p->dev.bus)), 0);
 }
 
 /* ---- ports ---- */

@@ -70,5 +70,8 @@ void pit_fini(struct pit *p);
 /* The HPET's legacy replacement route takes IRQ 0 over, or gives it back. Caller holds the machine
  * lock. */
 void pit_detach_irq(struct pit *p, bool detached);
+/* The processor has served an edge of the line: the next that was missed may come now. Caller holds
+ * the machine lock. */
+void pit_irq_served(struct pit *p);
 
 #endif

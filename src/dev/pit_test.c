@@ -151,6 +151,52 @@ static void test_slow_processor_gets_missed_edges_later(void **state)
     assert_int_equal(e->nr_edges, 16 + 100 + 10 + 16);
 }
 
+static void served(struct env *e)
+{
+    lock_take(bus_lock(e->bus));
+    pit_irq_served(&e->pit);
+    lock_drop(bus_lock(e->bus));
+}
+
+/* As long as nobody waits for the clock's thread: all at the same moment. */
+static void test_each_eoi_brings_a_missed_edge_at_once(void **state)
+{
+    struct env *e = *state;
+
+    periodic(e, 2, 4772); /* 4 ms */
+    fakeclock_advance(e->bus, 5000000);
+    e->waits = true;
+    fakeclock_advance(e->bus, 44000000); /* 12, of which the processor sees one */
+    served(e);                           /* another line's: the request still waits */
+    assert_int_equal(e->nr_edges, 12);
+    e->waits = false;
+    for (unsigned i = 1; i <= 11; i++) {
+        served(e);
+        assert_int_equal(e->nr_edges, 12 + i);
+    }
+    served(e);
+    assert_int_equal(e->nr_edges, 12 + 11);
+    fakeclock_advance(e->bus, 1000000);
+    assert_int_equal(e->nr_edges, 12 + 11);
+}
+
+static void test_eoi_finds_edges_that_a_late_clock_did_not_see(void **state)
+{
+    struct env *e = *state;
+
+    periodic(e, 2, 4772);
+    fakeclock_advance(e->bus, 5000000);
+    assert_int_equal(e->nr_edges, 1);
+    bus_clock(e->bus)->now_ns += 20000000; /* no timer fires */
+    for (unsigned i = 2; i < 10; i++)
+        served(e);
+    assert_int_equal(e->nr_edges, 1 + 5);
+    pit_detach_irq(&e->pit, true);
+    bus_clock(e->bus)->now_ns += 20000000;
+    served(e);
+    assert_int_equal(e->nr_edges, 1 + 5);
+}
+
 static void test_one_shot_rearmed_in_time_gives_the_later_edge_only(void **state)
 {
     struct env *e = *state;
@@ -293,6 +339,8 @@ int main(void)
         TEST(test_shortest_period_does_not_flood_the_host),
         TEST(test_one_shot_modes_give_one_edge),
         TEST(test_slow_processor_gets_missed_edges_later),
+        TEST(test_each_eoi_brings_a_missed_edge_at_once),
+        TEST(test_eoi_finds_edges_that_a_late_clock_did_not_see),
         TEST(test_one_shot_rearmed_in_time_gives_the_later_edge_only),
         TEST(test_calibration_by_counter_2_and_port_61),
         TEST(test_closed_gate_holds_counter_2),

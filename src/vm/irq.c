@@ -10,7 +10,6 @@
 #include "vm/priv.h"
 
 #define NR_ISA_IRQS    16
-#define PIT_IOAPIC_PIN 2
 #define NOBODY         UINT32_MAX
 
 /* SDM 3, "Message Address Register Format" and "Message Data Register Format" */

@@ -39,6 +39,7 @@ static void forward_requests(struct lockstep *ls)
 
             to->pir_tmr[i] = (to->pir_tmr[i] & ~in) | (level & in);
             to->pir[i] |= in;
+            to->told[i] |= from->apic.told[i];
         }
     }
     for (unsigned s = 0; s < NR_LS_SIDES; s++) {
@@ -114,6 +115,7 @@ static void join(struct lockstep *ls)
     memcpy((void *)to->apic.pir, (const void *)from->cpu.apic.pir, sizeof(to->apic.pir));
     memcpy((void *)to->apic.pir_tmr, (const void *)from->cpu.apic.pir_tmr,
            sizeof(to->apic.pir_tmr));
+    memcpy((void *)to->apic.told, (const void *)from->cpu.apic.told, sizeof(to->apic.told));
     to->req = from->cpu.req & ~REQ_CODE;
     ref->ops->state_changed(ref->v);
     ls->memory_at = vcpu_steps(from);

@@ -75,6 +75,21 @@ static void pc_intr(void *ctx, unsigned idx, int level)
         cpu_post(&vm->vcpus[0].v->cpu, REQ_IRQ);
 }
 
+/* An edge of that GSI has been served: those that keep missed ones have the next. */
+static void pc_irq_served(void *ctx, unsigned gsi)
+{
+    struct pc *pc = ((struct vm *)ctx)->pc;
+
+    if (gsi == IRQ_PIT)
+        pit_irq_served(&pc->pit);
+    hpet_irq_served(&pc->hpet, gsi);
+}
+
+static void pc_pin_served(void *ctx, unsigned pin)
+{
+    pc_irq_served(ctx, pin == PIT_IOAPIC_PIN ? IRQ_PIT : pin);
+}
+
 static void pc_ioapic_send(void *ctx, const struct apic_msg *msg)
 {
     irq_send(ctx, msg, UINT32_MAX);
@@ -137,6 +152,8 @@ static int pc_add_pic(struct pc *pc, struct bus *bus)
     return pic_init(&pc->pic, &(struct pic_config){
                                   .bus = bus,
                                   .intr = { .set = pc_intr, .ctx = pc->vm },
+                                  .served = pc_irq_served,
+                                  .ctx = pc->vm,
                               });
 }
 
@@ -152,6 +169,8 @@ static int pc_add_ioapic(struct pc *pc, struct bus *bus)
                                         .at = GPA(PC_IOAPIC_AT),
                                         .id = PC_IOAPIC_ID,
                                         .send = pc_ioapic_send,
+                                        .told_pins = HPET_GSIS | BIT(PIT_IOAPIC_PIN),
+                                        .served = pc_pin_served,
                                         .ctx = pc->vm,
                                     });
 }

@@ -119,6 +119,7 @@ bool pc_power_button(struct pc *pc); /* as vm_power_button(); locked */
 struct pc *pc_create(struct vm *vm);
 void pc_destroy(struct pc *pc);
 void pc_reset(struct vm *vm);
+#define PIT_IOAPIC_PIN 2 /* of GSI 0; the others' is their number */
 /* The wires from the interrupt router; machine lock held. */
 void pc_set_pic(struct pc *pc, unsigned irq, int level);
 void pc_set_ioapic(struct pc *pc, unsigned pin, int level);

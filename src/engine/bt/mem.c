@@ -81,10 +81,13 @@ void bt_emit_offset(struct trans *t, const ZydisDecodedOperandMem *m, enum hreg 
         emit_mov_imm(t->e, dst, a32 ? (uint32_t)disp : (uint64_t)disp);
         return;
     }
-    if (disp != (int32_t)disp) { /* a RIP-relative one at the end of its reach */
-        emit_lea(t->e, H_PTR, HMEM_BASE(h.base, INT32_MAX));
+    if (disp !=
+        (int32_t)disp) { /* RIP-relative, or a leader's (share.c), at the end of its reach */
+        int32_t part = disp < 0 ? INT32_MIN : INT32_MAX;
+
+        emit_lea(t->e, H_PTR, HMEM_BASE(h.base, part));
         h.base = H_PTR;
-        disp -= INT32_MAX;
+        disp -= part;
     }
     h.disp = (int32_t)disp;
     if (a32)

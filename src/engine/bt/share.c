@@ -91,9 +91,10 @@ static void add_operand(struct planner *p, unsigned nr, const struct insn *in)
     int64_t off = m->disp.has_displacement ? m->disp.value : 0;
     bool fs = m->segment == ZYDIS_REGISTER_FS, gs = m->segment == ZYDIS_REGISTER_GS;
 
-    /* x87 code wants the linear address. */
+    /* x87 code wants the linear address. MOV of an absolute address has one of 64 bits, where an
+     * offset and a span might wrap. */
     if (m->index != ZYDIS_REGISTER_NONE || in->z.address_width != 8 * in->word ||
-        in->unit == UNIT_X87)
+        in->unit == UNIT_X87 || off != (int32_t)off)
         return;
     if (fs || gs) {
         if (m->base == ZYDIS_REGISTER_NONE && in->word == 8) /* no limits */

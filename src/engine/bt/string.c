@@ -15,7 +15,7 @@ static void interp_unless_zero(struct trans *t)
     emit_fix8(t->e, ok);
 }
 
-/* Upwards, and so few that the product with their size cannot overflow. */
+/* Upwards, and so few that the product with their size cannot overflow: less than 8 pages. */
 static void check_count(struct trans *t)
 {
     emit_load(t->e, H_TMP, HMEM_GS(CPU_OFF(rflags)));
@@ -25,7 +25,11 @@ static void check_count(struct trans *t)
     interp_unless_zero(t);
 }
 
-/* H_PTR = the register, H_PTR + H_AUX the host address of as many bytes as the string has. */
+/*
+ * H_PTR = the register, H_PTR + H_AUX the host address of as many bytes as the string has. The
+ * first byte is looked up too: from there to the last one it is so far that the tag of an empty
+ * entry, which is only a page or two away from a wrap, might match the last one alone.
+ */
 static void look_up(struct trans *t, enum hreg reg, bool write)
 {
     struct hmem off = { .base = H_TMP, .index = H_PTR };
@@ -35,11 +39,14 @@ static void look_up(struct trans *t, enum hreg reg, bool write)
                         .disp = -1 };
 
     emit_mov_rr(t->e, H_PTR, reg);
-    bt_emit_tag(t, write);
-    emit_lea(t->e, H_TMP, off);
-    emit_lea(t->e, H_TMP, end);
-    emit_pext(t->e, H_TMP, H_TMP, HMEM_GS(BT_OFF(mask_page)));
-    interp_unless_zero(t);
+    for (unsigned last = 0; last < 2; last++) {
+        bt_emit_tag(t, write);
+        emit_lea(t->e, H_TMP, off);
+        if (last)
+            emit_lea(t->e, H_TMP, end);
+        emit_pext(t->e, H_TMP, H_TMP, HMEM_GS(BT_OFF(mask_page)));
+        interp_unless_zero(t);
+    }
     bt_emit_addend(t);
 }
 

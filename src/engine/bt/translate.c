@@ -52,8 +52,8 @@ static void emit_insn(struct trans *t)
 {
     struct site *s = &t->tb->sites[t->nr];
     struct emit before = *t->e;
-    unsigned nr_slow = t->nr_slow;
-    bool done = true;
+    unsigned nr_slow = t->nr_slow, nr_exits = t->tb->nr_exits;
+    bool done = true, vec_ready = t->vec_ready;
 
     if (!unit_usable(t)) {
         bt_share_drop(t);
@@ -99,6 +99,8 @@ static void emit_insn(struct trans *t)
     if (!done) { /* it cannot be renamed */
         *t->e = before;
         t->nr_slow = nr_slow;
+        t->tb->nr_exits = (uint16_t)nr_exits;
+        t->vec_ready = vec_ready;
         s->acc_bytes = 0;
         s->leads = false;
         bt_share_drop(t);

@@ -190,6 +190,8 @@ static bool is_fault(const struct trap *t, word_t at, word_t err, bool stack)
 {
     if (!canonical(at))
         return t->vec == (stack ? VEC_SS : VEC_GP) && !t->err;
+    if ((err & PF_U) && at < 1ull << 32) /* the supervisor's (a sanitizer's shadow is there) */
+        err |= PF_P;
     return t->vec == VEC_PF && (t->err & ~(word_t)PF_I) == err && t->cr2 == at;
 }
 

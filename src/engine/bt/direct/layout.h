@@ -31,6 +31,7 @@
 #define IN_MSG      16
 #define IN_TSC      24 /* what RDTSC adds to the host's */
 #define IN_TSC_AUX  32 /* what RDTSCP gives in ECX */
+#define IN_SCRUB    40 /* GO_EXIT: so many bytes at the end of OUT are to be zeroed first */
 #define IN_CMDS     64
 #define IN_CMD_SIZE 56
 #define IN_MAX_CMDS 120

@@ -127,7 +127,7 @@ __asm__(
     "    add r15, " STR(IN_CMD_SIZE) "\n"
     "    jmp 2b\n"
     "3:  cmp dword ptr [r12 + " STR(IN_GO) "], " STR(GO_EXIT) "\n"
-    "    je resume_begin\n"
+    "    je scrub\n"
     "    cmp dword ptr [r12 + " STR(IN_GO) "], " STR(GO_SIGNAL) "\n"
     "    jne 4f\n"
     "    mov eax, " SYS_RT_SIGRETURN_NR "\n"
@@ -136,6 +136,16 @@ __asm__(
     "    mov [r13 + " STR(OUT_RESULT) "], rax\n"
     "    mov dword ptr [r13 + " STR(OUT_KIND) "], " STR(KIND_DONE) "\n"
     "    jmp tell\n"
+
+    /* The old frame on the signal stack. Here, not by the monitor: resting after an exit, a kick's
+     * frame may be in the same place, and returning from that would find zeros. One that comes now
+     * has its own, returns, and sees to it that this is done again. */
+    "scrub:\n"
+    "    mov rcx, [r12 + " STR(IN_SCRUB) "]\n"
+    "    lea rdi, [r13 + " STR(HOME_OUT_BYTES) "]\n"
+    "    sub rdi, rcx\n"
+    "    xor eax, eax\n"
+    "    rep stosb\n"
 
     /* All comes from the page the worker cannot write. The flags go through a stack: the guest's
      * own must not be touched. */

@@ -26,7 +26,8 @@ struct door_in {
     uint32_t nr_cmds, go;
     uint64_t msg;
     uint64_t tsc, tsc_aux;
-    uint64_t rsvd[3];
+    uint64_t scrub_bytes;
+    uint64_t rsvd[2];
     struct worker_call cmds[IN_MAX_CMDS];
 };
 static_assert(IN_CMDS + IN_MAX_CMDS * IN_CMD_SIZE <= IN_REGS, "layout.h");
@@ -39,6 +40,7 @@ static_assert(OUT_XSAVE + sizeof(struct xsave_area) <= OUT_PUSH - 64, "layout.h"
 static_assert(offsetof(struct door_in, msg) == IN_MSG, "layout.h");
 static_assert(offsetof(struct door_in, tsc) == IN_TSC, "layout.h");
 static_assert(offsetof(struct door_in, tsc_aux) == IN_TSC_AUX, "layout.h");
+static_assert(offsetof(struct door_in, scrub_bytes) == IN_SCRUB, "layout.h");
 static_assert(offsetof(struct door_in, cmds) == IN_CMDS, "layout.h");
 static_assert(sizeof(struct worker_call) == IN_CMD_SIZE, "layout.h");
 static_assert(sizeof(struct door_in) <= HOME_IN_BYTES, "layout.h");
@@ -144,17 +146,31 @@ int worker_sync(struct worker *w)
     return door_out(w)->nr_done == nr ? 0 : failed_call(w);
 }
 
+/* Guest code was entered: what was to be scrubbed has been. */
+static void entered_by_exit(struct worker *w, uint32_t go)
+{
+    if (go != GO_EXIT || !door_in(w)->scrub_bytes)
+        return;
+    door_in(w)->scrub_bytes = 0;
+    if (w->rest == REST_EXIT)
+        w->uc = NULL;
+}
+
 int worker_go(struct worker *w)
 {
-    int rc = pass(w, w->rest == REST_SIGNAL ? GO_SIGNAL : GO_EXIT);
+    uint32_t go = w->rest == REST_SIGNAL ? GO_SIGNAL : GO_EXIT;
+    int rc = pass(w, go);
 
     if (rc < 0)
         return rc;
     switch (door_out(w)->kind) {
     case KIND_SIGNAL:
-        return find_frame(w);
+        rc = find_frame(w);
+        entered_by_exit(w, go);
+        return rc;
     case KIND_EXIT:
         find_saved(w);
+        entered_by_exit(w, go);
         return 0;
     case KIND_BACK:
         w->entered = false;
@@ -176,10 +192,8 @@ void worker_scrub(struct worker *w)
     if (w->rest == REST_SIGNAL) {
         memset(w->hva + HOME_IN + IN_REGS, 0, HOME_IN_BYTES - IN_REGS);
     } else if (w->uc) {
-        uint8_t *frame = (uint8_t *)w->uc;
-
-        memset(frame, 0, (size_t)(out + HOME_OUT_BYTES - frame));
-        w->uc = NULL;
+        /* By the stub, on the way in: a kick may be using the signal stack just now. */
+        door_in(w)->scrub_bytes = (uint64_t)(out + HOME_OUT_BYTES - (uint8_t *)w->uc);
     }
 }
 

@@ -8,6 +8,7 @@
 #include <cmocka.h>
 
 #include <errno.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -17,6 +18,7 @@
 
 #include "engine/bt/direct/internal.h"
 #include "engine/bt/direct/layout.h"
+#include "engine/bt/direct/stub.h"
 #include "host/host.h"
 
 static int start(struct worker *w, int *ram)
@@ -183,6 +185,67 @@ static bool has_byte(const uint8_t *p, size_t bytes, uint8_t what)
     return memchr(p, what, bytes) != NULL;
 }
 
+/* Code that leaves by the stub's exit. */
+static int run_exit(struct worker *w)
+{
+    uint64_t exit = w->home + HOME_STUB + (uint64_t)(direct_stub_exit - direct_stub_begin);
+    char code[] = "\x48\xb8\0\0\0\0\0\0\0\0\xff\xe0"; /* mov rax, exit ; jmp rax */
+
+    memcpy(code + 2, &exit, sizeof(exit));
+    return run(w, code, sizeof(code) - 1);
+}
+
+/* So many kicks as fast as can be; then the worker is let go. */
+struct kicker {
+    int pid;
+    _Atomic bool over;
+};
+
+static void *kick_on(void *arg)
+{
+    struct kicker *k = arg;
+
+    while (!k->over)
+        worker_kick(k->pid);
+    return NULL;
+}
+
+static void test_kicks_at_any_time_do_no_harm(void **state)
+{
+    struct kicker k = { 0 };
+    struct worker w;
+    unsigned exits = 0, signals = 0;
+    pthread_t t;
+    int ram;
+
+    (void)state;
+    if (start(&w, &ram) < 0)
+        skip();
+    k.pid = w.pid;
+    assert_int_equal(pthread_create(&t, NULL, kick_on, &k), 0);
+    for (unsigned n = 0; n < 100000; n++) {
+        worker_scrub(&w);
+        if (w.rest == REST_EXIT)
+            w.to_regs->flags = 2;
+        assert_int_equal(n & 1 ? run_exit(&w) : RUN(&w, "\x90"), 0);
+        exits += w.entered && w.rest == REST_EXIT;
+        signals += w.entered && w.rest == REST_SIGNAL;
+    }
+    k.over = true;
+    (void)pthread_join(t, NULL);
+    for (unsigned n = 0; n < 100 && !(exits && signals); n++) { /* kicks left no time for them */
+        worker_scrub(&w);
+        if (w.rest == REST_EXIT)
+            w.to_regs->flags = 2;
+        assert_int_equal(n & 1 ? run_exit(&w) : RUN(&w, "\x90"), 0);
+        exits += w.entered && w.rest == REST_EXIT;
+        signals += w.entered && w.rest == REST_SIGNAL;
+    }
+    assert_true(exits && signals);
+    worker_destroy(&w);
+    host_close(ram);
+}
+
 static void test_scrubbed_home_has_nothing_of_the_last_program(void **state)
 {
     struct worker w;
@@ -192,7 +255,9 @@ static void test_scrubbed_home_has_nothing_of_the_last_program(void **state)
     if (start(&w, &ram) < 0)
         skip();
     for (unsigned i = 0; i < 2; i++) {
-        w.rest = i ? REST_EXIT : REST_SIGNAL;
+        if (i)
+            assert_int_equal(run_exit(&w), 0);
+        assert_int_equal(w.rest, i ? REST_EXIT : REST_SIGNAL);
         memset(w.hva + HOME_OUT + OUT_REGS, 0xa5, sizeof(struct door_regs));
         memset(w.hva + HOME_OUT + OUT_XSAVE, 0xa5, sizeof(struct xsave_area));
         memset(w.hva + HOME_OUT + OUT_SCRATCH, 0xa5, 64);
@@ -204,7 +269,11 @@ static void test_scrubbed_home_has_nothing_of_the_last_program(void **state)
         if (!i) /* the frame it rests in stays, and is loaded with the next registers */
             assert_false(has_byte(w.hva + HOME_IN + IN_REGS, HOME_IN_BYTES - IN_REGS, 0xa5));
         else
+            w.to_regs->flags = 2;
+        if (i) { /* the signal stack: as guest code is entered */
+            assert_int_equal(run_exit(&w), 0);
             assert_false(has_byte(w.hva + HOME_OUT, HOME_OUT_BYTES, 0xa5));
+        }
     }
     worker_destroy(&w);
     host_close(ram);
@@ -232,6 +301,7 @@ int main(void)
         cmocka_unit_test(test_stub_maps_nothing_private_or_executable),
         cmocka_unit_test(test_failed_command_is_told_and_guest_code_is_not_entered),
         cmocka_unit_test(test_stack_pointer_may_be_anything_when_a_signal_comes),
+        cmocka_unit_test(test_kicks_at_any_time_do_no_harm),
         cmocka_unit_test(test_scrubbed_home_has_nothing_of_the_last_program),
         cmocka_unit_test(test_death_is_noticed),
     };
