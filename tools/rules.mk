@@ -31,9 +31,10 @@ image:
 $(DEBIAN_IMAGE):
 	@$(MAKE) --no-print-directory image
 
-# By the boot loader on the disk; Ctrl-A x ends it.
+# By the boot loader on the disk; `poweroff` or `doppel stop debian` ends it. ssh is on port SSH_PORT of the loopback address.
+SSH_PORT ?= 2222
 run-debian: all $(DEBIAN_IMAGE)
-	$(O)/doppel run --name debian --memory 1G --firmware seabios --disk path=$(DEBIAN_IMAGE) --device rng
+	@tools/run-debian $(O)/doppel $(DEBIAN_IMAGE) $(SSH_PORT)
 
 # The command and its manual page.
 .PHONY: install

@@ -759,9 +759,10 @@ int run_options_parse(struct run_options *o, int argc, char **argv, bool *help)
         log_error("--lockstep-from, -chunk and -memory need --lockstep REFERENCE,TESTED");
         return EXIT_USAGE;
     }
-    if (o->lockstep.tested && (o->nr_disks || o->nr_nets || o->rng || o->balloon ||
-                               *o->vsock_path)) {
-        log_error("--disk, --net, --vsock, --device rng and balloon with --lockstep: they write the guest's "
+    if (o->lockstep.tested &&
+        (o->nr_disks || o->nr_nets || o->rng || o->balloon || *o->vsock_path)) {
+        log_error("--disk, --net, --vsock, --device rng and balloon with --lockstep: they write "
+                  "the guest's "
                   "memory when they can, not when the other engine is there too");
         return EXIT_USAGE;
     }

@@ -56,7 +56,9 @@ static long copy(int from, int to)
 
 static int call(unsigned port)
 {
-    struct sockaddr_vm to = { .svm_family = AF_VSOCK, .svm_cid = VMADDR_CID_HOST, .svm_port = port };
+    struct sockaddr_vm to = { .svm_family = AF_VSOCK,
+                              .svm_cid = VMADDR_CID_HOST,
+                              .svm_port = port };
     int fd = socket(AF_VSOCK, SOCK_STREAM, 0);
 
     if (fd < 0 || connect(fd, (struct sockaddr *)&to, sizeof(to)) < 0)

@@ -76,8 +76,8 @@ int worker_sync(struct worker *w) MUST_CHECK;
  * did not run then. */
 int worker_go(struct worker *w) MUST_CHECK;
 /* Before another guest program may run: leaves nothing of the last one's registers in the home,
- * which programs can read, when guest code is entered next. The worker is stopped, and all registers
- * are loaded anew after this. */
+ * which programs can read, when guest code is entered next. The worker is stopped, and all
+ * registers are loaded anew after this. */
 void worker_scrub(struct worker *w);
 /* Where the guest's code will go on, and where it stands (REST_SIGNAL). */
 void worker_set_pc(struct worker *w, uint64_t pc);
