@@ -168,9 +168,8 @@ struct cpu_ops {
     /* Local APIC to the platform. deadline_ns is VM clock; UINT64_MAX cancels. */
     void (*apic_timer)(struct cpu *c, uint64_t deadline_ns);
     void (*apic_send)(struct cpu *c, const struct apic_msg *msg); /* an IPI for other vCPUs */
-    void (*apic_eoi)(struct cpu *c,
-                     uint8_t vector); /* EOI of a vector that was level-triggered, or told of
-                                         (apic_msg.tell): I/O APICs */
+    void (*apic_eoi)(struct cpu *c, uint8_t vector); /* EOI of a vector that was level-triggered, or
+                                                        told of (apic_msg.tell): I/O APICs */
     /* INTR from the 8259s: is the line up (any thread), and its INTA cycle giving the vector. */
     bool (*pic_pending)(struct cpu *c);
     uint8_t (*pic_ack)(struct cpu *c);

@@ -46,7 +46,7 @@
 #define T_WRITABLE     (T_LEVEL | T_INT_ENB | T_PERIODIC | T_VAL_SET | T_32BIT | T_ROUTE | T_FSB_ENB)
 
 /* GSIs 20..23, which nothing else uses: PCI's INTx are 16..19. */
-#define HPET_ROUTES  0x00f00000ull
+#define HPET_ROUTES 0x00f00000ull
 _Static_assert(HPET_GSIS == (HPET_ROUTES | BIT(0) | BIT(8)), "and the legacy route's");
 #define T_CAPS       (T_PER_CAP | T_SIZE_CAP | T_FSB_CAP | HPET_ROUTES << T_ROUTES_SHIFT)
 #define HPET_NO_LINE 32u

@@ -84,10 +84,13 @@ static int setup(void **state)
     log_set_level(LOG_ERROR);
     e->bus = bus_create();
     *state = e;
-    return ioapic_init(&e->io,
-                       &(struct ioapic_config){
-                           .bus = e->bus, .at = GPA(AT), .id = 2, .send = env_send,
-                           .told_pins = BIT(2) | BIT(20), .served = env_served, .ctx = e });
+    return ioapic_init(&e->io, &(struct ioapic_config){ .bus = e->bus,
+                                                        .at = GPA(AT),
+                                                        .id = 2,
+                                                        .send = env_send,
+                                                        .told_pins = BIT(2) | BIT(20),
+                                                        .served = env_served,
+                                                        .ctx = e });
 }
 
 static int teardown(void **state)

@@ -30,7 +30,7 @@ struct pic {
     struct device dev;
     struct pic_chip chip[2]; /* master, slave on IR2 */
     struct pic_config cfg;
-    uint16_t served; /* lines whose EOI came, still to be told */
+    uint16_t served;      /* lines whose EOI came, still to be told */
     _Atomic bool int_out; /* level of the master's INT */
 };
 

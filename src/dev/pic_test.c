@@ -88,10 +88,9 @@ static int setup(void **state)
 
     e->bus = bus_create();
     *state = e;
-    return pic_init(&e->pic, &(struct pic_config){ .bus = e->bus,
-                                                   .intr = { env_intr, e, 0 },
-                                                   .served = env_served,
-                                                   .ctx = e });
+    return pic_init(
+        &e->pic, &(struct pic_config){
+                     .bus = e->bus, .intr = { env_intr, e, 0 }, .served = env_served, .ctx = e });
 }
 
 static int teardown(void **state)

@@ -9,8 +9,8 @@
 #include "lib/trace.h"
 #include "vm/priv.h"
 
-#define NR_ISA_IRQS    16
-#define NOBODY         UINT32_MAX
+#define NR_ISA_IRQS 16
+#define NOBODY      UINT32_MAX
 
 /* SDM 3, "Message Address Register Format" and "Message Data Register Format" */
 #define MSI_ADDR_BASE    0xfee00000u
