@@ -98,6 +98,9 @@ struct run_options {
     struct gdb_config gdb_cfg;
     char *gdb_text; /* malloc'ed; gdb_cfg points into it */
 };
+/* Values of --memory and --cpus into a struct run_options; false: refused, after a message. */
+bool option_memory(void *into, const char *val);
+bool option_cpus(void *into, const char *val);
 /* 0, or an exit status after a message (or after --help: *help). */
 int run_options_parse(struct run_options *o, int argc, char **argv, bool *help);
 void run_options_help(void);

@@ -6,7 +6,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/sysinfo.h>
 
 #include "cli/cli.h"
 #include "lib/log.h"
@@ -17,9 +16,6 @@
 #define OVMF_VARS_FILE  "/usr/share/OVMF/OVMF_VARS_4M.fd"
 #define VGA_BIOS_FILE   "/usr/share/seabios/vgabios-stdvga.bin"
 #define MEMORY_DEFAULT  MIB(512)
-#define MEMORY_MIN      MIB(1)
-#define CPUS_MAX        64
-#define WEIGHT_MAX      10000
 #define BT_HOT_MAX      255
 /* A comparison costs as much as some ten instructions; one of all memory some 50 ms. */
 #define LOCKSTEP_CHUNK  64
@@ -123,116 +119,6 @@ static bool set_timeout(void *into, const char *val)
     if (!value_seconds(val, &((struct run_options *)into)->timeout_ns)) {
         log_error("--timeout '%s' is not a number of seconds above 0, such as 30 or 0.5", val);
         return false;
-    }
-    return true;
-}
-
-/* ---- memory and CPUs ---- */
-
-/* All the host has, in use or not: more can never be backed. */
-static uint64_t host_memory_bytes(void)
-{
-    struct sysinfo si;
-
-    if (sysinfo(&si) < 0)
-        return UINT64_MAX;
-    return ((uint64_t)si.totalram + si.totalswap) * si.mem_unit;
-}
-
-static bool set_memory(void *into, const char *val)
-{
-    uint64_t bytes, host = host_memory_bytes();
-
-    if (!value_size(val, &bytes)) {
-        log_error("--memory '%s' is not a size: a whole number with K, M or G, such as 512M", val);
-        return false;
-    }
-    if (bytes < MEMORY_MIN) {
-        log_error("--memory %s is %llu bytes; a machine has at least 1M%s", val,
-                  (unsigned long long)bytes,
-                  strpbrk(val, "KkMmGgTt") ? "" : " (a number without suffix means bytes)");
-        return false;
-    }
-    if (bytes % PAGE_BYTES) {
-        log_error("--memory %s is not a multiple of 4K", val);
-        return false;
-    }
-    if (bytes > host) {
-        log_error("--memory %s is more than this host's memory and swap together (%lluM)", val,
-                  (unsigned long long)(host >> 20));
-        return false;
-    }
-    ((struct run_options *)into)->memory_bytes = bytes;
-    return true;
-}
-
-/* pin=FIRST or FIRST-LAST */
-static bool set_pin(struct run_options *o, const char *val)
-{
-    char first[24], *dash;
-    uint64_t lo, hi;
-
-    (void)snprintf(first, sizeof(first), "%s", val);
-    dash = strchr(first, '-');
-    if (dash)
-        *dash++ = 0;
-    if (!value_uint(first, 0, HOST_CPUS_MAX - 1, &lo) ||
-        !value_uint(dash ? dash : first, lo, HOST_CPUS_MAX - 1, &hi)) {
-        log_error("--cpus pin=%s is not a range of host CPUs, such as 0-3", val);
-        return false;
-    }
-    o->sched.first = (unsigned)lo;
-    o->sched.nr = (unsigned)(hi - lo + 1);
-    if (!host_cpus_usable(o->sched.first, o->sched.nr)) {
-        log_error("--cpus pin=%s: this process may use none of these CPUs of the host", val);
-        return false;
-    }
-    return true;
-}
-
-static bool set_cpus_part(struct run_options *o, const char *part)
-{
-    uint64_t weight;
-
-    if (!strncmp(part, "pin=", 4))
-        return set_pin(o, part + 4);
-    if (strncmp(part, "weight=", 7) != 0) {
-        log_error("--cpus: '%s' is neither pin=FIRST-LAST nor weight=W", part);
-        return false;
-    }
-    if (!value_uint(part + 7, 1, WEIGHT_MAX, &weight)) {
-        log_error("--cpus weight='%s' is not a number from 1 to %d (100: like any other program)",
-                  part + 7, WEIGHT_MAX);
-        return false;
-    }
-    o->sched.weight = (unsigned)weight;
-    return true;
-}
-
-static bool set_cpus(void *into, const char *val)
-{
-    struct run_options *o = into;
-    char text[96], *part = text, *next;
-    uint64_t nr;
-
-    if ((size_t)snprintf(text, sizeof(text), "%s", val) >= sizeof(text)) {
-        log_error("--cpus '%.40s...' is too long", val);
-        return false;
-    }
-    next = strchr(text, ',');
-    if (next)
-        *next++ = 0;
-    if (!value_uint(text, 1, CPUS_MAX, &nr)) {
-        log_error("--cpus '%s' is not a number from 1 to %d", text, CPUS_MAX);
-        return false;
-    }
-    o->nr_cpus = (uint32_t)nr;
-    while ((part = next)) {
-        next = strchr(part, ',');
-        if (next)
-            *next++ = 0;
-        if (!set_cpus_part(o, part))
-            return false;
     }
     return true;
 }
@@ -575,11 +461,11 @@ static const struct opt run_opts[] = {
       set_vars },
     { "initrd", 0, "FILE", "initial RAM disk; with multiboot a module", set_initrd },
     { "append", 0, "TEXT", "kernel command line", set_append },
-    { "memory", 0, "SIZE", "RAM, such as 512M (default) or 2G", set_memory },
+    { "memory", 0, "SIZE", "RAM, such as 512M (default) or 2G", option_memory },
     { "cpus", 0, "N[,pin=FIRST-LAST][,weight=W]",
       "vCPUs, 1 to 64; default 1. pin: the host CPUs they run on;\n"
       "weight: their share of a busy host, 100 like any other program",
-      set_cpus },
+      option_cpus },
     { "cpu", 0, "MODEL",
       "host (default), x86-64-v2 or x86-64-v3; ,+FEATURE and ,-FEATURE change\n"
       "single features",
