@@ -106,18 +106,13 @@ void bt_emit_pop(struct trans *t)
 static void go_far(struct trans *t, bool check)
 {
     size_t jc = BT_OFF(jc) + (size_t)bt_jc_class(t->key) * sizeof(struct jc);
-    uint8_t *hit;
 
     if (t->key & KEY_COUNT) {
         bt_emit_leave(t, WHY_MISS);
         return;
     }
-    if (check) {
-        emit_op_rm(t->e, 0, 0x8b, H_TMP, HMEM_GS(CPU_OFF(req)));
-        hit = emit_jrcxz_later(t->e);
-        bt_emit_leave(t, WHY_MISS);
-        emit_fix8(t->e, hit);
-    }
+    if (check)
+        bt_leave_unless_zero(t, CPU_OFF(req), WHY_MISS);
     if (t->b->vm->slow_pext)
         emit_op_rr(t->e, EMIT_0F, 0xb7, H_AUX, H_PTR); /* MOVZX of the low 16 bits */
     else
@@ -125,9 +120,7 @@ static void go_far(struct trans *t, bool check)
     emit_lea(t->e, H_AUX, (struct hmem){ .base = H_AUX, .index = H_AUX });
     emit_load(t->e, H_TMP, HMEM_GS_INDEX(H_AUX, 3, jc + offsetof(struct jc_entry, neg_rip)));
     emit_lea(t->e, H_TMP, (struct hmem){ .base = H_TMP, .index = H_PTR });
-    hit = emit_jrcxz_later(t->e);
-    bt_emit_leave(t, WHY_MISS);
-    emit_fix8(t->e, hit);
+    bt_leave_unless_one(t, WHY_MISS);
     emit_jmp_mem(t->e, HMEM_GS_INDEX(H_AUX, 3, jc + offsetof(struct jc_entry, far)));
 }
 
@@ -136,7 +129,6 @@ static void go_far(struct trans *t, bool check)
 static void chained_jump(struct trans *t, uint32_t target, bool check, unsigned cc)
 {
     struct tb_exit *x = &t->exits[t->tb->nr_exits];
-    uint8_t *hit;
 
     if (t->tb->nr_exits == ARRAY_SIZE(t->exits)) {
         t->e->full = true;
@@ -146,9 +138,8 @@ static void chained_jump(struct trans *t, uint32_t target, bool check, unsigned 
     t->tb->nr_exits++;
     if (check) {
         emit_op_rm(t->e, 0, 0x8b, H_TMP, HMEM_GS(CPU_OFF(req)));
-        hit = emit_jrcxz_later(t->e);
-        x->check = emit_jmp_later(t->e);
-        emit_fix8(t->e, hit);
+        emit_lea32(t->e, H_TMP, HMEM_BASE(H_TMP, 1));
+        x->check = emit_unless_one_later(t->e);
     }
     x->rel32 = cc == NO_CC ? emit_jmp_later(t->e) : emit_jcc_later(t->e, cc);
 }

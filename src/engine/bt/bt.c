@@ -226,7 +226,8 @@ static int cache_create(struct bt_cache **out)
     }
     bc->code = (struct emit){ .p = bc->hc.rw,
                               .end = bc->hc.rw + bc->hc.bytes,
-                              .delta = bc->hc.rx - bc->hc.rw };
+                              .delta = bc->hc.rx - bc->hc.rw,
+                              .slow_loop = !__builtin_cpu_is("amd") };
     BUG_ON(!bt_make_thunks(bc));
     *out = bc;
     return 0;
@@ -273,12 +274,11 @@ static int bt_vcpu_create(struct engine_vm *evm, uint32_t id, struct vcpu **out)
     b->mask_63 = 63;
     b->mask_pushed = ~(uint64_t)(RFLAGS_ARITH | RFLAGS_FIXED1 | RFLAGS_RF | RFLAGS_VM);
     b->mxcsr = 0x1f80;
-    b->vec_cold = 1;
     b->region = (struct host_trap_region){ .lo = b->cache->hc.rx,
                                            .hi = b->cache->hc.rx + b->cache->hc.bytes,
                                            .resume = b->cache->leave[WHY_TRAP] };
     for (unsigned i = 0; i < NR_JCS; i++)
-        b->jc[i].e[0].neg_rip = 1;
+        b->jc[i].e[1].neg_rip = 1;
     rc = interp_vcpu_init(&vm->ivm, &b->iv, id);
     if (rc < 0) {
         vcpu_free(b);

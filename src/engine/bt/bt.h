@@ -40,7 +40,7 @@
 
 #define H_PTR       H_R10 /* effective address, then half of the host address */
 #define H_AUX       H_R11 /* TLB index, then the other half */
-#define H_TMP       H_RCX /* what JRCXZ tests */
+#define H_TMP       H_RCX /* what LOOP tests */
 #define H_GUEST_RCX H_R9
 
 struct tb;
@@ -136,7 +136,7 @@ struct fluid_page {
 #define JC_ENTRIES (1u << 18)
 #define JC_PAGES   4096u
 struct jc_entry {
-    uint64_t neg_rip; /* minus RIP; 0: empty (1 for RIP 0's own entry) */
+    uint64_t neg_rip; /* 1 minus RIP; 0: empty (1 for RIP 1's own entry) */
     const uint8_t *far;
 };
 /* Which entries were filled since the last flush; and a filter for the pages they are of. */
@@ -214,7 +214,7 @@ struct bt_vcpu {
     struct tb_exit *exit;
     uint32_t why;
     unsigned counted;  /* of the current block's instructions, under KEY_COUNT */
-    uint32_t vec_cold; /* 0: the vector registers hold the guest's; 1: they are in cpu.fpu */
+    uint32_t vec_here; /* 1: the vector registers hold the guest's; 0: they are in cpu.fpu */
     uint32_t vec_want; /* load them on entry */
     uint32_t mxcsr;    /* the host's */
     struct x87_last x87;
@@ -347,8 +347,12 @@ void bt_emit_offset(struct trans *t, const ZydisDecodedOperandMem *m, enum hreg 
 void bt_emit_lookup(struct trans *t, unsigned bytes, bool write);
 /* The jump whose rel32 is `at` goes to a stub that leaves with the current instruction's site. */
 void bt_leave_from(struct trans *t, uint8_t *at, enum bt_why why);
-/* The same in parts: H_AUX = the index of H_PTR, H_TMP = minus the address of the page in the
- * entry; then H_AUX = the addend. */
+/* Leaves unless H_TMP is 1; afterwards it is free. */
+void bt_leave_unless_one(struct trans *t, enum bt_why why);
+/* Leaves unless the vCPU's 32-bit word is 0. */
+void bt_leave_unless_zero(struct trans *t, size_t word, enum bt_why why);
+/* The same in parts: H_AUX = the index of H_PTR, H_TMP = PAGE_BYTES minus the address of the page
+ * in the entry; then H_AUX = the addend. */
 void bt_emit_tag(struct trans *t, bool write);
 void bt_emit_addend(struct trans *t);
 /* As bt_emit_lookup(), but returns the rel32 of the jump that is taken on a miss. */

@@ -159,7 +159,7 @@ static void jc_forget(struct bt_vcpu *b, const struct tb *tb)
 
     for (unsigned i = tb->gpa % PAGE_BYTES; i < JC_ENTRIES; i += PAGE_BYTES)
         if (jc->e[i].far == tb->far)
-            jc->e[i] = (struct jc_entry){ .neg_rip = i == 0, .far = NULL };
+            jc->e[i] = (struct jc_entry){ .neg_rip = i == 1, .far = NULL };
 }
 
 void bt_jc_turn(struct bt_vcpu *b, const struct tb *from, const struct tb *to)
@@ -289,7 +289,7 @@ void bt_flush_cache(struct bt_vcpu *b)
 
 static void jc_clear(struct jc *jc, unsigned i)
 {
-    jc->e[i] = (struct jc_entry){ .neg_rip = i == 0 };
+    jc->e[i] = (struct jc_entry){ .neg_rip = i == 1 };
 }
 
 static void log_flush(struct jc *jc, struct jc_log *log)
@@ -311,7 +311,7 @@ static void flush_page(struct jc *jc, uint64_t lin, uint64_t mask)
     if (!jc->local.in_page[page] && !jc->global.in_page[page])
         return;
     for (unsigned i = first; i < first + PAGE_BYTES; i++)
-        if (jc->e[i].far && (-jc->e[i].neg_rip ^ lin) >> PAGE_SHIFT == 0)
+        if (jc->e[i].far && ((1 - jc->e[i].neg_rip) ^ lin) >> PAGE_SHIFT == 0)
             jc_clear(jc, i);
 }
 
@@ -343,7 +343,7 @@ unsigned bt_jc_targets(const struct bt_vcpu *b, uint64_t *rips, unsigned max)
 
     for (unsigned i = jc->local.nr; i-- > 0 && nr < max;)
         if (jc->e[jc->local.used[i]].far)
-            rips[nr++] = -jc->e[jc->local.used[i]].neg_rip;
+            rips[nr++] = 1 - jc->e[jc->local.used[i]].neg_rip;
     return nr;
 }
 
@@ -353,7 +353,7 @@ void bt_jc_add(struct bt_vcpu *b, uint64_t rip, struct tb *tb, bool global)
     struct jc_log *log = global ? &jc->global : &jc->local;
     unsigned i = rip & b->mask_jc;
 
-    jc->e[i] = (struct jc_entry){ .neg_rip = -rip, .far = tb->far };
+    jc->e[i] = (struct jc_entry){ .neg_rip = 1 - rip, .far = tb->far };
     tb->landing = true;
     log->in_page[(rip >> PAGE_SHIFT) % JC_PAGES] = 1;
     if (log->logged[i])

@@ -237,3 +237,17 @@ void emit_fix8(struct emit *e, uint8_t *rel8)
     if (!e->full)
         *rel8 = (uint8_t)(e->p - (rel8 + 1));
 }
+
+uint8_t *emit_unless_one_later(struct emit *e)
+{
+    /* LOOP into the NOP, whose SIB byte and displacement are a JMP. */
+    static const uint8_t loop[] = { 0xe2, 0x03, 0x0f, 0x1f, 0x84, 0xe9, 0, 0, 0, 0 };
+    /* LEA RCX, [RCX-1]; JRCXZ over the JMP */
+    static const uint8_t jrcxz[] = { 0x48, 0x8d, 0x49, 0xff, 0xe3, 0x05, 0xe9, 0, 0, 0, 0 };
+
+    if (e->slow_loop)
+        emit_bytes(e, jrcxz, sizeof(jrcxz));
+    else
+        emit_bytes(e, loop, sizeof(loop));
+    return e->p - 4;
+}

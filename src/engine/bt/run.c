@@ -91,14 +91,14 @@ void bt_vectors_out(struct bt_vcpu *b)
     uint64_t fip = fpu->fip, fdp = fpu->fdp;
     uint16_t fop = fpu->fop;
 
-    if (b->vec_cold)
+    if (!b->vec_here)
         return;
     /* Not even a pending x87 exception is left for the host's code. */
     __asm__ volatile("xsave64 %0\n\tfninit\n\tldmxcsr %1"
                      : "+m"(*fpu)
                      : "m"(b->mxcsr), "a"(XSTATE_ALL), "d"(0)
                      : "memory");
-    b->vec_cold = 1;
+    b->vec_here = 0;
     /* AMD's processors have them only while an exception is pending. */
     fpu->fip = fip, fpu->fdp = fdp, fpu->fop = fop;
     if (b->x87.op)
@@ -250,7 +250,7 @@ static unsigned index_of(const struct site *s)
 
 static const uint8_t *resume_at(struct bt_vcpu *b, const struct tb *tb, uint32_t pc)
 {
-    if (tb->vectors && b->vec_cold)
+    if (tb->vectors && !b->vec_here)
         b->vec_want = 1;
     return tb->code + pc;
 }
@@ -278,7 +278,7 @@ static const uint8_t *go_on(struct bt_vcpu *b)
     if (key != b->jc_key[bt_jc_class(key)])
         return NULL;
     e = &b->jc[bt_jc_class(key)].e[c->rip & b->mask_jc];
-    if (!e->far || e->neg_rip != -c->rip)
+    if (!e->far || e->neg_rip != 1 - c->rip)
         return NULL;
     flags_out(b);
     before_entry(b);

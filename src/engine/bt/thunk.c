@@ -50,7 +50,7 @@ static void emit_enter(struct emit *e)
     emit_mov_imm(e, H_RDX, 0);
     emit_op_rm(e, EMIT_W | EMIT_0F, 0xae, 5, HMEM_GS(CPU_OFF(fpu))); /* XRSTOR64 */
     emit_store_imm32(e, HMEM_GS(BT_OFF(vec_want)), 0);
-    emit_store_imm32(e, HMEM_GS(BT_OFF(vec_cold)), 0);
+    emit_store_imm32(e, HMEM_GS(BT_OFF(vec_here)), 1);
     land(e, skip);
     emit_load(e, H_RAX, HMEM_GS(BT_OFF(flags)));
     emit8(e, 0x04); /* ADD AL, 7Fh: overflows if AL is 1 */

@@ -30,16 +30,12 @@ static bool unit_usable(const struct trans *t)
  * enters in its middle loads them. */
 static void want_vectors(struct trans *t)
 {
-    uint8_t *ok;
-
     t->tb->vectors = true;
     if (t->vec_ready)
         return;
     t->vec_ready = true;
-    emit_op_rm(t->e, 0, 0x8b, H_TMP, HMEM_GS(BT_OFF(vec_cold)));
-    ok = emit_jrcxz_later(t->e);
-    bt_emit_leave(t, WHY_VECTOR);
-    emit_fix8(t->e, ok);
+    emit_op_rm(t->e, 0, 0x8b, H_TMP, HMEM_GS(BT_OFF(vec_here)));
+    bt_leave_unless_one(t, WHY_VECTOR);
 }
 
 /* interp runs it, and comes back behind it if it falls through. */
