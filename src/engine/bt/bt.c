@@ -210,7 +210,7 @@ static void cache_destroy(struct bt_cache *bc)
     free(bc);
 }
 
-static int cache_create(struct bt_cache **out)
+static int cache_create(struct bt_cache **out, bool slow_pext)
 {
     struct bt_cache *bc = calloc(1, sizeof(*bc));
     int rc;
@@ -228,16 +228,16 @@ static int cache_create(struct bt_cache **out)
                               .end = bc->hc.rw + bc->hc.bytes,
                               .delta = bc->hc.rx - bc->hc.rw,
                               .slow_loop = !__builtin_cpu_is("amd") };
-    BUG_ON(!bt_make_thunks(bc));
+    BUG_ON(!bt_make_thunks(bc, slow_pext));
     *out = bc;
     return 0;
 }
 
 /* What needs no vCPU of interp; bt_vcpu_destroy() is for the rest. */
-static int vcpu_alloc(struct bt_vcpu *b)
+static int vcpu_alloc(struct bt_vcpu *b, bool slow_pext)
 {
     b->making = calloc(1, sizeof(*b->making) + TB_MAX_INSNS * sizeof(struct site));
-    return b->making ? cache_create(&b->cache) : -ENOMEM;
+    return b->making ? cache_create(&b->cache, slow_pext) : -ENOMEM;
 }
 
 static void vcpu_free(struct bt_vcpu *b)
@@ -257,7 +257,7 @@ static int bt_vcpu_create(struct engine_vm *evm, uint32_t id, struct vcpu **out)
 
     if (!b)
         return -ENOMEM;
-    rc = vcpu_alloc(b);
+    rc = vcpu_alloc(b, vm->slow_pext);
     if (rc < 0) {
         vcpu_free(b);
         return rc;
@@ -272,13 +272,13 @@ static int bt_vcpu_create(struct engine_vm *evm, uint32_t id, struct vcpu **out)
     b->mask_not_df = ~(uint64_t)RFLAGS_DF;
     b->mask_of = RFLAGS_OF;
     b->mask_63 = 63;
+    b->mask_returns = (RETURNS - 1) * 8;
     b->mask_pushed = ~(uint64_t)(RFLAGS_ARITH | RFLAGS_FIXED1 | RFLAGS_RF | RFLAGS_VM);
     b->mxcsr = 0x1f80;
     b->region = (struct host_trap_region){ .lo = b->cache->hc.rx,
                                            .hi = b->cache->hc.rx + b->cache->hc.bytes,
                                            .resume = b->cache->leave[WHY_TRAP] };
-    for (unsigned i = 0; i < NR_JCS; i++)
-        b->jc[i].e[1].neg_rip = 1;
+    bt_jc_init(b);
     rc = interp_vcpu_init(&vm->ivm, &b->iv, id);
     if (rc < 0) {
         vcpu_free(b);

@@ -292,6 +292,22 @@ static void jc_clear(struct jc *jc, unsigned i)
     jc->e[i] = (struct jc_entry){ .neg_rip = i == 1 };
 }
 
+static void returns_clear(struct bt_vcpu *b, unsigned class)
+{
+    const uint8_t *lost = b->cache->leave[WHY_LOST];
+
+    for (unsigned i = 0; i < RETURNS; i++)
+        b->returns[class][i] = (struct jc_return){ .at = lost };
+}
+
+void bt_jc_init(struct bt_vcpu *b)
+{
+    for (unsigned c = 0; c < NR_JCS; c++) {
+        jc_clear(&b->jc[c], 1);
+        returns_clear(b, c);
+    }
+}
+
 static void log_flush(struct jc *jc, struct jc_log *log)
 {
     for (unsigned n = 0; n < log->nr; n++) {
@@ -304,12 +320,14 @@ static void log_flush(struct jc *jc, struct jc_log *log)
 }
 
 /* The page's low bits are the upper ones of the index. */
-static void flush_page(struct jc *jc, uint64_t lin, uint64_t mask)
+static void flush_page(struct bt_vcpu *b, unsigned class, uint64_t lin)
 {
-    unsigned page = (lin >> PAGE_SHIFT) % JC_PAGES, first = lin & mask & PAGE_MASK;
+    unsigned page = (lin >> PAGE_SHIFT) % JC_PAGES, first = lin & b->mask_jc & PAGE_MASK;
+    struct jc *jc = &b->jc[class];
 
     if (!jc->local.in_page[page] && !jc->global.in_page[page])
         return;
+    returns_clear(b, class);
     for (unsigned i = first; i < first + PAGE_BYTES; i++)
         if (jc->e[i].far && ((1 - jc->e[i].neg_rip) ^ lin) >> PAGE_SHIFT == 0)
             jc_clear(jc, i);
@@ -319,6 +337,7 @@ void bt_jc_empty(struct bt_vcpu *b, enum jc_class c)
 {
     log_flush(&b->jc[c], &b->jc[c].local);
     log_flush(&b->jc[c], &b->jc[c].global);
+    returns_clear(b, c);
 }
 
 void bt_jc_flush(struct bt_vcpu *b, enum flush_kind kind, uint64_t lin)
@@ -327,9 +346,12 @@ void bt_jc_flush(struct bt_vcpu *b, enum flush_kind kind, uint64_t lin)
         struct jc *jc = &b->jc[c];
 
         if (kind == FLUSH_PAGE) {
-            flush_page(jc, lin, b->mask_jc);
+            flush_page(b, c, lin);
             continue;
         }
+        /* Code runs where an entry of its page was made, so the same is true of its CALLs. */
+        if (jc->local.nr || (kind == FLUSH_ALL && jc->global.nr))
+            returns_clear(b, c);
         log_flush(jc, &jc->local);
         if (kind == FLUSH_ALL)
             log_flush(jc, &jc->global);

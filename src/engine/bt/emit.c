@@ -220,6 +220,20 @@ uint8_t *emit_jcc_later(struct emit *e, unsigned cc)
     return e->p - 4;
 }
 
+uint8_t *emit_lea_later(struct emit *e, enum hreg dst)
+{
+    emit_rex(e, EMIT_W, dst, 0, 0);
+    emit8(e, 0x8d);
+    emit8(e, (uint8_t)((dst & 7) << 3 | 5));
+    emit32(e, 0);
+    return e->p - 4;
+}
+
+void emit_not(struct emit *e, enum hreg reg)
+{
+    emit_op_rr(e, EMIT_W, 0xf7, 2, reg);
+}
+
 void emit_jmp_mem(struct emit *e, struct hmem m)
 {
     emit_op_rm(e, 0, 0xff, 4, m);

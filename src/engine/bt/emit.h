@@ -88,6 +88,9 @@ void emit_sarx(struct emit *e, enum hreg dst, enum hreg src, enum hreg count); /
 void emit_jmp(struct emit *e, const uint8_t *to);
 uint8_t *emit_jmp_later(struct emit *e);
 uint8_t *emit_jcc_later(struct emit *e, unsigned cc);
+/* LEA of a place that is told later: returns where its rel32 is. */
+uint8_t *emit_lea_later(struct emit *e, enum hreg dst);
+void emit_not(struct emit *e, enum hreg reg); /* 64 bits */
 void emit_jmp_mem(struct emit *e, struct hmem m);
 /*
  * A jump that is taken unless RCX is 1; RCX changes, no flag does. Going on takes no branch: one

@@ -135,8 +135,16 @@ void bt_leave_from(struct trans *t, uint8_t *at, enum bt_why why)
         return;
     }
     t->slow[t->nr_slow].rel32 = at;
+    t->slow[t->nr_slow].branch = false;
     t->slow[t->nr_slow].why = (uint8_t)why;
     t->slow[t->nr_slow++].site = (int)(t->behind ? t->nr - 1 : t->nr);
+}
+
+void bt_branch_unless_one(struct trans *t)
+{
+    bt_leave_from(t, emit_unless_one_later(t->e), WHY_MISS);
+    if (!t->e->full)
+        t->slow[t->nr_slow - 1].branch = true;
 }
 
 void bt_leave_unless_one(struct trans *t, enum bt_why why)

@@ -481,6 +481,9 @@ static const uint8_t *came_back(struct bt_vcpu *b, bool *stop, enum run_result *
             count_to(b, s->tb, index_of(s) + 1);
         }
         return NULL;
+    case WHY_LOST:
+        flags_in(b);
+        return NULL;
     default: { /* WHY_TRAP */
         unsigned n = 0;
 
