@@ -133,7 +133,11 @@ struct fluid_page {
     struct tb *tbs;
 };
 
-/* Targets of indirect branches, by the low bits of their RIP: a compiler's 50000 have room. */
+/*
+ * Targets of indirect branches, by the low bits of their RIP: a compiler's 50000 have room. The
+ * lowest four bits are the upper ones of the index: most targets are aligned, and would all lie in
+ * a quarter of the processor's cache else.
+ */
 #define JC_ENTRIES (1u << 18)
 #define JC_PAGES   4096u
 struct jc_entry {
@@ -205,7 +209,7 @@ struct x87_last {
 
 struct bt_vcpu {
     struct ivcpu iv;             /* first: interp runs what is refused */
-    uint64_t mask_page, mask_jc; /* for PEXT: a page number, an index in struct jc */
+    uint64_t mask_page, mask_jc; /* for PEXT: a page number, an index in struct jc (RORX by 4) */
     uint64_t mask_not_if;        /* all but RFLAGS.IF */
     uint64_t mask_df, mask_not_df, mask_of, mask_63;
     uint64_t mask_returns;
@@ -491,6 +495,8 @@ bool bt_starts(struct bt_cache *bc, uint64_t page, uint32_t key, struct direct_s
 unsigned bt_jc_targets(const struct bt_vcpu *b, uint64_t *rips, unsigned max);
 void bt_flush_cache(struct bt_vcpu *b);
 struct tb *bt_by_pc(struct bt_cache *bc, const uint8_t *pc);
+/* Where a RIP's entry is. */
+unsigned bt_jc_index(const struct bt_vcpu *b, uint64_t rip);
 void bt_jc_init(struct bt_vcpu *b);
 void bt_jc_add(struct bt_vcpu *b, uint64_t rip, struct tb *tb, bool global);
 void bt_jc_flush(struct bt_vcpu *b, enum flush_kind kind, uint64_t lin);

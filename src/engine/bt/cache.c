@@ -153,22 +153,41 @@ void bt_unlink(struct bt_cache *bc, struct tb_exit *x)
 
 /* ---- dropping ---- */
 
+unsigned bt_jc_index(const struct bt_vcpu *b, uint64_t rip)
+{
+    if (b->vm->slow_pext)
+        return (uint16_t)rip;
+    return (unsigned)((rip & 15) * (JC_ENTRIES / 16) | (rip >> 4) % (JC_ENTRIES / 16));
+}
+
+/* An empty entry matches no RIP of its index. */
+static void jc_clear(const struct bt_vcpu *b, struct jc *jc, unsigned i)
+{
+    jc->e[i] = (struct jc_entry){ .neg_rip = i == bt_jc_index(b, 1) };
+}
+
 static void jc_forget(struct bt_vcpu *b, const struct tb *tb)
 {
     struct jc *jc = &b->jc[bt_jc_class(tb->key)];
 
-    for (unsigned i = tb->gpa % PAGE_BYTES; i < JC_ENTRIES; i += PAGE_BYTES)
+    for (unsigned rip = tb->gpa % PAGE_BYTES; rip < JC_ENTRIES; rip += PAGE_BYTES) {
+        unsigned i = bt_jc_index(b, rip);
+
         if (jc->e[i].far == tb->far)
-            jc->e[i] = (struct jc_entry){ .neg_rip = i == 1, .far = NULL };
+            jc_clear(b, jc, i);
+    }
 }
 
 void bt_jc_turn(struct bt_vcpu *b, const struct tb *from, const struct tb *to)
 {
     struct jc *jc = &b->jc[bt_jc_class(from->key)];
 
-    for (unsigned i = from->gpa % PAGE_BYTES; i < JC_ENTRIES; i += PAGE_BYTES)
-        if (jc->e[i].far == from->far)
-            jc->e[i].far = to->far;
+    for (unsigned rip = from->gpa % PAGE_BYTES; rip < JC_ENTRIES; rip += PAGE_BYTES) {
+        struct jc_entry *e = &jc->e[bt_jc_index(b, rip)];
+
+        if (e->far == from->far)
+            e->far = to->far;
+    }
 }
 
 void bt_bury(struct bt_vcpu *b, struct tb *tb)
@@ -287,11 +306,6 @@ void bt_flush_cache(struct bt_vcpu *b)
 
 /* ---- branch targets ---- */
 
-static void jc_clear(struct jc *jc, unsigned i)
-{
-    jc->e[i] = (struct jc_entry){ .neg_rip = i == 1 };
-}
-
 static void returns_clear(struct bt_vcpu *b, unsigned class)
 {
     const uint8_t *lost = b->cache->leave[WHY_LOST];
@@ -303,15 +317,15 @@ static void returns_clear(struct bt_vcpu *b, unsigned class)
 void bt_jc_init(struct bt_vcpu *b)
 {
     for (unsigned c = 0; c < NR_JCS; c++) {
-        jc_clear(&b->jc[c], 1);
+        jc_clear(b, &b->jc[c], bt_jc_index(b, 1));
         returns_clear(b, c);
     }
 }
 
-static void log_flush(struct jc *jc, struct jc_log *log)
+static void log_flush(const struct bt_vcpu *b, struct jc *jc, struct jc_log *log)
 {
     for (unsigned n = 0; n < log->nr; n++) {
-        jc_clear(jc, log->used[n]);
+        jc_clear(b, jc, log->used[n]);
         log->logged[log->used[n]] = 0;
     }
     if (log->nr)
@@ -319,24 +333,26 @@ static void log_flush(struct jc *jc, struct jc_log *log)
     log->nr = 0;
 }
 
-/* The page's low bits are the upper ones of the index. */
 static void flush_page(struct bt_vcpu *b, unsigned class, uint64_t lin)
 {
-    unsigned page = (lin >> PAGE_SHIFT) % JC_PAGES, first = lin & b->mask_jc & PAGE_MASK;
+    unsigned page = (lin >> PAGE_SHIFT) % JC_PAGES;
     struct jc *jc = &b->jc[class];
 
     if (!jc->local.in_page[page] && !jc->global.in_page[page])
         return;
     returns_clear(b, class);
-    for (unsigned i = first; i < first + PAGE_BYTES; i++)
+    for (unsigned off = 0; off < PAGE_BYTES; off++) {
+        unsigned i = bt_jc_index(b, (lin & PAGE_MASK) + off);
+
         if (jc->e[i].far && ((1 - jc->e[i].neg_rip) ^ lin) >> PAGE_SHIFT == 0)
-            jc_clear(jc, i);
+            jc_clear(b, jc, i);
+    }
 }
 
 void bt_jc_empty(struct bt_vcpu *b, enum jc_class c)
 {
-    log_flush(&b->jc[c], &b->jc[c].local);
-    log_flush(&b->jc[c], &b->jc[c].global);
+    log_flush(b, &b->jc[c], &b->jc[c].local);
+    log_flush(b, &b->jc[c], &b->jc[c].global);
     returns_clear(b, c);
 }
 
@@ -352,9 +368,9 @@ void bt_jc_flush(struct bt_vcpu *b, enum flush_kind kind, uint64_t lin)
         /* Code runs where an entry of its page was made, so the same is true of its CALLs. */
         if (jc->local.nr || (kind == FLUSH_ALL && jc->global.nr))
             returns_clear(b, c);
-        log_flush(jc, &jc->local);
+        log_flush(b, jc, &jc->local);
         if (kind == FLUSH_ALL)
-            log_flush(jc, &jc->global);
+            log_flush(b, jc, &jc->global);
     }
 }
 
@@ -373,7 +389,7 @@ void bt_jc_add(struct bt_vcpu *b, uint64_t rip, struct tb *tb, bool global)
 {
     struct jc *jc = &b->jc[bt_jc_class(tb->key)];
     struct jc_log *log = global ? &jc->global : &jc->local;
-    unsigned i = rip & b->mask_jc;
+    unsigned i = bt_jc_index(b, rip);
 
     jc->e[i] = (struct jc_entry){ .neg_rip = 1 - rip, .far = tb->far };
     tb->landing = true;

@@ -277,7 +277,7 @@ static const uint8_t *go_on(struct bt_vcpu *b)
     key = bt_key(b);
     if (key != b->jc_key[bt_jc_class(key)])
         return NULL;
-    e = &b->jc[bt_jc_class(key)].e[c->rip & b->mask_jc];
+    e = &b->jc[bt_jc_class(key)].e[bt_jc_index(b, c->rip)];
     if (!e->far || e->neg_rip != 1 - c->rip)
         return NULL;
     flags_out(b);
