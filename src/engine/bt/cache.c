@@ -97,6 +97,9 @@ bool bt_starts(struct bt_cache *bc, uint64_t page, uint32_t key, struct direct_s
         out->all[off / 64] |= BIT64(off % 64);
         if (tb->landing)
             out->landings[off / 64] |= BIT64(off % 64);
+        for (unsigned i = 0; i < tb->nr_exits; i++)
+            if (tb->exits[i].lea && tb->exits[i].to)
+                out->landings[tb->exits[i].target / 64] |= BIT64(tb->exits[i].target % 64);
         any = true;
     }
     return any;
@@ -300,7 +303,8 @@ void bt_flush_cache(struct bt_vcpu *b)
     bc->books_used = 0;
     bc->code.p = bc->start;
     bc->code.full = false;
-    bt_jc_flush(b, FLUSH_ALL, 0);
+    for (unsigned c = 0; c < NR_JCS; c++)
+        bt_jc_empty(b, (enum jc_class)c);
     b->iv.vc.nr_exits[EXIT_CACHE_FLUSH]++;
 }
 
@@ -365,7 +369,8 @@ void bt_jc_flush(struct bt_vcpu *b, enum flush_kind kind, uint64_t lin)
             flush_page(b, c, lin);
             continue;
         }
-        /* Code runs where an entry of its page was made, so the same is true of its CALLs. */
+        /* Code runs where an entry of its page was made, so what is true of that is so of the
+         * page's CALLs. */
         if (jc->local.nr || (kind == FLUSH_ALL && jc->global.nr))
             returns_clear(b, c);
         log_flush(b, jc, &jc->local);

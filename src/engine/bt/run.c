@@ -354,7 +354,8 @@ static const uint8_t *run_site(struct bt_vcpu *b, struct site *s, bool *stop, en
         block_bury(v);
     }
     if (v->leave == LEAVE_NEXT) {
-        if (s->ends || s->leads || tb->dead || lookups_gone(b, tb) ||
+        /* After a flush the code's page has to be found anew: what CALLs note relies on it. */
+        if (s->ends || s->leads || tb->dead || lookups_gone(b, tb) || b->gen_seen != v->jump_gen ||
             c->rip != page_base(b) + s->off + s->len || (c->rflags & RFLAGS_TF) ||
             bt_key(b) != (tb->key & ~KEY_ALONE))
             return go_on(b);
@@ -444,6 +445,7 @@ static const uint8_t *came_back(struct bt_vcpu *b, bool *stop, enum run_result *
     struct tb *tb;
 
     b->tlb_seen = b->iv.tlb_changes;
+    b->gen_seen = b->iv.jump_gen;
     switch ((enum bt_why)b->why) {
     case WHY_SLOW:
         count_to(b, s->tb, index_of(s));
@@ -512,6 +514,7 @@ static bool run_translated(struct bt_vcpu *b, enum run_result *res)
             bt_vectors_out(b);
         return interp_step(v, res);
     }
+    keep_jc_key(b, key);
     tb = block_at_rip(b, key);
     v->link = NULL; /* interp's blocks are not chained: all code comes by here until it is hot */
     if (!tb) {
@@ -528,7 +531,6 @@ static bool run_translated(struct bt_vcpu *b, enum run_result *res)
         bt_vectors_out(b);
         return interp_run_block(v, res);
     }
-    keep_jc_key(b, key);
     b->counted = 0;
     v->dbg_resume = false;
     c->gpr[SLOT_PAGE / 8] = c->rip - tb->gpa % PAGE_BYTES;
