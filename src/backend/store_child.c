@@ -48,11 +48,16 @@ static void child_must(bool ok, const char *what)
 
 static void child_run(const struct start *s)
 {
-    static char *const argv[] = { PROGRAM,       "--chardev",    "socket,id=qmp,fd=3",
-                                  "--monitor",   "chardev=qmp",  "--nbd-server",
-                                  "addr.type=fd,addr.str=4,max-connections=1", NULL };
-    const int from[] = { s->null_fd, s->said_fd, s->said_fd, s->qmp_fd, s->door_fd, s->overlay_fd,
-                         s->rules_fd };
+    static char *const argv[] = { PROGRAM,
+                                  "--chardev",
+                                  "socket,id=qmp,fd=3",
+                                  "--monitor",
+                                  "chardev=qmp",
+                                  "--nbd-server",
+                                  "addr.type=fd,addr.str=4,max-connections=1",
+                                  NULL };
+    const int from[] = { s->null_fd, s->said_fd,    s->said_fd, s->qmp_fd,
+                         s->door_fd, s->overlay_fd, s->rules_fd };
     int spare[ARRAY_SIZE(from)];
     sigset_t none;
 
@@ -152,9 +157,10 @@ static int make_overlay(const struct store *d)
     if (fd >= 0)
         return fd;
     fd = -errno;
-    log_error("%s: cannot make a file in %s for what is written over '%s': %s (TMPDIR names another "
-              "directory)",
-              d->cfg.name, tmp, d->what, strerror(-fd));
+    log_error(
+        "%s: cannot make a file in %s for what is written over '%s': %s (TMPDIR names another "
+        "directory)",
+        d->cfg.name, tmp, d->what, strerror(-fd));
     return fd;
 }
 
@@ -177,11 +183,13 @@ static int child_fork(struct store_child *c, const struct start *s)
 static int child_start(struct store *d, struct store_child *c)
 {
     struct start s = { .overlay_fd = c->overlay_fd, .parent = getpid() };
-    int pair[2] = { -1, -1 }, writable[] = { d->cfg.readonly || d->cfg.snapshot ? -1 : d->fd,
-                                             c->overlay_fd }, err = 0;
+    int pair[2] = { -1, -1 },
+        writable[] = { d->cfg.readonly || d->cfg.snapshot ? -1 : d->fd, c->overlay_fd, -1 },
+        err = 0;
 
-    s.rules_fd = store_sandbox_prepare(writable, ARRAY_SIZE(writable));
     s.null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+    writable[2] = s.null_fd; /* by which QEMU finds out whether it can lock images */
+    s.rules_fd = store_sandbox_prepare(writable, ARRAY_SIZE(writable));
     s.said_fd = c->said_fd = make_said();
     s.door_fd = make_door(&c->door_fd);
     if (!find_program(s.program, sizeof(s.program))) {

@@ -36,7 +36,9 @@ int store_open_path(struct store *d)
     if (d->fd < 0 && errno != EISDIR) {
         err = -errno;
         log_error("%s: cannot open '%s': %s%s", name, path, strerror(errno),
-                  !readonly && (errno == EACCES || errno == EROFS || errno == EPERM)
+                  errno == ENOENT ? " (`truncate -s 10G FILE` makes an empty raw disk, `qemu-img "
+                                    "create -f qcow2 FILE 10G` a qcow2 one)"
+                  : !readonly && (errno == EACCES || errno == EROFS || errno == EPERM)
                       ? " (readonly opens it read-only)"
                       : "");
         return err;
@@ -111,7 +113,7 @@ static int file_lock(const struct store *d)
 
 /* ---- the kind ---- */
 
-static int file_measure(const struct store *d, uint64_t *bytes)
+int store_measure(const struct store *d, uint64_t *bytes)
 {
     struct stat st;
 
@@ -130,7 +132,7 @@ static int file_open(struct store *d)
 
     if (err)
         return err;
-    err = file_measure(d, &bytes);
+    err = store_measure(d, &bytes);
     if (err) {
         log_error("%s: '%s': cannot tell its size: %s", d->cfg.name, d->what, strerror(-err));
         return err;
@@ -156,7 +158,7 @@ static int file_resize(struct store *d, uint64_t bytes)
                   (unsigned long long)bytes, strerror(errno));
         return err;
     }
-    err = file_measure(d, &now);
+    err = store_measure(d, &now);
     if (err)
         return err;
     if (now < store_bytes(d)) {

@@ -19,6 +19,8 @@
 
 #define QCOW2_MAGIC         0x514649fbu /* "QFI\xfb" */
 #define QCOW2_EXTERNAL_DATA BIT64(2)
+#define L1_MAX              (MIB(32) / 8)         /* QEMU's own limit */
+#define L1_OFFSET           0x00fffffffffffe00ull /* "L1 table entry" */
 
 struct qcow2_header {
     uint32_t magic, version;
@@ -46,6 +48,37 @@ static int refuse(const struct store *d, const char *why)
     return -EINVAL;
 }
 
+/*
+ * An image that was cut short (a download, a full disk): QEMU takes what is missing for zeroes, and
+ * an image whose tables are missing for an empty one. Metadata have to be there: the tables that
+ * the header names and those that the first of them names. What else is wrong `qemu-img check`
+ * tells.
+ */
+static int check_whole(struct store *d, const struct qcow2_header *h)
+{
+    uint64_t l1_at = be64toh(h->l1_at), nr = be32toh(h->nr_l1), have = 0, need, l2[512];
+    unsigned cluster_bits = be32toh(h->cluster_bits);
+
+    if (store_measure(d, &have) < 0 || cluster_bits < 9 || cluster_bits > 21 || nr > L1_MAX)
+        return 0; /* QEMU says what is wrong with that */
+    need = be64toh(h->refcounts_at) + ((uint64_t)be32toh(h->nr_refcount_clusters) << cluster_bits);
+    need = MAX(need, l1_at + nr * sizeof(*l2));
+    for (uint64_t i = 0; i < nr && need <= have; i += ARRAY_SIZE(l2)) {
+        size_t now = MIN(nr - i, ARRAY_SIZE(l2));
+        ssize_t n = pread(d->fd, l2, now * sizeof(*l2), (off_t)(l1_at + i * sizeof(*l2)));
+
+        for (unsigned k = 0; n == (ssize_t)(now * sizeof(*l2)) && k < now; k++)
+            if (be64toh(l2[k]) & L1_OFFSET)
+                need = MAX(need, (be64toh(l2[k]) & L1_OFFSET) + (1ull << cluster_bits));
+    }
+    if (need <= have)
+        return 0;
+    log_error("%s: '%s' is cut short: it has %llu bytes, its tables alone need %llu; "
+              "`qemu-img check` tells more",
+              d->cfg.name, d->what, (unsigned long long)have, (unsigned long long)need);
+    return -EINVAL;
+}
+
 static int settle_qcow2(struct store *d, const struct qcow2_header *h)
 {
     bool chosen = d->cfg.format == STORE_FORMAT_QCOW2;
@@ -59,7 +92,7 @@ static int settle_qcow2(struct store *d, const struct qcow2_header *h)
     if (be32toh(h->version) >= 3 && be64toh(h->incompatible) & QCOW2_EXTERNAL_DATA)
         return refuse(d, "is a qcow2 image with its data in another file, which is not supported; "
                          "`qemu-img convert -O qcow2` makes one file of it");
-    return 0;
+    return check_whole(d, h);
 }
 
 int store_settle_format(struct store *d)

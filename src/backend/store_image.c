@@ -94,12 +94,13 @@ static int image_measure(struct store *d, json_int_t *bytes)
     int err = qmp_do(&d->child->qmp, "query-named-block-nodes", NULL, &nodes);
 
     *bytes = 0;
-    json_array_foreach (nodes, i, node) {
+    json_array_foreach(nodes, i, node)
+    {
         const char *name = json_string_value(json_object_get(node, "node-name"));
 
         if (name && !strcmp(name, "image"))
-            *bytes = json_integer_value(
-                json_object_get(json_object_get(node, "image"), "virtual-size"));
+            *bytes =
+                json_integer_value(json_object_get(json_object_get(node, "image"), "virtual-size"));
     }
     json_decref(nodes);
     return err ? image_fail(d, err) : 0;
@@ -130,7 +131,8 @@ static int image_wait_job(struct store *d)
         if (!err && !over)
             err = qmp_wait(q, "JOB_STATUS_CHANGE", "id", "overlay");
     }
-    return err ? image_fail(d, err) : image_do(d, "job-dismiss", json_pack("{s:s}", "id", "overlay"));
+    return err ? image_fail(d, err)
+               : image_do(d, "job-dismiss", json_pack("{s:s}", "id", "overlay"));
 }
 
 static int image_add_overlay(struct store *d)
@@ -218,8 +220,12 @@ static int image_wait_free(struct store *d)
 
 static int image_open(struct store *d)
 {
+    uint64_t bytes = 0;
     int err = image_wait_free(d);
 
+    /* QEMU would fill it up to a sector. */
+    if (!err && d->cfg.format == STORE_FORMAT_RAW && store_measure(d, &bytes) == 0)
+        err = store_set_bytes(d, bytes);
     if (!err)
         err = store_child_start(d, d->cfg.snapshot);
     if (!err)
@@ -256,9 +262,9 @@ static int image_resize_now(struct store *d, uint64_t bytes)
         return -EIO;
     err = image_unexport(d);
     if (!err)
-        err = image_do(d, "block_resize",
-                       json_pack("{s:s, s:I}", "node-name", disk_node(d), "size",
-                                 (json_int_t)bytes));
+        err =
+            image_do(d, "block_resize",
+                     json_pack("{s:s, s:I}", "node-name", disk_node(d), "size", (json_int_t)bytes));
     again = image_export(d);
     if (again < 0) {
         d->nbd->lost = true;

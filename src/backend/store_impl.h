@@ -72,6 +72,8 @@ struct store {
 int store_open_path(struct store *d);
 /* d->cfg.format for d->fd, from then on RAW or QCOW2; -errno after a message. */
 int store_settle_format(struct store *d);
+/* Of d->fd: 0 or -errno, no message. */
+int store_measure(const struct store *d, uint64_t *bytes);
 /* Has another process d->fd open, so that we may not? And the message that says so: -EBUSY. */
 bool store_in_use(const struct store *d);
 int store_say_in_use(const struct store *d);

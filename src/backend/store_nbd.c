@@ -229,8 +229,8 @@ static void export_close(struct store *d)
 static int export_resize(struct store *d, uint64_t bytes)
 {
     (void)bytes;
-    log_error("%s: '%s': the size of an NBD server's disk is what it was at the start",
-              d->cfg.name, d->what);
+    log_error("%s: '%s': the size of an NBD server's disk is what it was at the start", d->cfg.name,
+              d->what);
     return -EOPNOTSUPP;
 }
 

@@ -208,7 +208,7 @@ static bool nbd_is_gone(const struct store_nbd *n)
 static void nbd_step(struct store *d, struct nbd_slot *s)
 {
     struct store_nbd *n = d->nbd;
-    int64_t (*start)(struct nbd_slot *s) = NULL;
+    int64_t (*start)(struct nbd_slot * s) = NULL;
     int err;
 
     if (n->lost) {

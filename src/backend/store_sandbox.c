@@ -24,11 +24,11 @@
 /* Newer than Debian 12's headers; the kernel tells by its ABI version what it knows. */
 #define FS_TRUNCATE BIT64(14) /* LANDLOCK_ACCESS_FS_TRUNCATE, ABI 3 */
 
-#define FS_WRITES                                                                              \
-    (LANDLOCK_ACCESS_FS_WRITE_FILE | LANDLOCK_ACCESS_FS_REMOVE_DIR |                           \
-     LANDLOCK_ACCESS_FS_REMOVE_FILE | LANDLOCK_ACCESS_FS_MAKE_CHAR |                           \
-     LANDLOCK_ACCESS_FS_MAKE_DIR | LANDLOCK_ACCESS_FS_MAKE_REG | LANDLOCK_ACCESS_FS_MAKE_SOCK | \
-     LANDLOCK_ACCESS_FS_MAKE_FIFO | LANDLOCK_ACCESS_FS_MAKE_BLOCK | LANDLOCK_ACCESS_FS_MAKE_SYM)
+#define FS_WRITES                                                                                  \
+    (LANDLOCK_ACCESS_FS_WRITE_FILE | LANDLOCK_ACCESS_FS_REMOVE_DIR |                               \
+     LANDLOCK_ACCESS_FS_REMOVE_FILE | LANDLOCK_ACCESS_FS_MAKE_CHAR | LANDLOCK_ACCESS_FS_MAKE_DIR | \
+     LANDLOCK_ACCESS_FS_MAKE_REG | LANDLOCK_ACCESS_FS_MAKE_SOCK | LANDLOCK_ACCESS_FS_MAKE_FIFO |   \
+     LANDLOCK_ACCESS_FS_MAKE_BLOCK | LANDLOCK_ACCESS_FS_MAKE_SYM)
 
 int store_sandbox_prepare(const int *fds, unsigned nr_fds)
 {
@@ -41,9 +41,9 @@ int store_sandbox_prepare(const int *fds, unsigned nr_fds)
         return -1;
     rules = (int)syscall(SYS_landlock_create_ruleset, &all, sizeof(all.handled_access_fs), 0);
     for (unsigned i = 0; i < nr_fds && rules >= 0; i++) {
-        struct landlock_path_beneath_attr one = {
-            .allowed_access = LANDLOCK_ACCESS_FS_WRITE_FILE | truncate, .parent_fd = fds[i]
-        };
+        struct landlock_path_beneath_attr one = { .allowed_access =
+                                                      LANDLOCK_ACCESS_FS_WRITE_FILE | truncate,
+                                                  .parent_fd = fds[i] };
 
         if (fds[i] >= 0 &&
             syscall(SYS_landlock_add_rule, rules, LANDLOCK_RULE_PATH_BENEATH, &one, 0) < 0) {
@@ -56,14 +56,38 @@ int store_sandbox_prepare(const int *fds, unsigned nr_fds)
 
 /* Nothing that a server of an image does: other processes, other hosts, the system. */
 static const int denied[] = {
-    SYS_socket,        SYS_connect,           SYS_bind,          SYS_kill,
-    SYS_pidfd_send_signal, SYS_pidfd_getfd,   SYS_ptrace,        SYS_process_vm_readv,
-    SYS_process_vm_writev, SYS_mount,         SYS_umount2,       SYS_move_mount,
-    SYS_open_tree,     SYS_pivot_root,        SYS_chroot,        SYS_setns,
-    SYS_unshare,       SYS_bpf,               SYS_perf_event_open, SYS_userfaultfd,
-    SYS_keyctl,        SYS_add_key,           SYS_request_key,   SYS_init_module,
-    SYS_finit_module,  SYS_delete_module,     SYS_kexec_load,    SYS_kexec_file_load,
-    SYS_reboot,        SYS_swapon,            SYS_open_by_handle_at, SYS_acct,
+    SYS_socket,
+    SYS_connect,
+    SYS_bind,
+    SYS_kill,
+    SYS_pidfd_send_signal,
+    SYS_pidfd_getfd,
+    SYS_ptrace,
+    SYS_process_vm_readv,
+    SYS_process_vm_writev,
+    SYS_mount,
+    SYS_umount2,
+    SYS_move_mount,
+    SYS_open_tree,
+    SYS_pivot_root,
+    SYS_chroot,
+    SYS_setns,
+    SYS_unshare,
+    SYS_bpf,
+    SYS_perf_event_open,
+    SYS_userfaultfd,
+    SYS_keyctl,
+    SYS_add_key,
+    SYS_request_key,
+    SYS_init_module,
+    SYS_finit_module,
+    SYS_delete_module,
+    SYS_kexec_load,
+    SYS_kexec_file_load,
+    SYS_reboot,
+    SYS_swapon,
+    SYS_open_by_handle_at,
+    SYS_acct,
 };
 
 #define LOAD(field) \
@@ -81,8 +105,8 @@ static bool deny_calls(void)
     code[n++] = (struct sock_filter)RETURN(SECCOMP_RET_KILL_PROCESS);
     code[n++] = (struct sock_filter)LOAD(nr);
     for (unsigned i = 0; i < ARRAY_SIZE(denied); i++) {
-        code[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)denied[i], 0,
-                                                 1);
+        code[n++] =
+            (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)denied[i], 0, 1);
         code[n++] = (struct sock_filter)RETURN(SECCOMP_RET_ERRNO | EPERM);
     }
     code[n++] = (struct sock_filter)RETURN(SECCOMP_RET_ALLOW);
