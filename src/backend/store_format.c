@@ -59,7 +59,8 @@ static int check_whole(struct store *d, const struct qcow2_header *h)
     uint64_t l1_at = be64toh(h->l1_at), nr = be32toh(h->nr_l1), have = 0, need, l2[512];
     unsigned cluster_bits = be32toh(h->cluster_bits);
 
-    if (store_measure(d, &have) < 0 || cluster_bits < 9 || cluster_bits > 21 || nr > L1_MAX)
+    if (store_measure(d, &have) < 0 || cluster_bits < 9 || cluster_bits > 21 || nr > L1_MAX ||
+        l1_at > L1_OFFSET || be64toh(h->refcounts_at) > L1_OFFSET)
         return 0; /* QEMU says what is wrong with that */
     need = be64toh(h->refcounts_at) + ((uint64_t)be32toh(h->nr_refcount_clusters) << cluster_bits);
     need = MAX(need, l1_at + nr * sizeof(*l2));
@@ -69,7 +70,7 @@ static int check_whole(struct store *d, const struct qcow2_header *h)
 
         for (unsigned k = 0; n == (ssize_t)(now * sizeof(*l2)) && k < now; k++)
             if (be64toh(l2[k]) & L1_OFFSET)
-                need = MAX(need, (be64toh(l2[k]) & L1_OFFSET) + (1ull << cluster_bits));
+                need = MAX(need, (be64toh(l2[k]) & L1_OFFSET) + STORE_SECTOR_BYTES);
     }
     if (need <= have)
         return 0;
