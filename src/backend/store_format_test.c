@@ -18,8 +18,8 @@
 #define MAGIC 0x514649fbu
 
 /* A header as QEMU makes it, in words of 32 bits. */
-static const uint32_t good[28] = { MAGIC, 3, 0, 0, 0, 16, 0, 1 << 26, 0, 1, 0, 0x30000, 0, 0x10000,
-                                   1 };
+static const uint32_t good[28] = { MAGIC, 3, 0, 0,       0, 16,      0, 1 << 26,
+                                   0,     1, 0, 0x30000, 0, 0x10000, 1 };
 
 struct patch {
     unsigned word;
@@ -102,8 +102,8 @@ static void test_an_image_without_its_tables_is_refused(void **state)
 static void test_absurd_numbers_are_left_to_qemu(void **state)
 {
     static const struct patch absurd[] = {
-        { 5, 0 }, { 5, 64 }, { 5, UINT32_MAX }, { 9, UINT32_MAX }, { 10, UINT32_MAX },
-        { 12, UINT32_MAX },
+        { 5, 0 },          { 5, 64 },          { 5, UINT32_MAX },
+        { 9, UINT32_MAX }, { 10, UINT32_MAX }, { 12, UINT32_MAX },
     };
 
     (void)state;

@@ -11,8 +11,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define DISK_BYTES   MIB(8)
-#define REQ_BYTES    MIB(1)
+#define DISK_BYTES MIB(8)
+#define REQ_BYTES  MIB(1)
 
 struct env {
     char dir[32], socket[64], where[80], file[64];
@@ -26,7 +26,9 @@ struct env {
 static void serve(struct env *e, const char *const *options)
 {
     char pid_file[64], opened[16][96];
-    const char *argv[24] = { "nbdkit", "-f", "--exit-with-parent", "-U", e->socket, "-P", pid_file };
+    const char *argv[24] = {
+        "nbdkit", "-f", "--exit-with-parent", "-U", e->socket, "-P", pid_file
+    };
     unsigned n = 7;
 
     (void)snprintf(pid_file, sizeof(pid_file), "%s/pid", e->dir);
@@ -122,7 +124,7 @@ static void check_data(struct env *e)
     teststore_fill(want, (size_t)nr * bytes, 1);
     for (unsigned i = 0; i < nr; i++)
         teststore_prepare(&e->t, i, STORE_WRITE, (uint64_t)i * bytes, want + i * bytes, bytes,
-                i % TESTSTORE_IOV + 1);
+                          i % TESTSTORE_IOV + 1);
     for (unsigned i = 0; i < nr; i++)
         e->t.reqs[i].through = i % 3 == 0;
     teststore_begin(&e->t, nr);
@@ -131,7 +133,7 @@ static void check_data(struct env *e)
         assert_int_equal(e->t.reqs[i].error, 0);
     for (unsigned i = 0; i < nr; i++)
         teststore_prepare(&e->t, i, STORE_READ, (uint64_t)i * bytes, got + i * bytes, bytes,
-                (i + 3) % TESTSTORE_IOV + 1);
+                          (i + 3) % TESTSTORE_IOV + 1);
     teststore_begin(&e->t, nr);
     teststore_wait_done(&e->t);
     for (unsigned i = 0; i < nr; i++)
@@ -149,7 +151,8 @@ static void check_clearing(struct env *e)
     assert_non_null(mem);
     teststore_fill(mem, REQ_BYTES, 2);
     assert_int_equal(teststore_do_one(&e->t, STORE_WRITE, MIB(4), mem, REQ_BYTES, 1), 0);
-    assert_int_equal(teststore_do_one(&e->t, STORE_ZERO, MIB(4) + 512, NULL, REQ_BYTES - 1024, 0), 0);
+    assert_int_equal(teststore_do_one(&e->t, STORE_ZERO, MIB(4) + 512, NULL, REQ_BYTES - 1024, 0),
+                     0);
     assert_int_equal(teststore_do_one(&e->t, STORE_READ, MIB(4), mem, REQ_BYTES, 2), 0);
     assert_int_not_equal(mem[511] | mem[510] | mem[509], 0);
     for (unsigned i = 512; i < REQ_BYTES - 512; i++)
@@ -178,11 +181,10 @@ static void test_data_with_all_that_a_server_can_do(void **state)
 
 static void test_data_in_small_pieces(void **state)
 {
-    check_server(*state,
-                 (const char *const[]){ "--filter=blocksize-policy", "memory", "8M",
-                                        "blocksize-minimum=512", "blocksize-preferred=4096",
-                                        "blocksize-maximum=32768", "blocksize-error-policy=error",
-                                        NULL });
+    check_server(*state, (const char *const[]){ "--filter=blocksize-policy", "memory", "8M",
+                                                "blocksize-minimum=512", "blocksize-preferred=4096",
+                                                "blocksize-maximum=32768",
+                                                "blocksize-error-policy=error", NULL });
 }
 
 static void test_data_without_zeroes_and_fua(void **state)

@@ -95,16 +95,14 @@ static inline void teststore_wait_done(struct teststore *t)
 }
 
 /* One request on memory in nr_iov pieces of growing length; its error. */
-static inline void teststore_prepare(struct teststore *t, unsigned i, enum store_op op, uint64_t at, uint8_t *mem,
-                    uint64_t bytes, unsigned nr_iov)
+static inline void teststore_prepare(struct teststore *t, unsigned i, enum store_op op, uint64_t at,
+                                     uint8_t *mem, uint64_t bytes, unsigned nr_iov)
 {
     uint64_t done = 0;
 
-    t->reqs[i] = (struct store_req){ .op = op,
-                                     .off_bytes = at,
-                                     .bytes = bytes,
-                                     .iov = t->iov[i],
-                                     .nr_iov = mem ? nr_iov : 0 };
+    t->reqs[i] = (struct store_req){
+        .op = op, .off_bytes = at, .bytes = bytes, .iov = t->iov[i], .nr_iov = mem ? nr_iov : 0
+    };
     for (unsigned k = 0; k < nr_iov && mem; k++) {
         uint64_t n = k + 1 == nr_iov ? bytes - done : MIN(k * 1000 + 13, bytes - done);
 
@@ -113,8 +111,8 @@ static inline void teststore_prepare(struct teststore *t, unsigned i, enum store
     }
 }
 
-static inline int teststore_do_one(struct teststore *t, enum store_op op, uint64_t at, uint8_t *mem, uint64_t bytes,
-                  unsigned nr_iov)
+static inline int teststore_do_one(struct teststore *t, enum store_op op, uint64_t at, uint8_t *mem,
+                                   uint64_t bytes, unsigned nr_iov)
 {
     teststore_prepare(t, 0, op, at, mem, bytes, nr_iov);
     teststore_begin(t, 1);
