@@ -484,9 +484,10 @@ static const struct opt run_opts[] = {
     { "lockstep-memory", 0, "N", "compare all memory every N steps (20000000); 0: only at the end",
       set_lockstep_memory },
     { "disk", 0, "path=FILE",
-      "[,readonly][,transport=pci|mmio|ide][,queues=N][,serial=TEXT][,iops=N]\n"
-      "[,bps=SIZE][,aio=io_uring|threads][,packed=off] a raw image as a virtio\n"
-      "(or IDE) disk; may be given several times",
+      "[,format=raw|qcow2][,readonly][,snapshot=on][,transport=pci|mmio|ide]\n"
+      "[,queues=N][,serial=TEXT][,iops=N][,bps=SIZE][,aio=io_uring|threads]\n"
+      "[,packed=off] an image as a virtio (or IDE) disk; nbd=unix:PATH or\n"
+      "nbd=nbd://HOST[:PORT]/EXPORT is one of an NBD server. Several times",
       set_disk },
     { "cdrom", 0, "FILE", "a CD image in an IDE drive", set_cdrom },
     { "boot", 0, "ORDER", "what firmware boots from: disk, cdrom, or disk,cdrom", set_boot },
