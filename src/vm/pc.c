@@ -145,6 +145,11 @@ int pc_resize_disk(struct pc *pc, unsigned disk, uint64_t bytes)
     return pc_virtio_disk_resize(pc->virtio, disk, bytes);
 }
 
+void pc_resize_console(struct pc *pc, uint16_t cols, uint16_t rows)
+{
+    pc_virtio_resize_console(pc->virtio, cols, rows);
+}
+
 /* ---- the parts: making one may fail, with a message ---- */
 
 static int pc_add_pic(struct pc *pc, struct bus *bus)

@@ -460,6 +460,13 @@ int vm_resize_disk(struct vm *vm, unsigned disk, uint64_t bytes)
     return pc_resize_disk(vm->pc, disk, bytes);
 }
 
+void vm_resize_console(struct vm *vm, uint16_t cols, uint16_t rows)
+{
+    lock_take(bus_lock(vm->bus));
+    pc_resize_console(vm->pc, cols, rows);
+    lock_drop(bus_lock(vm->bus));
+}
+
 /* ---- asking ---- */
 
 const struct vm_config *vm_cfg(const struct vm *vm)
