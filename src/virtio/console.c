@@ -456,22 +456,21 @@ int virtio_console_init(struct virtio_console *con, const struct vcon_desc *desc
     int err;
 
     BUG_ON(desc->nr_ports >= VCON_PORTS_MAX);
-    *con = (struct virtio_console){ .multiport = desc->nr_ports,
-                                    .config.nr_ports = 1 + desc->nr_ports };
+    *con = (struct virtio_console){ .config.nr_ports = 1 + desc->nr_ports };
     for (unsigned i = 0; i < VCON_PORTS_MAX; i++)
         con->ports[i].con = con;
-    err = virtio_init(&con->vd, &(struct virtio_desc){
-                                    .type = &vcon_type,
-                                    .name = "console",
-                                    .bus = desc->bus,
-                                    .mmu = desc->mmu,
-                                    .features = BIT64(F_SIZE) | BIT64(F_EMERGENCY_WRITE) |
-                                                (con->multiport ? BIT64(F_MULTIPORT) : 0),
-                                    .nr_queues = con->multiport ? 2 * desc->nr_ports + 4 : 2,
-                                    .queue_size = VCON_QUEUE_SIZE,
-                                    .config = &con->config,
-                                    .config_bytes = sizeof(con->config),
-                                });
+    err = virtio_init(&con->vd,
+                      &(struct virtio_desc){
+                          .type = &vcon_type,
+                          .name = "console",
+                          .bus = desc->bus,
+                          .mmu = desc->mmu,
+                          .features = BIT64(F_SIZE) | BIT64(F_MULTIPORT) | BIT64(F_EMERGENCY_WRITE),
+                          .nr_queues = 2 * desc->nr_ports + 4,
+                          .queue_size = VCON_QUEUE_SIZE,
+                          .config = &con->config,
+                          .config_bytes = sizeof(con->config),
+                      });
     if (err)
         return err;
     if (desc->console)

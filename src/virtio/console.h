@@ -39,8 +39,7 @@ struct vcon_port {
 struct virtio_console {
     struct virtio vd;
     struct vcon_config config;
-    bool multiport; /* there are ports with names */
-    bool sized;     /* a size is known */
+    bool sized; /* a size is known */
     struct vcon_port ports[VCON_PORTS_MAX];
 };
 
