@@ -97,6 +97,14 @@ def image(path, code):
     return path
 
 
+def connect(path, limit_s):
+    """A client of a Unix socket."""
+    s = socket.socket(socket.AF_UNIX)
+    s.settimeout(limit_s)
+    s.connect(path)
+    return s
+
+
 class Terminal:
     """doppel on a terminal of its own, as its session's foreground job."""
 
