@@ -127,9 +127,12 @@ void pc_destroy(struct pc *pc);
 void pc_set_paused(struct pc *pc, bool on);
 bool pc_power_button(struct pc *pc); /* see acpi_pm_power_button(); machine lock held */
 void pc_reset(struct vm *vm);
+/* PCI's interrupt lines as a firmware would have led them to the 8259s. */
+void pc_route_intx(struct pc *pc);
 #define PIT_IOAPIC_PIN 2 /* of GSI 0; the others' is their number */
 /* The wires from the interrupt router; machine lock held. */
 void pc_set_pic(struct pc *pc, unsigned irq, int level);
+void pc_set_pirq(struct pc *pc, unsigned line, int level); /* to the 8259s, as it is routed */
 void pc_set_ioapic(struct pc *pc, unsigned pin, int level);
 /* See pic_waits() and ioapic_msg(). */
 bool pc_pic_waits(const struct pc *pc, unsigned irq);
