@@ -292,6 +292,21 @@ static bool set_net(void *into, const char *val)
     return true;
 }
 
+/* Each --share is one more. */
+static bool set_share(void *into, const char *val)
+{
+    struct run_options *o = into;
+
+    if (o->nr_shares == VM_SHARES_MAX) {
+        log_error("--share %s: a machine has at most %d shared folders", val, VM_SHARES_MAX);
+        return false;
+    }
+    if (!share_option_parse(&o->shares[o->nr_shares], o->shares, o->nr_shares, val))
+        return false;
+    o->nr_shares++;
+    return true;
+}
+
 /* ---- watching ---- */
 
 static bool set_trace(void *into, const char *val)
@@ -511,6 +526,12 @@ static const struct opt run_opts[] = {
       "connects to the Unix socket F and writes \"CONNECT PORT\" is led to the\n"
       "guest's port; port P of the host is, for the guest, the socket F_P",
       set_vsock },
+    { "share", 0, "tag=NAME,path=DIR",
+      "[,readonly][,cache=auto|none|always][,transport=pci|mmio] a folder of the\n"
+      "host, by virtio-fs: `mount -t virtiofs NAME /mnt` in the guest; may be\n"
+      "given several times",
+      set_share },
+    { "fs", 0, "tag=NAME,path=DIR", "the same as --share", set_share },
     { "serial", 0, "WHERE", "first serial port: stdio (default), file=FILE, pty or none",
       set_serial },
     { "debugcon", 0, "WHERE", "debug console at port E9h: stdio, file=FILE or none (default)",
@@ -550,6 +571,8 @@ void run_options_free(struct run_options *o)
     free(o->gdb_text);
     for (unsigned i = 0; i < o->nr_disks; i++)
         disk_option_free(&o->disks[i]);
+    for (unsigned i = 0; i < o->nr_shares; i++)
+        share_option_free(&o->shares[i]);
 }
 
 void run_options_help(void)
@@ -646,10 +669,10 @@ int run_options_parse(struct run_options *o, int argc, char **argv, bool *help)
         return EXIT_USAGE;
     }
     if (o->lockstep.tested &&
-        (o->nr_disks || o->nr_nets || o->rng || o->balloon || *o->vsock_path)) {
-        log_error("--disk, --net, --vsock, --device rng and balloon with --lockstep: they write "
-                  "the guest's "
-                  "memory when they can, not when the other engine is there too");
+        (o->nr_disks || o->nr_nets || o->nr_shares || o->rng || o->balloon || *o->vsock_path)) {
+        log_error("--disk, --net, --share, --vsock, --device rng and balloon with --lockstep: they "
+                  "write the guest's memory when they can, not when the other engine is there "
+                  "too");
         return EXIT_USAGE;
     }
     if (o->lockstep.tested && o->nr_cpus > 1) {
