@@ -148,9 +148,6 @@ static int set_times(const struct fs_node *n, const struct fuse_setattr_in *in)
 
     if (!(in->valid & (FATTR_ATIME | FATTR_MTIME)))
         return 0;
-    /* (Such a number would say "now" or "leave it".) */
-    if (in->atimensec >= NS_PER_S || in->mtimensec >= NS_PER_S)
-        return -EINVAL;
     ts[0] = time_of(in->valid, FATTR_ATIME, FATTR_ATIME_NOW, in->atime, in->atimensec);
     ts[1] = time_of(in->valid, FATTR_MTIME, FATTR_MTIME_NOW, in->mtime, in->mtimensec);
     return utimensat(n->fd, "", ts, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW) < 0 ? -errno : 0;
@@ -160,9 +157,14 @@ static int set_times(const struct fs_node *n, const struct fuse_setattr_in *in)
 int fs_setattr(struct fs_call *c)
 {
     const struct fuse_setattr_in *in = (const void *)c->args;
-    struct fs_node *n = fs_node_get(c->fs, c->h.nodeid);
+    struct fs_node *n;
     int err;
 
+    /* (Such a number would say "now" or "leave it".) */
+    if (((in->valid & FATTR_ATIME) && in->atimensec >= NS_PER_S) ||
+        ((in->valid & FATTR_MTIME) && in->mtimensec >= NS_PER_S))
+        return -EINVAL;
+    n = fs_node_get(c->fs, c->h.nodeid);
     if (!n)
         return -ESTALE;
     err = set_owner(c, n, in);
