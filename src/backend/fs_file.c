@@ -38,8 +38,11 @@ static int host_flags(uint32_t flags, bool writeback)
     return acc | (int)(flags & (O_TRUNC | O_SYNC | O_DSYNC)) | O_CLOEXEC | O_NOCTTY;
 }
 
-static uint32_t answer_flags(const struct fs_share *fs)
+/* What the guest has in its cache of the file: of no use, still good, or to be looked at. */
+static uint32_t answer_flags(struct fs_share *fs, int fd, uint64_t node)
 {
+    struct stat st;
+
     switch (fs->cfg.cache) {
     case FS_CACHE_NONE:
         return FOPEN_DIRECT_IO;
@@ -48,7 +51,7 @@ static uint32_t answer_flags(const struct fs_share *fs)
     case FS_CACHE_AUTO:
         break;
     }
-    return 0;
+    return fstat(fd, &st) == 0 && fs_node_same(fs, node, &st) ? FOPEN_KEEP_CACHE : 0;
 }
 
 /* A descriptor, or -errno. */
@@ -75,13 +78,14 @@ static int open_node(struct fs_call *c, int node_fd, mode_t type, uint32_t flags
 }
 
 /* fd is taken over. */
-static int answer_open(struct fs_call *c, int fd, struct fuse_open_out *out)
+static int answer_open(struct fs_call *c, int fd, uint64_t node, struct fuse_open_out *out)
 {
+    uint32_t flags = answer_flags(c->fs, fd, node);
     uint64_t id = 0;
     int err = fs_file_add(c->fs, fd, false, &id);
 
     if (!err)
-        *out = (struct fuse_open_out){ .fh = id, .open_flags = answer_flags(c->fs) };
+        *out = (struct fuse_open_out){ .fh = id, .open_flags = flags };
     return err;
 }
 
@@ -97,7 +101,7 @@ int fs_open_file(struct fs_call *c)
     fs_node_put(c->fs, n);
     if (fd < 0)
         return fd;
-    err = answer_open(c, fd, (void *)c->out);
+    err = answer_open(c, fd, c->h.nodeid, (void *)c->out);
     if (!err)
         c->out_bytes = sizeof(struct fuse_open_out);
     return err;
@@ -179,7 +183,7 @@ static int answer_create(struct fs_call *c, const struct fs_node *dir, int fd, i
         (void)close(fd);
         return err;
     }
-    err = answer_open(c, fd, (void *)(e + 1));
+    err = answer_open(c, fd, e->nodeid, (void *)(e + 1));
     if (err) /* the guest will not hear of the lookup */
         fs_node_forget(c->fs, e->nodeid, 1);
     else

@@ -37,6 +37,8 @@ struct fs_node {
     bool submount; /* on another file system than the folder it is in */
 
     /* Guarded by the share's lock. */
+    struct timespec opened_ctime; /* as it was when the guest opened it last; 0: not known */
+    off_t opened_bytes;
     uint64_t nr_lookups; /* that the guest has not taken back; 0: no longer in the table */
     unsigned refs;
     struct fs_node *next; /* in its bucket, or of what is to be closed */
@@ -102,6 +104,8 @@ void fs_node_put(struct fs_share *fs, struct fs_node *n); /* NULL is fine */
 int fs_node_add(struct fs_share *fs, int fd, const struct stat *st, const struct fs_node *parent,
                 struct fs_node **n) MUST_CHECK;
 void fs_node_forget(struct fs_share *fs, uint64_t id, uint64_t nr);
+/* The guest opens it, and *st is how it is now. True: as it was when the guest opened it before. */
+bool fs_node_same(struct fs_share *fs, uint64_t id, const struct stat *st);
 bool fs_nodes_full(struct fs_share *fs); /* nearly */
 
 /* fd: taken over even on failure. The number, or -ENFILE after a message, or -ENOMEM. */

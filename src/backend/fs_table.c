@@ -17,6 +17,8 @@
 #define ROOM_FIRST    64u
 #define BUCKETS_FIRST 256u
 #define FULL_PERCENT  90u
+#define NS_PER_S      1000000000ull
+#define CLOCK_TICK_NS (NS_PER_S / 10) /* 10 ms at most; and time for another host to be behind */
 
 enum { SEEN_NODES = 1 << 16, SEEN_FILES, SEEN_FORGET };
 
@@ -239,6 +241,29 @@ void fs_node_forget(struct fs_share *fs, uint64_t id, uint64_t nr)
         log_warn("share '%s': the guest forgets what it has not looked up", fs->cfg.tag);
     if (gone)
         fs_node_put(fs, n);
+}
+
+/*
+ * By its ctime, which only the host's kernel sets. A change right after this one could leave it as
+ * it is, until the clock that it is taken from has ticked.
+ */
+bool fs_node_same(struct fs_share *fs, uint64_t id, const struct stat *st)
+{
+    const struct timespec *now = &st->st_ctim;
+    uint64_t ctime_ns = (uint64_t)now->tv_sec * NS_PER_S + (uint64_t)now->tv_nsec;
+    bool settled = host_real_ns() > ctime_ns + CLOCK_TICK_NS, same = false;
+    struct fs_node *n;
+
+    lock_take(&fs->lock);
+    n = table_find(&fs->nodes, id);
+    if (n) {
+        same = n->opened_ctime.tv_sec == now->tv_sec && n->opened_ctime.tv_nsec == now->tv_nsec &&
+               n->opened_bytes == st->st_size;
+        n->opened_ctime = settled ? *now : (struct timespec){ .tv_sec = 0 };
+        n->opened_bytes = st->st_size;
+    }
+    lock_drop(&fs->lock);
+    return same;
 }
 
 bool fs_nodes_full(struct fs_share *fs)
