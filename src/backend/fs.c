@@ -76,7 +76,8 @@ static int fs_divide_fds(struct fs_share *fs)
 
 /* ---- opening ---- */
 
-/* What everything here depends on: a file can be reached by its descriptor's name, and openat2(). */
+/* What everything here depends on: a file can be reached by its descriptor's name, and openat2().
+ */
 static int fs_probe(const struct fs_share *fs)
 {
     int fd = fs_open_beneath(fs->root_fd, ".", 0);

@@ -16,14 +16,14 @@
 #include "host/host.h"
 #include "lib/types.h"
 
-#define FS_TAG_MAX    36u      /* Virtual I/O Device 1.2, "File System Device": bytes of a tag */
-#define FS_WORKERS    9u       /* the first is for what must not wait behind others */
-#define FS_HEAD_BYTES 40u      /* of each request: struct fuse_in_header */
-#define FS_OUT_BYTES  16u      /* of each answer: struct fuse_out_header */
-#define FS_IOV_MAX    1024u    /* buffers of a request */
-#define FS_ARGS_MAX   KIB(72)  /* of a request, but for what is written to a file */
-#define FS_REPLY_MAX  KIB(72)  /* of an answer, but for what is read from a file */
-#define FS_DATA_MAX   MIB(1)   /* in one read or write */
+#define FS_TAG_MAX    36u     /* Virtual I/O Device 1.2, "File System Device": bytes of a tag */
+#define FS_WORKERS    9u      /* the first is for what must not wait behind others */
+#define FS_HEAD_BYTES 40u     /* of each request: struct fuse_in_header */
+#define FS_OUT_BYTES  16u     /* of each answer: struct fuse_out_header */
+#define FS_IOV_MAX    1024u   /* buffers of a request */
+#define FS_ARGS_MAX   KIB(72) /* of a request, but for what is written to a file */
+#define FS_REPLY_MAX  KIB(72) /* of an answer, but for what is read from a file */
+#define FS_DATA_MAX   MIB(1)  /* in one read or write */
 
 struct fs_share;
 
@@ -34,7 +34,7 @@ enum fs_cache {
 };
 
 struct fs_config {
-    const char *tag;  /* 1 to FS_TAG_MAX bytes; like the path it outlives the share */
+    const char *tag; /* 1 to FS_TAG_MAX bytes; like the path it outlives the share */
     const char *path;
     bool readonly;
     enum fs_cache cache;

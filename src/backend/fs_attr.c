@@ -227,7 +227,8 @@ int fs_statfs(struct fs_call *c)
     return 0;
 }
 
-/* By owner and mode as the guest sees them: its kernel asks only if it does not check them itself. */
+/* By owner and mode as the guest sees them: its kernel asks only if it does not check them itself.
+ */
 int fs_access(struct fs_call *c)
 {
     const struct fuse_access_in *in = (const void *)c->args;

@@ -41,9 +41,10 @@ static bool caps_has(const struct caps *c, unsigned cap)
 
 bool fs_creds_can_own(void)
 {
-    static const uint8_t needed[] = { CAP_CHOWN,  CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH,
-                                      CAP_FOWNER, CAP_FSETID,       CAP_SETGID,
-                                      CAP_SETUID, CAP_SETPCAP };
+    static const uint8_t needed[] = {
+        CAP_CHOWN,  CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FOWNER,
+        CAP_FSETID, CAP_SETGID,       CAP_SETUID,          CAP_SETPCAP
+    };
     struct caps c;
 
     if (caps_get(&c) < 0)

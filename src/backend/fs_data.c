@@ -83,8 +83,8 @@ int fs_write(struct fs_call *c)
     nr = fs_iov_slice(iov, r->iov, r->nr_out, FS_HEAD_BYTES + sizeof(*in), in->size);
     if (in->write_flags & FUSE_WRITE_KILL_SUIDGID)
         fs_creds_drop_fsetid(c->fs);
-    done = pwritev2(f->fd, (const struct iovec *)iov, (int)nr, (off_t)in->offset,
-                    write_flags(c, in));
+    done =
+        pwritev2(f->fd, (const struct iovec *)iov, (int)nr, (off_t)in->offset, write_flags(c, in));
     err = done < 0 ? -errno : 0;
     if (in->write_flags & FUSE_WRITE_KILL_SUIDGID)
         fs_creds_back_fsetid(c->fs);
@@ -119,8 +119,8 @@ int fs_fsync(struct fs_call *c)
 
     if (!f)
         return -EBADF;
-    err = (in->fsync_flags & FUSE_FSYNC_FDATASYNC ? fdatasync(f->fd) : fsync(f->fd)) < 0 ? -errno
-                                                                                         : 0;
+    err =
+        (in->fsync_flags & FUSE_FSYNC_FDATASYNC ? fdatasync(f->fd) : fsync(f->fd)) < 0 ? -errno : 0;
     fs_file_put(c->fs, f);
     return err;
 }

@@ -53,8 +53,8 @@ int fs_fsyncdir(struct fs_call *c)
 
     if (!f)
         return -EBADF;
-    err = (in->fsync_flags & FUSE_FSYNC_FDATASYNC ? fdatasync(f->fd) : fsync(f->fd)) < 0 ? -errno
-                                                                                         : 0;
+    err =
+        (in->fsync_flags & FUSE_FSYNC_FDATASYNC ? fdatasync(f->fd) : fsync(f->fd)) < 0 ? -errno : 0;
     fs_file_put(c->fs, f);
     return err;
 }
@@ -99,16 +99,15 @@ static void list_dirent(uint8_t *to, const struct dirent64 *d, size_t len, bool 
 {
     struct fuse_dirent *e = (void *)to;
 
-    *e = (struct fuse_dirent){ .ino = d->d_ino,
-                               .off = (uint64_t)d->d_off,
-                               .namelen = (uint32_t)len,
-                               .type = d->d_type };
+    *e = (struct fuse_dirent){
+        .ino = d->d_ino, .off = (uint64_t)d->d_off, .namelen = (uint32_t)len, .type = d->d_type
+    };
     /* What is above the shared folder is nobody's business. */
     if (is_root && !strcmp(d->d_name, ".."))
         e->ino = FUSE_ROOT_ID;
     memcpy(to + FUSE_NAME_OFFSET, d->d_name, len);
-    memset(to + FUSE_NAME_OFFSET + len, 0, FUSE_DIRENT_ALIGN(FUSE_NAME_OFFSET + len) -
-                                               (FUSE_NAME_OFFSET + len));
+    memset(to + FUSE_NAME_OFFSET + len, 0,
+           FUSE_DIRENT_ALIGN(FUSE_NAME_OFFSET + len) - (FUSE_NAME_OFFSET + len));
 }
 
 /* Adds an entry. False: there is no room. */

@@ -61,11 +61,9 @@ static inline int guest_send(struct guest *g, uint32_t bytes)
     struct fuse_out_header h;
 
     memset(g->out, 0xee, sizeof(g->out));
-    g->r = (struct fs_req){ .iov = g->iov,
-                            .out_bytes = bytes,
-                            .in_bytes = g->room,
-                            .args = g->args,
-                            .reply = g->reply };
+    g->r = (struct fs_req){
+        .iov = g->iov, .out_bytes = bytes, .in_bytes = g->room, .args = g->args, .reply = g->reply
+    };
     g->r.nr_out = guest_pieces(g->iov, g->in, bytes);
     g->r.nr_in = guest_pieces(g->iov + g->r.nr_out, g->out, g->room);
     memcpy(g->args, g->in, MIN(bytes, FS_ARGS_MAX));
@@ -85,8 +83,8 @@ static inline int guest_send(struct guest *g, uint32_t bytes)
 }
 
 /* args, and what is behind them. */
-static inline int guest_call2(struct guest *g, uint32_t op, uint64_t node, const void *args, size_t nr,
-                       const void *rest, size_t nr_rest)
+static inline int guest_call2(struct guest *g, uint32_t op, uint64_t node, const void *args,
+                              size_t nr, const void *rest, size_t nr_rest)
 {
     struct fuse_in_header h = { .len = (uint32_t)(sizeof(h) + nr + nr_rest),
                                 .opcode = op,
@@ -103,14 +101,15 @@ static inline int guest_call2(struct guest *g, uint32_t op, uint64_t node, const
     return guest_send(g, h.len);
 }
 
-static inline int guest_call(struct guest *g, uint32_t op, uint64_t node, const void *args, size_t nr)
+static inline int guest_call(struct guest *g, uint32_t op, uint64_t node, const void *args,
+                             size_t nr)
 {
     return guest_call2(g, op, node, args, nr, "", 0);
 }
 
 /* args and a name. */
-static inline int guest_name(struct guest *g, uint32_t op, uint64_t node, const void *args, size_t nr,
-                      const char *name)
+static inline int guest_name(struct guest *g, uint32_t op, uint64_t node, const void *args,
+                             size_t nr, const char *name)
 {
     return guest_call2(g, op, node, args, nr, name, strlen(name) + 1);
 }
@@ -152,9 +151,9 @@ static inline int64_t guest_create(struct guest *g, uint64_t dir, const char *na
                                    uint32_t mode)
 {
     struct fuse_open_out out;
-    int err = guest_name(g, FUSE_CREATE, dir,
-                         &(struct fuse_create_in){ .flags = flags, .mode = mode },
-                         sizeof(struct fuse_create_in), name);
+    int err =
+        guest_name(g, FUSE_CREATE, dir, &(struct fuse_create_in){ .flags = flags, .mode = mode },
+                   sizeof(struct fuse_create_in), name);
 
     if (err)
         return err;
@@ -176,10 +175,9 @@ static inline int guest_write(struct guest *g, int64_t fh, uint64_t off, const c
 
 static inline int guest_read(struct guest *g, int64_t fh, uint64_t off, uint32_t bytes)
 {
-    return guest_call(
-        g, FUSE_READ, 0,
-        &(struct fuse_read_in){ .fh = (uint64_t)fh, .offset = off, .size = bytes },
-        sizeof(struct fuse_read_in));
+    return guest_call(g, FUSE_READ, 0,
+                      &(struct fuse_read_in){ .fh = (uint64_t)fh, .offset = off, .size = bytes },
+                      sizeof(struct fuse_read_in));
 }
 
 static inline const char *guest_path(const struct guest *g, const char *name)

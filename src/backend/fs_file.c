@@ -130,9 +130,9 @@ static int make_file(struct fs_call *c, const struct fs_node *dir, const char *n
         fd = openat(dir->fd, name, (flags & ~O_TRUNC) | O_CREAT | O_EXCL | O_NOFOLLOW,
                     in->mode & MODE_BITS);
     else
-        fd = openat(dir->fd, ".",
-                    (flags & ~O_TRUNC) | O_TMPFILE | (in->flags & O_EXCL ? O_EXCL : 0),
-                    in->mode & MODE_BITS);
+        fd =
+            openat(dir->fd, ".", (flags & ~O_TRUNC) | O_TMPFILE | (in->flags & O_EXCL ? O_EXCL : 0),
+                   in->mode & MODE_BITS);
     err = fd < 0 ? -errno : 0;
     fs_creds_leave(c->fs);
     return err ? err : fd;

@@ -23,8 +23,8 @@
 int fs_open_beneath(int dir, const char *name, uint64_t flags)
 {
     struct open_how how = { .flags = flags | O_PATH | O_NOFOLLOW | O_CLOEXEC,
-                            .resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS |
-                                       RESOLVE_NO_SYMLINKS };
+                            .resolve =
+                                RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_SYMLINKS };
     long fd = syscall(SYS_openat2, dir, name, &how, sizeof(how));
 
     return fd < 0 ? -errno : (int)fd;

@@ -73,8 +73,8 @@ struct fs_share {
     bool ready;       /* FUSE_INIT was answered */
     bool writeback;   /* the guest caches what it writes */
     struct fs_table nodes, files;
-    struct fs_node **buckets; /* by dev and ino */
-    uint32_t nr_buckets;      /* a power of two */
+    struct fs_node **buckets;  /* by dev and ino */
+    uint32_t nr_buckets;       /* a power of two */
     struct fs_node *old_nodes; /* of a session that has ended */
     struct fs_file *old_files;
 
@@ -82,7 +82,7 @@ struct fs_share {
     struct fs_client client;
     struct thread threads[FS_WORKERS];
     struct fs_worker *workers;
-    struct lock wake; /* LOCK_LEAF: guards what follows */
+    struct lock wake;             /* LOCK_LEAF: guards what follows */
     struct fs_waiters waiters[2]; /* worker 0; the others */
     struct cond begun;
     bool quit;
@@ -133,8 +133,8 @@ void fs_creds_back_fsetid(const struct fs_share *fs);
 /* How an owner looks to the guest, and the other way round (-EPERM: not possible here). */
 uint32_t fs_uid_to_guest(const struct fs_share *fs, uid_t uid);
 uint32_t fs_gid_to_guest(const struct fs_share *fs, gid_t gid);
-int fs_owner_to_host(const struct fs_share *fs, const struct stat *st, uid_t *uid, gid_t *gid)
-    MUST_CHECK;
+int fs_owner_to_host(const struct fs_share *fs, const struct stat *st, uid_t *uid,
+                     gid_t *gid) MUST_CHECK;
 
 /* ---- a request that is being served (fs_serve.c) ---- */
 
@@ -142,11 +142,11 @@ struct fs_call {
     struct fs_share *fs;
     struct fs_req *r;
     struct fuse_in_header h;
-    const uint8_t *args;  /* behind the header, */
-    uint32_t args_bytes;  /* so many, at least what the operation's row says */
-    uint8_t *out;         /* the answer behind its header, */
-    uint32_t out_max;     /* this much at most, at least what the operation's row says */
-    uint32_t out_bytes;   /* set by the handler: that much of out is the answer, */
+    const uint8_t *args;   /* behind the header, */
+    uint32_t args_bytes;   /* so many, at least what the operation's row says */
+    uint8_t *out;          /* the answer behind its header, */
+    uint32_t out_max;      /* this much at most, at least what the operation's row says */
+    uint32_t out_bytes;    /* set by the handler: that much of out is the answer, */
     uint32_t direct_bytes; /* then so many that are in the guest's buffers already */
 };
 

@@ -187,8 +187,8 @@ static int call_check(const struct fs_call *c, const struct fs_op *op)
     }
     if (c->h.len != c->r->out_bytes || c->args_bytes < op->args_min || c->out_max < op->out_min) {
         if (log_first(&fs->seen, SEEN_BAD_OP(c->h.opcode)))
-            log_warn("share '%s': the guest's %s says %u bytes, has %u, and room for %u", fs->cfg.tag,
-                     op->name, c->h.len, c->r->out_bytes, c->r->in_bytes);
+            log_warn("share '%s': the guest's %s says %u bytes, has %u, and room for %u",
+                     fs->cfg.tag, op->name, c->h.len, c->r->out_bytes, c->r->in_bytes);
         return -EINVAL;
     }
     if (!(op->flags & ANY_TIME) && !session_ready(fs))
@@ -210,9 +210,8 @@ void fs_serve(struct fs_share *fs, struct fs_req *r)
     c.args = r->args + FS_HEAD_BYTES;
     c.args_bytes = (uint32_t)MIN(r->out_bytes, FS_ARGS_MAX) - FS_HEAD_BYTES;
     c.out = r->reply + FS_OUT_BYTES;
-    c.out_max = r->in_bytes < FS_OUT_BYTES
-                    ? 0
-                    : (uint32_t)MIN(r->in_bytes, FS_REPLY_MAX) - FS_OUT_BYTES;
+    c.out_max =
+        r->in_bytes < FS_OUT_BYTES ? 0 : (uint32_t)MIN(r->in_bytes, FS_REPLY_MAX) - FS_OUT_BYTES;
     r->reply_bytes = r->nr_written = 0;
     op = op_find(c.h.opcode);
     err = call_check(&c, op);

@@ -4,8 +4,8 @@
  * has open. Each has a number that is given once, and a count of those who use it just now, so that
  * a guest that forgets or closes what another of its requests works on harms nobody.
  *
- * Both tables are bounded, since each entry is a file descriptor of ours. Linux's driver keeps nodes
- * as long as it has memory for their inodes, and there is no way to ask for them back.
+ * Both tables are bounded, since each entry is a file descriptor of ours. Linux's driver keeps
+ * nodes as long as it has memory for their inodes, and there is no way to ask for them back.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -192,12 +192,12 @@ int fs_node_add(struct fs_share *fs, int fd, const struct stat *st, const struct
         (void)close(fd);
         return -ENOMEM;
     }
-    *fresh = (struct fs_node){ .fd = fd,
-                               .dev = st->st_dev,
-                               .ino = st->st_ino,
-                               .type = st->st_mode & S_IFMT,
-                               .submount = parent && S_ISDIR(st->st_mode) &&
-                                           parent->dev != st->st_dev };
+    *fresh =
+        (struct fs_node){ .fd = fd,
+                          .dev = st->st_dev,
+                          .ino = st->st_ino,
+                          .type = st->st_mode & S_IFMT,
+                          .submount = parent && S_ISDIR(st->st_mode) && parent->dev != st->st_dev };
     lock_take(&fs->lock);
     known = bucket_find(fs, st->st_dev, st->st_ino);
     if (known) {

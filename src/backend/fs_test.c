@@ -219,9 +219,10 @@ static void test_nodes_are_counted_and_bounded(void **state)
 {
     struct guest *g = *state;
     struct fuse_forget_in one = { .nlookup = 1 };
-    struct { struct fuse_batch_forget_in in; struct fuse_forget_one one[3]; } batch = {
-        .in = { .count = 1000 }
-    };
+    struct {
+        struct fuse_batch_forget_in in;
+        struct fuse_forget_one one[3];
+    } batch = { .in = { .count = 1000 } };
     unsigned nodes, files;
     int64_t a, b;
 
@@ -276,8 +277,8 @@ static void test_readonly_share_changes_nothing(void **state)
     assert_int_equal(guest_name(g, FUSE_UNLINK, ROOT, "", 0, "f"), -EROFS);
     assert_int_equal(guest_name(g, FUSE_MKDIR, ROOT, "\0\0\0\0\0\0\0", 8, "d"), -EROFS);
     assert_int_equal(guest_call2(g, FUSE_SYMLINK, ROOT, "l\0", 2, "x", 2), -EROFS);
-    assert_int_equal(guest_call2(g, FUSE_SETXATTR, (uint64_t)id, "\1\0\0\0\0\0\0", 8, "user.a\0x", 8),
-                     -EROFS);
+    assert_int_equal(
+        guest_call2(g, FUSE_SETXATTR, (uint64_t)id, "\1\0\0\0\0\0\0", 8, "user.a\0x", 8), -EROFS);
     fh = guest_open(g, FUSE_OPEN, id, O_RDONLY);
     assert_int_equal(guest_write(g, fh, 0, "x", 0, 0), -EROFS);
     assert_int_equal(guest_read(g, fh, 0, 100), 0);
@@ -540,8 +541,8 @@ static void test_folders_are_listed_whole_in_any_steps(void **state)
 
 static void test_attributes_of_the_host_are_not_the_guests(void **state)
 {
-    static const char *const bad[] = { "security.selinux", "security.ima", "system.posix_acl_access",
-                                       "other.x", "user" };
+    static const char *const bad[] = { "security.selinux", "security.ima",
+                                       "system.posix_acl_access", "other.x", "user" };
     struct guest *g = *state;
     struct fuse_getxattr_in get = { .size = 100 };
     struct fuse_getxattr_out size;
@@ -559,8 +560,7 @@ static void test_attributes_of_the_host_are_not_the_guests(void **state)
             -EOPNOTSUPP);
         assert_int_equal(guest_name(g, FUSE_GETXATTR, (uint64_t)id, &get, sizeof(get), bad[i]),
                          -EOPNOTSUPP);
-        assert_int_equal(guest_name(g, FUSE_REMOVEXATTR, (uint64_t)id, "", 0, bad[i]),
-                         -EOPNOTSUPP);
+        assert_int_equal(guest_name(g, FUSE_REMOVEXATTR, (uint64_t)id, "", 0, bad[i]), -EOPNOTSUPP);
     }
     /* Sizes that are not those of the value. */
     set[0] = 2;
@@ -601,8 +601,8 @@ static void test_owners_are_the_guests(void **state)
     assert_int_equal(st.st_uid, 1234);
     assert_int_equal(st.st_gid, 1235);
     assert_int_equal(st.st_mode & 07777, 06777);
-    assert_int_equal(guest_name(g, FUSE_MKDIR, ROOT, &(struct fuse_mkdir_in){ .mode = 0777 }, 8, "d"),
-                     0);
+    assert_int_equal(
+        guest_name(g, FUSE_MKDIR, ROOT, &(struct fuse_mkdir_in){ .mode = 0777 }, 8, "d"), 0);
     assert_int_equal(stat(guest_path(g, "d"), &st), 0);
     assert_int_equal(st.st_uid, 1234);
     assert_int_equal(geteuid(), 0);
@@ -613,9 +613,8 @@ static void test_owners_are_the_guests(void **state)
     assert_int_equal(guest_write(g, fh, 0, "x", 0, FUSE_WRITE_KILL_SUIDGID), 0);
     assert_int_equal(stat(guest_path(g, "f"), &st), 0);
     assert_int_equal(st.st_mode & 07777, 0777);
-    assert_int_equal(guest_call(g, FUSE_SETATTR, (uint64_t)guest_lookup(g, ROOT, "f"), &sa,
-                                sizeof(sa)),
-                     0);
+    assert_int_equal(
+        guest_call(g, FUSE_SETATTR, (uint64_t)guest_lookup(g, ROOT, "f"), &sa, sizeof(sa)), 0);
     assert_int_equal(stat(guest_path(g, "f"), &st), 0);
     assert_int_equal(st.st_uid, 4321);
     g->uid = UINT32_MAX;

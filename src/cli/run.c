@@ -194,8 +194,8 @@ static bool session_open(struct session *s)
             return false;
     }
     if (!session_open_ctl(s) || !session_open_chans(s) || !session_open_disks(s) ||
-        !session_open_nets(s) || !session_open_shares(s) || !session_open_vsock(s) || !session_open_vars(s) ||
-        !session_make_vm(s))
+        !session_open_nets(s) || !session_open_shares(s) || !session_open_vsock(s) ||
+        !session_open_vars(s) || !session_make_vm(s))
         return false;
     s->signals = signals_watch(s->vm);
     if (!s->signals || (s->ctl && ctl_serve(s->ctl, s->vm) < 0))

@@ -127,9 +127,8 @@ int virtio_fs_init(struct virtio_fs *f, struct bus *bus, struct mmu *mmu, struct
         return -ENOMEM;
     }
     for (unsigned i = 0; i < FS_WORKERS; i++)
-        f->reqs[i].chain = (struct virtq_chain){ .iov = f->reqs[i].iov,
-                                                 .at = f->reqs[i].at,
-                                                 .max = QUEUE_SIZE };
+        f->reqs[i].chain =
+            (struct virtq_chain){ .iov = f->reqs[i].iov, .at = f->reqs[i].at, .max = QUEUE_SIZE };
     err = virtio_init(&f->vd, &(struct virtio_desc){
                                   .type = &vfs_type,
                                   .name = tag,
@@ -147,8 +146,8 @@ int virtio_fs_init(struct virtio_fs *f, struct bus *bus, struct mmu *mmu, struct
 
 int virtio_fs_start(struct virtio_fs *f)
 {
-    int err = fs_start(f->share,
-                       &(struct fs_client){ .take = vfs_take, .done = vfs_done, .arg = f });
+    int err =
+        fs_start(f->share, &(struct fs_client){ .take = vfs_take, .done = vfs_done, .arg = f });
 
     f->started = !err;
     return err;

@@ -21,8 +21,8 @@ struct virtio_fs {
 
 /* share: the caller's, used from virtio_fs_start() to virtio_fs_stop(). 0 or -errno after a
  * message. */
-int virtio_fs_init(struct virtio_fs *f, struct bus *bus, struct mmu *mmu, struct fs_share *share)
-    MUST_CHECK;
+int virtio_fs_init(struct virtio_fs *f, struct bus *bus, struct mmu *mmu,
+                   struct fs_share *share) MUST_CHECK;
 /* When the transport is attached. No locks held, here and in stop. */
 int virtio_fs_start(struct virtio_fs *f) MUST_CHECK;
 void virtio_fs_stop(struct virtio_fs *f);

@@ -205,10 +205,10 @@ static void case_random(void)
         const char *name;
         int (*run)(uint32_t at, uint32_t len);
     } ops[] = {
-        { "write", do_write },         { "write", do_write },         { "read", do_read },
-        { "read", do_read },           { "truncate", do_truncate },   { "map read", do_map_read },
-        { "map write", do_map_write }, { "punch", do_punch },         { "allocate", do_allocate },
-        { "copy", do_copy },           { "sync", do_sync },           { "reopen", do_reopen },
+        { "write", do_write },         { "write", do_write },       { "read", do_read },
+        { "read", do_read },           { "truncate", do_truncate }, { "map read", do_map_read },
+        { "map write", do_map_write }, { "punch", do_punch },       { "allocate", do_allocate },
+        { "copy", do_copy },           { "sync", do_sync },         { "reopen", do_reopen },
     };
 
     r.is = calloc(1, FILE_BYTES);
@@ -516,10 +516,12 @@ static const struct {
     const char *name;
     void (*run)(void);
 } cases[] = {
-    { "random", case_random },         { "append", case_append }, { "rename", case_rename },
-    { "many", case_many },             { "links", case_links },   { "open-files", case_open_files },
-    { "attributes", case_attributes }, { "users", case_users },   { "locks", case_locks },
-    { "full", case_full },             { "readonly", case_readonly },
+    { "random", case_random },         { "append", case_append },
+    { "rename", case_rename },         { "many", case_many },
+    { "links", case_links },           { "open-files", case_open_files },
+    { "attributes", case_attributes }, { "users", case_users },
+    { "locks", case_locks },           { "full", case_full },
+    { "readonly", case_readonly },
 };
 
 int main(int argc, char **argv)
