@@ -2,9 +2,7 @@
 /*
  * A shared folder: opened, its threads, closed. What requests mean is in fs_serve.c.
  *
- * A kick wakes one thread; who takes a request and sees more of them wakes the next. So a guest
- * that asks one thing after the other keeps one thread warm, and one that asks many at once gets
- * them all.
+ * A kick wakes one thread; who takes a request and sees more of them wakes the next.
  */
 #include "backend/fs.h"
 
@@ -20,6 +18,7 @@
 
 #include "backend/fs_priv.h"
 
+#define SEEN_UNSHARE  ((uint64_t)4 << 32)
 #define URGENT        0u
 #define OTHER         1u
 #define FDS_OF_OTHERS 512u /* for the rest of the machine */
@@ -179,10 +178,13 @@ void fs_kick(struct fs_share *fs, bool urgent)
 int fs_thread_begin(struct fs_share *fs)
 {
     /* Modes come from the guest, whose kernel has applied its program's mask; the mask is the
-     * thread's own from here on. */
-    if (unshare(CLONE_FS) < 0)
-        return -errno;
-    (void)umask(0);
+     * thread's own from here on. Some sandboxes forbid that. */
+    if (unshare(CLONE_FS) == 0)
+        (void)umask(0);
+    else if (log_first(&fs->seen, SEEN_UNSHARE))
+        log_warn("share '%s': unshare() fails: %s; new files get no permissions that doppel's own "
+                 "umask takes away",
+                 fs->cfg.tag, strerror(errno));
     return fs->owners ? fs_creds_begin() : 0;
 }
 

@@ -8,6 +8,7 @@
  * nodes as long as it has memory for their inodes, and there is no way to ask for them back.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -419,7 +420,7 @@ static int table_add_root(struct fs_share *fs)
 {
     struct fs_node *n;
     struct stat st;
-    int fd = dup(fs->root_fd), err;
+    int fd = fcntl(fs->root_fd, F_DUPFD_CLOEXEC, 0), err;
 
     if (fd < 0)
         return -errno;

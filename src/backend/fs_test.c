@@ -466,6 +466,48 @@ static void test_ranges_of_files(void **state)
     assert_int_equal(guest_call(g, FUSE_FALLOCATE, ROOT, &fa, sizeof(fa)), -EFBIG);
 }
 
+/* What was answered to an OPEN of the node's. */
+static uint32_t open_flags(struct guest *g, int64_t node)
+{
+    struct fuse_open_out out;
+    int64_t fh = guest_open(g, FUSE_OPEN, node, O_RDONLY);
+
+    assert_true(fh > 0);
+    memcpy(&out, g->answer, sizeof(out));
+    assert_int_equal(guest_call(g, FUSE_RELEASE, ROOT,
+                                &(struct fuse_release_in){ .fh = (uint64_t)fh },
+                                sizeof(struct fuse_release_in)),
+                     0);
+    return out.open_flags;
+}
+
+static void test_cached_pages_are_kept_while_the_file_is_the_same(void **state)
+{
+    struct guest *g = *state;
+    int64_t id, other;
+
+    guest_put_file(g, "f", "text");
+    guest_put_file(g, "other", "text");
+    id = guest_lookup(g, ROOT, "f");
+    other = guest_lookup(g, ROOT, "other");
+    assert_int_equal(open_flags(g, id), 0);
+    /* Once its last change is so long ago that another could not look the same. */
+    while (open_flags(g, id) != FOPEN_KEEP_CACHE)
+        (void)usleep(1000);
+    assert_int_equal(open_flags(g, id), FOPEN_KEEP_CACHE);
+    assert_int_equal(open_flags(g, other), 0);
+    guest_put_file(g, "f", "TEXT");
+    assert_int_equal(open_flags(g, id), 0);
+    g->cfg.cache = FS_CACHE_NONE;
+    guest_share(g);
+    assert_int_equal(open_flags(g, guest_lookup(g, ROOT, "f")), FOPEN_DIRECT_IO);
+    g->cfg.cache = FS_CACHE_ALWAYS;
+    guest_share(g);
+    assert_int_equal(open_flags(g, guest_lookup(g, ROOT, "f")), FOPEN_KEEP_CACHE);
+    /* That there is nothing can be remembered, too. */
+    assert_int_equal(guest_lookup(g, ROOT, "nothing"), 0);
+}
+
 /* ---- folders ---- */
 
 /* Reads a folder with so much room at a time; seen counts names f000 ... */
@@ -668,6 +710,7 @@ int main(void)
         TEST(test_sizes_times_and_modes),
         TEST(test_renames),
         TEST(test_ranges_of_files),
+        TEST(test_cached_pages_are_kept_while_the_file_is_the_same),
         TEST(test_folders_are_listed_whole_in_any_steps),
         TEST(test_attributes_of_the_host_are_not_the_guests),
         TEST(test_owners_are_the_guests),

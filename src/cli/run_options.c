@@ -589,7 +589,7 @@ void run_options_help(void)
         "  doppel run --kernel vmlinuz --serial file=log --trace pio,irq --trace-file trace\n"
         "\n"
         "Options (--name VALUE or --name=VALUE; given twice, the last counts,\n"
-        "but for --net):\n");
+        "but for --disk, --net and --share):\n");
     options_help(run_opts, ARRAY_SIZE(run_opts));
     (void)printf(
         "\n"
