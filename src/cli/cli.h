@@ -6,6 +6,7 @@
 #include "backend/vsock.h"
 #include "cli/disk_options.h"
 #include "cli/net_options.h"
+#include "cli/share_options.h"
 #include "ctl/ctl.h"
 #include "vm/vm.h"
 
@@ -64,6 +65,8 @@ bool value_uint(const char *text, uint64_t min, uint64_t max, uint64_t *val);
 bool value_size(const char *text, uint64_t *bytes);
 /* Seconds with decimals, more than 0. */
 bool value_seconds(const char *text, uint64_t *ns);
+/* Ends the part of PART[,PART]... at *rest, and makes ",," in it a comma. NULL behind the last. */
+char *value_next_part(char **rest);
 
 /* ---- life.c ---- */
 /* argv[1] is the one argument, a VM's name. False after a message. */
@@ -117,6 +120,8 @@ struct run_options {
     unsigned nr_disks;
     struct net_option nets[VM_NETS_MAX];
     unsigned nr_nets;
+    struct share_option shares[VM_SHARES_MAX];
+    unsigned nr_shares;
     char vsock_path[VSOCK_PATH_MAX + 1]; /* empty: none */
     uint32_t vsock_cid;
     bool gdb;

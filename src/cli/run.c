@@ -24,6 +24,7 @@ struct session {
     struct chr *serial, *debugcon, *console, *ports[VM_PORTS_MAX];
     struct store *disks[VM_DISKS_MAX];
     struct net *nets[VM_NETS_MAX];
+    struct fs_share *shares[VM_SHARES_MAX];
     struct vsock *vsock;
     struct vars vars;
     struct ctl *ctl;
@@ -103,6 +104,16 @@ static bool session_open_nets(struct session *s)
     return true;
 }
 
+static bool session_open_shares(struct session *s)
+{
+    for (unsigned i = 0; i < s->o.nr_shares; i++) {
+        s->shares[i] = share_option_open(&s->o.shares[i], s->o.nr_shares);
+        if (!s->shares[i])
+            return false;
+    }
+    return true;
+}
+
 static bool session_open_vsock(struct session *s)
 {
     if (!*s->o.vsock_path)
@@ -156,6 +167,7 @@ static bool session_make_vm(struct session *s)
         .serial = s->serial,
         .debugcon = s->debugcon,
         .nr_nets = o->nr_nets,
+        .nr_shares = o->nr_shares,
         .vars = s->vars.data,
         .vars_bytes = s->vars.bytes,
         .vga = o->vga,
@@ -188,6 +200,9 @@ static bool session_make_vm(struct session *s)
         cfg.nets[i] = (struct vm_net){ .net = s->nets[i], .transport = o->nets[i].transport };
     for (unsigned i = 0; i < o->nr_ports; i++)
         cfg.console.ports[i] = (struct vm_port){ .chr = s->ports[i], .name = o->ports[i].name };
+    for (unsigned i = 0; i < o->nr_shares; i++)
+        cfg.shares[i] =
+            (struct vm_share){ .fs = s->shares[i], .transport = o->shares[i].transport };
     s->vm = vm_create(&cfg);
     return s->vm;
 }
@@ -200,8 +215,8 @@ static bool session_open(struct session *s)
             return false;
     }
     if (!session_open_ctl(s) || !session_open_chans(s) || !session_open_disks(s) ||
-        !session_open_nets(s) || !session_open_vsock(s) || !session_open_vars(s) ||
-        !session_make_vm(s))
+        !session_open_nets(s) || !session_open_shares(s) || !session_open_vsock(s) ||
+        !session_open_vars(s) || !session_make_vm(s))
         return false;
     s->signals = signals_watch(s->vm, s->o.console.kind == CHAN_STDIO ? SIGNALS_CONSOLE
                                                                       : SIGNALS_NO_CONSOLE);
@@ -278,6 +293,8 @@ static bool session_close(struct session *s, int status)
         store_close(s->disks[i]);
     for (unsigned i = 0; i < s->o.nr_nets; i++)
         net_close(s->nets[i]);
+    for (unsigned i = 0; i < s->o.nr_shares; i++)
+        fs_close(s->shares[i]);
     vsock_close(s->vsock);
     vars_close(&s->vars);
     ok = session_close_chans(s);

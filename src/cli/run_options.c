@@ -207,6 +207,21 @@ static bool set_net(void *into, const char *val)
     return true;
 }
 
+/* Each --share is one more. */
+static bool set_share(void *into, const char *val)
+{
+    struct run_options *o = into;
+
+    if (o->nr_shares == VM_SHARES_MAX) {
+        log_error("--share %s: a machine has at most %d shared folders", val, VM_SHARES_MAX);
+        return false;
+    }
+    if (!share_option_parse(&o->shares[o->nr_shares], o->shares, o->nr_shares, val))
+        return false;
+    o->nr_shares++;
+    return true;
+}
+
 /* ---- watching ---- */
 
 static bool set_trace(void *into, const char *val)
@@ -440,6 +455,12 @@ static const struct opt run_opts[] = {
       "a port of the virtio console for programs, such as an agent's; WHERE is\n"
       "socket=PATH, pty or file=FILE; several times for several",
       option_port },
+    { "share", 0, "tag=NAME,path=DIR",
+      "[,readonly][,cache=auto|none|always][,transport=pci|mmio] a folder of the\n"
+      "host, by virtio-fs: `mount -t virtiofs NAME /mnt` in the guest; may be\n"
+      "given several times",
+      set_share },
+    { "fs", 0, "tag=NAME,path=DIR", "the same as --share", set_share },
     { "debugcon", 0, "WHERE", "debug console at port E9h: stdio, file=FILE or none (default)",
       option_debugcon },
     { "device", 0, "debug-exit|rng|balloon",
@@ -479,6 +500,8 @@ void run_options_free(struct run_options *o)
     chan_options_free(o);
     for (unsigned i = 0; i < o->nr_disks; i++)
         disk_option_free(&o->disks[i]);
+    for (unsigned i = 0; i < o->nr_shares; i++)
+        share_option_free(&o->shares[i]);
 }
 
 void run_options_help(void)
@@ -495,7 +518,7 @@ void run_options_help(void)
         "  doppel run --kernel vmlinuz --serial file=log --trace pio,irq --trace-file trace\n"
         "\n"
         "Options (--name VALUE or --name=VALUE; given twice, the last counts,\n"
-        "but for --net, --port and --disk):\n");
+        "but for --disk, --net, --share and --port):\n");
     options_help(run_opts, ARRAY_SIZE(run_opts));
     (void)printf(
         "\n"
@@ -576,9 +599,9 @@ int run_options_parse(struct run_options *o, int argc, char **argv, bool *help)
     }
     if (!chan_options_check(o))
         return EXIT_USAGE;
-    if (o->lockstep.tested && (o->nr_disks || o->nr_nets || o->rng || o->balloon ||
+    if (o->lockstep.tested && (o->nr_disks || o->nr_nets || o->nr_shares || o->rng || o->balloon ||
                                *o->vsock_path || o->console.kind != CHAN_NONE || o->nr_ports)) {
-        log_error("--disk, --net, --vsock, --console, --port, --device rng and balloon with "
+        log_error("--disk, --net, --share, --vsock, --console, --port, --device rng and balloon with "
                   "--lockstep: they write the guest's memory when they can, not when the other "
                   "engine is there too");
         return EXIT_USAGE;

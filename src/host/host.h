@@ -106,6 +106,7 @@ void cond_destroy(struct cond *c);
 void cond_wait(struct cond *c, struct lock *l);
 /* Until woken or host monotonic time; false on time-out. UINT64_MAX waits for ever. */
 bool cond_wait_until(struct cond *c, struct lock *l, uint64_t mono_ns);
+void cond_wake_one(struct cond *c);
 void cond_wake_all(struct cond *c);
 
 /* ---- threads: named; all signals blocked but those an instruction of the thread itself raises

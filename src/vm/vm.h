@@ -13,6 +13,7 @@
 #include "bus/bus.h"
 #include "engine/engine.h"
 
+struct fs_share;
 struct net;
 struct vsock;
 struct trace;
@@ -64,6 +65,12 @@ struct vm_console {
     unsigned nr_ports;
     enum vm_transport transport;
 };
+/* A folder of the host, as a virtio file system. */
+struct vm_share {
+    struct fs_share *fs; /* owned by the caller */
+    enum vm_transport transport;
+};
+#define VM_SHARES_MAX 8
 
 /* Copied, but not the strings and what else it points to: they outlive the VM. */
 struct vm_config {
@@ -89,6 +96,8 @@ struct vm_config {
     unsigned nr_disks;
     struct vm_net nets[VM_NETS_MAX];
     unsigned nr_nets;
+    struct vm_share shares[VM_SHARES_MAX];
+    unsigned nr_shares;
     struct vsock *vsock; /* owned by the caller; NULL: no such device */
     uint32_t vsock_cid;
     bool no_reboot;
