@@ -226,6 +226,7 @@ uint32_t apic_mmio_read(struct cpu *c, uint32_t off_bytes)
 
     if (off_bytes & 0xf)
         return 0;
+    pv_eoi_sync(c);
     r = find(c, off_bytes, READ);
     if (r)
         return read_reg(c, r, off_bytes);
@@ -240,6 +241,7 @@ void apic_mmio_write(struct cpu *c, uint32_t off_bytes, uint32_t val)
 
     if (off_bytes & 0xf)
         return;
+    pv_eoi_sync(c);
     r = find(c, off_bytes, WRITE);
     if (r)
         write_reg(c, r, val & valid_bits(c, r));
@@ -314,6 +316,7 @@ enum step apic_rdmsr(struct cpu *c, uint32_t msr, uint64_t *val)
         *val = apic_timer_deadline(c);
         return STEP_NEXT;
     }
+    pv_eoi_sync(c);
     off = (msr - MSR_X2APIC_FIRST) << 4;
     r = apic_is_x2(c) ? find(c, off, READ) : NULL;
     if (!r)
@@ -332,5 +335,6 @@ enum step apic_wrmsr(struct cpu *c, uint32_t msr, uint64_t val)
     }
     if (!apic_is_x2(c))
         return raise_gp(c, 0);
+    pv_eoi_sync(c);
     return x2apic_write(c, (msr - MSR_X2APIC_FIRST) << 4, val);
 }

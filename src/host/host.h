@@ -131,6 +131,21 @@ bool host_cpus_usable(unsigned first, unsigned nr);
 /* For the calling thread, the idx-th of several: each gets one CPU of the range, in turns. The
  * thread's workers, forked later, have the same. 0 or -errno. */
 int host_sched_set(const struct host_sched *s, unsigned idx) MUST_CHECK;
+/*
+ * How long a thread or a process with one thread has waited for a CPU. For the calling thread's own
+ * use; zero-initialised it is closed, and tells 0. pid 0: the calling thread.
+ */
+struct host_delay {
+    bool open;
+    int fd;
+    uint64_t last_ns;
+};
+void host_delay_open(struct host_delay *d, int pid); /* where it cannot be had it stays closed */
+void host_delay_close(struct host_delay *d);
+/* In ns; never less than before, some microseconds of work. */
+uint64_t host_delay_ns(struct host_delay *d);
+/* Does this host tell? */
+bool host_delay_known(void);
 /* Lets another thread run on this CPU, if one wants to. */
 void host_yield(void);
 int host_pid(void); /* of the process, for names */
