@@ -22,6 +22,7 @@
 #define LVT_OTHER_BITS 0x107ffu
 #define LVT_PIN_BITS   0x1a7ffu
 #define LVT_ERROR_BITS 0x100ffu
+#define LVT_READ_ONLY  0x5000u /* delivery status, remote IRR: not reserved, writes do nothing */
 #define ICR_LOW_BITS   0xccfffu
 
 struct reg {
@@ -265,9 +266,9 @@ static enum step x2apic_write(struct cpu *c, uint32_t off, uint64_t val)
         apic_send_icr(c);
         return STEP_NEXT;
     }
-    if (val & ~(uint64_t)valid_bits(c, r))
+    if (val & ~(uint64_t)(valid_bits(c, r) | (r->lvt >= 0 ? LVT_READ_ONLY : 0)))
         return raise_gp(c, 0);
-    write_reg(c, r, (uint32_t)val);
+    write_reg(c, r, (uint32_t)val & valid_bits(c, r));
     return STEP_NEXT;
 }
 
