@@ -19,8 +19,8 @@ void host_close(int fd);
  * failure, errno set. */
 void *host_map_fd(int fd, uint64_t off_bytes, uint64_t bytes);
 void host_unmap(void *p, uint64_t bytes);
-/* Fresh zero pages of the process's own, for large structures that are mostly untouched; freed by
- * host_unmap(). NULL on failure. */
+/* Fresh zero pages of the process's own, for large structures that are mostly untouched; children
+ * do not have them; freed by host_unmap(). NULL on failure. */
 void *host_pages(uint64_t bytes);
 /* The same below 2 GB where there is room: its addresses fit into 32-bit immediates. */
 void *host_pages_low(uint64_t bytes);
