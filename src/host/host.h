@@ -22,7 +22,9 @@ void host_unmap(void *p, uint64_t bytes);
 /* Fresh zero pages of the process's own, for large structures that are mostly untouched; children
  * do not have them; freed by host_unmap(). NULL on failure. */
 void *host_pages(uint64_t bytes);
-/* The same below 2 GB where there is room: its addresses fit into 32-bit immediates. */
+/* More of them, perhaps elsewhere; p NULL: the first. NULL on failure, and p is as it was. */
+void *host_pages_grow(void *p, uint64_t bytes, uint64_t to_bytes);
+/* As host_pages(), but below 2 GB where there is room: its addresses fit into 32-bit immediates. */
 void *host_pages_low(uint64_t bytes);
 
 /* The file holds nothing there any more: it reads as zeroes and takes no memory. Whole pages. */

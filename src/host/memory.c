@@ -127,6 +127,16 @@ void *host_pages_low(uint64_t bytes)
     return p ? p : host_pages(bytes);
 }
 
+void *host_pages_grow(void *p, uint64_t bytes, uint64_t to_bytes)
+{
+    void *q;
+
+    if (!p)
+        return host_pages(to_bytes);
+    q = mremap(p, bytes, to_bytes, MREMAP_MAYMOVE);
+    return q == MAP_FAILED ? NULL : q;
+}
+
 void host_unmap(void *p, uint64_t bytes)
 {
     if (p)
