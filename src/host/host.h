@@ -169,6 +169,21 @@ static inline uint64_t host_tsc(void)
  * takes at most 20 ms. */
 uint64_t host_tsc_khz(void);
 
+/*
+ * An alarm: one thread waits for it, any thread sets it. To set it costs no more than the system
+ * call, where waking the waiting thread would be two changes of threads.
+ */
+struct host_alarm {
+    int fd; /* -1: none */
+};
+int host_alarm_open(struct host_alarm *a) MUST_CHECK;
+void host_alarm_close(struct host_alarm *a);
+/* The one time it goes off, instead of what was set; a time that has passed: now. UINT64_MAX:
+ * never. */
+void host_alarm_set(struct host_alarm *a, uint64_t mono_ns);
+/* Until it has gone off since the last call, or for no reason. */
+void host_alarm_wait(struct host_alarm *a);
+
 /* Random bytes for the guest (getrandom). */
 void host_random(void *buf, size_t bytes);
 
