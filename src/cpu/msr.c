@@ -343,7 +343,6 @@ static const struct msr msrs[] = {
     { MSR_KVM_WALL_CLOCK_NEW, MSR_KVM_SYSTEM_TIME_NEW, ANY, FEAT_KVM_CLOCK2, VAR(pv_rd, pv_wr) },
     { ONE(MSR_KVM_STEAL_TIME), ANY, FEAT_KVM_STEAL_TIME, VAR(pv_rd, pv_wr) },
     { ONE(MSR_KVM_PV_EOI), ANY, FEAT_KVM_PV_EOI, VAR(pv_rd, pv_wr) },
-    { ONE(MSR_KVM_POLL_CONTROL), ANY, FEAT_KVM_POLL_CONTROL, VAR(pv_rd, pv_wr) },
     { ONE(MSR_EFER), ANY, ALWAYS, VAR(rd_efer, wr_efer) },
     { MSR_STAR, MSR_SFMASK, ANY, FEAT_SYSCALL, VAR(rd_star, wr_star) },
     { MSR_FS_BASE, MSR_KERNEL_GS_BASE, ANY, FEAT_LM, VAR(rd_base, wr_base) },

@@ -228,8 +228,6 @@ static uint64_t *field_of(struct cpu *c, uint32_t msr)
         return &c->pv.steal;
     case MSR_KVM_PV_EOI:
         return &c->pv.eoi;
-    case MSR_KVM_POLL_CONTROL:
-        return &c->pv.poll;
     default: /* the system time, old and new */
         return &c->pv.clock;
     }
@@ -249,8 +247,6 @@ static uint64_t reserved_of(uint32_t msr)
         return STEAL_BYTES - 1 - PV_ENABLED;
     case MSR_KVM_PV_EOI:
         return 2;
-    case MSR_KVM_POLL_CONTROL:
-        return ~1ull;
     default:
         return 0;
     }
@@ -280,5 +276,5 @@ enum step pv_wr(struct cpu *c, uint32_t msr, uint64_t val)
 
 void pv_reset(struct cpu *c)
 {
-    c->pv = (struct pv){ .poll = PV_ENABLED };
+    c->pv = (struct pv){ .clock = 0 };
 }

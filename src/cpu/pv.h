@@ -15,7 +15,7 @@ struct cpu;
 
 struct pv {
     /* The MSRs, as last written. Bit 0 of clock, steal and eoi: the structure is in use. */
-    uint64_t clock, wall, steal, eoi, poll;
+    uint64_t clock, wall, steal, eoi;
     uint64_t steal_ns;      /* as the guest sees it */
     uint64_t steal_seen_ns; /* of cpu_ops.steal_ns(), what is in it or before it; not saved */
     bool eoi_offered;       /* the vector in service may be ended by clearing the bit in memory */

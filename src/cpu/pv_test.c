@@ -165,7 +165,6 @@ static void test_reserved_bits_are_gp(void **state)
         { MSR_KVM_STEAL_TIME, STEAL_AT | 3 },
         { MSR_KVM_STEAL_TIME, (STEAL_AT + 32) | 1 },
         { MSR_KVM_PV_EOI, EOI_AT | 3 },
-        { MSR_KVM_POLL_CONTROL, 2 },
     };
 
     (void)state;
@@ -178,7 +177,7 @@ static void test_reserved_bits_are_gp(void **state)
 static void test_what_is_not_offered_is_not_there(void **state)
 {
     static const uint32_t msrs[] = { MSR_KVM_WALL_CLOCK, MSR_KVM_SYSTEM_TIME_NEW,
-                                     MSR_KVM_STEAL_TIME, MSR_KVM_PV_EOI, MSR_KVM_POLL_CONTROL };
+                                     MSR_KVM_STEAL_TIME, MSR_KVM_PV_EOI };
 
     (void)state;
     f.model.words[FW_KVM] = 0;

@@ -187,7 +187,6 @@ enum sysdesc_type {
 #define MSR_KVM_SYSTEM_TIME_NEW 0x4b564d01
 #define MSR_KVM_STEAL_TIME      0x4b564d03
 #define MSR_KVM_PV_EOI          0x4b564d04
-#define MSR_KVM_POLL_CONTROL    0x4b564d05
 
 #define APIC_BASE_BSP     BIT64(8)
 #define APIC_BASE_X2APIC  BIT64(10)

@@ -94,7 +94,6 @@ static const struct part parts[] = {
     NAMED("KVM wall clock", pv.wall),
     NAMED("KVM steal time", pv.steal),
     NAMED("KVM PV EOI", pv.eoi),
-    NAMED("KVM poll control", pv.poll),
     NAMED("PV EOI offered", pv.eoi_offered),
     NAMED("kicked", pv.kicked),
     NAMED("fcw", fpu.fcw),
