@@ -106,6 +106,7 @@ struct run_options {
     bool vga;
     uint64_t memory_bytes;
     uint32_t nr_cpus; /* 0: not given */
+    bool no_paravirt;
     struct host_sched sched;
     struct chan_option serial, debugcon, console, ports[VM_PORTS_MAX];
     unsigned nr_ports;
@@ -131,6 +132,7 @@ struct run_options {
 /* Values of --memory and --cpus into a struct run_options; false: refused, after a message. */
 bool option_memory(void *into, const char *val);
 bool option_cpus(void *into, const char *val);
+bool option_paravirt(void *into, const char *val);
 /* 0, or an exit status after a message (or after --help: *help). */
 int run_options_parse(struct run_options *o, int argc, char **argv, bool *help);
 void run_options_help(void);

@@ -156,6 +156,7 @@ static bool session_make_vm(struct session *s)
         .engine = s->engine,
         .lockstep = o->lockstep,
         .cpu_model = o->cpu,
+        .no_paravirt = o->no_paravirt,
         .boot = { .firmware = o->firmware,
                   .kernel = o->kernel,
                   .initrd = o->initrd,

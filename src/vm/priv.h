@@ -13,6 +13,7 @@ struct vm_vcpu {
     struct vcpu *v;
     struct thread thread;
     struct timer apic_timer;
+    struct host_delay delay; /* how long its thread waits for CPUs; the thread's own */
     /* Not in run(), and not going there before it has taken vm->lock. Guarded by vm->lock. */
     bool parked;
 };
@@ -76,6 +77,9 @@ int vm_reset(struct vm *vm) MUST_CHECK;
 /* ---- platform.c: what the engine and the core ask of the machine ---- */
 extern const struct platform_ops vm_platform_ops;
 extern const struct platform_time_ops vm_platform_time_ops;
+
+/* ---- hypercall.c ---- */
+void vm_hypercall(struct vm *vm, struct cpu *c);
 
 /* ---- irq.c: who hears an interrupt ---- */
 void irq_wire(struct vm *vm);

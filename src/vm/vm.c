@@ -57,6 +57,18 @@ static int vm_add_ram(struct vm *vm)
     return 0;
 }
 
+/* What of KVM's interface the user or this host does not want. */
+static void vm_trim_paravirt(struct vm *vm)
+{
+    uint32_t *kvm = &vm->model.words[FW_KVM];
+
+    if (vm->cfg.no_paravirt)
+        *kvm = 0;
+    if (!host_delay_known())
+        *kvm &= ~(BIT(FEAT_KVM_STEAL_TIME % 32) | BIT(FEAT_KVM_PV_TLB_FLUSH % 32) |
+                  BIT(FEAT_KVM_PV_SCHED_YIELD % 32));
+}
+
 static int vm_add_engine(struct vm *vm)
 {
     char why[256];
@@ -80,6 +92,7 @@ static int vm_add_engine(struct vm *vm)
     }
     if (vm->cfg.lockstep.reference)
         lockstep_trim_model(&vm->model);
+    vm_trim_paravirt(vm);
     if (vm->cfg.boot.firmware)
         vm->model.phys_bits = MIN(vm->model.phys_bits, FIRMWARE_PHYS_BITS);
     vm->model.nr_cpus = vm->cfg.boot.nr_cpus;

@@ -78,6 +78,7 @@ struct vm_config {
     const struct engine_ops *engine; /* not used with lockstep */
     struct lockstep_config lockstep;
     const char *cpu_model; /* NULL: host */
+    bool no_paravirt;      /* nothing of KVM's interface */
     struct boot_config boot;
     struct host_sched sched; /* of the vCPUs' threads; all zero: as the caller's */
     struct chr *serial;      /* owned by the caller; COM1 */
