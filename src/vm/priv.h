@@ -55,6 +55,8 @@ struct vm {
     void *debug_arg;
     unsigned nr_in_hook; /* threads that are in the hook just now */
 
+    struct vm_base base; /* memory_path NULL: none */
+
     struct thread supervisor;
     uint64_t timeout_at_ns; /* host_mono_ns(); UINT64_MAX: never */
 };
@@ -90,6 +92,8 @@ struct pc_virtio *pc_virtio_create(struct vm *vm, struct pci_host *pci_host);
 void pc_virtio_destroy(struct pc_virtio *pv);
 /* Every device: see virtio_set_paused(). Machine lock held. */
 void pc_virtio_set_paused(struct pc_virtio *pv, bool on);
+/* See virtio_settle(), of all; NULL, or the name of one that has requests under way. */
+const char *pc_virtio_settle(struct pc_virtio *pv);
 struct virtio_balloon *pc_virtio_balloon(struct pc_virtio *pv); /* NULL: none */
 /* -ENOENT: no such disk; else as store_resize(). */
 int pc_virtio_disk_resize(struct pc_virtio *pv, unsigned idx, uint64_t bytes) MUST_CHECK;
@@ -123,6 +127,8 @@ struct pc *pc_create(struct vm *vm);
 void pc_destroy(struct pc *pc);
 /* The VM stands still, or goes on: devices that work by themselves do, too. Machine lock held. */
 void pc_set_paused(struct pc *pc, bool on);
+/* NULL, or the name of a device that has requests under way. Paused. */
+const char *pc_settle(struct pc *pc);
 bool pc_power_button(struct pc *pc); /* see acpi_pm_power_button(); machine lock held */
 void pc_reset(struct vm *vm);
 #define PIT_IOAPIC_PIN 2 /* of GSI 0; the others' is their number */

@@ -45,6 +45,7 @@ static int vm_add_ram(struct vm *vm)
     vm->mmu = mmu_create();
     if (!vm->mmu)
         return -ENOMEM;
+    mmu_set_image(vm->mmu, vm->cfg.image ? &vm->cfg.image->memory : NULL);
     for (unsigned i = 0; i < ARRAY_SIZE(slots); i++) {
         int err = slots[i].bytes ? mmu_slot_add(vm->mmu, &slots[i], &slot) : 0;
 
@@ -185,6 +186,20 @@ static void vm_hold_sink(void *ctx, bool on)
     run_posted(vm);
 }
 
+/* Before anything asks for the time, or for the TSC's rate. */
+static int vm_restore_clock(struct vm *vm)
+{
+    const struct vm_image *image = vm->cfg.image;
+    struct clock *c = bus_clock(vm->bus);
+    int err = clock_restore(c, image->tsc, image->tsc_khz);
+
+    if (err)
+        log_error("%s: the snapshot's TSC runs at %llu kHz, this host's at %llu: too far from it",
+                  vm->name, (unsigned long long)image->tsc_khz,
+                  (unsigned long long)clock_tsc_khz(c));
+    return err;
+}
+
 static int vm_build(struct vm *vm)
 {
     int err;
@@ -193,6 +208,8 @@ static int vm_build(struct vm *vm)
     if (!vm->bus)
         return -ENOMEM;
     clock_pause(bus_clock(vm->bus)); /* until the VM starts */
+    if (vm->cfg.image && vm_restore_clock(vm) < 0)
+        return -EINVAL;
     bus_set_stop_sink(vm->bus, vm_stop_sink, vm);
     bus_set_hold_sink(vm->bus, vm_hold_sink, vm);
     err = vm_add_ram(vm);
@@ -210,8 +227,10 @@ static int vm_build(struct vm *vm)
         err = vm_add_engine(vm);
     if (!err)
         err = vm_add_vcpus(vm);
-    if (!err)
+    if (!err && !vm->cfg.image)
         err = vm_boot(vm);
+    mmu_set_image(vm->mmu, NULL);
+    vm->cfg.image = NULL;
     return err;
 }
 
@@ -265,6 +284,7 @@ void vm_destroy(struct vm *vm)
         vm->cfg.engine->vm_destroy(vm->evm);
     free(vm->vcpus);
     free(vm->append);
+    free(vm->base.memory_path);
     bus_destroy(vm->bus);
     mmu_destroy(vm->mmu);
     cond_destroy(&vm->changed);
@@ -458,6 +478,55 @@ int vm_set_memory(struct vm *vm, uint64_t bytes)
 int vm_resize_disk(struct vm *vm, unsigned disk, uint64_t bytes)
 {
     return pc_resize_disk(vm->pc, disk, bytes);
+}
+
+/* ---- for snapshots ---- */
+
+#define SETTLE_POLL_NS 1000000ull
+
+int vm_settle(struct vm *vm, uint64_t wait_ns)
+{
+    uint64_t end_ns = host_mono_ns() + wait_ns;
+    const char *busy;
+
+    while ((busy = pc_settle(vm->pc))) {
+        _Atomic uint32_t never = 0;
+
+        if (host_mono_ns() >= end_ns) {
+            log_error("%s: %s has requests under way that do not come to an end", vm->name, busy);
+            return -EBUSY;
+        }
+        host_futex_wait(&never, 0, host_mono_ns() + SETTLE_POLL_NS);
+    }
+    return 0;
+}
+
+void vm_state_changed(struct vm *vm)
+{
+    for (unsigned i = 0; i < vm->nr_vcpus; i++) {
+        struct vcpu *v = vm->vcpus[i].v;
+
+        v->cpu.ops->tlb_flush(&v->cpu, &(struct tlb_flush){ .kind = FLUSH_ALL });
+        vm->cfg.engine->state_changed(v);
+    }
+}
+
+const struct cpu_model *vm_model(const struct vm *vm)
+{
+    return &vm->model;
+}
+
+const struct vm_base *vm_base(const struct vm *vm)
+{
+    return vm->base.memory_path ? &vm->base : NULL;
+}
+
+void vm_set_base(struct vm *vm, const struct vm_base *base)
+{
+    free(vm->base.memory_path);
+    vm->base = *base;
+    mmu_log_start(vm->mmu);
+    vm_state_changed(vm);
 }
 
 /* ---- asking ---- */

@@ -51,6 +51,16 @@ struct vm_net {
 };
 #define VM_NETS_MAX 8
 
+/*
+ * A snapshot that the machine begins with (snap/snap.h makes it). Memory is that of the file, no
+ * kernel is loaded, and the clock stands where it stood; vCPUs and devices are as after power-on,
+ * for the snapshot's to be loaded.
+ */
+struct vm_image {
+    struct mmu_image memory;
+    uint64_t tsc, tsc_khz; /* of the clock */
+};
+
 /* Copied, but not the strings and what else it points to: they outlive the VM. */
 struct vm_config {
     const char *name;                /* NULL: "vm-PID" */
@@ -80,6 +90,7 @@ struct vm_config {
     bool time_exits;
     const struct trace *trace;  /* NULL: none */
     const struct bt_config *bt; /* NULL: the default */
+    const struct vm_image *image; /* NULL: none. Until vm_create() has returned. */
 };
 
 enum vm_state { VM_CREATED, VM_RUNNING, VM_PAUSED, VM_STOPPED };
@@ -110,6 +121,24 @@ enum vm_state vm_state(struct vm *vm);
  * such disk, -EINVAL: it would shrink, or another -errno. */
 int vm_set_memory(struct vm *vm, uint64_t bytes) MUST_CHECK;
 int vm_resize_disk(struct vm *vm, unsigned disk, uint64_t bytes) MUST_CHECK;
+
+/*
+ * Of a paused VM: waits until its devices have nothing under way (at most that long), so that all
+ * there is of a request is in its memory. -EBUSY after a message.
+ */
+int vm_settle(struct vm *vm, uint64_t wait_ns) MUST_CHECK;
+/* Of a paused VM: what engines have derived from memory and vCPUs is dropped. */
+void vm_state_changed(struct vm *vm);
+const struct cpu_model *vm_model(const struct vm *vm);
+/* The snapshot that the VM's dirty log began with: its id and memory file. NULL: none. Guarded by
+ * the caller: one snapshot at a time. */
+struct vm_base {
+    char id[33];
+    char *memory_path; /* malloc'ed; the VM's */
+};
+const struct vm_base *vm_base(const struct vm *vm);
+/* Takes base->memory_path. The dirty log begins. VM paused, or not started. */
+void vm_set_base(struct vm *vm, const struct vm_base *base);
 
 const struct vm_config *vm_cfg(const struct vm *vm);
 struct bus *vm_bus(struct vm *vm);

@@ -322,7 +322,7 @@ static uint64_t wish(const struct view *vw, struct cpu *c, const struct leaves *
     if (!leaf)
         return 0;
     *slot = mmu_slot_find(vw->mmu, GPA(pa));
-    if (!*slot || apic_claims(c, GPA(pa)))
+    if (!*slot || (*slot)->fd < 0 || apic_claims(c, GPA(pa)))
         return 0;
     if ((leaf & LEAF_W) && (leaf & LEAF_D) && may_write(vw, *slot, pa) &&
         !((*slot)->flags & SLOT_LOG_DIRTY))
@@ -433,7 +433,7 @@ enum fill view_fill(struct view *vw, struct cpu *c, uint64_t lin, bool write)
         return FILL_NEVER;
     pa = walk.pa.v & PAGE_MASK;
     s = mmu_slot_find(vw->mmu, GPA(pa));
-    if (!s || apic_claims(c, GPA(pa)) || (write && (s->flags & SLOT_RO)))
+    if (!s || s->fd < 0 || apic_claims(c, GPA(pa)) || (write && (s->flags & SLOT_RO)))
         return FILL_NEVER;
     if (write && !may_write(vw, s, pa))
         return FILL_CODE;
