@@ -95,7 +95,12 @@ char *ctl_request_arg(const char *name, const char *what, const char *arg)
 
 char *ctl_request_line(const char *name, const char *line)
 {
-    struct timeval limit = { .tv_sec = ANSWER_LIMIT_S };
+    return ctl_request_long(name, line, ANSWER_LIMIT_S);
+}
+
+char *ctl_request_long(const char *name, const char *line, unsigned limit_s)
+{
+    struct timeval limit = { .tv_sec = limit_s };
     char dir[96], path[160];
     json_t *answer;
     char *text;

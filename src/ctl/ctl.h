@@ -49,6 +49,8 @@ char *ctl_request(const char *name, const char *what);
 char *ctl_request_arg(const char *name, const char *what, const char *arg);
 /* The same with a whole request, a line of JSON. */
 char *ctl_request_line(const char *name, const char *line);
+/* ... of which the answer may take so long. */
+char *ctl_request_long(const char *name, const char *line, unsigned limit_s);
 /* Names of the VMs that live, one call of fn each. Returns how many. */
 unsigned ctl_list(void (*fn)(void *arg, const char *name), void *arg);
 

@@ -38,6 +38,16 @@ int host_punch(int fd, uint64_t off_bytes, uint64_t bytes) MUST_CHECK;
  * the rest is a hole. */
 bool host_data_next(int fd, uint64_t off_bytes, uint64_t *start, uint64_t *end);
 
+/*
+ * In a private mapping of nr bytes at `at`: the next run of pages, from off_bytes on, that are the
+ * process's own because they were written. False: there is none. Where the host does not tell, all
+ * are.
+ */
+bool host_own_next(const void *at, uint64_t bytes, uint64_t off_bytes, uint64_t *start,
+                   uint64_t *end);
+/* Another descriptor of the same file, or -errno. */
+int host_dup(int fd) MUST_CHECK;
+
 /* A code buffer, mapped twice: writable here, executable there; never both at one address. */
 struct host_code {
     uint8_t *rw;

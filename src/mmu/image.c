@@ -26,6 +26,10 @@ int slot_map_image(const struct mmu_image *image, struct slot *s)
 
     if (err)
         return err;
+    s->image_fd = host_dup(image->fd);
+    if (s->image_fd < 0)
+        return s->image_fd;
+    s->image_off_bytes = off;
     s->hva = host_map_private(image->fd, off, s->bytes);
     if (!s->hva)
         return -errno;
@@ -62,23 +66,37 @@ bool slot_page_dirty(const struct slot *s, uint64_t page)
     return atomic_load_explicit(&s->notes[page], memory_order_acquire) & PAGE_NOTE_DIRTY;
 }
 
+static bool file_data_next(const struct slot *s, uint64_t off_bytes, uint64_t *start,
+                           uint64_t *end)
+{
+    bool is_private = s->flags & SLOT_PRIVATE;
+    uint64_t base = is_private ? s->image_off_bytes : s->fd_off_bytes;
+    int fd = is_private ? s->image_fd : s->fd;
+
+    if (!host_data_next(fd, base + off_bytes, start, end) || *start - base >= s->bytes)
+        return false;
+    *start = align_down(*start - base, PAGE_BYTES);
+    *end = MIN(align_up(*end - base, PAGE_BYTES), s->bytes);
+    return true;
+}
+
+/* A private slot has the file's data and its own. */
 bool slot_data_next(const struct slot *s, uint64_t off_bytes, uint64_t *start, uint64_t *end)
 {
-    bool any;
+    uint64_t own_start, own_end;
+    bool any, own;
 
     if (off_bytes >= s->bytes)
         return false;
-    if (s->flags & SLOT_PRIVATE) { /* all of it; holes of the file read as zeroes */
-        *start = off_bytes;
-        *end = s->bytes;
-        return true;
+    any = file_data_next(s, off_bytes, start, end);
+    if (!(s->flags & SLOT_PRIVATE))
+        return any;
+    own = host_own_next(s->hva, s->bytes, off_bytes, &own_start, &own_end);
+    if (own && (!any || own_start < *start)) {
+        *end = any ? MIN(own_end, *start) : own_end;
+        *start = own_start;
     }
-    any = host_data_next(s->fd, s->fd_off_bytes + off_bytes, start, end);
-    if (!any || *start - s->fd_off_bytes >= s->bytes)
-        return false;
-    *start = align_down(*start - s->fd_off_bytes, PAGE_BYTES);
-    *end = MIN(align_up(*end - s->fd_off_bytes, PAGE_BYTES), s->bytes);
-    return true;
+    return any || own;
 }
 
 /* ---- from private to shared ---- */
@@ -114,9 +132,10 @@ static int slot_make_shared(struct slot *s)
         host_close(fd);
         return err;
     }
-    for (uint64_t off = 0; off < s->bytes; off += PAGE_BYTES)
-        if (!is_zero(s->hva + off))
-            memcpy(copy + off, s->hva + off, PAGE_BYTES);
+    for (uint64_t start, end, at = 0; slot_data_next(s, at, &start, &end); at = end)
+        for (uint64_t off = start; off < end; off += PAGE_BYTES)
+            if (!is_zero(s->hva + off))
+                memcpy(copy + off, s->hva + off, PAGE_BYTES);
     host_unmap(copy, s->bytes);
     err = host_map_over(s->hva, fd, 0, s->bytes);
     if (err) {
@@ -126,6 +145,8 @@ static int slot_make_shared(struct slot *s)
     s->fd = fd;
     s->fd_off_bytes = 0;
     s->flags &= ~SLOT_PRIVATE;
+    host_close(s->image_fd);
+    s->image_fd = -1;
     return 0;
 }
 

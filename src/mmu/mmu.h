@@ -41,6 +41,8 @@ struct slot {
     unsigned flags; /* SLOT_* */
     int fd;         /* memfd behind it; owned by the mmu. -1: SLOT_PRIVATE */
     uint64_t fd_off_bytes;
+    int image_fd; /* SLOT_PRIVATE: the file, to be asked where it has data; owned by the mmu */
+    uint64_t image_off_bytes;
     uint8_t *hva;            /* shared mapping of all of it in this process */
     _Atomic uint16_t *notes; /* bytes / 4096 entries: PAGE_NOTE_*, and who writes */
     const char *name;
@@ -125,8 +127,8 @@ uint64_t mmu_discard(struct mmu *m, gpa_t at, uint64_t bytes);
 void mmu_log_start(struct mmu *m);
 /* Was the page at `at` of s, which logs, written since? */
 bool slot_page_dirty(const struct slot *s, uint64_t page);
-/* The next run of pages from `page` on of which it is not known that they are zero: in bytes, whole
- * pages. False: there is none. */
+/* The next run of whole pages, from off_bytes on, of which it is not known that they are zero.
+ * False: there is none. */
 bool slot_data_next(const struct slot *s, uint64_t off_bytes, uint64_t *start, uint64_t *end);
 /*
  * Private slots become shared memory of their own, at the same hva: what engines need that run

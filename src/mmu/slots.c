@@ -31,6 +31,8 @@ static void slot_free(struct slot *s)
     host_unmap(s->hva, s->bytes);
     if (s->fd >= 0)
         host_close(s->fd);
+    if (s->image_fd >= 0)
+        host_close(s->image_fd);
     free((void *)s->notes);
     free(s);
 }
@@ -87,7 +89,8 @@ static struct slot *slot_make(const struct mmu *m, const struct slot_desc *d, in
     if (!s)
         return NULL;
     *s = (struct slot){
-        .base = d->base, .bytes = d->bytes, .flags = d->flags, .fd = -1, .name = d->name
+        .base = d->base, .bytes = d->bytes, .flags = d->flags, .fd = -1, .image_fd = -1,
+        .name = d->name
     };
     s->notes = calloc(d->bytes >> PAGE_SHIFT, sizeof(*s->notes));
     if (!s->notes)

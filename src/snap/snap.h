@@ -14,7 +14,7 @@
  *     ... build a struct vm_config from snap_config() and snap_info(): same devices, same order
  *     cfg.image = snap_image(snap);
  *     vm = vm_create(&cfg);                     // loads no kernel
- *     err = snap_load(snap, vm, &load);         // before vm_start()
+ *     err = snap_load(snap, vm, why, bytes);    // before vm_start()
  *     snap_close(snap);                         // the VM has what it needs
  *     vm_start(vm);                             // vm_user_pause() before it: stays paused
  */
@@ -39,8 +39,8 @@ enum snap_kind {
 struct snap_save {
     struct snap_files files;
     enum snap_kind kind;
-    /* The caller's own description of the machine (options, API requests), kept as it is and given
-     * back by snap_config(). NULL: none. */
+    /* The caller's own description of the machine, kept as it is and given back by snap_config();
+     * borrowed. NULL: vm_config.config. */
     json_t *config;
 };
 
@@ -73,7 +73,7 @@ struct snap *snap_open(const struct snap_files *files, unsigned flags, char *why
 struct snap *snap_open_dir(const char *dir, unsigned flags, char *why, size_t why_bytes);
 void snap_close(struct snap *s); /* NULL is fine */
 
-/* As given to snap_save(), or NULL; borrowed. */
+/* As given to snap_save() or in vm_config.config, or NULL; borrowed. */
 const json_t *snap_config(const struct snap *s);
 struct snap_info {
     uint64_t ram_bytes;
@@ -86,14 +86,10 @@ void snap_info(const struct snap *s, struct snap_info *out);
 /* For vm_config.image; borrowed, until snap_close(), which may come after vm_create(). */
 const struct vm_image *snap_image(const struct snap *s);
 
-struct snap_load {
-    bool new_macs; /* network cards get addresses of their own (a clone) */
-};
 /*
  * Between vm_create() and vm_start(): vCPUs, devices, time. -EINVAL after a message (in why too):
- * another machine, other CPU features, a wrong state; the VM can only be destroyed then.
+ * another machine, a wrong state; the VM can only be destroyed then.
  */
-int snap_load(struct snap *s, struct vm *vm, const struct snap_load *how, char *why,
-              size_t why_bytes) MUST_CHECK;
+int snap_load(struct snap *s, struct vm *vm, char *why, size_t why_bytes) MUST_CHECK;
 
 #endif

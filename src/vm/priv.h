@@ -55,7 +55,8 @@ struct vm {
     void *debug_arg;
     unsigned nr_in_hook; /* threads that are in the hook just now */
 
-    struct vm_base base; /* memory_path NULL: none */
+    struct vm_base base; /* path NULL: none */
+    _Atomic bool claimed; /* see vm_claim() */
 
     struct thread supervisor;
     uint64_t timeout_at_ns; /* host_mono_ns(); UINT64_MAX: never */

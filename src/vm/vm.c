@@ -58,6 +58,31 @@ static int vm_add_ram(struct vm *vm)
     return 0;
 }
 
+/*
+ * A guest has looked at CPUID when it started, so it has to find the same CPUs again, not all that
+ * this host's have.
+ */
+static int vm_restore_model(struct vm *vm)
+{
+    const struct cpu_model *was = vm->cfg.image->model;
+    char missing[256];
+
+    if (was->vendor != vm->model.vendor) {
+        log_error("%s: the snapshot is of a machine on an %s processor, this one is an %s", vm->name,
+                  was->vendor == VENDOR_AMD ? "AMD" : "Intel",
+                  vm->model.vendor == VENDOR_AMD ? "AMD" : "Intel");
+        return -EINVAL;
+    }
+    if (!cpu_model_covers(&vm->model, was, missing, sizeof(missing))) {
+        log_error("%s: the snapshot's guest may use what this machine's CPUs have not: %s; a "
+                  "snapshot of a machine with --cpu x86-64-v2 runs on more hosts",
+                  vm->name, missing);
+        return -EINVAL;
+    }
+    vm->model = *was;
+    return 0;
+}
+
 static int vm_add_engine(struct vm *vm)
 {
     char why[256];
@@ -83,6 +108,8 @@ static int vm_add_engine(struct vm *vm)
         lockstep_trim_model(&vm->model);
     if (vm->cfg.boot.firmware)
         vm->model.phys_bits = MIN(vm->model.phys_bits, FIRMWARE_PHYS_BITS);
+    if (vm->cfg.image && vm_restore_model(vm) < 0)
+        return -EINVAL;
     vm->model.nr_cpus = vm->cfg.boot.nr_cpus;
     vm->model.tsc_khz = clock_tsc_khz(bus_clock(vm->bus));
     err = vm->cfg.engine->vm_create(&vm->ecfg, &vm->evm);
@@ -284,7 +311,7 @@ void vm_destroy(struct vm *vm)
         vm->cfg.engine->vm_destroy(vm->evm);
     free(vm->vcpus);
     free(vm->append);
-    free(vm->base.memory_path);
+    free(vm->base.path);
     bus_destroy(vm->bus);
     mmu_destroy(vm->mmu);
     cond_destroy(&vm->changed);
@@ -511,6 +538,16 @@ void vm_state_changed(struct vm *vm)
     }
 }
 
+bool vm_claim(struct vm *vm)
+{
+    return !atomic_exchange(&vm->claimed, true);
+}
+
+void vm_unclaim(struct vm *vm)
+{
+    atomic_store(&vm->claimed, false);
+}
+
 const struct cpu_model *vm_model(const struct vm *vm)
 {
     return &vm->model;
@@ -518,12 +555,12 @@ const struct cpu_model *vm_model(const struct vm *vm)
 
 const struct vm_base *vm_base(const struct vm *vm)
 {
-    return vm->base.memory_path ? &vm->base : NULL;
+    return vm->base.path ? &vm->base : NULL;
 }
 
 void vm_set_base(struct vm *vm, const struct vm_base *base)
 {
-    free(vm->base.memory_path);
+    free(vm->base.path);
     vm->base = *base;
     mmu_log_start(vm->mmu);
     vm_state_changed(vm);

@@ -16,6 +16,7 @@
 struct net;
 struct vsock;
 struct trace;
+struct json_t;
 
 /* Two engines run the guest in lock-step: lockstep.h. */
 struct lockstep_config {
@@ -59,6 +60,8 @@ struct vm_net {
 struct vm_image {
     struct mmu_image memory;
     uint64_t tsc, tsc_khz; /* of the clock */
+    /* What its CPUs are, in detail; the host's and the engine's have to have all of it. */
+    const struct cpu_model *model;
 };
 
 /* Copied, but not the strings and what else it points to: they outlive the VM. */
@@ -90,6 +93,8 @@ struct vm_config {
     bool time_exits;
     const struct trace *trace;  /* NULL: none */
     const struct bt_config *bt; /* NULL: the default */
+    /* How the machine was asked for (options, API requests): snapshots keep it. NULL: nothing. */
+    struct json_t *config;
     const struct vm_image *image; /* NULL: none. Until vm_create() has returned. */
 };
 
@@ -130,15 +135,20 @@ int vm_settle(struct vm *vm, uint64_t wait_ns) MUST_CHECK;
 /* Of a paused VM: what engines have derived from memory and vCPUs is dropped. */
 void vm_state_changed(struct vm *vm);
 const struct cpu_model *vm_model(const struct vm *vm);
-/* The snapshot that the VM's dirty log began with: its id and memory file. NULL: none. Guarded by
- * the caller: one snapshot at a time. */
+/*
+ * The snapshot that the VM's dirty log began with: its id and state file. path NULL: none. VM paused,
+ * or not started; the caller sees to it that there is one snapshot at a time.
+ */
 struct vm_base {
     char id[33];
-    char *memory_path; /* malloc'ed; the VM's */
+    char *path; /* malloc'ed; the VM's */
 };
-const struct vm_base *vm_base(const struct vm *vm);
-/* Takes base->memory_path. The dirty log begins. VM paused, or not started. */
+const struct vm_base *vm_base(const struct vm *vm); /* NULL: none */
+/* Takes base->path. The dirty log begins. */
 void vm_set_base(struct vm *vm, const struct vm_base *base);
+/* For what takes its time with a VM and must not be done twice at once: false, somebody is at it. */
+bool vm_claim(struct vm *vm);
+void vm_unclaim(struct vm *vm);
 
 const struct vm_config *vm_cfg(const struct vm *vm);
 struct bus *vm_bus(struct vm *vm);
