@@ -228,14 +228,17 @@ int snap_load(struct snap *s, struct vm *vm, char *why, size_t why_bytes)
                          s->info.nr_cpus, (unsigned long long)(s->info.ram_bytes >> 20),
                          vm_nr_vcpus(vm),
                          (unsigned long long)(vm_cfg(vm)->boot.ram_bytes >> 20));
+    /* Devices' threads live already: they are to begin nothing before all is loaded. */
+    vm_pause(vm);
     for (unsigned i = s->nr - 1; i-- > 0 && !err;)
         err = pages_apply(vm, s->layers[i].fd, &s->layers[i].layout, &w);
     if (!err)
         err = machine_load(vm, &s->layers[0].doc, &w);
-    if (err)
-        return err;
-    memcpy(base.id, s->info.id, sizeof(base.id));
-    base.path = strdup(s->layers[0].path);
-    vm_set_base(vm, &base);
-    return 0;
+    if (!err) {
+        memcpy(base.id, s->info.id, sizeof(base.id));
+        base.path = strdup(s->layers[0].path);
+        vm_set_base(vm, &base);
+    }
+    vm_resume(vm);
+    return err;
 }

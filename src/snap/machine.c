@@ -181,11 +181,12 @@ int machine_load(struct vm *vm, const struct snap_doc *d, const struct snap_why 
 
     if (json_integer_value(rom) != rom_crc(vm))
         return snap_fail(why, -EINVAL, "the snapshot was made with other firmware than this");
+    /* In one go: an interrupt that comes in between, from a backend's thread, would be lost. */
     lock_take(bus_lock(vm_bus(vm)));
     err = load_devices(vm, &l);
-    lock_drop(bus_lock(vm_bus(vm)));
     if (!err)
         err = load_vcpus(vm, &l);
+    lock_drop(bus_lock(vm_bus(vm)));
     /* What is left is memory. */
     if (!err && l.at < d->nr_sections && strncmp(d->sections[l.at].name, "pages:", 6) != 0)
         err = snap_fail(why, -EINVAL,

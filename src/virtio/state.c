@@ -12,6 +12,7 @@ static const struct state_field core_fields[] = {
     FIELD(struct virtio, features, U64, 1),    FIELD(struct virtio, status, U8, 1),
     FIELD(struct virtio, config_generation, U8, 1), FIELD(struct virtio, broken, BOOL, 1),
     FIELD(struct virtio, broken_told, BOOL, 1), FIELD(struct virtio, irq_queues, U64, 1),
+    FIELD(struct virtio, config_due, BOOL, 1),
 };
 static const struct state_table core_table = STATE_TABLE("virtio", core_fields, 1);
 
@@ -105,7 +106,8 @@ void virtio_state_loaded(struct virtio *vd)
     if (vd->nr_queues < 64)
         vd->irq_queues &= BIT64(vd->nr_queues) - 1;
     virtio_unlock(vd);
+    /* Interrupts that are due are sent when the machine goes on: its vCPUs are loaded last. */
+    BUG_ON(!vd->paused);
     if (vd->type->loaded)
         vd->type->loaded(vd, running);
-    virtio_signal_locked(vd);
 }

@@ -173,6 +173,7 @@ struct virtio {
     bool resetting;
     bool no_dma;         /* the transport may not reach memory now (PCI: Bus Master) */
     bool paused;         /* the machine stands still */
+    bool config_due;     /* ... and the configuration has changed since */
     uint32_t nr_out;     /* chains that are out */
     uint64_t irq_queues; /* queues whose interrupt is due; their number is at most 64 */
     struct log_seen seen;
