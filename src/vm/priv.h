@@ -37,6 +37,7 @@ struct vm {
      */
     _Atomic uint64_t stop;
     _Atomic int nr_holds;       /* of devices that cannot go on: bus_post_hold() */
+    _Atomic bool want_shared;   /* an engine wants memory that other processes can map */
     _Atomic bool remap;         /* the display's memory wants to be elsewhere */
     _Atomic uint32_t nr_posted; /* futex: counts posts, wakes the supervisor */
 

@@ -546,6 +546,7 @@ bool vm_claim(struct vm *vm)
 void vm_unclaim(struct vm *vm)
 {
     atomic_store(&vm->claimed, false);
+    run_posted(vm); /* the supervisor may have waited for that */
 }
 
 const struct cpu_model *vm_model(const struct vm *vm)

@@ -10,7 +10,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 TOOLS = os.path.join(HERE, "..", "..", "tools")
 PORT = 7
 # For what should take a moment: the host may be busy with something else.
-LIMIT_S = 300
+LIMIT_S = int(os.environ.get("SNAP_LIMIT_S", "300"))
 COMMANDS = f"""
 modprobe -a vmw_vsock_virtio_transport virtio_rng virtio_balloon
 exec /bin/responder {PORT}
