@@ -9,6 +9,7 @@
  */
 #include "bus/bus.h"
 
+#include <errno.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 
@@ -133,6 +134,27 @@ static void clock_change_end(struct clock *c)
 {
     atomic_fetch_add_explicit(&c->seq, 1, memory_order_release);
     set_alarm(c);
+}
+
+/*
+ * The guest has measured, or was told, how fast its TSC is: it goes on with that. A host whose own
+ * rate differs by more than NTP can correct would make the guest's clock wrong. (250 ppm.)
+ */
+int clock_restore(struct clock *c, uint64_t tsc, uint64_t khz)
+{
+    uint64_t off = khz > c->khz ? khz - c->khz : c->khz - khz;
+
+    BUG_ON(!atomic_load_explicit(&c->paused, memory_order_relaxed));
+    if (khz < MIN_TSC_KHZ || off > c->khz / 4000 || (int64_t)tsc < 0)
+        return -EINVAL;
+    lock_take(&c->lock);
+    clock_change_begin(c);
+    c->khz = khz;
+    c->ns_mult = (uint64_t)(((unsigned __int128)NS_PER_MS << NS_SHIFT) / khz);
+    atomic_store_explicit(&c->frozen_at, tsc, memory_order_relaxed);
+    clock_change_end(c);
+    lock_drop(&c->lock);
+    return 0;
 }
 
 void clock_pause(struct clock *c)

@@ -12,9 +12,11 @@
 
 #include "cli/cli.h"
 #include "lib/log.h"
+#include "snap/snap.h"
 
 /* All that one run has open. Zeroed members are not open. */
 struct session {
+    struct restore restore;
     struct run_options o;
     const struct engine_ops *engine;
     char name[CTL_NAME_MAX + 1];
@@ -191,6 +193,8 @@ static bool session_make_vm(struct session *s)
         .time_exits = true,
         .trace = trace_out_trace(s->trace),
         .bt = &o->bt,
+        .config = s->restore.config,
+        .image = s->restore.snap ? snap_image(s->restore.snap) : NULL,
     };
 
     for (unsigned i = 0; i < o->nr_disks; i++) {
@@ -205,7 +209,7 @@ static bool session_make_vm(struct session *s)
         cfg.shares[i] =
             (struct vm_share){ .fs = s->shares[i], .transport = o->shares[i].transport };
     s->vm = vm_create(&cfg);
-    return s->vm;
+    return s->vm && restore_load(&s->restore, s->vm);
 }
 
 static bool session_open(struct session *s)
@@ -302,6 +306,7 @@ static bool session_close(struct session *s, int status)
     monitor_destroy(s->monitor);
     trace_out_close(s->trace);
     run_options_free(&s->o);
+    restore_free(&s->restore);
     return ok;
 }
 
@@ -346,9 +351,13 @@ int cmd_run(int argc, char **argv)
     int status;
     bool help;
 
-    status = run_options_parse(&s.o, argc, argv, &help);
+    status = restore_prepare(&s.restore, argc, argv);
+    if (status)
+        return status;
+    status = run_options_parse(&s.o, s.restore.argc, s.restore.argv, &help);
     if (status || help) {
         run_options_free(&s.o);
+        restore_free(&s.restore);
         return status;
     }
     if (s.o.quiet)
@@ -358,6 +367,7 @@ int cmd_run(int argc, char **argv)
     s.engine = run_options_engine(&s.o);
     if (!s.engine) {
         run_options_free(&s.o);
+        restore_free(&s.restore);
         return !strcmp(s.o.engine, "auto") ? EXIT_VMM_ERROR : EXIT_USAGE;
     }
     (void)signal(SIGPIPE, SIG_IGN); /* a closed pipe is an error of write() */

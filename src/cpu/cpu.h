@@ -275,6 +275,12 @@ static inline bool is_canonical(const struct cpu *c, uint64_t lin)
 enum reset_kind { RESET_POWER_ON, RESET_INIT };
 void cpu_reset(struct cpu *c, enum reset_kind kind);
 void cpu_update_mode(struct cpu *c);
+/*
+ * check.c: can a processor of this model be in that state? For one that comes from a file: engines
+ * rely on what the checks of MOV to CR, WRMSR and the like let pass. NULL: yes; else what is wrong,
+ * for a message. What can be anything is not looked at; derived state is set anew.
+ */
+const char *cpu_state_wrong(struct cpu *c);
 
 /* ---- raise.c: exceptions are raised by returning these
  * ------------------------------------------------------ */
@@ -394,6 +400,7 @@ bool cpu_peek_walk(struct cpu *c, gva_t at, gpa_t *pa);
  * change. Privilege is checked. */
 enum step cpu_mov_to_cr(struct cpu *c, unsigned cr, uint64_t val) MUST_CHECK;
 enum step cpu_mov_from_cr(struct cpu *c, unsigned cr, uint64_t *val) MUST_CHECK;
+uint64_t cpu_cr4_known(const struct cpu *c); /* bits that the model has */
 enum step cpu_lmsw(struct cpu *c, uint16_t val) MUST_CHECK;
 enum step cpu_clts(struct cpu *c) MUST_CHECK;
 enum step cpu_xsetbv(struct cpu *c, uint32_t idx, uint64_t val) MUST_CHECK;

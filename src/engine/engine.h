@@ -41,6 +41,9 @@ struct platform_ops {
     void (*mmio_write)(void *ctx, gpa_t at, unsigned bytes, uint64_t val);
     /* VMCALL/VMMCALL; arguments and result in the registers. */
     void (*hypercall)(void *ctx, struct cpu *c);
+    /* Optional. Other processes are to run guest code, but memory is this one's own
+     * (mmu_has_private()): the machine makes it shared when it can, or not. Any thread. */
+    void (*want_shared)(void *ctx);
 };
 
 /* The time and interrupt part, which the core reaches through struct cpu_ops; the engine forwards

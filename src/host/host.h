@@ -18,6 +18,12 @@ void host_close(int fd);
 /* Shared read-write mapping of a file; huge pages are asked for where the host gives them. NULL on
  * failure, errno set. */
 void *host_map_fd(int fd, uint64_t off_bytes, uint64_t bytes);
+/* Private (copy-on-write) mapping of a file that nobody makes shorter. NULL on failure, errno set. */
+void *host_map_private(int fd, uint64_t off_bytes, uint64_t bytes);
+/* In the place of what is mapped at `at`: a shared mapping of the file; or zero pages of the
+ * process's own. */
+int host_map_over(void *at, int fd, uint64_t off_bytes, uint64_t bytes) MUST_CHECK;
+int host_map_zero(void *at, uint64_t bytes) MUST_CHECK;
 void host_unmap(void *p, uint64_t bytes);
 /* Fresh zero pages of the process's own, for large structures that are mostly untouched; children
  * do not have them; freed by host_unmap(). NULL on failure. */
@@ -33,6 +39,16 @@ int host_punch(int fd, uint64_t off_bytes, uint64_t bytes) MUST_CHECK;
 /* The first run of bytes at or behind off_bytes that the file really holds: [*start, *end). False:
  * the rest is a hole. */
 bool host_data_next(int fd, uint64_t off_bytes, uint64_t *start, uint64_t *end);
+
+/*
+ * In a private mapping of nr bytes at `at`: the next run of pages, from off_bytes on, that are the
+ * process's own because they were written. False: there is none. Where the host does not tell, all
+ * are.
+ */
+bool host_own_next(const void *at, uint64_t bytes, uint64_t off_bytes, uint64_t *start,
+                   uint64_t *end);
+/* Another descriptor of the same file, or -errno. */
+int host_dup(int fd) MUST_CHECK;
 
 /* A code buffer, mapped twice: writable here, executable there; never both at one address. */
 struct host_code {
