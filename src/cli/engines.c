@@ -6,13 +6,6 @@
 #include "cli/cli.h"
 #include "lib/log.h"
 
-/* Named by --engine but not in this version. */
-static const struct {
-    const char *name, *about;
-} engines_later[] = {
-    { "kvm", "hardware virtualization by /dev/kvm" },
-};
-
 int cmd_engines(int argc, char **argv)
 {
     int nr = options_parse(NULL, 0, NULL, argc, argv);
@@ -42,10 +35,6 @@ int cmd_engines(int argc, char **argv)
         }
         found |= ok;
     }
-    for (unsigned i = 0; i < ARRAY_SIZE(engines_later); i++)
-        if (!engine_find(engines_later[i].name))
-            (void)printf("%-8s %-4s %s: not in this version\n", engines_later[i].name, "no",
-                         engines_later[i].about);
     if (fflush(stdout))
         return EXIT_VMM_ERROR;
     return found ? 0 : EXIT_VMM_ERROR;

@@ -83,6 +83,10 @@ static int vm_add_engine(struct vm *vm)
     if (vm->cfg.boot.firmware)
         vm->model.phys_bits = MIN(vm->model.phys_bits, FIRMWARE_PHYS_BITS);
     vm->model.nr_cpus = vm->cfg.boot.nr_cpus;
+    if (vm->cfg.engine->trim_model)
+        vm->cfg.engine->trim_model(&vm->model);
+    if (vm->cfg.engine->tsc_khz)
+        clock_use_tsc(bus_clock(vm->bus), vm->cfg.engine->tsc_khz());
     vm->model.tsc_khz = clock_tsc_khz(bus_clock(vm->bus));
     err = vm->cfg.engine->vm_create(&vm->ecfg, &vm->evm);
     if (err)
