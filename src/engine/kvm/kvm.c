@@ -168,6 +168,20 @@ static bool can(int fd, unsigned long cap)
     return kvm_ioctl_num(fd, KVM_CHECK_EXTENSION, cap) > 0;
 }
 
+/* Where the kernel is kinder to guests than a processor: MWAIT that CPUID does not have raises #UD.
+ */
+#define UNWANTED_QUIRKS (KVM_X86_QUIRK_OUT_7E_INC_RIP | QUIRK_MWAIT_NEVER_UD_FAULTS)
+#define QUIRK_MWAIT_NEVER_UD_FAULTS BIT(6) /* not in older headers */
+
+static int drop_quirks(int fd)
+{
+    int known = kvm_ioctl_num(fd, KVM_CHECK_EXTENSION, KVM_CAP_DISABLE_QUIRKS2);
+
+    if (known <= 0 || !(known & UNWANTED_QUIRKS))
+        return 0;
+    return enable(fd, KVM_CAP_DISABLE_QUIRKS2, (uint32_t)known & UNWANTED_QUIRKS);
+}
+
 /* Intel's real mode without unrestricted guests needs three pages and one that no guest uses. */
 #define TSS_AT      0xfffbd000ul
 #define IDENTITY_AT 0xfffbc000ull
@@ -192,6 +206,8 @@ static int vm_set_up(struct kvm_vm *vm, int sys)
         err = kvm_ioctl(vm->fd, KVM_SET_IDENTITY_MAP_ADDR, &identity);
     if (err >= 0 && can(vm->fd, KVM_CAP_SET_TSS_ADDR))
         err = kvm_ioctl_num(vm->fd, KVM_SET_TSS_ADDR, TSS_AT);
+    if (err >= 0)
+        err = drop_quirks(vm->fd);
     /* Else the kernel would raise #UD for what its emulator lacks. */
     if (err >= 0 && can(vm->fd, KVM_CAP_EXIT_ON_EMULATION_FAILURE))
         err = enable(vm->fd, KVM_CAP_EXIT_ON_EMULATION_FAILURE, 1);
