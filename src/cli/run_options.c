@@ -398,6 +398,10 @@ static const struct engine_ops *lockstep_engine_of(const char *name)
 
     if (!e)
         log_error("--lockstep: there is no engine '%s'; `doppel engines` lists them", name);
+    else if (!e->counts_steps)
+        log_error("--lockstep: engine %s cannot: it does not count its guest's instructions; "
+                  "interp and bt do",
+                  name);
     else if (e->probe(why, sizeof(why)) == 0)
         return e;
     else

@@ -147,6 +147,8 @@ struct engine_vm {
 struct engine_ops {
     const char *name;
     const char *about; /* a line for `doppel engines` */
+    /* It knows every step its vCPUs make, and obeys vcpu.run_limit: what lock-step needs. */
+    bool counts_steps;
     /* 0 when this host can run it, and in why what it has to go without (or ""); else -ENOTSUP or
      * another -errno and the reason. */
     int (*probe)(char *why, size_t why_bytes);

@@ -170,8 +170,7 @@ static bool can(int fd, unsigned long cap)
 
 /* Where the kernel is kinder to guests than a processor: MWAIT that CPUID does not have raises #UD.
  */
-#define UNWANTED_QUIRKS (KVM_X86_QUIRK_OUT_7E_INC_RIP | QUIRK_MWAIT_NEVER_UD_FAULTS)
-#define QUIRK_MWAIT_NEVER_UD_FAULTS BIT(6) /* not in older headers */
+#define UNWANTED_QUIRKS (KVM_X86_QUIRK_OUT_7E_INC_RIP | KVM_X86_QUIRK_MWAIT_NEVER_UD_FAULTS)
 
 static int drop_quirks(int fd)
 {

@@ -304,8 +304,11 @@ static bool probe_run(struct probe *p, char *failed, size_t bytes)
         if (err == -EINTR || err == -EAGAIN)
             continue;
         if (err || why != KVM_EXIT_IO) {
-            (void)snprintf(failed, bytes, "%s: %s%u", step_texts[p->step],
-                           err ? "KVM_RUN gives error " : "exit ", err ? (unsigned)-err : why);
+            (void)snprintf(failed, bytes, "%s: %s%u%s", step_texts[p->step],
+                           err ? "KVM_RUN gives error " : "KVM exit ", err ? (unsigned)-err : why,
+                           !err && why == KVM_EXIT_SHUTDOWN         ? " (shutdown)"
+                           : !err && why == KVM_EXIT_INTERNAL_ERROR ? " (cannot emulate)"
+                                                                    : "");
             return false;
         }
         took(p);
@@ -345,6 +348,7 @@ int kvm_try(struct kvm_verdict *out)
         out->runs = probe_run(&p, out->failed, sizeof(out->failed));
         if (!out->runs)
             break;
+        p.step = STEP_USER_MODE;
         err = probe_again(&p);
     }
     probe_end(&p);
