@@ -32,10 +32,12 @@ struct kvm_cpuid_table {
 struct kvm_vm {
     struct interp_vm ivm;
     int fd;
-    uint32_t run_bytes;  /* of a vCPU's struct kvm_run and what is behind it */
-    bool spec_ctrl;      /* guests have SPEC_CTRL and its kind */
-    bool tsc_offset;     /* a vCPU's TSC offset can be set as it is */
-    struct lock lock;    /* LOCK_CODE: guards regions, slots_gen and the dirty log */
+    uint32_t run_bytes; /* of a vCPU's struct kvm_run and what is behind it */
+    bool spec_ctrl;     /* guests have SPEC_CTRL and its kind */
+    bool tsc_offset;    /* a vCPU's TSC offset can be set as it is */
+    struct lock lock;   /* LOCK_CODE: guards all below but supported */
+    bool clock_told;    /* the paravirtual clock was set, when the VM clock's offset was */
+    uint64_t clock_offset;
     uint64_t slots_gen;  /* of the mmu's list that the regions are made from */
     bool regions_failed; /* and it was reported */
     struct kvm_region regions[KVM_REGIONS_MAX];

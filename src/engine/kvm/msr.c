@@ -175,6 +175,23 @@ static int set_tsc_offset(struct kvm_vcpu *k, uint64_t offset)
     return MIN(kvm_ioctl(k->fd, KVM_SET_MSRS, &l), 0);
 }
 
+/* The kernel's own paravirtual clock tells the same time: it, too, stands still while the VM does.
+ */
+static int set_clock(struct kvm_vm *vm, uint64_t offset)
+{
+    const struct engine_config *cfg = &vm->ivm.evm.cfg;
+    struct kvm_clock_data d = { .clock = cfg->time_ops->now_ns(cfg->ctx) };
+    int err = 0;
+
+    lock_take(&vm->lock);
+    if (!vm->clock_told || vm->clock_offset != offset)
+        err = kvm_ioctl(vm->fd, KVM_SET_CLOCK, &d);
+    vm->clock_told = !err;
+    vm->clock_offset = offset;
+    lock_drop(&vm->lock);
+    return err;
+}
+
 int kvm_update_tsc(struct kvm_vcpu *k)
 {
     const struct engine_config *cfg = &k->vm->ivm.evm.cfg;
@@ -183,12 +200,14 @@ int kvm_update_tsc(struct kvm_vcpu *k)
 
     if (!cfg->time_ops->tsc_offset || !cfg->time_ops->tsc_offset(cfg->ctx, &offset))
         return 0; /* the clock stands still: we will come again */
+    err = set_clock(k->vm, offset);
     offset += CPU(&k->iv)->tsc_adjust;
-    if (k->tsc_told && k->tsc_offset == offset)
+    if (!err && k->tsc_told && k->tsc_offset == offset)
         return 0;
-    err = set_tsc_offset(k, offset);
+    if (!err)
+        err = set_tsc_offset(k, offset);
     if (err) {
-        log_error("/dev/kvm does not set the guest's TSC: %s", strerror(-err));
+        log_error("/dev/kvm does not set the guest's clocks: %s", strerror(-err));
         return err;
     }
     k->tsc_told = true;
