@@ -44,6 +44,22 @@ struct kvm_vm {
     struct kvm_cpuid_table supported;
 };
 
+#define KVM_MSRS_MOVED 10u
+struct kvm_msr_table {
+    struct kvm_msrs head;
+    struct kvm_msr_entry entries[KVM_MSRS_MOVED];
+};
+
+/* A vCPU's registers in the kernel's forms. */
+struct kvm_known {
+    struct kvm_regs regs;
+    struct kvm_sregs2 sregs;
+    struct kvm_xsave xsave;
+    struct kvm_xcrs xcrs;
+    struct kvm_debugregs debug;
+    struct kvm_msr_table msrs;
+};
+
 struct kvm_vcpu {
     struct ivcpu iv; /* first */
     struct kvm_vm *vm;
@@ -61,6 +77,8 @@ struct kvm_vcpu {
     bool tsc_told;
     uint64_t handover_ns;  /* host_mono_ns() when the present second of counting began */
     unsigned nr_handovers; /* in it */
+    bool known_valid;      /* the kernel has what is in known */
+    struct kvm_known known;
     struct host_kick thread;
     /* Sequentially consistent, with run->immediate_exit: see kvm_kick(). */
     _Atomic bool in_run;
@@ -99,7 +117,10 @@ bool kvm_has_spec_ctrl(const struct kvm_cpuid_table *supported);
 /* Which MSRs the kernel answers itself; all others come to us. */
 int kvm_set_msr_filter(const struct kvm_vm *vm) MUST_CHECK;
 int kvm_export_msrs(struct kvm_vcpu *k) MUST_CHECK;
-int kvm_import_msrs(struct kvm_vcpu *k) MUST_CHECK;
+void kvm_make_msrs(const struct cpu *c, struct kvm_msr_table *l);
+/* The kernel stops at the first that it refuses: done is how far it came, or -errno. 0 or -errno.
+ */
+int kvm_msrs_moved(const struct kvm_msr_table *l, int done, const char *what) MUST_CHECK;
 void kvm_exit_msr(struct kvm_vcpu *k);
 /* The guest's TSC is the VM clock's, plus TSC_ADJUST. */
 int kvm_update_tsc(struct kvm_vcpu *k) MUST_CHECK;

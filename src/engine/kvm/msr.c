@@ -100,18 +100,16 @@ static const struct {
     { MSR_KERNEL_GS_BASE, OFF(kernel_gs_base), FEAT_LM },
     { MSR_TSC_AUX, OFF(tsc_aux), FEAT_RDTSCP },
 };
+static_assert(ARRAY_SIZE(moved) == KVM_MSRS_MOVED, "struct kvm_msr_table has room for all");
 
-struct msr_list {
-    struct kvm_msrs head;
-    struct kvm_msr_entry entries[ARRAY_SIZE(moved)];
-};
-
-static void list_fill(const struct kvm_vcpu *k, struct msr_list *l)
+void kvm_make_msrs(const struct cpu *c, struct kvm_msr_table *l)
 {
     memset(l, 0, sizeof(*l));
     for (unsigned i = 0; i < ARRAY_SIZE(moved); i++)
-        if (model_has(k->iv.vc.cpu.model, moved[i].need))
-            l->entries[l->head.nmsrs++].index = moved[i].msr;
+        if (model_has(c->model, moved[i].need))
+            l->entries[l->head.nmsrs++] = (struct kvm_msr_entry){
+                .index = moved[i].msr, .data = *(const uint64_t *)((const char *)c + moved[i].at)
+            };
 }
 
 static uint64_t *msr_field(struct kvm_vcpu *k, uint32_t msr)
@@ -122,8 +120,7 @@ static uint64_t *msr_field(struct kvm_vcpu *k, uint32_t msr)
     return NULL;
 }
 
-/* The kernel stops at the first that it refuses. */
-static int all_moved(const struct msr_list *l, int done, const char *what)
+int kvm_msrs_moved(const struct kvm_msr_table *l, int done, const char *what)
 {
     if (done == (int)l->head.nmsrs)
         return 0;
@@ -135,24 +132,14 @@ static int all_moved(const struct msr_list *l, int done, const char *what)
 
 int kvm_export_msrs(struct kvm_vcpu *k)
 {
-    struct msr_list l;
+    struct kvm_msr_table l;
     int err;
 
-    list_fill(k, &l);
-    err = all_moved(&l, kvm_ioctl(k->fd, KVM_GET_MSRS, &l), "give");
+    kvm_make_msrs(CPU(&k->iv), &l);
+    err = kvm_msrs_moved(&l, kvm_ioctl(k->fd, KVM_GET_MSRS, &l), "give");
     for (unsigned i = 0; !err && i < l.head.nmsrs; i++)
         *msr_field(k, l.entries[i].index) = l.entries[i].data;
     return err;
-}
-
-int kvm_import_msrs(struct kvm_vcpu *k)
-{
-    struct msr_list l;
-
-    list_fill(k, &l);
-    for (unsigned i = 0; i < l.head.nmsrs; i++)
-        l.entries[i].data = *msr_field(k, l.entries[i].index);
-    return all_moved(&l, kvm_ioctl(k->fd, KVM_SET_MSRS, &l), "take");
 }
 
 /* ---- TSC ---- */

@@ -31,7 +31,7 @@
 #define PORT_END  0x500u /* the guest is through */
 
 #define NR_OUTS       64u
-#define NR_LOOPS      20000u
+#define NR_LOOPS      4000u
 #define NR_ROUNDS     3u /* the shortest of so many counts: the host may be busy */
 #define LIMIT_NS      400000000ull
 #define KICK_EVERY_NS 50000000ull

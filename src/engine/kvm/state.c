@@ -2,6 +2,10 @@
 /*
  * The registers of a vCPU, from the kernel to struct cpu and back. What is not here (local APIC,
  * MTRRs and such) never leaves struct cpu.
+ *
+ * An export remembers what the kernel has, in the form in which it would be sent; an import sends
+ * only what differs from that. An instruction that interp did for the kernel changes general
+ * registers, and hardly ever more.
  */
 #include <errno.h>
 #include <string.h>
@@ -36,14 +40,11 @@ static int export_regs(struct kvm_vcpu *k)
     return 0;
 }
 
-static int import_regs(struct kvm_vcpu *k)
+static void make_regs(const struct cpu *c, struct kvm_known *to)
 {
-    const struct cpu *c = CPU(&k->iv);
-    struct kvm_regs r = { .rip = c->rip, .rflags = c->rflags };
-
+    to->regs = (struct kvm_regs){ .rip = c->rip, .rflags = c->rflags };
     for (unsigned i = 0; i < NR_GPRS; i++)
-        *reg_of(&r, i) = c->gpr[i];
-    return kvm_ioctl(k->fd, KVM_SET_REGS, &r);
+        *reg_of(&to->regs, i) = c->gpr[i];
 }
 
 /* ---- segments and control registers ---- */
@@ -112,11 +113,12 @@ static int export_sregs(struct kvm_vcpu *k)
     return 0;
 }
 
-static int import_sregs(struct kvm_vcpu *k)
+static void make_sregs(const struct cpu *c, struct kvm_known *to)
 {
-    const struct cpu *c = CPU(&k->iv);
     bool pae = (c->cr0 & CR0_PG) && (c->cr4 & CR4_PAE) && !(c->efer & EFER_LMA);
-    struct kvm_sregs2 s = {
+    struct kvm_sregs2 *s = &to->sregs;
+
+    *s = (struct kvm_sregs2){
         .ldt = seg_to(&c->ldtr),
         .tr = seg_to(&c->tr),
         .gdt = { .base = c->gdtr.base, .limit = c->gdtr.limit },
@@ -130,13 +132,11 @@ static int import_sregs(struct kvm_vcpu *k)
         .apic_base = c->apic.base_msr,
         .flags = pae ? KVM_SREGS2_FLAGS_PDPTRS_VALID : 0,
     };
-
     for (unsigned i = 0; i < NR_SEGS; i++)
-        *sreg_of(&s, i) = seg_to(&c->seg[i]);
-    s.ss.dpl = c->cpl;
+        *sreg_of(s, i) = seg_to(&c->seg[i]);
+    s->ss.dpl = c->cpl;
     if (pae)
-        memcpy(s.pdptrs, c->pdpte, sizeof(s.pdptrs));
-    return kvm_ioctl(k->fd, KVM_SET_SREGS2, &s);
+        memcpy(s->pdptrs, c->pdpte, sizeof(s->pdptrs));
 }
 
 /* ---- x87, SSE, AVX; XCR0 ---- */
@@ -177,21 +177,15 @@ static int export_fpu(struct kvm_vcpu *k)
     return 0;
 }
 
-static int import_fpu(struct kvm_vcpu *k)
+static void make_fpu(const struct cpu *c, struct kvm_known *to)
 {
-    const struct cpu *c = CPU(&k->iv);
-    struct kvm_xsave x = { .region = { 0 } };
-    struct kvm_xcrs xcrs = { .nr_xcrs = 1, .xcrs = { { .xcr = 0, .value = c->xcr0 } } };
     struct xsave_area area = c->fpu;
-    int err;
 
     area.xstate_bv = c->model->xcr0;
     area.xcomp_bv = 0;
-    memcpy(x.region, &area, sizeof(area));
-    err = kvm_ioctl(k->fd, KVM_SET_XSAVE, &x);
-    if (!err && model_has(c->model, FEAT_XSAVE))
-        err = kvm_ioctl(k->fd, KVM_SET_XCRS, &xcrs);
-    return err;
+    memset(&to->xsave, 0, sizeof(to->xsave));
+    memcpy(to->xsave.region, &area, sizeof(area));
+    to->xcrs = (struct kvm_xcrs){ .nr_xcrs = 1, .xcrs = { { .xcr = 0, .value = c->xcr0 } } };
 }
 
 /* ---- debug registers ---- */
@@ -210,13 +204,10 @@ static int export_debug(struct kvm_vcpu *k)
     return 0;
 }
 
-static int import_debug(struct kvm_vcpu *k)
+static void make_debug(const struct cpu *c, struct kvm_known *to)
 {
-    const struct cpu *c = CPU(&k->iv);
-    struct kvm_debugregs d = { .dr6 = c->dr6, .dr7 = c->dr7 };
-
-    memcpy(d.db, c->dr, sizeof(d.db));
-    return kvm_ioctl(k->fd, KVM_SET_DEBUGREGS, &d);
+    to->debug = (struct kvm_debugregs){ .dr6 = c->dr6, .dr7 = c->dr7 };
+    memcpy(to->debug.db, c->dr, sizeof(to->debug.db));
 }
 
 /* ---- events ---- */
@@ -282,6 +273,17 @@ static int import_events(struct kvm_vcpu *k)
 
 /* ---- all of it ---- */
 
+static void make_all(const struct kvm_vcpu *k, struct kvm_known *to)
+{
+    const struct cpu *c = &k->iv.vc.cpu;
+
+    make_regs(c, to);
+    make_sregs(c, to);
+    make_fpu(c, to);
+    make_debug(c, to);
+    kvm_make_msrs(c, &to->msrs);
+}
+
 int kvm_export(struct kvm_vcpu *k)
 {
     struct kvm_vcpu_events e;
@@ -309,37 +311,68 @@ int kvm_export(struct kvm_vcpu *k)
     }
     k->in_kernel = false;
     cpu_update_mode(CPU(&k->iv));
+    make_all(k, &k->known);
+    k->known_valid = true;
     return deliver_rest(k, &e);
+}
+
+/* Sent one after the other: the kernel checks later ones against the control registers. */
+#define KNOWN(field) offsetof(struct kvm_known, field), sizeof(((struct kvm_known *)NULL)->field)
+static const struct {
+    const char *what;
+    size_t at, bytes; /* in struct kvm_known */
+    unsigned long how;
+} parts[] = {
+    { "segments and control registers", KNOWN(sregs), KVM_SET_SREGS2 },
+    { "general registers", KNOWN(regs), KVM_SET_REGS },
+    { "vector registers", KNOWN(xsave), KVM_SET_XSAVE },
+    { "XCR0", KNOWN(xcrs), KVM_SET_XCRS },
+    { "debug registers", KNOWN(debug), KVM_SET_DEBUGREGS },
+    { "MSRs", KNOWN(msrs), KVM_SET_MSRS },
+};
+
+static int send_part(struct kvm_vcpu *k, unsigned i, struct kvm_known *now)
+{
+    void *part = (char *)now + parts[i].at, *old = (char *)&k->known + parts[i].at;
+    int err;
+
+    if (k->known_valid && !memcmp(part, old, parts[i].bytes))
+        return 0;
+    if (parts[i].how == KVM_SET_XCRS && !model_has(k->iv.vc.cpu.model, FEAT_XSAVE))
+        return 0;
+    err = kvm_ioctl(k->fd, parts[i].how, part);
+    return parts[i].how == KVM_SET_MSRS ? kvm_msrs_moved(&now->msrs, err, "take") : err;
+}
+
+static int send_all(struct kvm_vcpu *k)
+{
+    struct kvm_known now;
+    int err = 0;
+
+    make_all(k, &now);
+    for (unsigned i = 0; i < ARRAY_SIZE(parts) && !err; i++) {
+        err = send_part(k, i, &now);
+        if (err)
+            log_error("vCPU %u: /dev/kvm does not take its %s: %s", k->iv.vc.cpu.id, parts[i].what,
+                      strerror(-err));
+    }
+    if (!err)
+        err = import_events(k);
+    return err;
 }
 
 int kvm_import(struct kvm_vcpu *k)
 {
-    static const struct {
-        const char *what;
-        int (*fn)(struct kvm_vcpu *k);
-    } parts[] = {
-        /* First the control registers: the kernel checks the others against them. */
-        { "segments and control registers", import_sregs },
-        { "general registers", import_regs },
-        { "vector registers", import_fpu },
-        { "debug registers", import_debug },
-        { "MSRs", kvm_import_msrs },
-        { "pending events", import_events },
-    };
-
     if (k->unsent) {
-        for (unsigned i = 0; i < ARRAY_SIZE(parts); i++) {
-            int err = parts[i].fn(k);
+        int err = send_all(k);
 
-            if (!err)
-                continue;
-            log_error("vCPU %u: /dev/kvm does not take its %s: %s", k->iv.vc.cpu.id, parts[i].what,
-                      strerror(-err));
+        if (err)
             return err;
-        }
         k->unsent = false;
         k->window = false;
     }
+    /* The guest changes them from now on. */
+    k->known_valid = false;
     k->in_kernel = true;
     return 0;
 }
