@@ -55,8 +55,11 @@ int kvm_open(char *why, size_t why_bytes)
     }
     version = kvm_ioctl_num(fd, KVM_GET_API_VERSION, 0);
     if (version != KVM_API_VERSION) {
-        (void)snprintf(why, why_bytes, KVM_DEVICE " has version %d of its interface, not %d",
-                       version, KVM_API_VERSION);
+        if (version < 0)
+            (void)snprintf(why, why_bytes, KVM_DEVICE " is no KVM device: %s", strerror(-version));
+        else
+            (void)snprintf(why, why_bytes, KVM_DEVICE " has version %d of its interface, not %d",
+                           version, KVM_API_VERSION);
         host_close(fd);
         return -ENOTSUP;
     }
