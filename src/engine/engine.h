@@ -172,6 +172,9 @@ struct engine_ops {
     /* v->cpu was changed from outside (debugger, restore, reset): drop what was derived from it.
      * vCPU stopped. */
     void (*state_changed)(struct vcpu *v);
+    /* Optional: v->cpu was reset as by power-on; what the engine keeps beside it is, too. Before
+     * state_changed(). */
+    void (*reset)(struct vcpu *v);
     void (*debug_update)(struct vcpu *v);
     /*
      * Memory as the guest sees it at its present CR3, for debuggers: no A/D bits, no faults, no

@@ -288,6 +288,8 @@ int vm_reset(struct vm *vm)
 
         timer_cancel(&vm->vcpus[i].apic_timer);
         cpu_reset(&v->cpu, RESET_POWER_ON);
+        if (vm->cfg.engine->reset)
+            vm->cfg.engine->reset(v);
         vm->cfg.engine->state_changed(v);
     }
     return vm_boot(vm);

@@ -181,9 +181,10 @@ static int drop_quirks(int fd)
     return enable(fd, KVM_CAP_DISABLE_QUIRKS2, (uint32_t)known & UNWANTED_QUIRKS);
 }
 
-/* Intel's real mode without unrestricted guests needs three pages and one that no guest uses. */
-#define TSS_AT      0xfffbd000ul
-#define IDENTITY_AT 0xfffbc000ull
+/* Intel's real mode without unrestricted guests needs three pages and one that no guest uses:
+ * behind the local APIC's, below any firmware. */
+#define TSS_AT      0xfeffd000ul
+#define IDENTITY_AT 0xfeffc000ull
 
 static int vm_set_up(struct kvm_vm *vm, int sys)
 {
@@ -330,9 +331,18 @@ static void kvm_state_changed(struct vcpu *vc)
 {
     struct kvm_vcpu *k = container_of(vc, struct kvm_vcpu, iv.vc);
 
-    BUG_ON(k->in_kernel);
+    /* What is in struct cpu counts, whatever the kernel has. */
+    k->in_kernel = k->unfinished = k->known_valid = false;
     interp_state_changed(vc);
     kvm_changed(k);
+}
+
+/* The kernel would go on writing its clock into the memory of a guest that does not know of it. */
+static void kvm_vcpu_reset(struct vcpu *vc)
+{
+    struct kvm_vcpu *k = container_of(vc, struct kvm_vcpu, iv.vc);
+
+    kvm_reset_msrs(k);
 }
 
 const struct engine_ops kvm_engine = {
@@ -349,6 +359,7 @@ const struct engine_ops kvm_engine = {
     .vcpu_destroy = kvm_vcpu_destroy,
     .run = kvm_engine_run,
     .state_changed = kvm_state_changed,
+    .reset = kvm_vcpu_reset,
     .debug_update = kvm_debug_update,
     .peek = interp_peek,
     .poke = interp_poke,

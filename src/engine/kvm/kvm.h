@@ -122,6 +122,8 @@ void kvm_make_msrs(const struct cpu *c, struct kvm_msr_table *l);
  */
 int kvm_msrs_moved(const struct kvm_msr_table *l, int done, const char *what) MUST_CHECK;
 void kvm_exit_msr(struct kvm_vcpu *k);
+/* Those that are in the kernel alone, as after power-on. */
+void kvm_reset_msrs(struct kvm_vcpu *k);
 /* The guest's TSC is the VM clock's, plus TSC_ADJUST. */
 int kvm_update_tsc(struct kvm_vcpu *k) MUST_CHECK;
 

@@ -14,9 +14,10 @@
 #include "engine/kvm/kvm.h"
 #include "lib/log.h"
 
-#define MSR_SPEC_CTRL      0x48u
-#define MSR_PRED_CMD       0x49u
-#define MSR_VIRT_SPEC_CTRL 0xc001011fu
+#define MSR_SPEC_CTRL         0x48u
+#define MSR_ARCH_CAPABILITIES 0x10au
+#define MSR_PRED_CMD          0x49u
+#define MSR_VIRT_SPEC_CTRL    0xc001011fu
 
 /* ---- the filter ---- */
 
@@ -29,6 +30,8 @@ struct msr_range {
 
 static const uint32_t low_both[] = { MSR_SPEC_CTRL, MSR_PRED_CMD, 0 };
 static const uint32_t tsc_read[] = { MSR_TSC, 0 };
+/* What the processor is immune against: the truth about the one that runs the guest's code. */
+static const uint32_t arch_read[] = { MSR_ARCH_CAPABILITIES, 0 };
 static const uint32_t mid_both[] = { MSR_SYSENTER_CS, MSR_SYSENTER_ESP, MSR_SYSENTER_EIP, 0 };
 static const uint32_t pat_both[] = { MSR_PAT, 0 };
 static const uint32_t high_both[] = {
@@ -44,6 +47,7 @@ static const uint32_t amd_both[] = { MSR_VIRT_SPEC_CTRL, 0 };
 static const struct msr_range ranges[] = {
     { 0x10, tsc_read, KVM_MSR_FILTER_READ },
     { 0x48, low_both, BOTH },
+    { 0x108, arch_read, KVM_MSR_FILTER_READ },
     { 0x170, mid_both, BOTH },
     { 0x270, pat_both, BOTH },
     { MSR_EFER, high_both, BOTH },
@@ -140,6 +144,22 @@ int kvm_export_msrs(struct kvm_vcpu *k)
     for (unsigned i = 0; !err && i < l.head.nmsrs; i++)
         *msr_field(k, l.entries[i].index) = l.entries[i].data;
     return err;
+}
+
+void kvm_reset_msrs(struct kvm_vcpu *k)
+{
+    static const uint32_t msrs[] = { MSR_KVM_SYSTEM_TIME_NEW, MSR_KVM_SYSTEM_TIME,
+                                     MSR_KVM_STEAL_TIME, MSR_SPEC_CTRL, MSR_VIRT_SPEC_CTRL };
+
+    /* One by one: the kernel refuses those that it does not offer, which hold nothing then. */
+    for (unsigned i = 0; i < ARRAY_SIZE(msrs); i++) {
+        struct {
+            struct kvm_msrs head;
+            struct kvm_msr_entry entry;
+        } l = { .head = { .nmsrs = 1 }, .entry = { .index = msrs[i] } };
+
+        (void)kvm_ioctl(k->fd, KVM_SET_MSRS, &l);
+    }
 }
 
 /* ---- TSC ---- */

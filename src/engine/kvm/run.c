@@ -47,8 +47,8 @@ int kvm_finish(struct kvm_vcpu *k)
         err = run_once(k);
         if (err == -EINTR)
             return 0;
-        if (!err && k->run->exit_reason != KVM_EXIT_INTR)
-            (void)kvm_exit(k, &res);
+        if (!err && k->run->exit_reason != KVM_EXIT_INTR && !kvm_exit(k, &res))
+            err = res == RUN_SHUTDOWN ? -EAGAIN : -EIO;
     }
     return err;
 }

@@ -135,6 +135,8 @@ static void make_sregs(const struct cpu *c, struct kvm_known *to)
     for (unsigned i = 0; i < NR_SEGS; i++)
         *sreg_of(s, i) = seg_to(&c->seg[i]);
     s->ss.dpl = c->cpl;
+    /* Outside long mode a descriptor's L bit means nothing, but the kernel refuses it. */
+    s->cs.l = s->cs.l && (c->efer & EFER_LMA);
     if (pae)
         memcpy(s->pdptrs, c->pdpte, sizeof(s->pdptrs));
 }
@@ -292,6 +294,9 @@ int kvm_export(struct kvm_vcpu *k)
     if (!k->in_kernel)
         return 0;
     err = kvm_finish(k);
+    /* Its last piece may have come to interp, and the registers with it. */
+    if (err == -EAGAIN || !k->in_kernel)
+        return err;
     if (!err)
         err = export_regs(k);
     if (!err)
