@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Which parts of a picture have changed. */
+#include <pixman.h>
+#include <string.h>
+
+#include "vnc/priv.h"
+
+#define TILE 32u /* pixels */
+
+static bool tile_differs(const uint32_t *was, const uint32_t *is, unsigned stride, unsigned width,
+                         unsigned height)
+{
+    for (unsigned y = 0; y < height; y++, was += stride, is += stride)
+        if (memcmp(was, is, (size_t)width * sizeof(*is)) != 0)
+            return true;
+    return false;
+}
+
+void vnc_damage(struct pixman_region16 *damage, const uint32_t *was, const uint32_t *is,
+                unsigned width, unsigned height)
+{
+    for (unsigned y = 0; y < height; y += TILE)
+        for (unsigned x = 0; x < width; x += TILE) {
+            size_t at = (size_t)y * width + x;
+            unsigned w = MIN(TILE, width - x), h = MIN(TILE, height - y);
+
+            if (tile_differs(was + at, is + at, width, w, h))
+                pixman_region_union_rect(damage, damage, (int)x, (int)y, w, h);
+        }
+}
