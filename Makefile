@@ -59,10 +59,9 @@ $(O)/doppel: $(MAIN_O) $(O)/libdoppel.a
 	@echo "  LD      $@"
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
-$(VNC_C:%.c=$(O)/%.o): CPPFLAGS += -I/usr/include/pixman-1
 $(O)/doppel-vnc: $(VNC_C:%.c=$(O)/%.o) $(O)/libdoppel.a
 	@echo "  LD      $@"
-	$(Q)$(CC) $(LDFLAGS) -o $@ $^ -lneatvnc -laml -lpixman-1 -lgnutls -lpthread
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ -lvncserver -lpthread
 
 $(O)/libdoppel.a: $(LIB_O)
 	$(Q)rm -f $@; ar crs $@ $^

@@ -3,8 +3,8 @@
  * Keys as VNC clients name them, to codes of scan-code set 2.
  *
  * Keysyms: X11's <X11/keysymdef.h>; a character's is its Latin-1 code. The keyboard is an American
- * one. Key codes: <linux/input-event-codes.h>; up to 88 they are those of scan-code set 1. Codes:
- * IBM Personal System/2 Hardware Interface Technical Reference, "Keyboard (101- and 102-Key)".
+ * one. Codes: IBM Personal System/2 Hardware Interface Technical Reference, "Keyboard (101- and
+ * 102-Key)".
  */
 #include "ctl/keysym.h"
 
@@ -80,28 +80,6 @@ struct key keysym_key(uint32_t keysym)
     for (unsigned i = 0; i < ARRAY_SIZE(keysyms); i++)
         if (keysyms[i].keysym == keysym)
             return (struct key){ .code = keysyms[i].code };
-    return (struct key){ 0 };
-}
-
-/* ---- by place ---- */
-
-#define KEYCODES_SET1   88u /* the last one that is a code of set 1 */
-#define KEYCODES_OTHERS 96u /* the first in this table */
-
-static const uint16_t keycodes[] = {
-    0xe05a, 0xe014, 0xe04a, 0xe07c, 0xe011, 0,      0xe06c, /* 96: KPENTER ... HOME */
-    0xe075, 0xe07d, 0xe06b, 0xe074, 0xe069, 0xe072, 0xe07a, /* 103: UP ... PAGEDOWN */
-    0xe070, 0xe071, 0,      0,      0,      0,      0,      /* 110: INSERT, DELETE */
-    0,      0,      0xe114, 0,      0,      0,      0,      /* 119: PAUSE */
-    0,      0xe01f, 0xe027, 0xe02f,                         /* 125: LEFTMETA, RIGHTMETA, COMPOSE */
-};
-
-struct key keycode_key(uint32_t code)
-{
-    if (code && code <= KEYCODES_SET1)
-        return (struct key){ .code = ps2_set2((uint8_t)code) };
-    if (code >= KEYCODES_OTHERS && code - KEYCODES_OTHERS < ARRAY_SIZE(keycodes))
-        return (struct key){ .code = keycodes[code - KEYCODES_OTHERS] };
     return (struct key){ 0 };
 }
 

@@ -13,7 +13,6 @@ struct key {
 };
 
 struct key keysym_key(uint32_t keysym); /* X11's */
-struct key keycode_key(uint32_t code);  /* of the Linux input system */
 
 #define KEY_BYTES_MAX 8
 /* What the keyboard sends when the key goes down, or up, into to[KEY_BYTES_MAX]: how many. */

@@ -191,9 +191,6 @@ static void vnc_take(struct vnc *n, const struct vnc_msg *m)
     case VNC_KEYSYM:
         vnc_key(n, keysym_key(m->a), m->b);
         break;
-    case VNC_KEYCODE:
-        vnc_key(n, keycode_key(m->a), m->b);
-        break;
     case VNC_POINTER:
         vnc_pointer(n, m->a, m->b, m->c);
         break;

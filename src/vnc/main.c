@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * doppel-vnc: the VNC server of one VM, in a process of its own, started by `doppel run --display
- * vnc=...` (ctl/vnc.c). RFB, its encodings and TLS are libneatvnc's; here is what goes between
- * it and the VM.
+ * vnc=...` (ctl/vnc.c). RFB and its encodings are libvncserver's; here is what goes between it and
+ * the VM.
  *
- * It ends when the VM does: the socket to it says so. A slow client, or one that does not read,
- * is this process's affair and not the VM's: nothing the VM does waits for it.
+ * It ends when the VM does: the socket to it says so. A slow client, or one that does not read, is
+ * this process's affair and not the VM's: nothing the VM does waits for it. libvncserver drops a
+ * client that has taken nothing for CLIENT_WAIT_MS.
  */
 #include <errno.h>
-#include <poll.h>
+#include <rfb/rfb.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,39 +17,53 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/select.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
-
-#include <aml.h>
-#include <neatvnc.h>
-#include <pixman.h>
 
 #include "lib/log.h"
 #include "vnc/priv.h"
 #include "vnc/wire.h"
 
-#define TICK_MS      33u
-#define IDLE_TICKS   3u          /* between two pictures while nothing changes */
-#define BUSY_TICKS   30u         /* so many ticks after the last change it is idle */
-#define FILES_MAX    256         /* and with it, clients */
-#define XRGB8888     0x34325258u /* "XR24", as <drm_fourcc.h> has it */
-#define PASSWORD_MAX 255
+/* Between two pictures: */
+#define BUSY_MS  33u   /* while they change, */
+#define IDLE_MS  100u  /* while they do not, */
+#define ALONE_MS 1000u /* and while nobody looks: who connects is told the size before all else */
+#define BUSY_FOR 30u   /* pictures that are the same, until they do not change */
+
+#define CLIENTS_MAX    32u
+#define CLIENT_WAIT_MS 3000
+#define FILES_MAX      128
+#define PASSWORD_MAX   8 /* more does not count in RFB's "VNC Authentication" */
+/* Until the VM has drawn: as text mode has them. */
+#define FIRST_WIDTH    720
+#define FIRST_HEIGHT   400
+/* What the library is told of a pixel: 8 bits a sample, 3 samples, 4 bytes. */
+#define PIXEL          8, 3, 4
 
 struct server {
-    struct aml *loop;
-    struct aml_ticker *ticker;
-    struct nvnc *nvnc;
-    struct nvnc_display *display;
-    struct nvnc_fb_pool *pool; /* NULL: there was no picture yet */
-    const uint32_t *shared;    /* VNC_PIXELS_MAX; the VM's while `asked` */
-    uint32_t *last;            /* what the clients were given */
-    unsigned width, height;    /* of that */
+    rfbScreenInfoPtr rfb;
+    struct vnc_listener listener;
+    const uint32_t *shared; /* VNC_PIXELS_MAX; the VM's while `asked` */
+    uint32_t *last;         /* what the clients see, at most VNC_PIXELS_MAX */
+    unsigned width, height; /* of that */
     unsigned nr_clients;
-    unsigned ticks, quiet_ticks; /* since the last picture was asked for; since the last change */
+    unsigned nr_same; /* pictures since the last change */
     bool asked;
+    uint64_t asked_ns; /* mono_ns(): when that was */
     char password[PASSWORD_MAX + 1];
+    char *passwords[2]; /* the library's list, which ends with NULL */
 };
+
+static uint64_t mono_ns(void)
+{
+    struct timespec t;
+
+    (void)clock_gettime(CLOCK_MONOTONIC, &t); /* it is there on every Linux */
+    return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+}
 
 /* ---- to the VM ---- */
 
@@ -60,145 +75,106 @@ static void server_tell(enum vnc_kind kind, uint32_t a, uint32_t b, uint32_t c)
     (void)send(VNC_SOCKET_FD, &m, sizeof(m), MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 
-static struct server *server_of(const struct nvnc_client *c)
+static struct server *server_of(rfbClientPtr c)
 {
-    return nvnc_get_userdata(nvnc_client_get_server(c));
+    return c->screen->screenData;
 }
 
-static void server_on_keysym(struct nvnc_client *c, uint32_t keysym, bool is_down)
+static void server_on_key(rfbBool is_down, rfbKeySym keysym, rfbClientPtr c)
 {
-    server_of(c)->quiet_ticks = 0;
-    server_tell(VNC_KEYSYM, keysym, is_down, 0);
+    server_of(c)->nr_same = 0;
+    server_tell(VNC_KEYSYM, keysym, is_down != 0, 0);
 }
 
-static void server_on_keycode(struct nvnc_client *c, uint32_t code, bool is_down)
+static void server_on_pointer(int buttons, int x, int y, rfbClientPtr c)
 {
-    server_of(c)->quiet_ticks = 0;
-    server_tell(VNC_KEYCODE, code, is_down, 0);
-}
-
-static void server_on_pointer(struct nvnc_client *c, uint16_t x, uint16_t y,
-                              enum nvnc_button_mask buttons)
-{
-    server_of(c)->quiet_ticks = 0;
-    server_tell(VNC_POINTER, x, y, buttons);
+    server_of(c)->nr_same = 0;
+    server_tell(VNC_POINTER, (uint32_t)x, (uint32_t)y, (uint32_t)buttons);
 }
 
 /* ---- pictures ---- */
 
-static void server_want(struct server *s)
+static unsigned server_period_ms(const struct server *s)
 {
+    return !s->nr_clients ? ALONE_MS : s->nr_same > BUSY_FOR ? IDLE_MS : BUSY_MS;
+}
+
+/* ns until the next picture is to be asked for; that it comes is the VM's affair. */
+static uint64_t server_want(struct server *s)
+{
+    uint64_t now = mono_ns(), period = server_period_ms(s) * 1000000ull;
+
     if (s->asked)
-        return;
+        return ALONE_MS * 1000000ull;
+    if (s->asked_ns && now - s->asked_ns < period)
+        return period - (now - s->asked_ns);
     s->asked = true;
-    s->ticks = 0;
+    s->asked_ns = now;
     server_tell(VNC_WANT, 0, 0, 0);
+    return ALONE_MS * 1000000ull;
 }
 
-static void server_tick(void *obj)
+static void server_changed(void *ctx, unsigned x, unsigned y, unsigned width, unsigned height)
 {
-    struct server *s = aml_get_userdata(obj);
+    struct server *s = ctx;
 
-    s->quiet_ticks++;
-    if (++s->ticks >= (s->quiet_ticks > BUSY_TICKS ? IDLE_TICKS : 1))
-        server_want(s);
-}
-
-/* In a buffer of its own, since the clients' encoders read it when they come to it. */
-static void server_feed(struct server *s, struct pixman_region16 *damage)
-{
-    struct nvnc_fb *fb;
-    uint8_t *to;
-
-    if (!s->pool)
-        s->pool =
-            nvnc_fb_pool_new((uint16_t)s->width, (uint16_t)s->height, XRGB8888, (uint16_t)s->width);
-    else
-        (void)nvnc_fb_pool_resize(s->pool, (uint16_t)s->width, (uint16_t)s->height, XRGB8888,
-                                  (uint16_t)s->width); /* false: it is of that size */
-    fb = s->pool ? nvnc_fb_pool_acquire(s->pool) : NULL;
-    if (!fb) {
-        log_error("vnc: out of memory for a picture of %u x %u", s->width, s->height);
-        return;
-    }
-    to = nvnc_fb_get_addr(fb);
-    for (unsigned y = 0; y < s->height; y++)
-        memcpy(to + (size_t)y * (size_t)nvnc_fb_get_stride(fb) * 4, s->last + (size_t)y * s->width,
-               (size_t)s->width * 4);
-    nvnc_display_feed_buffer(s->display, fb, damage);
-    nvnc_fb_unref(fb);
+    s->nr_same = 0;
+    rfbMarkRectAsModified(s->rfb, (int)x, (int)y, (int)(x + width), (int)(y + height));
 }
 
 static void server_take_picture(struct server *s, unsigned width, unsigned height)
 {
-    struct pixman_region16 damage;
-    bool resized = width != s->width || height != s->height;
+    size_t bytes = (size_t)width * height * sizeof(*s->last);
 
     s->asked = false;
+    s->nr_same++;
     if (!width || !height || (uint64_t)width * height > VNC_PIXELS_MAX)
         return;
+    if (width == s->width && height == s->height) {
+        vnc_damage(s->last, s->shared, width, height, server_changed, s);
+        memcpy(s->last, s->shared, bytes);
+        return;
+    }
+    memcpy(s->last, s->shared, bytes);
     s->width = width;
     s->height = height;
-    pixman_region_init(&damage);
-    vnc_damage(&damage, s->last, s->shared, width, height);
-    if (resized)
-        pixman_region_union_rect(&damage, &damage, 0, 0, width, height);
-    if (pixman_region_not_empty(&damage)) {
-        memcpy(s->last, s->shared, (size_t)width * height * 4);
-        s->quiet_ticks = 0;
-        server_feed(s, &damage);
-    }
-    pixman_region_fini(&damage);
+    s->nr_same = 0;
+    rfbNewFramebuffer(s->rfb, (char *)s->last, (int)width, (int)height, PIXEL);
+    vnc_set_pixel_format(s->rfb);
+    rfbMarkRectAsModified(s->rfb, 0, 0, (int)width, (int)height);
 }
 
-/* From the VM. Its end is the server's. */
-static void server_hear(void *obj)
+/* From the VM. False: it has ended. */
+static bool server_hear(struct server *s)
 {
-    struct server *s = aml_get_userdata(obj);
     struct vnc_msg m;
     ssize_t n = recv(VNC_SOCKET_FD, &m, sizeof(m), MSG_DONTWAIT);
 
-    if (n < 0 && (errno == EAGAIN || errno == EINTR))
-        return;
-    if (n <= 0)
-        aml_exit(s->loop);
-    else if (n == sizeof(m) && m.kind == VNC_PICTURE)
+    if (n < 0)
+        return errno == EAGAIN || errno == EINTR;
+    if (n == sizeof(m) && m.kind == VNC_PICTURE)
         server_take_picture(s, m.a, m.b);
+    return n > 0;
 }
 
 /* ---- clients ---- */
 
-static void server_client_gone(struct nvnc_client *c)
+static void server_client_gone(rfbClientPtr c)
 {
-    struct server *s = server_of(c);
-
+    server_of(c)->nr_clients--;
     server_tell(VNC_KEYS_UP, 0, 0, 0);
-    if (!--s->nr_clients)
-        (void)aml_stop(s->loop, s->ticker); /* it runs */
 }
 
-static void server_new_client(struct nvnc_client *c)
+static enum rfbNewClientAction server_new_client(rfbClientPtr c)
 {
     struct server *s = server_of(c);
 
-    nvnc_set_client_cleanup_fn(c, server_client_gone);
-    s->quiet_ticks = 0;
-    if (!s->nr_clients++)
-        (void)aml_start(s->loop, s->ticker); /* without it the picture stands still */
-}
-
-/* Any name will do. Takes as long for a wrong password as for a right one. */
-static bool server_check_password(const char *name, const char *password, void *userdata)
-{
-    const struct server *s = userdata;
-    char given[PASSWORD_MAX + 1] = "";
-    unsigned differ = strlen(password) > PASSWORD_MAX;
-
-    (void)name;
-    strncpy(given, password, PASSWORD_MAX);
-    for (unsigned i = 0; i < sizeof(given); i++)
-        differ |= (unsigned char)(given[i] ^ s->password[i]);
-    return !differ;
+    if (s->nr_clients >= CLIENTS_MAX)
+        return RFB_CLIENT_REFUSE;
+    c->clientGoneHook = server_client_gone;
+    s->nr_clients++;
+    s->nr_same = 0;
+    return RFB_CLIENT_ACCEPT;
 }
 
 /* ---- life ---- */
@@ -209,14 +185,16 @@ static bool server_read_password(struct server *s, const char *path)
     FILE *f = fopen(path, "re");
     bool ok = f && fgets(s->password, sizeof(s->password), f);
 
-    if (f)
+    if (!f)
+        log_error("--display vnc: cannot open '%s': %s", path, strerror(errno));
+    else
         (void)fclose(f); /* only read from */
     s->password[strcspn(s->password, "\r\n")] = 0;
-    if (ok && *s->password)
-        return true;
-    log_error("--display vnc: no password in '%s': %s", path,
-              f ? "its first line is empty" : strerror(errno));
-    return false;
+    if (f && (!ok || !*s->password))
+        log_error("--display vnc: the first line of '%s' is empty: it should be the password",
+                  path);
+    s->passwords[0] = s->password;
+    return ok && *s->password;
 }
 
 /* Who speaks to the network has no more than it needs. */
@@ -231,90 +209,90 @@ static void server_confine(void)
     (void)setrlimit(RLIMIT_NOFILE, &files);
 }
 
-static bool server_map(struct server *s)
+static bool server_make(struct server *s, const char *name)
 {
-    void *p = mmap(NULL, VNC_MEMORY_BYTES, PROT_READ, MAP_SHARED, VNC_MEMORY_FD, 0);
+    void *shared = mmap(NULL, VNC_MEMORY_BYTES, PROT_READ, MAP_SHARED, VNC_MEMORY_FD, 0);
 
-    s->last = calloc(VNC_PIXELS_MAX, 4);
-    if (p == MAP_FAILED || !s->last) {
-        log_error("vnc: no memory for the picture: %s", strerror(errno));
+    s->last = calloc(VNC_PIXELS_MAX, sizeof(*s->last));
+    s->width = FIRST_WIDTH;
+    s->height = FIRST_HEIGHT;
+    s->rfb = rfbGetScreen(NULL, NULL, FIRST_WIDTH, FIRST_HEIGHT, PIXEL);
+    if (shared == MAP_FAILED || !s->last || !s->rfb) {
+        log_error("vnc: no memory for the picture");
         return false;
     }
-    s->shared = p;
-    return true;
-}
-
-/* "unix:PATH" or "HOST PORT" */
-static bool server_listen(struct server *s, const char *where, const char *port)
-{
-    const char *path = strncmp(where, "unix:", 5) ? NULL : where + 5;
-
-    if (path && !vnc_socket_free(path))
-        return false;
-    s->nvnc = path ? nvnc_open_unix(path) : nvnc_open(where, (uint16_t)atoi(port));
-    if (!s->nvnc) {
-        log_error("--display vnc: cannot listen on %s%s%s: %s", where, path ? "" : " port ",
-                  path ? "" : port, strerror(errno));
-        return false;
+    s->shared = shared;
+    vnc_set_pixel_format(s->rfb);
+    s->rfb->frameBuffer = (char *)s->last;
+    s->rfb->screenData = s;
+    s->rfb->desktopName = name;
+    s->rfb->port = s->rfb->ipv6port = 0; /* it does not listen itself */
+    s->rfb->alwaysShared = TRUE;
+    s->rfb->deferUpdateTime = 0;
+    s->rfb->maxClientWait = CLIENT_WAIT_MS;
+    s->rfb->cursor = NULL;
+    s->rfb->kbdAddEvent = server_on_key;
+    s->rfb->ptrAddEvent = server_on_pointer;
+    s->rfb->newClientHook = server_new_client;
+    if (*s->password) {
+        s->rfb->authPasswdData = s->passwords;
+        s->rfb->passwordCheck = rfbCheckPasswordByList;
     }
-    nvnc_set_userdata(s->nvnc, s, NULL);
-    nvnc_set_new_client_fn(s->nvnc, server_new_client);
-    nvnc_set_key_fn(s->nvnc, server_on_keysym);
-    nvnc_set_key_code_fn(s->nvnc, server_on_keycode);
-    nvnc_set_pointer_fn(s->nvnc, server_on_pointer);
+    rfbInitServer(s->rfb);
     return true;
 }
 
-static bool server_loop_make(struct server *s)
+/* Until the VM has ended. */
+static void server_run(struct server *s)
 {
-    struct aml_handler *h;
+    for (;;) {
+        uint64_t wait_ns = server_want(s);
+        struct timespec wait = { (time_t)(wait_ns / 1000000000), (long)(wait_ns % 1000000000) };
+        fd_set in = s->rfb->allFds;
+        int top = MAX(s->rfb->maxFd, MAX(s->listener.fd, VNC_SOCKET_FD));
 
-    s->loop = aml_new();
-    if (!s->loop)
-        return false;
-    aml_set_default(s->loop);
-    s->ticker = aml_ticker_new(TICK_MS, server_tick, s, NULL);
-    h = aml_handler_new(VNC_SOCKET_FD, server_hear, s, NULL);
-    if (!s->ticker || !h || aml_start(s->loop, h) < 0)
-        return false;
-    aml_unref(h);
-    return true;
-}
+        FD_SET(VNC_SOCKET_FD, &in);
+        FD_SET(s->listener.fd, &in);
+        if (pselect(top + 1, &in, NULL, NULL, &wait, NULL) < 0)
+            FD_ZERO(&in);
+        if (FD_ISSET(VNC_SOCKET_FD, &in) && !server_hear(s))
+            return;
+        if (FD_ISSET(s->listener.fd, &in)) {
+            int fd = vnc_accept(&s->listener);
 
-static void quiet(const struct nvnc_log_data *data, const char *text)
-{
-    if (data->level <= NVNC_LOG_ERROR)
-        log_debug("vnc: %s", text);
+            if (fd >= 0)
+                rfbNewClientConnection(s->rfb, fd);
+        }
+        (void)rfbProcessEvents(s->rfb, 0);
+    }
 }
 
 /* doppel-vnc NAME WHERE PORT [PASSWORD-FILE] */
 int main(int argc, char **argv)
 {
-    struct server s = { 0 };
+    struct server s = { .listener.fd = -1 };
 
     if (argc < 4 || argc > 5) {
         log_error("doppel-vnc is started by `doppel run --display vnc=...`");
         return 2;
     }
     (void)signal(SIGPIPE, SIG_IGN);
-    (void)signal(SIGINT, SIG_IGN); /* of the terminal: the VM decides when it ends */
     (void)umask(077);
-    nvnc_set_log_fn(quiet);
-    if ((argc == 5 && !server_read_password(&s, argv[4])) || !server_map(&s) ||
-        !server_loop_make(&s) || !server_listen(&s, argv[2], argv[3]))
+    rfbLogEnable(FALSE);
+    if ((argc == 5 && !server_read_password(&s, argv[4])) ||
+        !vnc_listen(&s.listener, argv[2], argv[3]))
         return 1;
-    if (argc == 5 && !vnc_enable_tls(s.nvnc, server_check_password, &s))
+    if (!server_make(&s, argv[1])) {
+        vnc_unlisten(&s.listener);
         return 1;
-    s.display = nvnc_display_new(0, 0);
-    nvnc_set_name(s.nvnc, argv[1]);
-    nvnc_add_display(s.nvnc, s.display);
-    server_confine(); /* before the first client is heard */
-    server_want(&s);  /* a client needs one from the start */
+    }
+    server_confine();
     server_tell(VNC_READY, 0, 0, 0);
-    (void)aml_run(s.loop);
-    nvnc_close(s.nvnc);
-    nvnc_display_unref(s.display);
-    aml_unref(s.loop);
+    server_run(&s);
+    vnc_unlisten(&s.listener);
+    rfbShutdownServer(s.rfb, TRUE);
+    s.rfb->frameBuffer = NULL;
+    rfbScreenCleanup(s.rfb);
     free(s.last);
     return 0;
 }

@@ -5,21 +5,26 @@
 
 #include "lib/types.h"
 
-struct nvnc;
-struct pixman_region16;
+struct _rfbScreenInfo;
 
-/* ---- damage.c ---- */
-/* Adds where the two pictures, of that size in pixels and by rows, differ, in tiles. */
-void vnc_damage(struct pixman_region16 *damage, const uint32_t *was, const uint32_t *is,
-                unsigned width, unsigned height);
+/* ---- picture.c ---- */
+/* Calls changed() for each tile in which the two pictures, of that size in pixels and by rows,
+ * differ. */
+void vnc_damage(const uint32_t *was, const uint32_t *is, unsigned width, unsigned height,
+                void (*changed)(void *ctx, unsigned x, unsigned y, unsigned w, unsigned h),
+                void *ctx);
+/* Pixels are 0x00RRGGBB. */
+void vnc_set_pixel_format(struct _rfbScreenInfo *rfb);
 
 /* ---- listen.c ---- */
-/* May a socket be made there? Nothing, or one that nobody listens on. False after a message. */
-bool vnc_socket_free(const char *path);
-/* A password is only taken through TLS, with a certificate made now and signed by itself. False
- * after a message. */
-bool vnc_enable_tls(struct nvnc *nvnc,
-                    bool (*check)(const char *name, const char *password, void *userdata),
-                    void *userdata);
+struct vnc_listener {
+    int fd;           /* -1: none */
+    const char *path; /* of a Unix socket; NULL: TCP */
+};
+/* At host and port, a number, or with "unix:PATH" there, for this user only. False after a message.
+ * The strings are kept. */
+bool vnc_listen(struct vnc_listener *l, const char *where, const char *port);
+int vnc_accept(const struct vnc_listener *l); /* a descriptor, or -1 */
+void vnc_unlisten(struct vnc_listener *l);
 
 #endif

@@ -16,7 +16,6 @@ enum vnc_kind {
     VNC_READY,   /* it listens */
     VNC_WANT,    /* a picture */
     VNC_KEYSYM,  /* a: X11 keysym, b: 1 down, 0 up */
-    VNC_KEYCODE, /* a: key code of the Linux input system, b as above */
     VNC_POINTER, /* a: x, b: y in pixels, c: RFB's button mask */
     VNC_KEYS_UP, /* a client is gone: no key is held any more */
     /* from the VM */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Which parts of a picture have changed. */
-#include <pixman.h>
+/* Pictures: what their pixels are, and which parts of one have changed. */
+#include <rfb/rfb.h>
 #include <string.h>
 
 #include "vnc/priv.h"
@@ -16,8 +16,9 @@ static bool tile_differs(const uint32_t *was, const uint32_t *is, unsigned strid
     return false;
 }
 
-void vnc_damage(struct pixman_region16 *damage, const uint32_t *was, const uint32_t *is,
-                unsigned width, unsigned height)
+void vnc_damage(const uint32_t *was, const uint32_t *is, unsigned width, unsigned height,
+                void (*changed)(void *ctx, unsigned x, unsigned y, unsigned w, unsigned h),
+                void *ctx)
 {
     for (unsigned y = 0; y < height; y += TILE)
         for (unsigned x = 0; x < width; x += TILE) {
@@ -25,6 +26,13 @@ void vnc_damage(struct pixman_region16 *damage, const uint32_t *was, const uint3
             unsigned w = MIN(TILE, width - x), h = MIN(TILE, height - y);
 
             if (tile_differs(was + at, is + at, width, w, h))
-                pixman_region_union_rect(damage, damage, (int)x, (int)y, w, h);
+                changed(ctx, x, y, w, h);
         }
+}
+
+void vnc_set_pixel_format(struct _rfbScreenInfo *rfb)
+{
+    rfb->serverFormat.redShift = 16;
+    rfb->serverFormat.greenShift = 8;
+    rfb->serverFormat.blueShift = 0;
 }
