@@ -63,11 +63,11 @@ static void fill(uint8_t *p, size_t bytes, unsigned seed)
 }
 
 /* A frame is counted after it was handed over. */
-static bool count_wait(const uint64_t *count, uint64_t nr)
+static bool count_wait(const _Atomic uint64_t *count, uint64_t nr)
 {
     uint64_t end = host_mono_ns() + CARD_WAIT_S * 1000000000ull;
 
-    while (__atomic_load_n(count, __ATOMIC_RELAXED) != nr)
+    while (atomic_load(count) != nr)
         if (host_mono_ns() > end)
             return false;
     return true;
