@@ -273,6 +273,16 @@ static void balloon_reset(struct virtio *vd)
     virtio_unlock(vd);
 }
 
+static void balloon_queue_reset(struct virtio *vd, struct virtq *q)
+{
+    struct virtio_balloon *b = balloon_of(vd);
+
+    virtio_lock(vd);
+    if (q == balloon_queue(b, Q_STATS))
+        balloon_return_stats(b);
+    virtio_unlock(vd);
+}
+
 static const struct virtio_type balloon_type = {
     .name = "virtio-balloon",
     .id = VIRTIO_ID_BALLOON,
@@ -281,6 +291,7 @@ static const struct virtio_type balloon_type = {
     .notify = balloon_notify,
     .config_write = balloon_config_write,
     .reset = balloon_reset,
+    .queue_reset = balloon_queue_reset,
 };
 
 void virtio_balloon_want(struct virtio_balloon *b, uint64_t bytes)
