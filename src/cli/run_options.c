@@ -207,6 +207,21 @@ static bool set_net(void *into, const char *val)
     return true;
 }
 
+/* Each --share is one more. */
+static bool set_share(void *into, const char *val)
+{
+    struct run_options *o = into;
+
+    if (o->nr_shares == VM_SHARES_MAX) {
+        log_error("--share %s: a machine has at most %d shared folders", val, VM_SHARES_MAX);
+        return false;
+    }
+    if (!share_option_parse(&o->shares[o->nr_shares], o->shares, o->nr_shares, val))
+        return false;
+    o->nr_shares++;
+    return true;
+}
+
 /* ---- watching ---- */
 
 static bool set_trace(void *into, const char *val)
@@ -313,6 +328,10 @@ static const struct engine_ops *lockstep_engine_of(const char *name)
 
     if (!e)
         log_error("--lockstep: there is no engine '%s'; `doppel engines` lists them", name);
+    else if (!e->counts_steps)
+        log_error("--lockstep: engine %s cannot: it does not count its guest's instructions; "
+                  "interp and bt do",
+                  name);
     else if (e->probe(why, sizeof(why)) == 0)
         return e;
     else
@@ -385,6 +404,9 @@ static const struct opt run_opts[] = {
       "host (default), x86-64-v2 or x86-64-v3; ,+FEATURE and ,-FEATURE change\n"
       "single features",
       set_cpu },
+    { "paravirt", 0, "kvm|off",
+      "offer the guest KVM's paravirtual features (default), or none",
+      option_paravirt },
     { "engine", 0, "NAME",
       "interp, bt, kvm or auto (default: the fastest that works here);\n"
       "`doppel engines` tells which do",
@@ -399,9 +421,10 @@ static const struct opt run_opts[] = {
     { "lockstep-memory", 0, "N", "compare all memory every N steps (20000000); 0: only at the end",
       set_lockstep_memory },
     { "disk", 0, "path=FILE",
-      "[,readonly][,transport=pci|mmio|ide][,queues=N][,serial=TEXT][,iops=N]\n"
-      "[,bps=SIZE][,aio=io_uring|threads][,packed=off] a raw image as a virtio\n"
-      "(or IDE) disk; may be given several times",
+      "[,format=raw|qcow2][,readonly][,snapshot=on][,transport=pci|mmio|ide]\n"
+      "[,queues=N][,serial=TEXT][,iops=N][,bps=SIZE][,aio=io_uring|threads]\n"
+      "[,packed=off] an image as a virtio (or IDE) disk; nbd=unix:PATH or\n"
+      "nbd=nbd://HOST[:PORT]/EXPORT is one of an NBD server. Several times",
       set_disk },
     { "cdrom", 0, "FILE", "a CD image in an IDE drive", set_cdrom },
     { "boot", 0, "ORDER", "what firmware boots from: disk, cdrom, or disk,cdrom", set_boot },
@@ -439,6 +462,12 @@ static const struct opt run_opts[] = {
       "a port of the virtio console for programs, such as an agent's; WHERE is\n"
       "socket=PATH, pty or file=FILE; several times for several",
       option_port },
+    { "share", 0, "tag=NAME,path=DIR",
+      "[,readonly][,cache=auto|none|always][,transport=pci|mmio] a folder of the\n"
+      "host, by virtio-fs: `mount -t virtiofs NAME /mnt` in the guest; may be\n"
+      "given several times",
+      set_share },
+    { "fs", 0, "tag=NAME,path=DIR", "the same as --share", set_share },
     { "debugcon", 0, "WHERE", "debug console at port E9h: stdio, file=FILE or none (default)",
       option_debugcon },
     { "device", 0, "debug-exit|rng|balloon",
@@ -449,6 +478,14 @@ static const struct opt run_opts[] = {
       option_device },
     { "timeout", 0, "SECONDS", "end the run after that time, with status 124", set_timeout },
     { "no-reboot", 0, NULL, "a guest's reset ends the run, with status 0", set_no_reboot },
+    { "restore", 0, "DIR",
+      "go on from a snapshot; the machine's options come from there, those\n"
+      "given here are taken instead (all --disk, if one is given; so --net)",
+      option_restore },
+    { "clone", 0, NULL, "with --restore: another machine of that kind, with a name of its own",
+      option_restore },
+    { "verify", 0, NULL, "with --restore: read all of its memory and compare checksums first",
+      option_restore },
     { "name", 0, "NAME", "for `doppel stat NAME`; default vm-PID", set_name },
     { "stats", 0, "FILE", "write statistics there at the end, as JSON", set_stats },
     { "gdb", 0, "PORT|unix:PATH",
@@ -478,6 +515,8 @@ void run_options_free(struct run_options *o)
     chan_options_free(o);
     for (unsigned i = 0; i < o->nr_disks; i++)
         disk_option_free(&o->disks[i]);
+    for (unsigned i = 0; i < o->nr_shares; i++)
+        share_option_free(&o->shares[i]);
 }
 
 void run_options_help(void)
@@ -494,7 +533,7 @@ void run_options_help(void)
         "  doppel run --kernel vmlinuz --serial file=log --trace pio,irq --trace-file trace\n"
         "\n"
         "Options (--name VALUE or --name=VALUE; given twice, the last counts,\n"
-        "but for --net, --port and --disk):\n");
+        "but for --disk, --net, --share and --port):\n");
     options_help(run_opts, ARRAY_SIZE(run_opts));
     (void)printf(
         "\n"
@@ -575,9 +614,9 @@ int run_options_parse(struct run_options *o, int argc, char **argv, bool *help)
     }
     if (!chan_options_check(o))
         return EXIT_USAGE;
-    if (o->lockstep.tested && (o->nr_disks || o->nr_nets || o->rng || o->balloon ||
+    if (o->lockstep.tested && (o->nr_disks || o->nr_nets || o->nr_shares || o->rng || o->balloon ||
                                *o->vsock_path || o->console.kind != CHAN_NONE || o->nr_ports)) {
-        log_error("--disk, --net, --vsock, --console, --port, --device rng and balloon with "
+        log_error("--disk, --net, --share, --vsock, --console, --port, --device rng and balloon with "
                   "--lockstep: they write the guest's memory when they can, not when the other "
                   "engine is there too");
         return EXIT_USAGE;
@@ -600,7 +639,8 @@ static const struct engine_ops *engine_auto(void)
     for (unsigned i = 0; engines[i]; i++) {
         char why[256] = "";
 
-        if (engines[i]->probe(why, sizeof(why)) == 0) {
+        if (engines[i]->probe(why, sizeof(why)) == 0 &&
+            (!engines[i]->recommend || engines[i]->recommend(why, sizeof(why)) == 0)) {
             log_debug("engine %s", engines[i]->name);
             return engines[i];
         }
@@ -612,20 +652,12 @@ static const struct engine_ops *engine_auto(void)
 
 const struct engine_ops *run_options_engine(const struct run_options *o)
 {
-    static const char *const later[] = { "kvm" };
     const struct engine_ops *e;
     char why[256] = "";
 
     if (!strcmp(o->engine, "auto"))
         return engine_auto();
     e = engine_find(o->engine);
-    for (unsigned i = 0; i < ARRAY_SIZE(later) && !e; i++) {
-        if (strcmp(o->engine, later[i]) != 0)
-            continue;
-        log_error("--engine %s: engine %s: not in this version; there are bt and interp", o->engine,
-                  o->engine);
-        return NULL;
-    }
     if (!e) {
         log_error("--engine '%s' is unknown; it can be interp, bt, kvm or auto", o->engine);
         return NULL;

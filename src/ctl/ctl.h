@@ -65,6 +65,8 @@ char *ctl_request_line(const char *name, const char *line);
 int ctl_attach(const char *name, const char *which, char **pty, bool *sized) MUST_CHECK;
 /* Failures are of no interest. */
 void ctl_tell_size(const char *name, uint16_t cols, uint16_t rows);
+/* ... of which the answer may take so long. */
+char *ctl_request_long(const char *name, const char *line, unsigned limit_s);
 /* Names of the VMs that live, one call of fn each. Returns how many. */
 unsigned ctl_list(void (*fn)(void *arg, const char *name), void *arg);
 

@@ -335,6 +335,11 @@ void pc_set_paused(struct pc *pc, bool on)
     pc_virtio_set_paused(pc->virtio, on);
 }
 
+const char *pc_settle(struct pc *pc)
+{
+    return pc_virtio_settle(pc->virtio);
+}
+
 bool pc_power_button(struct pc *pc)
 {
     return acpi_pm_power_button(&pc->acpi_pm);
