@@ -131,6 +131,8 @@ void pc_display_remap(struct pc_display *d);
 /* ---- pc.c: the devices ---- */
 struct pc_display *pc_display(struct pc *pc);                           /* NULL: there is none */
 int pc_key(struct pc *pc, const uint8_t *code, unsigned nr) MUST_CHECK; /* as vm_key(); locked */
+void pc_pointer(struct pc *pc, int dx, int dy, int dz,
+                uint8_t buttons); /* as vm_pointer(); locked */
 struct pc *pc_create(struct vm *vm);
 void pc_destroy(struct pc *pc);
 /* The VM stands still, or goes on: devices that work by themselves do, too. Machine lock held. */

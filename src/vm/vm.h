@@ -200,6 +200,9 @@ char *vm_screen_text(struct vm *vm);
 /* A key goes down or up: its code of scan-code set 2, at most 8 bytes. -EAGAIN: the guest has not
  * taken those before. */
 int vm_key(struct vm *vm, const uint8_t *code, unsigned nr) MUST_CHECK;
+/* The mouse moves (y grows upwards), its wheel turns (towards the user: up), its buttons are those:
+ * bit 0 left, 1 right, 2 middle. */
+void vm_pointer(struct vm *vm, int dx, int dy, int dz, uint8_t buttons);
 
 /* The process's exit status for a stop, as documented in doppel(1): 0, 1, 3, 124, debug-exit's. */
 int vm_exit_status(enum stop_reason why, int status);
