@@ -40,6 +40,7 @@
 #define PC_ACPI_PM_PORT \
     0x600u /* PM1a event (4), control (2) at +4, PM timer (4) at +8, GPE0 at +0x10 */
 #define PC_SCI_GSI      9u
+#define PC_VMGENID_GPE  5u
 #define PC_S5_SLP_TYP   5u /* SLP_TYP that means "off" in PM1a control */
 #define PC_IOAPIC_ID    0u
 #define PC_PCI_INTX_GSI 16u /* four lines; pin p (0: INTA#) of device d is (d + p) % 4 of them */
@@ -69,6 +70,13 @@ struct boot_config {
     bool has_vga;
     const char *vm_name; /* for SMBIOS */
 };
+
+/*
+ * Where the VM's generation identifier is, 16 bytes, in a machine without firmware: in the EBDA,
+ * which is RAM that a guest leaves alone.
+ */
+#define PC_VMGENID_AT    (BOOT_EBDA_AT + 0x100u)
+#define PC_VMGENID_BYTES 16u
 
 struct boot_map {
     struct e820_entry e[E820_MAX];

@@ -238,6 +238,7 @@ int snap_load(struct snap *s, struct vm *vm, char *why, size_t why_bytes)
         memcpy(base.id, s->info.id, sizeof(base.id));
         base.path = strdup(s->layers[0].path);
         vm_set_base(vm, &base);
+        vm_new_generation(vm);
     }
     vm_resume(vm);
     return err;

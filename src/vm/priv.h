@@ -131,6 +131,7 @@ void pc_destroy(struct pc *pc);
 void pc_set_paused(struct pc *pc, bool on);
 /* NULL, or the name of a device that has requests under way. Paused. */
 const char *pc_settle(struct pc *pc);
+void pc_gpe(struct pc *pc, unsigned n); /* machine lock held */
 bool pc_power_button(struct pc *pc); /* see acpi_pm_power_button(); machine lock held */
 void pc_reset(struct vm *vm);
 #define PIT_IOAPIC_PIN 2 /* of GSI 0; the others' is their number */

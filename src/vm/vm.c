@@ -155,6 +155,14 @@ static int vm_add_vcpus(struct vm *vm)
     return 0;
 }
 
+static bool vm_write_generation(struct vm *vm)
+{
+    uint8_t id[PC_VMGENID_BYTES];
+
+    host_random(id, sizeof(id));
+    return mmu_write(vm->mmu, GPA(PC_VMGENID_AT), id, sizeof(id)) == sizeof(id);
+}
+
 /* Firmware: the vCPUs stay as reset leaves them. Without: tables and kernel in memory as a firmware
  * would have left them, the first vCPU at the kernel. */
 static int vm_boot(struct vm *vm)
@@ -169,6 +177,8 @@ static int vm_boot(struct vm *vm)
         cpu_firmware_mtrrs(&vm->vcpus[i].v->cpu, GPA(PC_LOW_RAM_MAX));
     boot_map_init(&vm->map, vm->cfg.boot.ram_bytes);
     err = boot_tables(vm->mmu, &vm->cfg.boot, &vm->map);
+    if (!err && !vm_write_generation(vm))
+        err = -ENOMEM;
     if (!err)
         err = boot_load(vm->mmu, &vm->cfg.boot, &vm->map, bsp);
     if (!err)
@@ -536,6 +546,15 @@ void vm_state_changed(struct vm *vm)
         v->cpu.ops->tlb_flush(&v->cpu, &(struct tlb_flush){ .kind = FLUSH_ALL });
         vm->cfg.engine->state_changed(v);
     }
+}
+
+void vm_new_generation(struct vm *vm)
+{
+    if (vm->cfg.boot.firmware || !vm_write_generation(vm))
+        return;
+    lock_take(bus_lock(vm->bus));
+    pc_gpe(vm->pc, PC_VMGENID_GPE);
+    lock_drop(bus_lock(vm->bus));
 }
 
 bool vm_claim(struct vm *vm)
