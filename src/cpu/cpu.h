@@ -25,6 +25,7 @@
 
 #include "cpu/apic.h"
 #include "cpu/features.h"
+#include "cpu/pv.h"
 #include "cpu/regs.h"
 #include "lib/log.h"
 #include "lib/types.h"
@@ -111,6 +112,7 @@ enum cpu_activity {
 #define REQ_STOP  BIT(5) /* return from engine run() */
 #define REQ_CODE  BIT(6) /* code pages were written behind the engine's back */
 #define REQ_SMI   BIT(7)
+#define REQ_KICK  BIT(8) /* a paravirtual kick: pv_kick() */
 
 /* How memory is accessed; default is a read with the current privilege. */
 #define ACC_READ  0u
@@ -165,6 +167,10 @@ struct cpu_ops {
     uint64_t (*now_ns)(struct cpu *c);
     uint64_t (*tsc_to_ns)(struct cpu *c,
                           uint64_t tsc); /* VM clock at which the platform's TSC will be tsc */
+    /* UTC since 1970; how long the vCPU would have run but the host had no CPU for it, since it was
+     * made. */
+    uint64_t (*real_ns)(struct cpu *c);
+    uint64_t (*steal_ns)(struct cpu *c);
     /* Local APIC to the platform. deadline_ns is VM clock; UINT64_MAX cancels. */
     void (*apic_timer)(struct cpu *c, uint64_t deadline_ns);
     void (*apic_send)(struct cpu *c, const struct apic_msg *msg); /* an IPI for other vCPUs */
@@ -200,6 +206,7 @@ struct cpu {
     uint64_t pat, tsc_adjust, misc_enable, mtrr_def_type, mtrr_physbase[8], mtrr_physmask[8],
         mtrr_fixed[11];
     uint64_t mcg_status;
+    struct pv pv;
 
     struct xsave_area fpu;   /* xstate_bv here is not kept: see cpu_xinuse() */
     uint16_t fpu_cs, fpu_ds; /* FCS and FDS; fpu.fip and fpu.fdp are the 64-bit offsets alone */
@@ -240,6 +247,16 @@ static inline bool in_protected(const struct cpu *c) /* and not v8086 */
 static inline unsigned iopl(const struct cpu *c)
 {
     return (c->rflags & RFLAGS_IOPL) >> RFLAGS_IOPL_SHIFT;
+}
+
+/* Is any vector in IRR, deliverable now or not? */
+static inline bool apic_has_irr(const struct cpu *c)
+{
+    uint32_t any = 0;
+
+    for (unsigned i = 0; i < ARRAY_SIZE(c->apic.irr); i++)
+        any |= c->apic.irr[i];
+    return any;
 }
 
 /* 48-bit canonical, 57-bit with CR4.LA57 (SDM 1, "Canonical Addressing"). */

@@ -24,6 +24,7 @@ enum feature_word {
     FW_8_1_ECX,
     FW_8_8_EBX,
     FW_8_21_EAX,
+    FW_KVM, /* 40000001h EAX */
     NR_FEATURE_WORDS
 };
 

@@ -52,6 +52,9 @@ struct platform_time_ops {
     uint64_t (*tsc)(void *ctx);
     uint64_t (*now_ns)(void *ctx);
     uint64_t (*tsc_to_ns)(void *ctx, uint64_t tsc);
+    uint64_t (*real_ns)(void *ctx);
+    /* How long the vCPU's thread has waited for a CPU of the host's. */
+    uint64_t (*steal_ns)(void *ctx, uint32_t cpu_id);
     void (*apic_timer)(void *ctx, uint32_t cpu_id, uint64_t deadline_ns);
     void (*apic_send)(void *ctx, uint32_t cpu_id, const struct apic_msg *msg);
     void (*apic_eoi)(void *ctx, uint32_t cpu_id, uint8_t vector);

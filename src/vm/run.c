@@ -98,6 +98,7 @@ static void *run_vcpu(void *arg)
     struct vm_vcpu *p = arg;
     int err = host_sched_set(&p->vm->cfg.sched, p->v->cpu.id);
 
+    host_delay_open(&p->delay, 0);
     if (err)
         log_warn("%s: vCPU %u: cannot have the wanted host CPUs or weight: %s", p->vm->name,
                  p->v->cpu.id, strerror(-err));
@@ -117,6 +118,7 @@ static void *run_vcpu(void *arg)
             break;
         }
     }
+    host_delay_close(&p->delay);
     return NULL;
 }
 

@@ -58,6 +58,18 @@ static int vm_add_ram(struct vm *vm)
     return 0;
 }
 
+/* What of KVM's interface the user or this host does not want. */
+static void vm_trim_paravirt(struct vm *vm)
+{
+    uint32_t *kvm = &vm->model.words[FW_KVM];
+
+    if (vm->cfg.no_paravirt)
+        *kvm = 0;
+    if (!host_delay_known())
+        *kvm &= ~(BIT(FEAT_KVM_STEAL_TIME % 32) | BIT(FEAT_KVM_PV_TLB_FLUSH % 32) |
+                  BIT(FEAT_KVM_PV_SCHED_YIELD % 32));
+}
+
 /*
  * A guest has looked at CPUID when it started, so it has to find the same CPUs again, not all that
  * this host's have.
@@ -106,6 +118,7 @@ static int vm_add_engine(struct vm *vm)
     }
     if (vm->cfg.lockstep.reference)
         lockstep_trim_model(&vm->model);
+    vm_trim_paravirt(vm);
     if (vm->cfg.boot.firmware)
         vm->model.phys_bits = MIN(vm->model.phys_bits, FIRMWARE_PHYS_BITS);
     if (vm->cfg.image && vm_restore_model(vm) < 0)
@@ -172,7 +185,9 @@ static int vm_boot(struct vm *vm)
 
     if (vm->cfg.boot.firmware)
         return boot_firmware_shadow(vm->mmu);
-    /* What firmware would have left: write-back memory below the hole for devices. */
+    /* What firmware would have left: interrupts of PCI devices that the 8259s know, and write-back
+     * memory below the hole for devices. */
+    pc_route_intx(vm->pc);
     for (unsigned i = 0; i < vm->nr_vcpus; i++)
         cpu_firmware_mtrrs(&vm->vcpus[i].v->cpu, GPA(PC_LOW_RAM_MAX));
     boot_map_init(&vm->map, vm->cfg.boot.ram_bytes);
@@ -515,6 +530,13 @@ int vm_set_memory(struct vm *vm, uint64_t bytes)
 int vm_resize_disk(struct vm *vm, unsigned disk, uint64_t bytes)
 {
     return pc_resize_disk(vm->pc, disk, bytes);
+}
+
+void vm_resize_console(struct vm *vm, uint16_t cols, uint16_t rows)
+{
+    lock_take(bus_lock(vm->bus));
+    pc_resize_console(vm->pc, cols, rows);
+    lock_drop(bus_lock(vm->bus));
 }
 
 /* ---- for snapshots ---- */

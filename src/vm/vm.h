@@ -13,6 +13,7 @@
 #include "bus/bus.h"
 #include "engine/engine.h"
 
+struct fs_share;
 struct net;
 struct vsock;
 struct trace;
@@ -52,6 +53,25 @@ struct vm_net {
 };
 #define VM_NETS_MAX 8
 
+#define VM_PORTS_MAX     15
+#define VM_PORT_NAME_MAX 63 /* bytes */
+
+/* A virtio console: a terminal and ports for programs. */
+struct vm_console {
+    struct chr *chr; /* the terminal's; NULL: there is none. Channels are owned by the caller */
+    struct vm_port {
+        struct chr *chr;
+        const char *name;
+    } ports[VM_PORTS_MAX];
+    unsigned nr_ports;
+    enum vm_transport transport;
+};
+/* A folder of the host, as a virtio file system. */
+struct vm_share {
+    struct fs_share *fs; /* owned by the caller */
+    enum vm_transport transport;
+};
+#define VM_SHARES_MAX 8
 /*
  * A snapshot that the machine begins with (snap/snap.h makes it). Memory is that of the file, no
  * kernel is loaded, and the clock stands where it stood; vCPUs and devices are as after power-on,
@@ -70,6 +90,7 @@ struct vm_config {
     const struct engine_ops *engine; /* not used with lockstep */
     struct lockstep_config lockstep;
     const char *cpu_model; /* NULL: host */
+    bool no_paravirt;      /* nothing of KVM's interface */
     struct boot_config boot;
     struct host_sched sched; /* of the vCPUs' threads; all zero: as the caller's */
     struct chr *serial;      /* owned by the caller; COM1 */
@@ -82,10 +103,14 @@ struct vm_config {
     bool debug_exit;        /* --device debug-exit */
     bool rng;               /* --device rng */
     bool balloon;           /* --device balloon */
+    enum vm_transport rng_transport, balloon_transport, vsock_transport;
+    struct vm_console console; /* none if it has neither terminal nor ports */
     struct vm_disk disks[VM_DISKS_MAX];
     unsigned nr_disks;
     struct vm_net nets[VM_NETS_MAX];
     unsigned nr_nets;
+    struct vm_share shares[VM_SHARES_MAX];
+    unsigned nr_shares;
     struct vsock *vsock; /* owned by the caller; NULL: no such device */
     uint32_t vsock_cid;
     bool no_reboot;
@@ -122,6 +147,9 @@ bool vm_user_resume(struct vm *vm);
 bool vm_power_button(struct vm *vm);
 void vm_stop(struct vm *vm, enum stop_reason why, int status);
 enum vm_state vm_state(struct vm *vm);
+/* The terminal behind the virtio console has that size now; any thread, no locks. Without a console
+ * nothing happens. */
+void vm_resize_console(struct vm *vm, uint16_t cols, uint16_t rows);
 /* Any thread, no locks. Makes a disk larger; bytes 0: its image was made larger. 0, -ENOENT: no
  * such disk, -EINVAL: it would shrink, or another -errno. */
 int vm_set_memory(struct vm *vm, uint64_t bytes) MUST_CHECK;
