@@ -340,6 +340,11 @@ const char *pc_settle(struct pc *pc)
     return pc_virtio_settle(pc->virtio);
 }
 
+const char *pc_unsaveable(struct pc *pc)
+{
+    return pc_virtio_unsaveable(pc->virtio);
+}
+
 void pc_gpe(struct pc *pc, unsigned n)
 {
     acpi_pm_gpe(&pc->acpi_pm, n);
