@@ -105,6 +105,8 @@ struct run_options {
     const char *vars_file, *vars_template;
     const char *boot_order, *vga_bios, *display_file;
     bool vga;
+    struct vnc_config vnc; /* where NULL: none */
+    char *vnc_text;        /* malloc'ed; vnc points into it */
     uint64_t memory_bytes;
     uint32_t nr_cpus; /* 0: not given */
     bool no_paravirt;
@@ -136,6 +138,7 @@ bool option_restore(void *into, const char *val);
 bool option_memory(void *into, const char *val);
 bool option_cpus(void *into, const char *val);
 bool option_paravirt(void *into, const char *val);
+bool option_display(void *into, const char *val); /* display_options.c */
 /* 0, or an exit status after a message (or after --help: *help). */
 int run_options_parse(struct run_options *o, int argc, char **argv, bool *help);
 void run_options_help(void);
@@ -149,7 +152,7 @@ struct snap;
 struct restore {
     struct snap *snap; /* NULL: it is no restore */
     int argc;
-    char **argv; /* argv[0] is the subcommand; malloc'ed as a whole */
+    char **argv;  /* argv[0] is the subcommand; malloc'ed as a whole */
     char **texts; /* malloc'ed ones that argv points to */
     unsigned nr_texts;
     struct json_t *config; /* for snapshots of this VM */

@@ -32,6 +32,7 @@ struct session {
     struct ctl *ctl;
     struct vm *vm;
     struct gdb *gdb;
+    struct vnc *vnc;
     struct signals *signals;
 };
 
@@ -229,6 +230,8 @@ static bool session_open(struct session *s)
         return false;
     if (s->o.gdb && gdb_open(s->vm, &s->o.gdb_cfg, &s->gdb) < 0)
         return false;
+    if (s->o.vnc.where && vnc_open(s->vm, &s->o.vnc, &s->vnc) < 0)
+        return false;
     monitor_set_vm(s->monitor, s->vm);
     return true;
 }
@@ -286,6 +289,7 @@ static bool session_close(struct session *s, int status)
 {
     bool ok;
 
+    vnc_close(s->vnc);
     gdb_close(s->gdb, status);
     ctl_close(s->ctl);
     signals_unwatch(s->signals);

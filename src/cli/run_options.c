@@ -156,19 +156,6 @@ static bool set_cdrom(void *into, const char *val)
     return true;
 }
 
-/* none, vga or png=FILE */
-static bool set_display(void *into, const char *val)
-{
-    struct run_options *o = into;
-
-    o->display_file = !strncmp(val, "png=", 4) && val[4] ? val + 4 : NULL;
-    o->vga = o->display_file || !strcmp(val, "vga");
-    if (o->vga || !strcmp(val, "none"))
-        return true;
-    log_error("--display '%s' is unknown; it can be none, vga or png=FILE", val);
-    return false;
-}
-
 static bool set_vga_bios(void *into, const char *val)
 {
     return set_path("vga-bios", &((struct run_options *)into)->vga_bios, val);
@@ -404,8 +391,7 @@ static const struct opt run_opts[] = {
       "host (default), x86-64-v2 or x86-64-v3; ,+FEATURE and ,-FEATURE change\n"
       "single features",
       set_cpu },
-    { "paravirt", 0, "kvm|off",
-      "offer the guest KVM's paravirtual features (default), or none",
+    { "paravirt", 0, "kvm|off", "offer the guest KVM's paravirtual features (default), or none",
       option_paravirt },
     { "engine", 0, "NAME",
       "interp, bt, kvm or auto (default: the fastest that works here);\n"
@@ -430,9 +416,10 @@ static const struct opt run_opts[] = {
     { "boot", 0, "ORDER", "what firmware boots from: disk, cdrom, or disk,cdrom", set_boot },
     { "display", 0, "WHAT",
       "none (default: firmware speaks on the serial port), vga: a screen for\n"
-      "`doppel screenshot`, or png=FILE: the same, and what it shows at the\n"
-      "end in FILE",
-      set_display },
+      "`doppel screenshot`, png=FILE: the same, and what it shows at the end\n"
+      "in FILE, or vnc=[HOST]:N or vnc=unix:PATH, both [,password-file=FILE]:\n"
+      "for VNC clients at port 5900 + N of HOST (127.0.0.1) or that socket",
+      option_display },
     { "vga-bios", 0, "FILE", "the screen's video BIOS (default: SeaBIOS's)", set_vga_bios },
     { "net", 0, "WHERE[,KEY=VALUE]...",
       "a network card, several times for several; WHERE is\n"
@@ -513,6 +500,7 @@ void run_options_free(struct run_options *o)
 {
     free(o->gdb_text);
     chan_options_free(o);
+    free(o->vnc_text);
     for (unsigned i = 0; i < o->nr_disks; i++)
         disk_option_free(&o->disks[i]);
     for (unsigned i = 0; i < o->nr_shares; i++)
@@ -616,9 +604,10 @@ int run_options_parse(struct run_options *o, int argc, char **argv, bool *help)
         return EXIT_USAGE;
     if (o->lockstep.tested && (o->nr_disks || o->nr_nets || o->nr_shares || o->rng || o->balloon ||
                                *o->vsock_path || o->console.kind != CHAN_NONE || o->nr_ports)) {
-        log_error("--disk, --net, --share, --vsock, --console, --port, --device rng and balloon with "
-                  "--lockstep: they write the guest's memory when they can, not when the other "
-                  "engine is there too");
+        log_error(
+            "--disk, --net, --share, --vsock, --console, --port, --device rng and balloon with "
+            "--lockstep: they write the guest's memory when they can, not when the other "
+            "engine is there too");
         return EXIT_USAGE;
     }
     if (o->lockstep.tested && o->nr_cpus > 1) {

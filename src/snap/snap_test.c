@@ -33,15 +33,9 @@ struct fixture {
 static const struct {
     uint32_t magic, flags, checksum, header_at, load_at, load_end, bss_end, entry;
     uint8_t code[6];
-} image = { 0x1badb002,
-            0x10000,
-            -(0x1badb002u + 0x10000u),
-            LOAD_AT,
-            LOAD_AT,
-            0,
-            0,
-            LOAD_AT + 32,
-            { 0xeb, 0xfe, 0xe6, 0xf4, 0xeb, 0xfe } };
+} image = { 0x1badb002, 0x10000,      -(0x1badb002u + 0x10000u),
+            LOAD_AT,    LOAD_AT,      0,
+            0,          LOAD_AT + 32, { 0xeb, 0xfe, 0xe6, 0xf4, 0xeb, 0xfe } };
 #define AT_OUT (LOAD_AT + 34)
 
 static int setup(void **state)
@@ -313,7 +307,7 @@ static void test_a_changed_description_is_refused(void **state)
     } cases[] = {
         { "\"name\": \"ram-low\"", "\"name\": \"ram-owl\"" },
         { "\"name\": \"vcpu\"", "\"name\": \"vcup\"" },
-        { "\"vendor\": \"AMD\"", "\"vendor\": \"XXX\"" },
+        { "\"vendor\": \"AMD\"", "\"vendor\": \"ABC\"" },
         { "\"cpus\": 1", "\"cpus\": 0" },
         { "\"tsc\": ", "\"tsx\": " },
         { "\"base\": null", "\"base\": {}  " },

@@ -246,6 +246,11 @@ int pc_key(struct pc *pc, const uint8_t *code, unsigned nr)
     return 0;
 }
 
+void pc_pointer(struct pc *pc, int dx, int dy, int dz, uint8_t buttons)
+{
+    i8042_move(&pc->i8042, dx, dy, dz, buttons);
+}
+
 static int pc_add_port92(struct pc *pc, struct bus *bus)
 {
     return port92_init(&pc->port92, bus);

@@ -57,7 +57,7 @@ struct vm {
     void *debug_arg;
     unsigned nr_in_hook; /* threads that are in the hook just now */
 
-    struct vm_base base; /* path NULL: none */
+    struct vm_base base;  /* path NULL: none */
     _Atomic bool claimed; /* see vm_claim() */
 
     struct thread supervisor;
@@ -133,6 +133,8 @@ void pc_display_remap(struct pc_display *d);
 /* ---- pc.c: the devices ---- */
 struct pc_display *pc_display(struct pc *pc);                           /* NULL: there is none */
 int pc_key(struct pc *pc, const uint8_t *code, unsigned nr) MUST_CHECK; /* as vm_key(); locked */
+void pc_pointer(struct pc *pc, int dx, int dy, int dz,
+                uint8_t buttons); /* as vm_pointer(); locked */
 struct pc *pc_create(struct vm *vm);
 void pc_destroy(struct pc *pc);
 /* The VM stands still, or goes on: devices that work by themselves do, too. Machine lock held. */
@@ -140,8 +142,8 @@ void pc_set_paused(struct pc *pc, bool on);
 /* NULL, or the name of a device that has requests under way. Paused. */
 const char *pc_settle(struct pc *pc);
 const char *pc_unsaveable(struct pc *pc); /* see pc_virtio_unsaveable() */
-void pc_gpe(struct pc *pc, unsigned n); /* machine lock held */
-bool pc_power_button(struct pc *pc); /* see acpi_pm_power_button(); machine lock held */
+void pc_gpe(struct pc *pc, unsigned n);   /* machine lock held */
+bool pc_power_button(struct pc *pc);      /* see acpi_pm_power_button(); machine lock held */
 void pc_reset(struct vm *vm);
 /* PCI's interrupt lines as a firmware would have led them to the 8259s. */
 void pc_route_intx(struct pc *pc);

@@ -169,8 +169,8 @@ void vm_state_changed(struct vm *vm);
 void vm_new_generation(struct vm *vm);
 const struct cpu_model *vm_model(const struct vm *vm);
 /*
- * The snapshot that the VM's dirty log began with: its id and state file. path NULL: none. VM paused,
- * or not started; the caller sees to it that there is one snapshot at a time.
+ * The snapshot that the VM's dirty log began with: its id and state file. path NULL: none. VM
+ * paused, or not started; the caller sees to it that there is one snapshot at a time.
  */
 struct vm_base {
     char id[33];
@@ -181,7 +181,8 @@ const struct vm_base *vm_base(const struct vm *vm); /* NULL: none */
 void vm_set_base(struct vm *vm, const struct vm_base *base);
 /* Before the dirty log is looked at. 0 or -errno. */
 int vm_sync_dirty(struct vm *vm) MUST_CHECK;
-/* For what takes its time with a VM and must not be done twice at once: false, somebody is at it. */
+/* For what takes its time with a VM and must not be done twice at once: false, somebody is at it.
+ */
 bool vm_claim(struct vm *vm);
 void vm_unclaim(struct vm *vm);
 
@@ -207,6 +208,9 @@ char *vm_screen_text(struct vm *vm);
 /* A key goes down or up: its code of scan-code set 2, at most 8 bytes. -EAGAIN: the guest has not
  * taken those before. */
 int vm_key(struct vm *vm, const uint8_t *code, unsigned nr) MUST_CHECK;
+/* The mouse moves (y grows upwards), its wheel turns (towards the user: up), its buttons are those:
+ * bit 0 left, 1 right, 2 middle. */
+void vm_pointer(struct vm *vm, int dx, int dy, int dz, uint8_t buttons);
 
 /* The process's exit status for a stop, as documented in doppel(1): 0, 1, 3, 124, debug-exit's. */
 int vm_exit_status(enum stop_reason why, int status);
