@@ -72,8 +72,32 @@ char *value_next_part(char **rest);
 /* argv[1] is the one argument, a VM's name. False after a message. */
 bool cli_one_name(const char *cmd, int nr, char **argv);
 
+/* ---- chan_options.c: where byte channels lead ---- */
+enum chan_kind { CHAN_NONE, CHAN_STDIO, CHAN_FILE, CHAN_PTY, CHAN_SOCKET, CHAN_DEFAULT };
+struct chan_option {
+    enum chan_kind kind;
+    char *text;       /* malloc'ed; path and name point into it */
+    const char *path; /* of CHAN_FILE and CHAN_SOCKET */
+    const char *name; /* of a port */
+};
+/* Values of --serial, --debugcon, --console and --port into a struct run_options; false: refused,
+ * after a message. */
+bool option_serial(void *into, const char *val);
+bool option_debugcon(void *into, const char *val);
+bool option_console(void *into, const char *val);
+bool option_port(void *into, const char *val);
+struct run_options;
+/* All are known: what goes together? Settles the defaults. False after a message. */
+bool chan_options_check(struct run_options *o);
+void chan_options_free(struct run_options *o);
+
+/* ---- device_options.c: values of --device and --vsock, in the same way ---- */
+bool option_device(void *into, const char *val);
+bool option_vsock(void *into, const char *val);
+/* Takes ",transport=pci" or ",transport=mmio" off the end of the text, if one is there. */
+void option_take_transport(char *text, enum vm_transport *transport);
+
 /* ---- run_options.c ---- */
-enum chan_kind { CHAN_NONE, CHAN_STDIO, CHAN_FILE, CHAN_PTY };
 
 struct run_options {
     const char *engine, *firmware, *kernel, *initrd, *append, *cpu, *name;
@@ -83,8 +107,9 @@ struct run_options {
     uint64_t memory_bytes;
     uint32_t nr_cpus; /* 0: not given */
     struct host_sched sched;
-    enum chan_kind serial, debugcon;
-    const char *serial_file, *debugcon_file;
+    struct chan_option serial, debugcon, console, ports[VM_PORTS_MAX];
+    unsigned nr_ports;
+    enum vm_transport console_transport, rng_transport, balloon_transport, vsock_transport;
     bool debug_exit, rng, balloon, no_reboot, quiet, verbose;
     uint64_t timeout_ns;
     const char *stats_file, *trace_file;
@@ -139,7 +164,9 @@ void monitor_escape(void *monitor, int key);
 struct signals;
 /* Blocks them; before any thread is started. */
 void signals_block(void);
-struct signals *signals_watch(struct vm *vm);
+/* SIGNALS_CONSOLE: the VM's virtio console is on this terminal, and hears of its size. */
+enum signals_terminal { SIGNALS_NO_CONSOLE, SIGNALS_CONSOLE };
+struct signals *signals_watch(struct vm *vm, enum signals_terminal terminal);
 void signals_unwatch(struct signals *s);
 
 #endif

@@ -10,7 +10,7 @@ static const struct command table[] = {
     { "run", "run a virtual machine", cmd_run },
     { "stat", "where a running VM's time goes", cmd_stat },
     { "ps", "which VMs are running", cmd_ps },
-    { "console", "this terminal on a running VM's serial port", cmd_console },
+    { "console", "this terminal on a running VM's console", cmd_console },
     { "pause", "let a running VM stand still", cmd_pause },
     { "resume", "let a paused VM go on", cmd_resume },
     { "stop", "shut down a running VM, or end it by force", cmd_stop },

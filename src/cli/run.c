@@ -21,7 +21,7 @@ struct session {
     struct trace_out *trace;
     struct monitor *monitor;
     struct chr *stdio; /* shared by whoever is on standard output */
-    struct chr *serial, *debugcon;
+    struct chr *serial, *debugcon, *console, *ports[VM_PORTS_MAX];
     struct store *disks[VM_DISKS_MAX];
     struct net *nets[VM_NETS_MAX];
     struct fs_share *shares[VM_SHARES_MAX];
@@ -36,13 +36,16 @@ struct session {
 /* ---- opening ---- */
 
 /* NULL after a message. One channel serves all that want stdio: the terminal is there once. */
-static struct chr *session_chan(struct session *s, enum chan_kind kind, const char *file)
+static struct chr *session_chan(struct session *s, const struct chan_option *o, const char *what)
 {
-    switch (kind) {
+    switch (o->kind) {
     case CHAN_FILE:
-        return chr_open_file(file);
+        return chr_open_file(o->path);
     case CHAN_PTY:
-        return chr_open_pty();
+        return chr_open_pty(what);
+    case CHAN_SOCKET:
+        return chr_open_socket(o->path, o->name ? CHR_KEEP_NOTHING : CHR_KEEP_LAST);
+    case CHAN_DEFAULT:
     case CHAN_STDIO:
         if (!s->stdio)
             s->stdio = chr_open_stdio(monitor_escape, s->monitor);
@@ -58,12 +61,22 @@ static bool session_open_chans(struct session *s)
     s->monitor = monitor_create();
     if (!s->monitor)
         return false;
-    s->serial = session_chan(s, s->o.serial, s->o.serial_file);
+    s->serial = session_chan(s, &s->o.serial, "serial port");
     if (!s->serial)
         return false;
-    if (s->o.debugcon != CHAN_NONE) {
-        s->debugcon = session_chan(s, s->o.debugcon, s->o.debugcon_file);
+    if (s->o.debugcon.kind != CHAN_NONE) {
+        s->debugcon = session_chan(s, &s->o.debugcon, "debug console");
         if (!s->debugcon)
+            return false;
+    }
+    if (s->o.console.kind != CHAN_NONE) {
+        s->console = session_chan(s, &s->o.console, "console");
+        if (!s->console)
+            return false;
+    }
+    for (unsigned i = 0; i < s->o.nr_ports; i++) {
+        s->ports[i] = session_chan(s, &s->o.ports[i], s->o.ports[i].name);
+        if (!s->ports[i])
             return false;
     }
     if (s->stdio)
@@ -165,6 +178,12 @@ static bool session_make_vm(struct session *s)
         .balloon = o->balloon,
         .vsock = s->vsock,
         .vsock_cid = o->vsock_cid,
+        .rng_transport = o->rng_transport,
+        .balloon_transport = o->balloon_transport,
+        .vsock_transport = o->vsock_transport,
+        .console = { .chr = s->console,
+                     .nr_ports = o->nr_ports,
+                     .transport = o->console_transport },
         .nr_disks = o->nr_disks,
         .no_reboot = o->no_reboot,
         .timeout_ns = o->timeout_ns,
@@ -182,6 +201,8 @@ static bool session_make_vm(struct session *s)
     for (unsigned i = 0; i < o->nr_shares; i++)
         cfg.shares[i] =
             (struct vm_share){ .fs = s->shares[i], .transport = o->shares[i].transport };
+    for (unsigned i = 0; i < o->nr_ports; i++)
+        cfg.console.ports[i] = (struct vm_port){ .chr = s->ports[i], .name = o->ports[i].name };
     s->vm = vm_create(&cfg);
     return s->vm;
 }
@@ -197,7 +218,8 @@ static bool session_open(struct session *s)
         !session_open_nets(s) || !session_open_shares(s) || !session_open_vsock(s) ||
         !session_open_vars(s) || !session_make_vm(s))
         return false;
-    s->signals = signals_watch(s->vm);
+    s->signals = signals_watch(s->vm, s->o.console.kind == CHAN_STDIO ? SIGNALS_CONSOLE
+                                                                      : SIGNALS_NO_CONSOLE);
     if (!s->signals || (s->ctl && ctl_serve(s->ctl, s->vm) < 0))
         return false;
     if (s->o.gdb && gdb_open(s->vm, &s->o.gdb_cfg, &s->gdb) < 0)
@@ -243,6 +265,10 @@ static bool session_close_chans(struct session *s)
         chr_close(s->debugcon);
     if (s->serial != s->stdio)
         chr_close(s->serial);
+    if (s->console != s->stdio)
+        chr_close(s->console);
+    for (unsigned i = 0; i < s->o.nr_ports; i++)
+        chr_close(s->ports[i]);
     /* Only known once all is written. */
     chr_flush(s->stdio);
     lost = chr_lost_output(s->stdio);

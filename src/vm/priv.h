@@ -93,6 +93,8 @@ void pc_virtio_set_paused(struct pc_virtio *pv, bool on);
 struct virtio_balloon *pc_virtio_balloon(struct pc_virtio *pv); /* NULL: none */
 /* -ENOENT: no such disk; else as store_resize(). */
 int pc_virtio_disk_resize(struct pc_virtio *pv, unsigned idx, uint64_t bytes) MUST_CHECK;
+/* See vm_resize_console(); machine lock held. */
+void pc_virtio_resize_console(struct pc_virtio *pv, uint16_t cols, uint16_t rows);
 
 /* The PCI function of a disk; -1: it is on no PCI bus. */
 int pc_virtio_disk_devfn(const struct pc_virtio *pv, unsigned disk);
@@ -125,9 +127,12 @@ void pc_destroy(struct pc *pc);
 void pc_set_paused(struct pc *pc, bool on);
 bool pc_power_button(struct pc *pc); /* see acpi_pm_power_button(); machine lock held */
 void pc_reset(struct vm *vm);
+/* PCI's interrupt lines as a firmware would have led them to the 8259s. */
+void pc_route_intx(struct pc *pc);
 #define PIT_IOAPIC_PIN 2 /* of GSI 0; the others' is their number */
 /* The wires from the interrupt router; machine lock held. */
 void pc_set_pic(struct pc *pc, unsigned irq, int level);
+void pc_set_pirq(struct pc *pc, unsigned line, int level); /* to the 8259s, as it is routed */
 void pc_set_ioapic(struct pc *pc, unsigned pin, int level);
 /* See pic_waits() and ioapic_msg(). */
 bool pc_pic_waits(const struct pc *pc, unsigned irq);
@@ -137,6 +142,7 @@ bool pc_pic_pending(struct pc *pc); /* no lock */
 uint8_t pc_pic_ack(struct pc *pc);
 void pc_ferr(struct pc *pc);
 struct virtio_balloon *pc_balloon(struct pc *pc);
+void pc_resize_console(struct pc *pc, uint16_t cols, uint16_t rows); /* machine lock held */
 int pc_resize_disk(struct pc *pc, unsigned disk, uint64_t bytes) MUST_CHECK;
 
 #endif

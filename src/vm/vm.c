@@ -136,7 +136,9 @@ static int vm_boot(struct vm *vm)
 
     if (vm->cfg.boot.firmware)
         return boot_firmware_shadow(vm->mmu);
-    /* What firmware would have left: write-back memory below the hole for devices. */
+    /* What firmware would have left: interrupts of PCI devices that the 8259s know, and write-back
+     * memory below the hole for devices. */
+    pc_route_intx(vm->pc);
     for (unsigned i = 0; i < vm->nr_vcpus; i++)
         cpu_firmware_mtrrs(&vm->vcpus[i].v->cpu, GPA(PC_LOW_RAM_MAX));
     boot_map_init(&vm->map, vm->cfg.boot.ram_bytes);
@@ -458,6 +460,13 @@ int vm_set_memory(struct vm *vm, uint64_t bytes)
 int vm_resize_disk(struct vm *vm, unsigned disk, uint64_t bytes)
 {
     return pc_resize_disk(vm->pc, disk, bytes);
+}
+
+void vm_resize_console(struct vm *vm, uint16_t cols, uint16_t rows)
+{
+    lock_take(bus_lock(vm->bus));
+    pc_resize_console(vm->pc, cols, rows);
+    lock_drop(bus_lock(vm->bus));
 }
 
 /* ---- asking ---- */

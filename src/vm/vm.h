@@ -59,6 +59,20 @@ struct vm_share {
 };
 #define VM_SHARES_MAX 8
 
+#define VM_PORTS_MAX     15
+#define VM_PORT_NAME_MAX 63 /* bytes */
+
+/* A virtio console: a terminal and ports for programs. */
+struct vm_console {
+    struct chr *chr; /* the terminal's; NULL: there is none. Channels are owned by the caller */
+    struct vm_port {
+        struct chr *chr;
+        const char *name;
+    } ports[VM_PORTS_MAX];
+    unsigned nr_ports;
+    enum vm_transport transport;
+};
+
 /* Copied, but not the strings and what else it points to: they outlive the VM. */
 struct vm_config {
     const char *name;                /* NULL: "vm-PID" */
@@ -77,6 +91,8 @@ struct vm_config {
     bool debug_exit;        /* --device debug-exit */
     bool rng;               /* --device rng */
     bool balloon;           /* --device balloon */
+    enum vm_transport rng_transport, balloon_transport, vsock_transport;
+    struct vm_console console; /* none if it has neither terminal nor ports */
     struct vm_disk disks[VM_DISKS_MAX];
     unsigned nr_disks;
     struct vm_net nets[VM_NETS_MAX];
@@ -116,6 +132,9 @@ bool vm_user_resume(struct vm *vm);
 bool vm_power_button(struct vm *vm);
 void vm_stop(struct vm *vm, enum stop_reason why, int status);
 enum vm_state vm_state(struct vm *vm);
+/* The terminal behind the virtio console has that size now; any thread, no locks. Without a console
+ * nothing happens. */
+void vm_resize_console(struct vm *vm, uint16_t cols, uint16_t rows);
 /* Any thread, no locks. Makes a disk larger; bytes 0: its image was made larger. 0, -ENOENT: no
  * such disk, -EINVAL: it would shrink, or another -errno. */
 int vm_set_memory(struct vm *vm, uint64_t bytes) MUST_CHECK;

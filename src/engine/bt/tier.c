@@ -27,7 +27,7 @@
  * long enough to make up for that. More, each time that it proved wrong. Earlier, and there is less
  * that the checked tier has seen run and that can be translated ahead.
  */
-#define PROVEN           60000
+#define PROVEN           40000
 #define TRIAL            100000 /* after so long there, a part of the time should be its own */
 #define TRIAL_PART       3
 /* The checked tier's time is worth so much of native time. */
