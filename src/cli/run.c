@@ -12,9 +12,11 @@
 
 #include "cli/cli.h"
 #include "lib/log.h"
+#include "snap/snap.h"
 
 /* All that one run has open. Zeroed members are not open. */
 struct session {
+    struct restore restore;
     struct run_options o;
     const struct engine_ops *engine;
     char name[CTL_NAME_MAX + 1];
@@ -30,6 +32,7 @@ struct session {
     struct ctl *ctl;
     struct vm *vm;
     struct gdb *gdb;
+    struct vnc *vnc;
     struct signals *signals;
 };
 
@@ -156,6 +159,7 @@ static bool session_make_vm(struct session *s)
         .engine = s->engine,
         .lockstep = o->lockstep,
         .cpu_model = o->cpu,
+        .no_paravirt = o->no_paravirt,
         .boot = { .firmware = o->firmware,
                   .kernel = o->kernel,
                   .initrd = o->initrd,
@@ -190,6 +194,8 @@ static bool session_make_vm(struct session *s)
         .time_exits = true,
         .trace = trace_out_trace(s->trace),
         .bt = &o->bt,
+        .config = s->restore.config,
+        .image = s->restore.snap ? snap_image(s->restore.snap) : NULL,
     };
 
     for (unsigned i = 0; i < o->nr_disks; i++) {
@@ -198,13 +204,13 @@ static bool session_make_vm(struct session *s)
     }
     for (unsigned i = 0; i < o->nr_nets; i++)
         cfg.nets[i] = (struct vm_net){ .net = s->nets[i], .transport = o->nets[i].transport };
+    for (unsigned i = 0; i < o->nr_ports; i++)
+        cfg.console.ports[i] = (struct vm_port){ .chr = s->ports[i], .name = o->ports[i].name };
     for (unsigned i = 0; i < o->nr_shares; i++)
         cfg.shares[i] =
             (struct vm_share){ .fs = s->shares[i], .transport = o->shares[i].transport };
-    for (unsigned i = 0; i < o->nr_ports; i++)
-        cfg.console.ports[i] = (struct vm_port){ .chr = s->ports[i], .name = o->ports[i].name };
     s->vm = vm_create(&cfg);
-    return s->vm;
+    return s->vm && restore_load(&s->restore, s->vm);
 }
 
 static bool session_open(struct session *s)
@@ -223,6 +229,8 @@ static bool session_open(struct session *s)
     if (!s->signals || (s->ctl && ctl_serve(s->ctl, s->vm) < 0))
         return false;
     if (s->o.gdb && gdb_open(s->vm, &s->o.gdb_cfg, &s->gdb) < 0)
+        return false;
+    if (s->o.vnc.where && vnc_open(s->vm, &s->o.vnc, &s->vnc) < 0)
         return false;
     monitor_set_vm(s->monitor, s->vm);
     return true;
@@ -281,6 +289,7 @@ static bool session_close(struct session *s, int status)
 {
     bool ok;
 
+    vnc_close(s->vnc);
     gdb_close(s->gdb, status);
     ctl_close(s->ctl);
     signals_unwatch(s->signals);
@@ -301,6 +310,7 @@ static bool session_close(struct session *s, int status)
     monitor_destroy(s->monitor);
     trace_out_close(s->trace);
     run_options_free(&s->o);
+    restore_free(&s->restore);
     return ok;
 }
 
@@ -345,9 +355,13 @@ int cmd_run(int argc, char **argv)
     int status;
     bool help;
 
-    status = run_options_parse(&s.o, argc, argv, &help);
+    status = restore_prepare(&s.restore, argc, argv);
+    if (status)
+        return status;
+    status = run_options_parse(&s.o, s.restore.argc, s.restore.argv, &help);
     if (status || help) {
         run_options_free(&s.o);
+        restore_free(&s.restore);
         return status;
     }
     if (s.o.quiet)
@@ -357,6 +371,7 @@ int cmd_run(int argc, char **argv)
     s.engine = run_options_engine(&s.o);
     if (!s.engine) {
         run_options_free(&s.o);
+        restore_free(&s.restore);
         return !strcmp(s.o.engine, "auto") ? EXIT_VMM_ERROR : EXIT_USAGE;
     }
     (void)signal(SIGPIPE, SIG_IGN); /* a closed pipe is an error of write() */

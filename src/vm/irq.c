@@ -98,6 +98,8 @@ static void irq_send_msi(void *ctx, uint64_t addr, uint32_t data)
         .level = data & MSI_DATA_LEVEL,
     };
 
+    if (model_has(&vm->model, FEAT_KVM_MSI_EXT_DEST))
+        msg.dest |= (uint32_t)bits(addr, 11, 5) << 8;
     if ((addr >> 32) || (addr & MSI_ADDR_MASK) != MSI_ADDR_BASE) {
         if (log_first(bus_seen(vm->bus), addr))
             log_warn("guest: a message interrupt to %#llx, which is no local APIC's address, "

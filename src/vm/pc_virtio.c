@@ -237,8 +237,8 @@ struct virtio_balloon *pc_virtio_balloon(struct pc_virtio *pv)
 
 /* In this order on the bus. */
 static int (*const pc_virtio_adders[])(struct pc_virtio *pv) = {
-    pc_virtio_add_disks, pc_virtio_add_nets,    pc_virtio_add_rng,    pc_virtio_add_balloon,
-    pc_virtio_add_vsock, pc_virtio_add_console, pc_virtio_add_shares,
+    pc_virtio_add_disks,   pc_virtio_add_nets,  pc_virtio_add_rng,
+    pc_virtio_add_balloon, pc_virtio_add_vsock, pc_virtio_add_console, pc_virtio_add_shares,
 };
 
 void pc_virtio_destroy(struct pc_virtio *pv)
@@ -249,9 +249,9 @@ void pc_virtio_destroy(struct pc_virtio *pv)
         virtio_net_stop(&pv->nets[i]);
     virtio_balloon_stop(&pv->balloon);
     virtio_vsock_stop(&pv->vsock);
+    virtio_console_stop(&pv->console);
     for (unsigned i = 0; i < VM_SHARES_MAX; i++)
         virtio_fs_stop(&pv->shares[i]);
-    virtio_console_stop(&pv->console);
     for (unsigned i = 0; i < PC_VIRTIO_MAX; i++) {
         virtio_pci_fini(&pv->slots[i].pci);
         virtio_mmio_fini(&pv->slots[i].mmio);
@@ -259,9 +259,9 @@ void pc_virtio_destroy(struct pc_virtio *pv)
     virtio_rng_fini(&pv->rng);
     virtio_balloon_fini(&pv->balloon);
     virtio_vsock_fini(&pv->vsock);
+    virtio_console_fini(&pv->console);
     for (unsigned i = 0; i < VM_SHARES_MAX; i++)
         virtio_fs_fini(&pv->shares[i]);
-    virtio_console_fini(&pv->console);
     for (unsigned i = 0; i < VM_NETS_MAX; i++)
         virtio_net_fini(&pv->nets[i]);
     for (unsigned i = 0; i < pv->nr_disks; i++)
@@ -298,6 +298,18 @@ void pc_virtio_set_paused(struct pc_virtio *pv, bool on)
 
         virtio_set_paused(s->transport == VM_TRANSPORT_PCI ? s->pci.vd : s->mmio.vd, on);
     }
+}
+
+const char *pc_virtio_settle(struct pc_virtio *pv)
+{
+    for (unsigned i = 0; i < pv->nr_slots; i++) {
+        struct pc_virtio_slot *s = &pv->slots[i];
+        struct virtio *vd = s->transport == VM_TRANSPORT_PCI ? s->pci.vd : s->mmio.vd;
+
+        if (!virtio_settle(vd))
+            return vd->name;
+    }
+    return NULL;
 }
 
 int pc_virtio_disk_resize(struct pc_virtio *pv, unsigned idx, uint64_t bytes)

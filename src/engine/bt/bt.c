@@ -86,6 +86,13 @@ static void hook_outside(struct ivcpu *v)
     bt_vectors_out(of_ivcpu(v));
 }
 
+static uint64_t hook_waited_ns(struct ivcpu *v)
+{
+    struct bt_vcpu *b = of_ivcpu(v);
+
+    return b->direct ? direct_waited_ns(b->direct) : 0;
+}
+
 /* ---- what the direct tier asks ---- */
 
 static bool hint_starts(struct ivcpu *v, uint64_t page, struct direct_starts *out)
@@ -122,6 +129,7 @@ static const struct ivcpu_hooks hooks = {
     .noted = hook_noted,
     .kick = hook_kick,
     .outside = hook_outside,
+    .waited_ns = hook_waited_ns,
 };
 
 /* ---- the contract ---- */
@@ -319,6 +327,7 @@ static void bt_state_changed(struct vcpu *vc)
 const struct engine_ops bt_engine = {
     .name = "bt",
     .about = "binary translation: near native speed without hardware virtualization",
+    .counts_steps = true,
     .probe = bt_probe,
     .describe = bt_describe,
     .vm_create = bt_vm_create,

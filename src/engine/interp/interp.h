@@ -180,6 +180,8 @@ struct ivcpu_hooks {
     void (*kick)(struct ivcpu *v);
     /* Code follows that may use the vector registers: anything but the core's and this folder's. */
     void (*outside)(struct ivcpu *v);
+    /* How long processes of the engine's own that run for the vCPU have waited for CPUs. */
+    uint64_t (*waited_ns)(struct ivcpu *v);
 };
 
 /* A store to a page of code, told to the other vCPUs once it is made. */
