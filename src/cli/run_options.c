@@ -123,65 +123,7 @@ static bool set_timeout(void *into, const char *val)
     return true;
 }
 
-/* ---- channels ---- */
-
-static bool set_chan(const char *opt, const char *val, enum chan_kind *kind, const char **file)
-{
-    if (!strcmp(val, "stdio")) {
-        *kind = CHAN_STDIO;
-        return true;
-    }
-    if (!strcmp(val, "none")) {
-        *kind = CHAN_NONE;
-        return true;
-    }
-    if (!strncmp(val, "file=", 5) && val[5]) {
-        *kind = CHAN_FILE;
-        *file = val + 5;
-        return true;
-    }
-    if (!strcmp(val, "pty") && !strcmp(opt, "serial")) {
-        *kind = CHAN_PTY;
-        return true;
-    }
-    log_error("--%s '%s' is unknown; it can be stdio, file=NAME%s or none", opt, val,
-              !strcmp(opt, "serial") ? ", pty" : "");
-    return false;
-}
-
-static bool set_serial(void *into, const char *val)
-{
-    struct run_options *o = into;
-
-    return set_chan("serial", val, &o->serial, &o->serial_file);
-}
-
-static bool set_debugcon(void *into, const char *val)
-{
-    struct run_options *o = into;
-
-    return set_chan("debugcon", val, &o->debugcon, &o->debugcon_file);
-}
-
 /* ---- devices ---- */
-
-static bool set_device(void *into, const char *val)
-{
-    if (!strcmp(val, "debug-exit")) {
-        ((struct run_options *)into)->debug_exit = true;
-        return true;
-    }
-    if (!strcmp(val, "rng")) {
-        ((struct run_options *)into)->rng = true;
-        return true;
-    }
-    if (!strcmp(val, "balloon")) {
-        ((struct run_options *)into)->balloon = true;
-        return true;
-    }
-    log_error("--device '%s' is unknown; there are debug-exit, rng and balloon", val);
-    return false;
-}
 
 /* Room for one more; NULL after a message. */
 static struct disk_option *next_disk(struct run_options *o, const char *opt, const char *val)
@@ -233,33 +175,6 @@ static bool set_boot(void *into, const char *val)
     return false;
 }
 
-static bool set_vsock(void *into, const char *val)
-{
-    struct run_options *o = into;
-    const char *path = strstr(val, ",path=");
-    uint64_t cid;
-    char text[16];
-
-    if (strncmp(val, "cid=", 4) != 0 || !path || (size_t)(path - val) >= sizeof(text)) {
-        log_error("--vsock '%s' is not cid=N,path=F", val);
-        return false;
-    }
-    (void)snprintf(text, sizeof(text), "%.*s", (int)(path - val - 4), val + 4);
-    if (!value_uint(text, VSOCK_CID_MIN, VSOCK_CID_MAX, &cid)) {
-        log_error("--vsock cid='%s' is not a number from %u to %u", text, VSOCK_CID_MIN,
-                  VSOCK_CID_MAX);
-        return false;
-    }
-    path += strlen(",path=");
-    if (!*path || strlen(path) > VSOCK_PATH_MAX) {
-        log_error("--vsock path='%s': a path there has 1 to %d bytes", path, VSOCK_PATH_MAX);
-        return false;
-    }
-    o->vsock_cid = (uint32_t)cid;
-    (void)snprintf(o->vsock_path, sizeof(o->vsock_path), "%s", path);
-    return true;
-}
-
 /* Each --net is one more card; none takes them all away. */
 static bool set_net(void *into, const char *val)
 {
@@ -276,6 +191,21 @@ static bool set_net(void *into, const char *val)
     if (!net_option_parse(&o->nets[o->nr_nets], val))
         return false;
     o->nr_nets++;
+    return true;
+}
+
+/* Each --share is one more. */
+static bool set_share(void *into, const char *val)
+{
+    struct run_options *o = into;
+
+    if (o->nr_shares == VM_SHARES_MAX) {
+        log_error("--share %s: a machine has at most %d shared folders", val, VM_SHARES_MAX);
+        return false;
+    }
+    if (!share_option_parse(&o->shares[o->nr_shares], o->shares, o->nr_shares, val))
+        return false;
+    o->nr_shares++;
     return true;
 }
 
@@ -457,6 +387,9 @@ static const struct opt run_opts[] = {
       "host (default), x86-64-v2 or x86-64-v3; ,+FEATURE and ,-FEATURE change\n"
       "single features",
       set_cpu },
+    { "paravirt", 0, "kvm|off",
+      "offer the guest KVM's paravirtual features (default), or none",
+      option_paravirt },
     { "engine", 0, "NAME",
       "interp, bt, kvm or auto (default: the fastest that works here);\n"
       "`doppel engines` tells which do",
@@ -471,9 +404,10 @@ static const struct opt run_opts[] = {
     { "lockstep-memory", 0, "N", "compare all memory every N steps (20000000); 0: only at the end",
       set_lockstep_memory },
     { "disk", 0, "path=FILE",
-      "[,readonly][,transport=pci|mmio|ide][,queues=N][,serial=TEXT][,iops=N]\n"
-      "[,bps=SIZE][,aio=io_uring|threads][,packed=off] a raw image as a virtio\n"
-      "(or IDE) disk; may be given several times",
+      "[,format=raw|qcow2][,readonly][,snapshot=on][,transport=pci|mmio|ide]\n"
+      "[,queues=N][,serial=TEXT][,iops=N][,bps=SIZE][,aio=io_uring|threads]\n"
+      "[,packed=off] an image as a virtio (or IDE) disk; nbd=unix:PATH or\n"
+      "nbd=nbd://HOST[:PORT]/EXPORT is one of an NBD server. Several times",
       set_disk },
     { "cdrom", 0, "FILE", "a CD image in an IDE drive", set_cdrom },
     { "boot", 0, "ORDER", "what firmware boots from: disk, cdrom, or disk,cdrom", set_boot },
@@ -495,21 +429,47 @@ static const struct opt run_opts[] = {
       "each with mac=ADDRESS (else it follows from --name), transport=pci|mmio",
       set_net },
     { "vsock", 0, "cid=N,path=F",
-      "sockets between host and guest, whose address is N (3 or more): who\n"
-      "connects to the Unix socket F and writes \"CONNECT PORT\" is led to the\n"
-      "guest's port; port P of the host is, for the guest, the socket F_P",
-      set_vsock },
-    { "serial", 0, "WHERE", "first serial port: stdio (default), file=FILE, pty or none",
-      set_serial },
+      "[,transport=pci|mmio] sockets between host and guest, whose address is\n"
+      "N (3 or more): who connects to the Unix socket F and writes\n"
+      "\"CONNECT PORT\" is led to the guest's port; port P of the host is, for\n"
+      "the guest, the socket F_P",
+      option_vsock },
+    { "serial", 0, "WHERE",
+      "first serial port: stdio (default), file=FILE, pty, socket=PATH (a Unix\n"
+      "socket that is listened on; a client may come, go and come again) or none",
+      option_serial },
+    { "console", 0, "WHERE",
+      "[,transport=pci|mmio] a virtio console (hvc0) there, as for --serial;\n"
+      "with stdio, --serial is none by default",
+      option_console },
+    { "port", 0, "name=NAME,WHERE",
+      "a port of the virtio console for programs, such as an agent's; WHERE is\n"
+      "socket=PATH, pty or file=FILE; several times for several",
+      option_port },
+    { "share", 0, "tag=NAME,path=DIR",
+      "[,readonly][,cache=auto|none|always][,transport=pci|mmio] a folder of the\n"
+      "host, by virtio-fs: `mount -t virtiofs NAME /mnt` in the guest; may be\n"
+      "given several times",
+      set_share },
+    { "fs", 0, "tag=NAME,path=DIR", "the same as --share", set_share },
     { "debugcon", 0, "WHERE", "debug console at port E9h: stdio, file=FILE or none (default)",
-      set_debugcon },
+      option_debugcon },
     { "device", 0, "debug-exit|rng|balloon",
       "debug-exit: a write of V to port F4h ends the run with status\n"
       "(V << 1) | 1; rng: virtio random numbers;\n"
-      "balloon: memory that the guest can give back",
-      set_device },
+      "balloon: memory that the guest can give back;\n"
+      "the last two with [,transport=pci|mmio]",
+      option_device },
     { "timeout", 0, "SECONDS", "end the run after that time, with status 124", set_timeout },
     { "no-reboot", 0, NULL, "a guest's reset ends the run, with status 0", set_no_reboot },
+    { "restore", 0, "DIR",
+      "go on from a snapshot; the machine's options come from there, those\n"
+      "given here are taken instead (all --disk, if one is given; so --net)",
+      option_restore },
+    { "clone", 0, NULL, "with --restore: another machine of that kind, with a name of its own",
+      option_restore },
+    { "verify", 0, NULL, "with --restore: read all of its memory and compare checksums first",
+      option_restore },
     { "name", 0, "NAME", "for `doppel stat NAME`; default vm-PID", set_name },
     { "stats", 0, "FILE", "write statistics there at the end, as JSON", set_stats },
     { "gdb", 0, "PORT|unix:PATH",
@@ -537,8 +497,11 @@ void run_options_free(struct run_options *o)
 {
     free(o->gdb_text);
     free(o->vnc_text);
+    chan_options_free(o);
     for (unsigned i = 0; i < o->nr_disks; i++)
         disk_option_free(&o->disks[i]);
+    for (unsigned i = 0; i < o->nr_shares; i++)
+        share_option_free(&o->shares[i]);
 }
 
 void run_options_help(void)
@@ -555,7 +518,7 @@ void run_options_help(void)
         "  doppel run --kernel vmlinuz --serial file=log --trace pio,irq --trace-file trace\n"
         "\n"
         "Options (--name VALUE or --name=VALUE; given twice, the last counts,\n"
-        "but for --net):\n");
+        "but for --disk, --net, --share and --port):\n");
     options_help(run_opts, ARRAY_SIZE(run_opts));
     (void)printf(
         "\n"
@@ -585,7 +548,7 @@ int run_options_parse(struct run_options *o, int argc, char **argv, bool *help)
         .cpu = "host",
         .vga_bios = VGA_BIOS_FILE,
         .memory_bytes = MEMORY_DEFAULT,
-        .serial = CHAN_STDIO,
+        .serial = { .kind = CHAN_DEFAULT },
         .bt = bt_default_config,
         .lockstep = { .chunk = LOCKSTEP_CHUNK, .memory_every = LOCKSTEP_MEMORY },
     };
@@ -634,11 +597,13 @@ int run_options_parse(struct run_options *o, int argc, char **argv, bool *help)
         log_error("--lockstep-from, -chunk and -memory need --lockstep REFERENCE,TESTED");
         return EXIT_USAGE;
     }
-    if (o->lockstep.tested &&
-        (o->nr_disks || o->nr_nets || o->rng || o->balloon || *o->vsock_path)) {
-        log_error("--disk, --net, --vsock, --device rng and balloon with --lockstep: they write "
-                  "the guest's "
-                  "memory when they can, not when the other engine is there too");
+    if (!chan_options_check(o))
+        return EXIT_USAGE;
+    if (o->lockstep.tested && (o->nr_disks || o->nr_nets || o->nr_shares || o->rng || o->balloon ||
+                               *o->vsock_path || o->console.kind != CHAN_NONE || o->nr_ports)) {
+        log_error("--disk, --net, --share, --vsock, --console, --port, --device rng and balloon with "
+                  "--lockstep: they write the guest's memory when they can, not when the other "
+                  "engine is there too");
         return EXIT_USAGE;
     }
     if (o->lockstep.tested && o->nr_cpus > 1) {

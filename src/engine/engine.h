@@ -41,6 +41,9 @@ struct platform_ops {
     void (*mmio_write)(void *ctx, gpa_t at, unsigned bytes, uint64_t val);
     /* VMCALL/VMMCALL; arguments and result in the registers. */
     void (*hypercall)(void *ctx, struct cpu *c);
+    /* Optional. Other processes are to run guest code, but memory is this one's own
+     * (mmu_has_private()): the machine makes it shared when it can, or not. Any thread. */
+    void (*want_shared)(void *ctx);
 };
 
 /* The time and interrupt part, which the core reaches through struct cpu_ops; the engine forwards
@@ -49,6 +52,9 @@ struct platform_time_ops {
     uint64_t (*tsc)(void *ctx);
     uint64_t (*now_ns)(void *ctx);
     uint64_t (*tsc_to_ns)(void *ctx, uint64_t tsc);
+    uint64_t (*real_ns)(void *ctx);
+    /* How long the vCPU's thread has waited for a CPU of the host's. */
+    uint64_t (*steal_ns)(void *ctx, uint32_t cpu_id);
     void (*apic_timer)(void *ctx, uint32_t cpu_id, uint64_t deadline_ns);
     void (*apic_send)(void *ctx, uint32_t cpu_id, const struct apic_msg *msg);
     void (*apic_eoi)(void *ctx, uint32_t cpu_id, uint8_t vector);

@@ -31,6 +31,8 @@ static void slot_free(struct slot *s)
     host_unmap(s->hva, s->bytes);
     if (s->fd >= 0)
         host_close(s->fd);
+    if (s->image_fd >= 0)
+        host_close(s->image_fd);
     free((void *)s->notes);
     free(s);
 }
@@ -79,7 +81,7 @@ struct slot *mmu_slot_at(struct mmu *m, unsigned idx)
 }
 
 /* The slot alone, not yet in the list. NULL and *err = -errno. */
-static struct slot *slot_make(const struct slot_desc *d, int *err)
+static struct slot *slot_make(const struct mmu *m, const struct slot_desc *d, int *err)
 {
     struct slot *s = calloc(1, sizeof(*s));
 
@@ -87,11 +89,19 @@ static struct slot *slot_make(const struct slot_desc *d, int *err)
     if (!s)
         return NULL;
     *s = (struct slot){
-        .base = d->base, .bytes = d->bytes, .flags = d->flags, .fd = -1, .name = d->name
+        .base = d->base, .bytes = d->bytes, .flags = d->flags, .fd = -1, .image_fd = -1,
+        .name = d->name
     };
     s->notes = calloc(d->bytes >> PAGE_SHIFT, sizeof(*s->notes));
     if (!s->notes)
         goto fail;
+    if (m->image && !(d->flags & SLOT_RO)) {
+        *err = slot_map_image(m->image, s);
+        if (!*err)
+            return s;
+        if (*err != -ENOENT)
+            goto fail;
+    }
     s->fd = host_memfd(d->name, d->bytes);
     if (s->fd < 0) {
         *err = s->fd;
@@ -142,7 +152,7 @@ int mmu_slot_add(struct mmu *m, const struct slot_desc *d, struct slot **out)
                   (unsigned long long)d->bytes, (unsigned long long)d->base.v);
         return -EINVAL;
     }
-    s = slot_make(d, &err);
+    s = slot_make(m, d, &err);
     if (!s) {
         log_error("%s: cannot get %llu MB of memory: %s", d->name,
                   (unsigned long long)(d->bytes >> 20), strerror(-err));

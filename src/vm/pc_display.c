@@ -57,12 +57,7 @@ void pc_display_remap(struct pc_display *d)
     if (err)
         err = mmu_slot_move(vm->mmu, d->vga.slot, GPA(MMU_PARKED_AT));
     BUG_ON(err); /* nobody else is parked there */
-    for (unsigned i = 0; i < vm->nr_vcpus; i++) {
-        struct vcpu *v = vm->vcpus[i].v;
-
-        v->cpu.ops->tlb_flush(&v->cpu, &(struct tlb_flush){ .kind = FLUSH_ALL });
-        vm->cfg.engine->state_changed(v);
-    }
+    vm_state_changed(vm);
 }
 
 /* ---- life ---- */

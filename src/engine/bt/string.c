@@ -7,28 +7,25 @@
  */
 #include "engine/bt/bt.h"
 
-/* Leaves for interp unless RCX is 0. */
-static void interp_unless_zero(struct trans *t)
+/* Leaves for interp unless the bits of the register are 0. */
+static void interp_unless_zero(struct trans *t, enum hreg reg, size_t mask)
 {
-    uint8_t *ok = emit_jrcxz_later(t->e);
-
-    bt_emit_leave(t, WHY_INTERP);
-    emit_fix8(t->e, ok);
+    emit_pext(t->e, H_TMP, reg, HMEM_GS(mask));
+    emit_lea(t->e, H_TMP, HMEM_BASE(H_TMP, 1));
+    bt_leave_unless_one(t, WHY_INTERP);
 }
 
 /* Leaves for interp unless the string goes upwards. */
 static void check_direction(struct trans *t)
 {
     emit_load(t->e, H_TMP, HMEM_GS(CPU_OFF(rflags)));
-    emit_pext(t->e, H_TMP, H_TMP, HMEM_GS(BT_OFF(mask_df)));
-    interp_unless_zero(t);
+    interp_unless_zero(t, H_TMP, BT_OFF(mask_df));
 }
 
 /* So few that the product with their size cannot overflow: less than 8 pages. */
 static void check_count(struct trans *t)
 {
-    emit_pext(t->e, H_TMP, H_GUEST_RCX, HMEM_GS(BT_OFF(mask_page)));
-    interp_unless_zero(t);
+    interp_unless_zero(t, H_GUEST_RCX, BT_OFF(mask_page));
 }
 
 /*
@@ -51,7 +48,7 @@ static void look_up(struct trans *t, enum hreg reg, bool write)
         if (last)
             emit_lea(t->e, H_TMP, end);
         emit_pext(t->e, H_TMP, H_TMP, HMEM_GS(BT_OFF(mask_page)));
-        interp_unless_zero(t);
+        bt_leave_unless_one(t, WHY_INTERP);
     }
     bt_emit_addend(t);
 }
@@ -116,7 +113,7 @@ static void look_up_one(struct trans *t, enum hreg reg, bool write)
     bt_emit_tag(t, write);
     emit_lea(t->e, H_TMP, end);
     emit_pext(t->e, H_TMP, H_TMP, HMEM_GS(BT_OFF(mask_page)));
-    interp_unless_zero(t);
+    bt_leave_unless_one(t, WHY_INTERP);
     bt_emit_addend(t);
 }
 

@@ -57,6 +57,45 @@ static void syscalls(void)
     EXPECT_EQ(t.f.flags & FLAG_DF, FLAG_DF, "flags after SYSRET");
 }
 
+/*
+ * From 32-bit code, as every program for i386 does it under a 64-bit kernel on AMD. It runs below 4
+ * GB with a stack there; what it returns is the CS after SYSRET.
+ */
+extern uint8_t cstar_entry[], compat_after[];
+guest_fn call_compat;
+asm("cstar_entry: SEEN\n sysretl\n"
+    "call_compat: mov %rsp, compat_sp(%rip)\n lea compat_stack_top(%rip), %rsp\n mov %esp, %esp\n"
+    " sub $8, %rsp\n lea compat_code(%rip), %eax\n mov %eax, (%rsp)\n movl $0x1b, 4(%rsp)\n"
+    " lcall *(%rsp)\n mov compat_sp(%rip), %rsp\n ret\n"
+    " .code32\n"
+    "compat_code: mov $7, %ecx\n syscall\n"
+    "compat_after: mov %cs, %eax\n lret\n"
+    " .code64\n"
+    " .bss\n .balign 16\n .skip 256\n compat_stack_top:\n compat_sp: .skip 8\n .text\n");
+
+static void compat_syscalls(void)
+{
+    struct trap t;
+
+    /* Its far return leads to where the code runs one to one. */
+    pml4[0] |= PTE_U;
+    flush_tlb();
+    wrmsr(MSR_CSTAR, (word_t)cstar_entry);
+    t = try_user(call_compat, 0, 0);
+    if (!is_amd()) {
+        EXPECT_TRAP(&t, VEC_UD, 0, "SYSCALL in compatibility mode on Intel");
+    } else {
+        EXPECT_TRAP(&t, VEC_USER_END, 0, "SYSCALL and SYSRET in compatibility mode");
+        EXPECT_EQ(t.f.ax, SEL_UCODE32 | 3, "CS after SYSRET");
+        EXPECT_EQ(syscall_seen.cx, (word_t)compat_after, "RCX is the return address");
+        EXPECT_EQ(syscall_seen.cs, SEL_KCODE, "CS from STAR");
+        EXPECT_EQ(syscall_seen.ss, SEL_KDATA, "SS from STAR");
+        EXPECT(syscall_seen.sp < 1ull << 32, "RSP stays the user's");
+    }
+    pml4[0] &= ~(uint64_t)PTE_U;
+    flush_tlb();
+}
+
 static word_t do_sysenter(word_t a, word_t b)
 {
     (void)a, (void)b;
@@ -339,6 +378,7 @@ static void io_map(void)
 int main(void)
 {
     syscalls();
+    compat_syscalls();
     sysenters();
     refusals();
     bases();
