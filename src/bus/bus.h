@@ -191,6 +191,9 @@ uint64_t clock_tsc(const struct clock *
 /* clock_tsc() is the host's TSC plus *offset until the clock is paused. False: it is not. */
 bool clock_tsc_offset(const struct clock *c, uint64_t *offset);
 uint64_t clock_tsc_khz(const struct clock *c);
+/* For guests that read the host's TSC whether it is invariant or not: count its ticks. While the
+ * clock is paused and no timer is armed. khz 0: nothing changes. */
+void clock_use_tsc(struct clock *c, uint64_t khz);
 uint64_t clock_tsc_to_ns(const struct clock *c, uint64_t tsc);
 uint64_t clock_real_ns(const struct clock *c); /* host's UTC time, for the RTC */
 /* Of a clock that is paused: it stands at tsc, and counts at khz from there on, as the clock did

@@ -137,8 +137,8 @@ bool option_restore(void *into, const char *val);
 /* Values of --memory and --cpus into a struct run_options; false: refused, after a message. */
 bool option_memory(void *into, const char *val);
 bool option_cpus(void *into, const char *val);
-bool option_display(void *into, const char *val); /* display_options.c */
 bool option_paravirt(void *into, const char *val);
+bool option_display(void *into, const char *val); /* display_options.c */
 /* 0, or an exit status after a message (or after --help: *help). */
 int run_options_parse(struct run_options *o, int argc, char **argv, bool *help);
 void run_options_help(void);

@@ -315,6 +315,10 @@ static const struct engine_ops *lockstep_engine_of(const char *name)
 
     if (!e)
         log_error("--lockstep: there is no engine '%s'; `doppel engines` lists them", name);
+    else if (!e->counts_steps)
+        log_error("--lockstep: engine %s cannot: it does not count its guest's instructions; "
+                  "interp and bt do",
+                  name);
     else if (e->probe(why, sizeof(why)) == 0)
         return e;
     else
@@ -496,8 +500,8 @@ static const struct opt run_opts[] = {
 void run_options_free(struct run_options *o)
 {
     free(o->gdb_text);
-    free(o->vnc_text);
     chan_options_free(o);
+    free(o->vnc_text);
     for (unsigned i = 0; i < o->nr_disks; i++)
         disk_option_free(&o->disks[i]);
     for (unsigned i = 0; i < o->nr_shares; i++)
@@ -624,7 +628,8 @@ static const struct engine_ops *engine_auto(void)
     for (unsigned i = 0; engines[i]; i++) {
         char why[256] = "";
 
-        if (engines[i]->probe(why, sizeof(why)) == 0) {
+        if (engines[i]->probe(why, sizeof(why)) == 0 &&
+            (!engines[i]->recommend || engines[i]->recommend(why, sizeof(why)) == 0)) {
             log_debug("engine %s", engines[i]->name);
             return engines[i];
         }
@@ -636,20 +641,12 @@ static const struct engine_ops *engine_auto(void)
 
 const struct engine_ops *run_options_engine(const struct run_options *o)
 {
-    static const char *const later[] = { "kvm" };
     const struct engine_ops *e;
     char why[256] = "";
 
     if (!strcmp(o->engine, "auto"))
         return engine_auto();
     e = engine_find(o->engine);
-    for (unsigned i = 0; i < ARRAY_SIZE(later) && !e; i++) {
-        if (strcmp(o->engine, later[i]) != 0)
-            continue;
-        log_error("--engine %s: engine %s: not in this version; there are bt and interp", o->engine,
-                  o->engine);
-        return NULL;
-    }
     if (!e) {
         log_error("--engine '%s' is unknown; it can be interp, bt, kvm or auto", o->engine);
         return NULL;

@@ -315,6 +315,13 @@ enum step cpu_int(struct cpu *c, uint8_t vector, enum event_kind kind) MUST_CHEC
  * SIPI). Clears the shadows. Wakes c->activity. STEP_NEXT: go on at c->rip. STEP_EXIT: shutdown.
  */
 enum step cpu_take_events(struct cpu *c) MUST_CHECK;
+/*
+ * Its first half alone, for engines whose processor delivers events itself: requests become state
+ * of the vCPU (IRR, nmi_pending, activity; INIT resets it).
+ */
+void cpu_act_on_requests(struct cpu *c);
+/* An NMI or external interrupt that was taken already, but not delivered. As cpu_deliver(). */
+enum step cpu_inject(struct cpu *c, uint8_t vector, enum event_kind kind) MUST_CHECK;
 /* Is there anything for cpu_take_events() to do, given IF, shadows and TPR? Cheap; run once per
  * return to the engine's loop. */
 bool cpu_event_ready(struct cpu *c);

@@ -169,6 +169,20 @@ bool host_delay_known(void);
 void host_yield(void);
 int host_pid(void); /* of the process, for names */
 
+/* ---- getting a thread out of a system call ---- */
+struct host_kick {
+    int pid, tid;
+};
+/* From now on host_kick(k) interrupts what the calling thread waits for in the kernel (EINTR, where
+ * the call is not one that the kernel starts again). 0 or -errno. */
+int host_kick_accept(struct host_kick *k) MUST_CHECK;
+/* Any thread; of no effect once that thread has ended. */
+void host_kick(const struct host_kick *k);
+/* After that time the calling thread is kicked, again and again at that interval, until
+ * host_kick_timer_stop(). -errno, or a handle. */
+int host_kick_timer_start(const struct host_kick *k, uint64_t every_ns) MUST_CHECK;
+void host_kick_timer_stop(int timer);
+
 /* ---- sleeping on a word (futex) ---- */
 /* Sleeps while *word == val, at most until mono_ns (UINT64_MAX: no limit). Spurious returns happen.
  */

@@ -91,6 +91,8 @@ void mmu_slot_remove(struct mmu *m, struct slot *s);
 int mmu_slot_move(struct mmu *m, struct slot *s, gpa_t base) MUST_CHECK;
 /* The slot that holds `at`, or NULL. */
 struct slot *mmu_slot_find(struct mmu *m, gpa_t at);
+/* Grows with every change of the list. Any thread. */
+uint64_t mmu_slots_gen(struct mmu *m);
 /* Slots by ascending base, idx = 0...; NULL behind the last. */
 struct slot *mmu_slot_at(struct mmu *m, unsigned idx);
 

@@ -13,6 +13,7 @@ struct mmu {
     struct lock slots_lock;
     struct slot *slots[MMU_SLOTS_MAX]; /* sorted by base; guarded by slots_lock as mmu.h says */
     unsigned nr_slots;                 /* the same */
+    _Atomic uint64_t gen;              /* counts changes of both */
     struct code_listener *listeners;   /* guarded by slots_lock */
     const struct mmu_image *image;     /* NULL: none; while the machine is built */
 };

@@ -75,6 +75,11 @@ struct slot *mmu_slot_find(struct mmu *m, gpa_t at)
     return NULL;
 }
 
+uint64_t mmu_slots_gen(struct mmu *m)
+{
+    return m->gen;
+}
+
 struct slot *mmu_slot_at(struct mmu *m, unsigned idx)
 {
     return idx < m->nr_slots ? m->slots[idx] : NULL;
@@ -139,6 +144,7 @@ static int slot_insert(struct mmu *m, struct slot *s)
     memmove(&m->slots[idx + 1], &m->slots[idx], (m->nr_slots - idx) * sizeof(m->slots[0]));
     m->slots[idx] = s;
     m->nr_slots++;
+    m->gen++;
     return 0;
 }
 
@@ -177,6 +183,7 @@ static void slot_take_out(struct mmu *m, const struct slot *s)
     assert_held(&m->slots_lock);
     BUG_ON(idx >= m->nr_slots || m->slots[idx] != s);
     m->nr_slots--;
+    m->gen++;
     memmove(&m->slots[idx], &m->slots[idx + 1], (m->nr_slots - idx) * sizeof(m->slots[0]));
 }
 

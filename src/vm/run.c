@@ -113,6 +113,9 @@ static void *run_vcpu(void *arg)
         case RUN_SHUTDOWN:
             vm_stop(p->vm, STOP_TRIPLE, 0);
             break;
+        case RUN_ERROR:
+            vm_stop(p->vm, STOP_ERROR, 0);
+            break;
         case RUN_DEBUG:
             run_debug(p);
             break;

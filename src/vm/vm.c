@@ -124,6 +124,10 @@ static int vm_add_engine(struct vm *vm)
     if (vm->cfg.image && vm_restore_model(vm) < 0)
         return -EINVAL;
     vm->model.nr_cpus = vm->cfg.boot.nr_cpus;
+    if (vm->cfg.engine->trim_model)
+        vm->cfg.engine->trim_model(&vm->model);
+    if (vm->cfg.engine->tsc_khz)
+        clock_use_tsc(bus_clock(vm->bus), vm->cfg.engine->tsc_khz());
     vm->model.tsc_khz = clock_tsc_khz(bus_clock(vm->bus));
     err = vm->cfg.engine->vm_create(&vm->ecfg, &vm->evm);
     if (err)
@@ -346,6 +350,8 @@ int vm_reset(struct vm *vm)
 
         timer_cancel(&vm->vcpus[i].apic_timer);
         cpu_reset(&v->cpu, RESET_POWER_ON);
+        if (vm->cfg.engine->reset)
+            vm->cfg.engine->reset(v);
         vm->cfg.engine->state_changed(v);
     }
     return vm_boot(vm);
