@@ -385,8 +385,7 @@ static const struct opt run_opts[] = {
       "host (default), x86-64-v2 or x86-64-v3; ,+FEATURE and ,-FEATURE change\n"
       "single features",
       set_cpu },
-    { "paravirt", 0, "kvm|off",
-      "offer the guest KVM's paravirtual features (default), or none",
+    { "paravirt", 0, "kvm|off", "offer the guest KVM's paravirtual features (default), or none",
       option_paravirt },
     { "engine", 0, "NAME",
       "interp, bt, kvm or auto (default: the fastest that works here);\n"
