@@ -42,4 +42,5 @@ run-debian: all $(DEBIAN_IMAGE)
 .PHONY: install
 install: all
 	install -D -m 755 $(O)/doppel $(DESTDIR)$(PREFIX)/bin/doppel
+	install -D -m 755 $(O)/doppel-vnc $(DESTDIR)$(PREFIX)/bin/doppel-vnc
 	install -D -m 644 docs/doppel.1 $(DESTDIR)$(PREFIX)/share/man/man1/doppel.1

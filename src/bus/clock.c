@@ -9,6 +9,7 @@
  */
 #include "bus/bus.h"
 
+#include <errno.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 
@@ -135,6 +136,27 @@ static void clock_change_end(struct clock *c)
     set_alarm(c);
 }
 
+/*
+ * The guest has measured, or was told, how fast its TSC is: it goes on with that. A host whose own
+ * rate differs by more than NTP can correct would make the guest's clock wrong. (250 ppm.)
+ */
+int clock_restore(struct clock *c, uint64_t tsc, uint64_t khz)
+{
+    uint64_t off = khz > c->khz ? khz - c->khz : c->khz - khz;
+
+    BUG_ON(!atomic_load_explicit(&c->paused, memory_order_relaxed));
+    if (khz < MIN_TSC_KHZ || off > c->khz / 4000 || (int64_t)tsc < 0)
+        return -EINVAL;
+    lock_take(&c->lock);
+    clock_change_begin(c);
+    c->khz = khz;
+    c->ns_mult = (uint64_t)(((unsigned __int128)NS_PER_MS << NS_SHIFT) / khz);
+    atomic_store_explicit(&c->frozen_at, tsc, memory_order_relaxed);
+    clock_change_end(c);
+    lock_drop(&c->lock);
+    return 0;
+}
+
 void clock_pause(struct clock *c)
 {
     lock_take(&c->lock);
@@ -160,6 +182,30 @@ void clock_resume(struct clock *c)
         atomic_store_explicit(&c->paused, false, memory_order_relaxed);
         clock_change_end(c);
     }
+    lock_drop(&c->lock);
+}
+
+/* ---- the source
+ * -------------------------------------------------------------------------------------------------
+ */
+
+static void clock_set_source(struct clock *c, bool from_tsc, uint64_t khz)
+{
+    c->from_tsc = from_tsc;
+    c->khz = khz;
+    c->ns_mult = (uint64_t)(((unsigned __int128)NS_PER_MS << NS_SHIFT) / khz);
+}
+
+void clock_use_tsc(struct clock *c, uint64_t khz)
+{
+    if (c->from_tsc || khz < MIN_TSC_KHZ)
+        return;
+    lock_take(&c->lock);
+    BUG_ON(c->nr || !atomic_load_explicit(&c->paused, memory_order_relaxed));
+    clock_change_begin(c);
+    clock_set_source(c, true, khz);
+    atomic_store_explicit(&c->frozen_at, 0, memory_order_relaxed);
+    clock_change_end(c);
     lock_drop(&c->lock);
 }
 
@@ -327,17 +373,15 @@ static void *clock_main(void *arg)
 struct clock *clock_create(struct lock *machine_lock)
 {
     struct clock *c = calloc(1, sizeof(*c));
+    uint64_t khz;
     int err;
 
     if (!c) {
         log_error("out of memory for the clock");
         return NULL;
     }
-    c->khz = host_tsc_khz();
-    c->from_tsc = c->khz >= MIN_TSC_KHZ;
-    if (!c->from_tsc)
-        c->khz = NS_CLOCK_KHZ;
-    c->ns_mult = (uint64_t)(((unsigned __int128)NS_PER_MS << NS_SHIFT) / c->khz);
+    khz = host_tsc_khz();
+    clock_set_source(c, khz >= MIN_TSC_KHZ, khz >= MIN_TSC_KHZ ? khz : NS_CLOCK_KHZ);
     c->machine_lock = machine_lock;
     lock_init(&c->lock, LOCK_TIMERS);
     atomic_init(&c->offset, -source_ticks(c));

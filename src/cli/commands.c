@@ -13,6 +13,7 @@ static const struct command table[] = {
     { "console", "this terminal on a running VM's console", cmd_console },
     { "pause", "let a running VM stand still", cmd_pause },
     { "resume", "let a paused VM go on", cmd_resume },
+    { "snapshot", "keep a running VM's state, for `doppel run --restore`", cmd_snapshot },
     { "stop", "shut down a running VM, or end it by force", cmd_stop },
     { "balloon", "take memory from a running VM, or give it back", cmd_balloon },
     { "screenshot", "a running VM's screen as a picture or as text", cmd_screenshot },

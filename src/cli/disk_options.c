@@ -136,22 +136,6 @@ static const struct key {
 
 /* ---- parts ---- */
 
-/* Ends the part at *rest, and makes ",," in it a comma. NULL behind the last. */
-static char *disk_next_part(char **rest)
-{
-    char *part = *rest, *from = part, *to = part;
-
-    if (!part)
-        return NULL;
-    for (; *from && (*from != ',' || from[1] == ','); from++) {
-        *to++ = *from;
-        from += *from == ',';
-    }
-    *rest = *from ? from + 1 : NULL;
-    *to = 0;
-    return part;
-}
-
 static bool disk_parse_part(struct disk_option *o, char *part)
 {
     char *val = strchr(part, '=');
@@ -205,7 +189,7 @@ bool disk_option_parse(struct disk_option *o, unsigned idx, const char *val)
         return false;
     }
     rest = o->text;
-    while (ok && (part = disk_next_part(&rest)))
+    while (ok && (part = value_next_part(&rest)))
         ok = disk_parse_part(o, part);
     ok = ok && disk_check(o, val);
     if (!ok)

@@ -12,9 +12,11 @@
 
 #include "cli/cli.h"
 #include "lib/log.h"
+#include "snap/snap.h"
 
 /* All that one run has open. Zeroed members are not open. */
 struct session {
+    struct restore restore;
     struct run_options o;
     const struct engine_ops *engine;
     char name[CTL_NAME_MAX + 1];
@@ -24,11 +26,13 @@ struct session {
     struct chr *serial, *debugcon, *console, *ports[VM_PORTS_MAX];
     struct store *disks[VM_DISKS_MAX];
     struct net *nets[VM_NETS_MAX];
+    struct fs_share *shares[VM_SHARES_MAX];
     struct vsock *vsock;
     struct vars vars;
     struct ctl *ctl;
     struct vm *vm;
     struct gdb *gdb;
+    struct vnc *vnc;
     struct signals *signals;
 };
 
@@ -103,6 +107,16 @@ static bool session_open_nets(struct session *s)
     return true;
 }
 
+static bool session_open_shares(struct session *s)
+{
+    for (unsigned i = 0; i < s->o.nr_shares; i++) {
+        s->shares[i] = share_option_open(&s->o.shares[i], s->o.nr_shares);
+        if (!s->shares[i])
+            return false;
+    }
+    return true;
+}
+
 static bool session_open_vsock(struct session *s)
 {
     if (!*s->o.vsock_path)
@@ -157,6 +171,7 @@ static bool session_make_vm(struct session *s)
         .serial = s->serial,
         .debugcon = s->debugcon,
         .nr_nets = o->nr_nets,
+        .nr_shares = o->nr_shares,
         .vars = s->vars.data,
         .vars_bytes = s->vars.bytes,
         .vga = o->vga,
@@ -179,6 +194,8 @@ static bool session_make_vm(struct session *s)
         .time_exits = true,
         .trace = trace_out_trace(s->trace),
         .bt = &o->bt,
+        .config = s->restore.config,
+        .image = s->restore.snap ? snap_image(s->restore.snap) : NULL,
     };
 
     for (unsigned i = 0; i < o->nr_disks; i++) {
@@ -189,8 +206,11 @@ static bool session_make_vm(struct session *s)
         cfg.nets[i] = (struct vm_net){ .net = s->nets[i], .transport = o->nets[i].transport };
     for (unsigned i = 0; i < o->nr_ports; i++)
         cfg.console.ports[i] = (struct vm_port){ .chr = s->ports[i], .name = o->ports[i].name };
+    for (unsigned i = 0; i < o->nr_shares; i++)
+        cfg.shares[i] =
+            (struct vm_share){ .fs = s->shares[i], .transport = o->shares[i].transport };
     s->vm = vm_create(&cfg);
-    return s->vm;
+    return s->vm && restore_load(&s->restore, s->vm);
 }
 
 static bool session_open(struct session *s)
@@ -201,14 +221,16 @@ static bool session_open(struct session *s)
             return false;
     }
     if (!session_open_ctl(s) || !session_open_chans(s) || !session_open_disks(s) ||
-        !session_open_nets(s) || !session_open_vsock(s) || !session_open_vars(s) ||
-        !session_make_vm(s))
+        !session_open_nets(s) || !session_open_shares(s) || !session_open_vsock(s) ||
+        !session_open_vars(s) || !session_make_vm(s))
         return false;
     s->signals = signals_watch(s->vm, s->o.console.kind == CHAN_STDIO ? SIGNALS_CONSOLE
                                                                       : SIGNALS_NO_CONSOLE);
     if (!s->signals || (s->ctl && ctl_serve(s->ctl, s->vm) < 0))
         return false;
     if (s->o.gdb && gdb_open(s->vm, &s->o.gdb_cfg, &s->gdb) < 0)
+        return false;
+    if (s->o.vnc.where && vnc_open(s->vm, &s->o.vnc, &s->vnc) < 0)
         return false;
     monitor_set_vm(s->monitor, s->vm);
     return true;
@@ -267,6 +289,7 @@ static bool session_close(struct session *s, int status)
 {
     bool ok;
 
+    vnc_close(s->vnc);
     gdb_close(s->gdb, status);
     ctl_close(s->ctl);
     signals_unwatch(s->signals);
@@ -279,12 +302,15 @@ static bool session_close(struct session *s, int status)
         store_close(s->disks[i]);
     for (unsigned i = 0; i < s->o.nr_nets; i++)
         net_close(s->nets[i]);
+    for (unsigned i = 0; i < s->o.nr_shares; i++)
+        fs_close(s->shares[i]);
     vsock_close(s->vsock);
     vars_close(&s->vars);
     ok = session_close_chans(s);
     monitor_destroy(s->monitor);
     trace_out_close(s->trace);
     run_options_free(&s->o);
+    restore_free(&s->restore);
     return ok;
 }
 
@@ -329,9 +355,13 @@ int cmd_run(int argc, char **argv)
     int status;
     bool help;
 
-    status = run_options_parse(&s.o, argc, argv, &help);
+    status = restore_prepare(&s.restore, argc, argv);
+    if (status)
+        return status;
+    status = run_options_parse(&s.o, s.restore.argc, s.restore.argv, &help);
     if (status || help) {
         run_options_free(&s.o);
+        restore_free(&s.restore);
         return status;
     }
     if (s.o.quiet)
@@ -341,6 +371,7 @@ int cmd_run(int argc, char **argv)
     s.engine = run_options_engine(&s.o);
     if (!s.engine) {
         run_options_free(&s.o);
+        restore_free(&s.restore);
         return !strcmp(s.o.engine, "auto") ? EXIT_VMM_ERROR : EXIT_USAGE;
     }
     (void)signal(SIGPIPE, SIG_IGN); /* a closed pipe is an error of write() */

@@ -156,19 +156,6 @@ static bool set_cdrom(void *into, const char *val)
     return true;
 }
 
-/* none, vga or png=FILE */
-static bool set_display(void *into, const char *val)
-{
-    struct run_options *o = into;
-
-    o->display_file = !strncmp(val, "png=", 4) && val[4] ? val + 4 : NULL;
-    o->vga = o->display_file || !strcmp(val, "vga");
-    if (o->vga || !strcmp(val, "none"))
-        return true;
-    log_error("--display '%s' is unknown; it can be none, vga or png=FILE", val);
-    return false;
-}
-
 static bool set_vga_bios(void *into, const char *val)
 {
     return set_path("vga-bios", &((struct run_options *)into)->vga_bios, val);
@@ -204,6 +191,21 @@ static bool set_net(void *into, const char *val)
     if (!net_option_parse(&o->nets[o->nr_nets], val))
         return false;
     o->nr_nets++;
+    return true;
+}
+
+/* Each --share is one more. */
+static bool set_share(void *into, const char *val)
+{
+    struct run_options *o = into;
+
+    if (o->nr_shares == VM_SHARES_MAX) {
+        log_error("--share %s: a machine has at most %d shared folders", val, VM_SHARES_MAX);
+        return false;
+    }
+    if (!share_option_parse(&o->shares[o->nr_shares], o->shares, o->nr_shares, val))
+        return false;
+    o->nr_shares++;
     return true;
 }
 
@@ -313,6 +315,10 @@ static const struct engine_ops *lockstep_engine_of(const char *name)
 
     if (!e)
         log_error("--lockstep: there is no engine '%s'; `doppel engines` lists them", name);
+    else if (!e->counts_steps)
+        log_error("--lockstep: engine %s cannot: it does not count its guest's instructions; "
+                  "interp and bt do",
+                  name);
     else if (e->probe(why, sizeof(why)) == 0)
         return e;
     else
@@ -410,9 +416,10 @@ static const struct opt run_opts[] = {
     { "boot", 0, "ORDER", "what firmware boots from: disk, cdrom, or disk,cdrom", set_boot },
     { "display", 0, "WHAT",
       "none (default: firmware speaks on the serial port), vga: a screen for\n"
-      "`doppel screenshot`, or png=FILE: the same, and what it shows at the\n"
-      "end in FILE",
-      set_display },
+      "`doppel screenshot`, png=FILE: the same, and what it shows at the end\n"
+      "in FILE, or vnc=[HOST]:N or vnc=unix:PATH, both [,password-file=FILE]:\n"
+      "for VNC clients at port 5900 + N of HOST (127.0.0.1) or that socket",
+      option_display },
     { "vga-bios", 0, "FILE", "the screen's video BIOS (default: SeaBIOS's)", set_vga_bios },
     { "net", 0, "WHERE[,KEY=VALUE]...",
       "a network card, several times for several; WHERE is\n"
@@ -442,6 +449,12 @@ static const struct opt run_opts[] = {
       "a port of the virtio console for programs, such as an agent's; WHERE is\n"
       "socket=PATH, pty or file=FILE; several times for several",
       option_port },
+    { "share", 0, "tag=NAME,path=DIR",
+      "[,readonly][,cache=auto|none|always][,transport=pci|mmio] a folder of the\n"
+      "host, by virtio-fs: `mount -t virtiofs NAME /mnt` in the guest; may be\n"
+      "given several times",
+      set_share },
+    { "fs", 0, "tag=NAME,path=DIR", "the same as --share", set_share },
     { "debugcon", 0, "WHERE", "debug console at port E9h: stdio, file=FILE or none (default)",
       option_debugcon },
     { "device", 0, "debug-exit|rng|balloon",
@@ -452,6 +465,14 @@ static const struct opt run_opts[] = {
       option_device },
     { "timeout", 0, "SECONDS", "end the run after that time, with status 124", set_timeout },
     { "no-reboot", 0, NULL, "a guest's reset ends the run, with status 0", set_no_reboot },
+    { "restore", 0, "DIR",
+      "go on from a snapshot; the machine's options come from there, those\n"
+      "given here are taken instead (all --disk, if one is given; so --net)",
+      option_restore },
+    { "clone", 0, NULL, "with --restore: another machine of that kind, with a name of its own",
+      option_restore },
+    { "verify", 0, NULL, "with --restore: read all of its memory and compare checksums first",
+      option_restore },
     { "name", 0, "NAME", "for `doppel stat NAME`; default vm-PID", set_name },
     { "stats", 0, "FILE", "write statistics there at the end, as JSON", set_stats },
     { "gdb", 0, "PORT|unix:PATH",
@@ -479,8 +500,11 @@ void run_options_free(struct run_options *o)
 {
     free(o->gdb_text);
     chan_options_free(o);
+    free(o->vnc_text);
     for (unsigned i = 0; i < o->nr_disks; i++)
         disk_option_free(&o->disks[i]);
+    for (unsigned i = 0; i < o->nr_shares; i++)
+        share_option_free(&o->shares[i]);
 }
 
 void run_options_help(void)
@@ -497,7 +521,7 @@ void run_options_help(void)
         "  doppel run --kernel vmlinuz --serial file=log --trace pio,irq --trace-file trace\n"
         "\n"
         "Options (--name VALUE or --name=VALUE; given twice, the last counts,\n"
-        "but for --net, --port and --disk):\n");
+        "but for --disk, --net, --share and --port):\n");
     options_help(run_opts, ARRAY_SIZE(run_opts));
     (void)printf(
         "\n"
@@ -578,9 +602,9 @@ int run_options_parse(struct run_options *o, int argc, char **argv, bool *help)
     }
     if (!chan_options_check(o))
         return EXIT_USAGE;
-    if (o->lockstep.tested && (o->nr_disks || o->nr_nets || o->rng || o->balloon ||
+    if (o->lockstep.tested && (o->nr_disks || o->nr_nets || o->nr_shares || o->rng || o->balloon ||
                                *o->vsock_path || o->console.kind != CHAN_NONE || o->nr_ports)) {
-        log_error("--disk, --net, --vsock, --console, --port, --device rng and balloon with "
+        log_error("--disk, --net, --share, --vsock, --console, --port, --device rng and balloon with "
                   "--lockstep: they write the guest's memory when they can, not when the other "
                   "engine is there too");
         return EXIT_USAGE;
@@ -603,7 +627,8 @@ static const struct engine_ops *engine_auto(void)
     for (unsigned i = 0; engines[i]; i++) {
         char why[256] = "";
 
-        if (engines[i]->probe(why, sizeof(why)) == 0) {
+        if (engines[i]->probe(why, sizeof(why)) == 0 &&
+            (!engines[i]->recommend || engines[i]->recommend(why, sizeof(why)) == 0)) {
             log_debug("engine %s", engines[i]->name);
             return engines[i];
         }
@@ -615,20 +640,12 @@ static const struct engine_ops *engine_auto(void)
 
 const struct engine_ops *run_options_engine(const struct run_options *o)
 {
-    static const char *const later[] = { "kvm" };
     const struct engine_ops *e;
     char why[256] = "";
 
     if (!strcmp(o->engine, "auto"))
         return engine_auto();
     e = engine_find(o->engine);
-    for (unsigned i = 0; i < ARRAY_SIZE(later) && !e; i++) {
-        if (strcmp(o->engine, later[i]) != 0)
-            continue;
-        log_error("--engine %s: engine %s: not in this version; there are bt and interp", o->engine,
-                  o->engine);
-        return NULL;
-    }
     if (!e) {
         log_error("--engine '%s' is unknown; it can be interp, bt, kvm or auto", o->engine);
         return NULL;

@@ -275,6 +275,12 @@ static inline bool is_canonical(const struct cpu *c, uint64_t lin)
 enum reset_kind { RESET_POWER_ON, RESET_INIT };
 void cpu_reset(struct cpu *c, enum reset_kind kind);
 void cpu_update_mode(struct cpu *c);
+/*
+ * check.c: can a processor of this model be in that state? For one that comes from a file: engines
+ * rely on what the checks of MOV to CR, WRMSR and the like let pass. NULL: yes; else what is wrong,
+ * for a message. What can be anything is not looked at; derived state is set anew.
+ */
+const char *cpu_state_wrong(struct cpu *c);
 
 /* ---- raise.c: exceptions are raised by returning these
  * ------------------------------------------------------ */
@@ -309,6 +315,13 @@ enum step cpu_int(struct cpu *c, uint8_t vector, enum event_kind kind) MUST_CHEC
  * SIPI). Clears the shadows. Wakes c->activity. STEP_NEXT: go on at c->rip. STEP_EXIT: shutdown.
  */
 enum step cpu_take_events(struct cpu *c) MUST_CHECK;
+/*
+ * Its first half alone, for engines whose processor delivers events itself: requests become state
+ * of the vCPU (IRR, nmi_pending, activity; INIT resets it).
+ */
+void cpu_act_on_requests(struct cpu *c);
+/* An NMI or external interrupt that was taken already, but not delivered. As cpu_deliver(). */
+enum step cpu_inject(struct cpu *c, uint8_t vector, enum event_kind kind) MUST_CHECK;
 /* Is there anything for cpu_take_events() to do, given IF, shadows and TPR? Cheap; run once per
  * return to the engine's loop. */
 bool cpu_event_ready(struct cpu *c);
@@ -394,6 +407,7 @@ bool cpu_peek_walk(struct cpu *c, gva_t at, gpa_t *pa);
  * change. Privilege is checked. */
 enum step cpu_mov_to_cr(struct cpu *c, unsigned cr, uint64_t val) MUST_CHECK;
 enum step cpu_mov_from_cr(struct cpu *c, unsigned cr, uint64_t *val) MUST_CHECK;
+uint64_t cpu_cr4_known(const struct cpu *c); /* bits that the model has */
 enum step cpu_lmsw(struct cpu *c, uint16_t val) MUST_CHECK;
 enum step cpu_clts(struct cpu *c) MUST_CHECK;
 enum step cpu_xsetbv(struct cpu *c, uint32_t idx, uint64_t val) MUST_CHECK;

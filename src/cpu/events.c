@@ -45,8 +45,7 @@ static void start_up(struct cpu *c)
     cpu_update_mode(c);
 }
 
-/* Requests become state of the vCPU: IRR, nmi_pending, activity. */
-static void act_on_requests(struct cpu *c)
+void cpu_act_on_requests(struct cpu *c)
 {
     uint32_t req = take_requests(c);
 
@@ -109,6 +108,13 @@ static enum step interrupt(struct cpu *c, uint8_t vector)
     return event_deliver(c, &(struct event){ .vector = vector, .kind = EVENT_EXT_INT });
 }
 
+enum step cpu_inject(struct cpu *c, uint8_t vector, enum event_kind kind)
+{
+    if (kind == EVENT_NMI)
+        c->nmi_blocked = true;
+    return event_deliver(c, &(struct event){ .vector = vector, .kind = kind });
+}
+
 static enum step take_one(struct cpu *c)
 {
     if (c->shadow_movss)
@@ -141,7 +147,7 @@ enum step cpu_take_events(struct cpu *c)
 {
     enum step st;
 
-    act_on_requests(c);
+    cpu_act_on_requests(c);
     if (c->activity == CPU_SHUTDOWN)
         return STEP_EXIT;
     if (c->activity == CPU_WAIT_SIPI)

@@ -57,6 +57,10 @@ struct cpu_model {
  */
 bool cpu_model_init(struct cpu_model *m, const char *spec, char *err, size_t err_bytes) MUST_CHECK;
 
+/* Has m all that `other` has? False: what it lacks, in words. */
+bool cpu_model_covers(const struct cpu_model *m, const struct cpu_model *other, char *missing,
+                      size_t missing_bytes) MUST_CHECK;
+
 static inline bool model_has(const struct cpu_model *m, enum cpu_feature f)
 {
     return m->words[(unsigned)f / 32] >> ((unsigned)f % 32) & 1;

@@ -428,3 +428,30 @@ bool cpu_model_init(struct cpu_model *m, const char *spec, char *err, size_t err
     }
     return false;
 }
+
+bool cpu_model_covers(const struct cpu_model *m, const struct cpu_model *other, char *missing,
+                      size_t missing_bytes)
+{
+    bool covers = true;
+
+    if (missing_bytes)
+        missing[0] = 0;
+    for (unsigned i = 0; i < ARRAY_SIZE(features); i++) {
+        if (!model_has(other, features[i].id) || model_has(m, features[i].id))
+            continue;
+        add_text(missing, missing_bytes, covers ? "" : ", ");
+        add_text(missing, missing_bytes, features[i].text);
+        covers = false;
+    }
+    for (unsigned i = 0; i < NR_FEATURE_WORDS; i++) /* bits without a name */
+        covers &= !(other->words[i] & ~m->words[i]);
+    if (other->phys_bits > m->phys_bits || other->lin_bits > m->lin_bits ||
+        other->xcr0 & ~m->xcr0) {
+        add_text(missing, missing_bytes, covers ? "" : ", ");
+        add_text(missing, missing_bytes, "address bits or vector state");
+        covers = false;
+    }
+    if (!covers && missing_bytes && !missing[0])
+        add_text(missing, missing_bytes, "a feature without a name");
+    return covers;
+}

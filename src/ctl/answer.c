@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "ctl/ctl.h"
+#include "snap/snap.h"
 
 /* Each returns the result, or NULL: *error says why, or, left NULL, that memory is short. */
 
@@ -112,6 +113,34 @@ static json_t *answer_console_size(struct vm *vm, const json_t *request, const c
     return json_object();
 }
 
+/*
+ * {"do": "snapshot", "dir": "/...", "kind": "full"|"diff"}. The VM's log has all that there is to
+ * say about a failure.
+ */
+static json_t *answer_snapshot(struct vm *vm, const json_t *request, const char **error)
+{
+    const char *dir = json_string_value(json_object_get(request, "dir"));
+    const char *kind = json_string_value(json_object_get(request, "kind"));
+    bool diff = kind && !strcmp(kind, "diff");
+    struct snap_saved saved;
+    int err;
+
+    if (!dir || *dir != '/' || (kind && !diff && strcmp(kind, "full") != 0)) {
+        *error = "\"dir\" is an absolute path, \"kind\" is full or diff";
+        return NULL;
+    }
+    err = snap_save_dir(vm, dir, diff ? SNAP_DIFF : SNAP_FULL, NULL, &saved, NULL, 0);
+    if (!err)
+        return json_pack("{s:I, s:I, s:f}", "bytes", (json_int_t)(saved.pages << PAGE_SHIFT),
+                         "zero_bytes", (json_int_t)(saved.pages_zero << PAGE_SHIFT), "paused_ms",
+                         (double)saved.paused_ns / 1e6);
+    *error = err == -ENOENT && diff ? "there is no base that it could be a difference to"
+             : err == -EEXIST       ? "the directory is there already, and is no snapshot"
+             : err == -EBUSY        ? "a snapshot is being made already, or a disk does not answer"
+                                    : strerror(-err);
+    return NULL;
+}
+
 /* ---- screen and keyboard: the argument is in "arg" ---- */
 
 static const char no_screen[] = "this VM has no screen; run it with --display vga";
@@ -166,6 +195,7 @@ static const struct {
     { "screenshot", answer_screenshot },
     { "screen-text", answer_screen_text },
     { "sendkey", answer_sendkey },
+    { "snapshot", answer_snapshot },
     { "stat", answer_stat },
     { "stop", answer_stop },
     { "resize", answer_resize },

@@ -94,9 +94,9 @@ char *ctl_request_arg(const char *name, const char *what, const char *arg)
 }
 
 /* A connection to the VM on which the line was sent; -1 after a message. */
-static int client_send(const char *name, const char *line)
+static int client_send(const char *name, const char *line, unsigned limit_s)
 {
-    struct timeval limit = { .tv_sec = ANSWER_LIMIT_S };
+    struct timeval limit = { .tv_sec = limit_s };
     char dir[96], path[160];
     int fd;
 
@@ -121,7 +121,12 @@ static int client_send(const char *name, const char *line)
 
 char *ctl_request_line(const char *name, const char *line)
 {
-    int fd = client_send(name, line);
+    return ctl_request_long(name, line, ANSWER_LIMIT_S);
+}
+
+char *ctl_request_long(const char *name, const char *line, unsigned limit_s)
+{
+    int fd = client_send(name, line, limit_s);
     json_t *answer;
     char *text;
 
@@ -161,7 +166,7 @@ int ctl_attach(const char *name, const char *which, char **pty, bool *sized)
     if (!line)
         log_error("'%s' is no text for a request", which);
     else if (asprintf(&with_end, "%s\n", line) > 0)
-        fd = client_send(name, with_end);
+        fd = client_send(name, with_end, ANSWER_LIMIT_S);
     free(with_end);
     free(line);
     json_decref(request);

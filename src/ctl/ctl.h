@@ -48,6 +48,18 @@ int ctl_write_screen(struct vm *vm, const char *path) MUST_CHECK;
  * -EAGAIN: the guest has not taken those before. */
 int ctl_press(struct vm *vm, const char *keys) MUST_CHECK;
 
+/* ---- VNC (vnc.c) ---- */
+struct vnc;
+struct vnc_config {
+    const char *where;         /* a host name or address, or unix:PATH */
+    uint16_t port;             /* with the former */
+    const char *password_file; /* NULL: none is asked for */
+};
+/* Starts the server; who connects sees the screen and has keyboard and mouse. 0, or -errno after a
+ * message. The VM lives until vnc_close(). */
+int vnc_open(struct vm *vm, const struct vnc_config *cfg, struct vnc **out) MUST_CHECK;
+void vnc_close(struct vnc *n); /* NULL is fine */
+
 /* ---- client (client.c) ---- */
 /* Sends {"do": what} to the VM and returns the "result" as JSON text, malloc'ed; NULL after a
  * message. */
@@ -65,6 +77,8 @@ char *ctl_request_line(const char *name, const char *line);
 int ctl_attach(const char *name, const char *which, char **pty, bool *sized) MUST_CHECK;
 /* Failures are of no interest. */
 void ctl_tell_size(const char *name, uint16_t cols, uint16_t rows);
+/* ... of which the answer may take so long. */
+char *ctl_request_long(const char *name, const char *line, unsigned limit_s);
 /* Names of the VMs that live, one call of fn each. Returns how many. */
 unsigned ctl_list(void (*fn)(void *arg, const char *name), void *arg);
 

@@ -422,6 +422,7 @@ static const struct device_type pic_type = {
     .write = pic_write,
     .reset = pic_reset,
     .loaded = pic_loaded,
+    .late = true,
     .state = pic_state,
     .nr_state = ARRAY_SIZE(pic_state),
     .version = 1,

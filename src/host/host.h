@@ -18,6 +18,12 @@ void host_close(int fd);
 /* Shared read-write mapping of a file; huge pages are asked for where the host gives them. NULL on
  * failure, errno set. */
 void *host_map_fd(int fd, uint64_t off_bytes, uint64_t bytes);
+/* Private (copy-on-write) mapping of a file that nobody makes shorter. NULL on failure, errno set. */
+void *host_map_private(int fd, uint64_t off_bytes, uint64_t bytes);
+/* In the place of what is mapped at `at`: a shared mapping of the file; or zero pages of the
+ * process's own. */
+int host_map_over(void *at, int fd, uint64_t off_bytes, uint64_t bytes) MUST_CHECK;
+int host_map_zero(void *at, uint64_t bytes) MUST_CHECK;
 void host_unmap(void *p, uint64_t bytes);
 /* Fresh zero pages of the process's own, for large structures that are mostly untouched; children
  * do not have them; freed by host_unmap(). NULL on failure. */
@@ -33,6 +39,16 @@ int host_punch(int fd, uint64_t off_bytes, uint64_t bytes) MUST_CHECK;
 /* The first run of bytes at or behind off_bytes that the file really holds: [*start, *end). False:
  * the rest is a hole. */
 bool host_data_next(int fd, uint64_t off_bytes, uint64_t *start, uint64_t *end);
+
+/*
+ * In a private mapping of nr bytes at `at`: the next run of pages, from off_bytes on, that are the
+ * process's own because they were written. False: there is none. Where the host does not tell, all
+ * are.
+ */
+bool host_own_next(const void *at, uint64_t bytes, uint64_t off_bytes, uint64_t *start,
+                   uint64_t *end);
+/* Another descriptor of the same file, or -errno. */
+int host_dup(int fd) MUST_CHECK;
 
 /* A code buffer, mapped twice: writable here, executable there; never both at one address. */
 struct host_code {
@@ -108,6 +124,7 @@ void cond_destroy(struct cond *c);
 void cond_wait(struct cond *c, struct lock *l);
 /* Until woken or host monotonic time; false on time-out. UINT64_MAX waits for ever. */
 bool cond_wait_until(struct cond *c, struct lock *l, uint64_t mono_ns);
+void cond_wake_one(struct cond *c);
 void cond_wake_all(struct cond *c);
 
 /* ---- threads: named; all signals blocked but those an instruction of the thread itself raises
@@ -151,6 +168,20 @@ bool host_delay_known(void);
 /* Lets another thread run on this CPU, if one wants to. */
 void host_yield(void);
 int host_pid(void); /* of the process, for names */
+
+/* ---- getting a thread out of a system call ---- */
+struct host_kick {
+    int pid, tid;
+};
+/* From now on host_kick(k) interrupts what the calling thread waits for in the kernel (EINTR, where
+ * the call is not one that the kernel starts again). 0 or -errno. */
+int host_kick_accept(struct host_kick *k) MUST_CHECK;
+/* Any thread; of no effect once that thread has ended. */
+void host_kick(const struct host_kick *k);
+/* After that time the calling thread is kicked, again and again at that interval, until
+ * host_kick_timer_stop(). -errno, or a handle. */
+int host_kick_timer_start(const struct host_kick *k, uint64_t every_ns) MUST_CHECK;
+void host_kick_timer_stop(int timer);
 
 /* ---- sleeping on a word (futex) ---- */
 /* Sleeps while *word == val, at most until mono_ns (UINT64_MAX: no limit). Spurious returns happen.

@@ -115,6 +115,40 @@ static void *own_pages(uint64_t bytes, int flags)
     return p;
 }
 
+void *host_map_private(int fd, uint64_t off_bytes, uint64_t bytes)
+{
+    /* NORESERVE: as with shared memory, who makes machines of more memory than there is knows. */
+    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, fd,
+                   (off_t)off_bytes);
+
+    if (p == MAP_FAILED)
+        return NULL;
+    (void)madvise(p, bytes, MADV_DONTDUMP);
+    return p;
+}
+
+int host_map_over(void *at, int fd, uint64_t off_bytes, uint64_t bytes)
+{
+    void *p = mmap(at, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, (off_t)off_bytes);
+
+    if (p == MAP_FAILED)
+        return -errno;
+    (void)madvise(p, bytes, MADV_HUGEPAGE);
+    (void)madvise(p, bytes, MADV_DONTDUMP);
+    return 0;
+}
+
+int host_map_zero(void *at, uint64_t bytes)
+{
+    void *p = mmap(at, bytes, PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+
+    if (p == MAP_FAILED)
+        return -errno;
+    (void)madvise(p, bytes, MADV_DONTDUMP);
+    return 0;
+}
+
 void *host_pages(uint64_t bytes)
 {
     return own_pages(bytes, 0);

@@ -246,6 +246,11 @@ int pc_key(struct pc *pc, const uint8_t *code, unsigned nr)
     return 0;
 }
 
+void pc_pointer(struct pc *pc, int dx, int dy, int dz, uint8_t buttons)
+{
+    i8042_move(&pc->i8042, dx, dy, dz, buttons);
+}
+
 static int pc_add_port92(struct pc *pc, struct bus *bus)
 {
     return port92_init(&pc->port92, bus);
@@ -333,6 +338,11 @@ static int pc_add_acpi_pm(struct pc *pc, struct bus *bus)
 void pc_set_paused(struct pc *pc, bool on)
 {
     pc_virtio_set_paused(pc->virtio, on);
+}
+
+const char *pc_settle(struct pc *pc)
+{
+    return pc_virtio_settle(pc->virtio);
 }
 
 bool pc_power_button(struct pc *pc)

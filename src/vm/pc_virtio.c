@@ -12,6 +12,7 @@
 #include "virtio/balloon.h"
 #include "virtio/blk.h"
 #include "virtio/console.h"
+#include "virtio/fs.h"
 #include "virtio/mmio.h"
 #include "virtio/net.h"
 #include "virtio/pci.h"
@@ -40,6 +41,7 @@ struct pc_virtio {
     unsigned disk_device[VM_DISKS_MAX];     /* on the PCI bus; 0: it is not there */
     unsigned nr_disks;
     struct virtio_net nets[VM_NETS_MAX];
+    struct virtio_fs shares[VM_SHARES_MAX];
     struct virtio_rng rng;
     struct virtio_balloon balloon;
     struct virtio_vsock vsock;
@@ -151,6 +153,23 @@ static int pc_virtio_add_nets(struct pc_virtio *pv)
     return err;
 }
 
+static int pc_virtio_add_shares(struct pc_virtio *pv)
+{
+    const struct vm_config *cfg = &pv->vm->cfg;
+    int err = 0;
+
+    for (unsigned i = 0; i < cfg->nr_shares && !err; i++) {
+        struct virtio_fs *f = &pv->shares[i];
+
+        err = virtio_fs_init(f, pv->vm->bus, pv->vm->mmu, cfg->shares[i].fs);
+        if (!err)
+            err = pc_virtio_add(pv, &f->vd, cfg->shares[i].transport);
+        if (!err)
+            err = virtio_fs_start(f);
+    }
+    return err;
+}
+
 static int pc_virtio_add_rng(struct pc_virtio *pv)
 {
     int err;
@@ -219,7 +238,7 @@ struct virtio_balloon *pc_virtio_balloon(struct pc_virtio *pv)
 /* In this order on the bus. */
 static int (*const pc_virtio_adders[])(struct pc_virtio *pv) = {
     pc_virtio_add_disks,   pc_virtio_add_nets,  pc_virtio_add_rng,
-    pc_virtio_add_balloon, pc_virtio_add_vsock, pc_virtio_add_console,
+    pc_virtio_add_balloon, pc_virtio_add_vsock, pc_virtio_add_console, pc_virtio_add_shares,
 };
 
 void pc_virtio_destroy(struct pc_virtio *pv)
@@ -231,6 +250,8 @@ void pc_virtio_destroy(struct pc_virtio *pv)
     virtio_balloon_stop(&pv->balloon);
     virtio_vsock_stop(&pv->vsock);
     virtio_console_stop(&pv->console);
+    for (unsigned i = 0; i < VM_SHARES_MAX; i++)
+        virtio_fs_stop(&pv->shares[i]);
     for (unsigned i = 0; i < PC_VIRTIO_MAX; i++) {
         virtio_pci_fini(&pv->slots[i].pci);
         virtio_mmio_fini(&pv->slots[i].mmio);
@@ -239,6 +260,8 @@ void pc_virtio_destroy(struct pc_virtio *pv)
     virtio_balloon_fini(&pv->balloon);
     virtio_vsock_fini(&pv->vsock);
     virtio_console_fini(&pv->console);
+    for (unsigned i = 0; i < VM_SHARES_MAX; i++)
+        virtio_fs_fini(&pv->shares[i]);
     for (unsigned i = 0; i < VM_NETS_MAX; i++)
         virtio_net_fini(&pv->nets[i]);
     for (unsigned i = 0; i < pv->nr_disks; i++)
@@ -275,6 +298,18 @@ void pc_virtio_set_paused(struct pc_virtio *pv, bool on)
 
         virtio_set_paused(s->transport == VM_TRANSPORT_PCI ? s->pci.vd : s->mmio.vd, on);
     }
+}
+
+const char *pc_virtio_settle(struct pc_virtio *pv)
+{
+    for (unsigned i = 0; i < pv->nr_slots; i++) {
+        struct pc_virtio_slot *s = &pv->slots[i];
+        struct virtio *vd = s->transport == VM_TRANSPORT_PCI ? s->pci.vd : s->mmio.vd;
+
+        if (!virtio_settle(vd))
+            return vd->name;
+    }
+    return NULL;
 }
 
 int pc_virtio_disk_resize(struct pc_virtio *pv, unsigned idx, uint64_t bytes)

@@ -3,6 +3,8 @@
  * What engines and the semantic core ask of the machine while a vCPU runs: ports, device memory,
  * time and interrupts. All on the vCPU's thread, without locks held, but where engine.h says other.
  */
+#include <stdatomic.h>
+
 #include "lib/trace.h"
 #include "vm/priv.h"
 
@@ -47,12 +49,21 @@ static void platform_hypercall(void *ctx, struct cpu *c)
     vm_hypercall(ctx, c);
 }
 
+static void platform_want_shared(void *ctx)
+{
+    struct vm *vm = ctx;
+
+    atomic_store_explicit(&vm->want_shared, true, memory_order_relaxed);
+    run_posted(vm);
+}
+
 const struct platform_ops vm_platform_ops = {
     .port_read = platform_port_read,
     .port_write = platform_port_write,
     .mmio_read = platform_mmio_read,
     .mmio_write = platform_mmio_write,
     .hypercall = platform_hypercall,
+    .want_shared = platform_want_shared,
 };
 
 /* ---- time and interrupts ---- */

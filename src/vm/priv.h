@@ -38,6 +38,7 @@ struct vm {
      */
     _Atomic uint64_t stop;
     _Atomic int nr_holds;       /* of devices that cannot go on: bus_post_hold() */
+    _Atomic bool want_shared;   /* an engine wants memory that other processes can map */
     _Atomic bool remap;         /* the display's memory wants to be elsewhere */
     _Atomic uint32_t nr_posted; /* futex: counts posts, wakes the supervisor */
 
@@ -55,6 +56,9 @@ struct vm {
     void (*debug_hook)(void *arg, struct vcpu *v);
     void *debug_arg;
     unsigned nr_in_hook; /* threads that are in the hook just now */
+
+    struct vm_base base; /* path NULL: none */
+    _Atomic bool claimed; /* see vm_claim() */
 
     struct thread supervisor;
     uint64_t timeout_at_ns; /* host_mono_ns(); UINT64_MAX: never */
@@ -94,6 +98,8 @@ struct pc_virtio *pc_virtio_create(struct vm *vm, struct pci_host *pci_host);
 void pc_virtio_destroy(struct pc_virtio *pv);
 /* Every device: see virtio_set_paused(). Machine lock held. */
 void pc_virtio_set_paused(struct pc_virtio *pv, bool on);
+/* See virtio_settle(), of all; NULL, or the name of one that has requests under way. */
+const char *pc_virtio_settle(struct pc_virtio *pv);
 struct virtio_balloon *pc_virtio_balloon(struct pc_virtio *pv); /* NULL: none */
 /* -ENOENT: no such disk; else as store_resize(). */
 int pc_virtio_disk_resize(struct pc_virtio *pv, unsigned idx, uint64_t bytes) MUST_CHECK;
@@ -125,10 +131,14 @@ void pc_display_remap(struct pc_display *d);
 /* ---- pc.c: the devices ---- */
 struct pc_display *pc_display(struct pc *pc);                           /* NULL: there is none */
 int pc_key(struct pc *pc, const uint8_t *code, unsigned nr) MUST_CHECK; /* as vm_key(); locked */
+void pc_pointer(struct pc *pc, int dx, int dy, int dz,
+                uint8_t buttons); /* as vm_pointer(); locked */
 struct pc *pc_create(struct vm *vm);
 void pc_destroy(struct pc *pc);
 /* The VM stands still, or goes on: devices that work by themselves do, too. Machine lock held. */
 void pc_set_paused(struct pc *pc, bool on);
+/* NULL, or the name of a device that has requests under way. Paused. */
+const char *pc_settle(struct pc *pc);
 bool pc_power_button(struct pc *pc); /* see acpi_pm_power_button(); machine lock held */
 void pc_reset(struct vm *vm);
 /* PCI's interrupt lines as a firmware would have led them to the 8259s. */

@@ -327,6 +327,7 @@ static void bt_state_changed(struct vcpu *vc)
 const struct engine_ops bt_engine = {
     .name = "bt",
     .about = "binary translation: near native speed without hardware virtualization",
+    .counts_steps = true,
     .probe = bt_probe,
     .describe = bt_describe,
     .vm_create = bt_vm_create,
