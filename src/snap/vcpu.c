@@ -9,7 +9,7 @@
 #include <errno.h>
 #include <stdatomic.h>
 
-#define REQ_SAVED (REQ_IRQ | REQ_NMI | REQ_INIT | REQ_SIPI | REQ_TIMER | REQ_SMI)
+#define REQ_SAVED (REQ_IRQ | REQ_NMI | REQ_INIT | REQ_SIPI | REQ_TIMER | REQ_SMI | REQ_KICK)
 
 #define CPU_U64(m)   FIELD(struct cpu, m, U64, 1)
 #define CPU_U32(m)   FIELD(struct cpu, m, U32, 1)
@@ -35,6 +35,8 @@ static const struct state_field vcpu_fields[] = {
     CPU_U64(tsc_aux), CPU_U64(sysenter_cs), CPU_U64(sysenter_esp), CPU_U64(sysenter_eip),
     CPU_U64(pat), CPU_U64(tsc_adjust), CPU_U64(misc_enable), CPU_U64(mtrr_def_type),
     CPU_U64(mtrr_physbase), CPU_U64(mtrr_physmask), CPU_U64(mtrr_fixed), CPU_U64(mcg_status),
+    CPU_U64(pv.clock), CPU_U64(pv.wall), CPU_U64(pv.steal), CPU_U64(pv.eoi), CPU_U64(pv.steal_ns),
+    CPU_BOOL(pv.eoi_offered), CPU_BOOL(pv.kicked),
     CPU_U16(fpu.fcw), CPU_U16(fpu.fsw), FIELD(struct cpu, fpu.ftw, U8, 1), CPU_U16(fpu.fop),
     CPU_U64(fpu.fip), CPU_U64(fpu.fdp), CPU_U32(fpu.mxcsr),
     CPU_BYTES(fpu.st), CPU_BYTES(fpu.xmm), CPU_BYTES(fpu.ymmh), CPU_U16(fpu_cs), CPU_U16(fpu_ds),
