@@ -604,9 +604,10 @@ int run_options_parse(struct run_options *o, int argc, char **argv, bool *help)
         return EXIT_USAGE;
     if (o->lockstep.tested && (o->nr_disks || o->nr_nets || o->nr_shares || o->rng || o->balloon ||
                                *o->vsock_path || o->console.kind != CHAN_NONE || o->nr_ports)) {
-        log_error("--disk, --net, --share, --vsock, --console, --port, --device rng and balloon with "
-                  "--lockstep: they write the guest's memory when they can, not when the other "
-                  "engine is there too");
+        log_error(
+            "--disk, --net, --share, --vsock, --console, --port, --device rng and balloon with "
+            "--lockstep: they write the guest's memory when they can, not when the other "
+            "engine is there too");
         return EXIT_USAGE;
     }
     if (o->lockstep.tested && o->nr_cpus > 1) {
