@@ -98,33 +98,6 @@ void kvm_trim(struct cpu_model *m, const struct kvm_cpuid_table *supported)
 #define SPEC_7_EDX   (BIT(26) | BIT(27) | BIT(31))                     /* IBRS+IBPB, STIBP, SSBD */
 #define SPEC_8_8_EBX (BIT(12) | BIT(14) | BIT(15) | BIT(17) | BIT(24)) /* the same, AMD's way */
 
-/* ---- nested guests ---- */
-
-#define LEAF_SVM 0x8000000au
-#define ECX_VMX  BIT(5) /* of leaf 1 */
-#define ECX_SVM  BIT(2) /* of leaf 80000001h */
-
-bool kvm_has_nested(const struct kvm_cpuid_table *supported, enum cpu_vendor vendor)
-{
-    return vendor == VENDOR_AMD ? supported_reg(supported, 0x80000001, 0, 2) & ECX_SVM
-                                : supported_reg(supported, 1, 0, 2) & ECX_VMX;
-}
-
-static void put_nested(const struct kvm_vcpu *k, uint32_t leaf, struct cpuid_regs *r)
-{
-    const struct kvm_cpuid_entry2 *e = entry_find(&k->vm->supported, leaf, 0);
-    bool amd = k->iv.vc.cpu.model->vendor == VENDOR_AMD;
-
-    if (!k->vm->nested || !e)
-        return;
-    if (!amd && leaf == 1)
-        r->ecx |= ECX_VMX;
-    if (amd && leaf == 0x80000001)
-        r->ecx |= ECX_SVM;
-    if (amd && leaf == LEAF_SVM)
-        *r = (struct cpuid_regs){ .eax = e->eax, .ebx = e->ebx, .ecx = e->ecx, .edx = e->edx };
-}
-
 /* ---- a vCPU's table ---- */
 
 /*
@@ -162,7 +135,6 @@ static void put_model(struct kvm_vcpu *k, struct kvm_cpuid_table *t, uint32_t le
         /* Not every host's TSC is invariant. */
         if (leaf == 0x80000007)
             r.edx &= supported_reg(have, leaf, 0, 3) | ~BIT(8);
-        put_nested(k, leaf, &r);
         e.eax = r.eax, e.ebx = r.ebx, e.ecx = r.ecx, e.edx = r.edx;
         put(t, &e);
     }

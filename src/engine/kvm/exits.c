@@ -135,10 +135,6 @@ bool kvm_step(struct kvm_vcpu *k, enum run_result *res)
     uint64_t handed = v->vc.nr_insns;
     bool go_on;
 
-    if (kvm_nested_active(k)) {
-        kvm_report(k, "interp cannot execute an instruction of a guest's guest: depth", 2);
-        return fail(res);
-    }
     /* What it knew of the guest's page tables and breakpoints may be old. */
     interp_debug_update(&v->vc);
     /* An event that was held back for one instruction comes behind this one. */

@@ -201,8 +201,6 @@ static int vm_set_up(struct kvm_vm *vm, int sys)
     err = kvm_get_supported(sys, &vm->supported);
     if (err < 0)
         return err;
-    vm->nested = can(vm->fd, KVM_CAP_NESTED_STATE) &&
-                 kvm_has_nested(&vm->supported, vm->ivm.evm.cfg.model->vendor);
     if (can(vm->fd, KVM_CAP_SET_IDENTITY_MAP_ADDR))
         err = kvm_ioctl(vm->fd, KVM_SET_IDENTITY_MAP_ADDR, &identity);
     if (err >= 0 && can(vm->fd, KVM_CAP_SET_TSS_ADDR))
@@ -343,7 +341,6 @@ static void kvm_vcpu_reset(struct vcpu *vc)
 {
     struct kvm_vcpu *k = container_of(vc, struct kvm_vcpu, iv.vc);
 
-    kvm_nested_reset(k);
     kvm_reset_msrs(k);
 }
 

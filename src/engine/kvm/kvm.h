@@ -33,7 +33,6 @@ struct kvm_vm {
     struct interp_vm ivm;
     int fd;
     uint32_t run_bytes; /* of a vCPU's struct kvm_run and what is behind it */
-    bool nested;        /* guests have SVM or VMX */
     bool tsc_offset;    /* a vCPU's TSC offset can be set as it is */
     struct lock lock;   /* LOCK_CODE: guards all below but supported */
     bool clock_told;    /* the paravirtual clock was set, when the VM clock's offset was */
@@ -111,15 +110,6 @@ int kvm_try(struct kvm_verdict *out);
 int kvm_get_supported(int sys, struct kvm_cpuid_table *out) MUST_CHECK;
 void kvm_trim(struct cpu_model *m, const struct kvm_cpuid_table *supported);
 int kvm_set_cpuid(struct kvm_vcpu *k) MUST_CHECK;
-
-/* SVM or VMX, as the model's vendor has it. */
-bool kvm_has_nested(const struct kvm_cpuid_table *supported, enum cpu_vendor vendor);
-
-/* ---- nested.c ---- */
-/* Is the vCPU in a guest of its guest? Registers are in the kernel, or the kernel's are the same.
- */
-bool kvm_nested_active(struct kvm_vcpu *k);
-void kvm_nested_reset(struct kvm_vcpu *k);
 
 /* ---- msr.c ---- */
 /* Which MSRs the kernel answers itself; all others come to us. */

@@ -26,7 +26,6 @@ struct msr_range {
     uint32_t first;
     const uint32_t *msrs; /* the kernel's in it, 0 ends the list */
     uint32_t flags;
-    bool nested; /* only where guests may have guests */
 };
 
 static const uint32_t low_both[] = { MSR_SPEC_CTRL, MSR_PRED_CMD, 0 };
@@ -42,31 +41,20 @@ static const uint32_t high_both[] = {
 static const uint32_t pv_both[] = { MSR_KVM_WALL_CLOCK_NEW, MSR_KVM_SYSTEM_TIME_NEW,
                                     MSR_KVM_STEAL_TIME, 0 };
 static const uint32_t pv_old_both[] = { MSR_KVM_WALL_CLOCK, MSR_KVM_SYSTEM_TIME, 0 };
-/* SVM's VM_CR and VM_HSAVE_PA; FEATURE_CONTROL and what VMX can do. */
-static const uint32_t svm_both[] = { 0xc0010114, 0xc0010117, 0 };
-static const uint32_t feature_both[] = { 0x3a, 0 };
-static const uint32_t vmx_read[] = { 0x480, 0x481, 0x482, 0x483, 0x484, 0x485, 0x486,
-                                     0x487, 0x488, 0x489, 0x48a, 0x48b, 0x48c, 0x48d,
-                                     0x48e, 0x48f, 0x490, 0x491, 0 };
 static const uint32_t amd_both[] = { MSR_VIRT_SPEC_CTRL, 0 };
 
 #define BOTH (KVM_MSR_FILTER_READ | KVM_MSR_FILTER_WRITE)
 static const struct msr_range ranges[] = {
-    { 0x10, tsc_read, KVM_MSR_FILTER_READ, false },
-    { 0x48, low_both, BOTH, false },
-    { 0x108, arch_read, KVM_MSR_FILTER_READ, false },
-    { 0x170, mid_both, BOTH, false },
-    { 0x270, pat_both, BOTH, false },
-    { MSR_EFER, high_both, BOTH, false },
-    { MSR_FS_BASE, high_both, BOTH, false },
-    { MSR_KVM_WALL_CLOCK_NEW, pv_both, BOTH, false },
-    { MSR_KVM_WALL_CLOCK, pv_old_both, BOTH, false },
-    { MSR_VIRT_SPEC_CTRL, amd_both, BOTH, false },
-    { 0x38, feature_both, BOTH, true },
-    { 0x480, vmx_read, KVM_MSR_FILTER_READ, true },
-    { 0x488, vmx_read, KVM_MSR_FILTER_READ, true },
-    { 0x490, vmx_read, KVM_MSR_FILTER_READ, true },
-    { 0xc0010110, svm_both, BOTH, true },
+    { 0x10, tsc_read, KVM_MSR_FILTER_READ },
+    { 0x48, low_both, BOTH },
+    { 0x108, arch_read, KVM_MSR_FILTER_READ },
+    { 0x170, mid_both, BOTH },
+    { 0x270, pat_both, BOTH },
+    { MSR_EFER, high_both, BOTH },
+    { MSR_FS_BASE, high_both, BOTH },
+    { MSR_KVM_WALL_CLOCK_NEW, pv_both, BOTH },
+    { MSR_KVM_WALL_CLOCK, pv_old_both, BOTH },
+    { MSR_VIRT_SPEC_CTRL, amd_both, BOTH },
 };
 #define RANGE_MSRS 8u
 
@@ -87,8 +75,6 @@ int kvm_set_msr_filter(const struct kvm_vm *vm)
     for (unsigned i = 0; i < ARRAY_SIZE(ranges); i++) {
         const struct msr_range *r = &ranges[i];
 
-        if (r->nested && !vm->nested)
-            continue; /* one that is empty */
         for (const uint32_t *msr = r->msrs; *msr; msr++)
             if (*msr - r->first < RANGE_MSRS)
                 maps[i] |= (uint8_t)BIT(*msr - r->first);

@@ -226,8 +226,6 @@ static int deliver_rest(struct kvm_vcpu *k, const struct kvm_vcpu_events *e)
 
     if (!e->exception.injected && !e->nmi.injected && (!e->interrupt.injected || e->interrupt.soft))
         return 0;
-    if (kvm_nested_active(k))
-        return 0; /* it waits in the kernel, whose state this vCPU goes on with */
     tlb_flush_all(&k->iv);
     if (e->exception.injected) {
         c->exc = (struct cpu_exc){ .valid = true,
