@@ -74,8 +74,11 @@ static void fake_hypercall(void *ctx, struct cpu *c)
 {
     (void)ctx, (void)c;
 }
-static const struct platform_ops fake_platform = { fake_port_read, fake_port_write, fake_mmio_read,
-                                                   fake_mmio_write, fake_hypercall };
+static const struct platform_ops fake_platform = { .port_read = fake_port_read,
+                                                   .port_write = fake_port_write,
+                                                   .mmio_read = fake_mmio_read,
+                                                   .mmio_write = fake_mmio_write,
+                                                   .hypercall = fake_hypercall };
 
 static uint64_t fake_time(void *ctx)
 {
