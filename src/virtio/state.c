@@ -23,8 +23,7 @@ static const struct state_field queue_fields[] = {
     FIELD(struct virtq, device_at, U64, 1),         FIELD(struct virtq, saved_avail, U16, 1),
     FIELD(struct virtq, saved_avail_wrap, BOOL, 1), FIELD(struct virtq, used, U16, 1),
     FIELD(struct virtq, used_wrap, BOOL, 1),        FIELD(struct virtq, nr_unsignalled, U16, 1),
-    FIELD(struct virtq, notify_off, BOOL, 1),
-    FIELD(struct virtq, resetting, BOOL, 1),
+    FIELD(struct virtq, notify_off, BOOL, 1),       FIELD(struct virtq, resetting, BOOL, 1),
 };
 static const struct state_table queue_table = STATE_TABLE("virtqueue", queue_fields, 1);
 
