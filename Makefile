@@ -23,11 +23,13 @@ LDFLAGS += -fsanitize=address,undefined
 endif
 CFLAGS += -std=gnu17 -g $(OPT) -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla $(if $(WERROR),-Werror)
 CPPFLAGS += -Isrc -D_GNU_SOURCE -DDOPPEL_VERSION='"$(shell cat VERSION)"'
-LDLIBS += -lZydis -ljansson -lpng -lslirp -luring -lpthread
+LDLIBS += -lZydis -ljansson -lpng -lslirp -luring -lnbd -lpthread
 
 ALL_C := $(sort $(shell find src -name '*.c'))
 TEST_C := $(filter %_test.c,$(ALL_C))
-LIB_C := $(filter-out $(TEST_C) src/cli/main.c,$(ALL_C))
+# The VNC server, a program of its own.
+VNC_C := $(filter-out $(TEST_C),$(wildcard src/vnc/*.c))
+LIB_C := $(filter-out $(TEST_C) src/cli/main.c $(VNC_C),$(ALL_C))
 LIB_O := $(LIB_C:%.c=$(O)/%.o)
 MAIN_O := $(patsubst %.c,$(O)/%.o,$(wildcard src/cli/main.c))
 
@@ -51,11 +53,15 @@ LONG_TESTS :=
 
 -include $(sort $(wildcard tests/*/rules.mk bench/rules.mk tools/rules.mk))
 
-all: $(O)/doppel
+all: $(O)/doppel $(O)/doppel-vnc
 
 $(O)/doppel: $(MAIN_O) $(O)/libdoppel.a
 	@echo "  LD      $@"
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+$(O)/doppel-vnc: $(VNC_C:%.c=$(O)/%.o) $(O)/libdoppel.a
+	@echo "  LD      $@"
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ -lvncserver -lpthread
 
 $(O)/libdoppel.a: $(LIB_O)
 	$(Q)rm -f $@; ar crs $@ $^

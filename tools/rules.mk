@@ -22,11 +22,13 @@ run:
 guest: $(GUEST_KERNEL) $(GUEST_INITRAMFS)
 
 # Debian 12 with systemd and sshd on a disk that boots by itself. Built as often as asked for: `make image` makes it anew.
-DEBIAN_IMAGE := build/image/debian.img
+# IMAGE_FORMAT=qcow2 makes (and runs) a compressed one, which is a fraction of the size.
+IMAGE_FORMAT ?= raw
+DEBIAN_IMAGE := build/image/debian.$(if $(filter qcow2,$(IMAGE_FORMAT)),qcow2,img)
 .PHONY: image run-debian
 image:
 	@tools/deps install image </dev/null >&2
-	tools/make-image $(dir $(DEBIAN_IMAGE))
+	tools/make-image $(dir $(DEBIAN_IMAGE)) 2048 $(IMAGE_FORMAT)
 
 $(DEBIAN_IMAGE):
 	@$(MAKE) --no-print-directory image
@@ -40,4 +42,5 @@ run-debian: all $(DEBIAN_IMAGE)
 .PHONY: install
 install: all
 	install -D -m 755 $(O)/doppel $(DESTDIR)$(PREFIX)/bin/doppel
+	install -D -m 755 $(O)/doppel-vnc $(DESTDIR)$(PREFIX)/bin/doppel-vnc
 	install -D -m 644 docs/doppel.1 $(DESTDIR)$(PREFIX)/share/man/man1/doppel.1

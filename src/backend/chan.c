@@ -13,12 +13,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
+#include "backend/visitor.h"
 #include "lib/log.h"
 
-#define WRITE_BYTES  4096 /* at once: what a pipe that polls writable takes without blocking */
-#define TTY_RETRY_MS 500
+#define WRITE_BYTES 4096 /* at once: what a pipe that polls writable takes without blocking */
+#define RETRY_MS    500
 
 struct chan {
     struct chr chr;
@@ -31,13 +33,16 @@ struct chan {
     size_t nr_in;
     bool in_ended;
     bool in_retry; /* a terminal that we may not read now: we are in the background */
+    bool no_fds;   /* accept() failed: the listener is left alone for a while */
 
     struct lock lock; /* LOCK_LEAF: guards what follows */
-    uint8_t *out;     /* a ring of CHAN_OUT_BYTES; only the thread takes from it */
-    size_t out_at, nr_out;
+    struct visitor visitor;
+    struct byte_ring out; /* only the thread takes from it */
     uint64_t nr_dropped;
     bool out_failed;
-    bool offer; /* the device may have room again */
+    bool offer;      /* the device may have room again */
+    bool wants_room; /* chr_offer() took less than all */
+    bool changed;    /* to be told the device */
     bool quit;
 };
 
@@ -52,36 +57,113 @@ static void chan_wake(struct chan *ch)
 
 /* ---- the guest's side ---- */
 
-static void chan_put(struct chan *ch, const uint8_t *buf, size_t bytes)
+/* How much can be written and not be lost. */
+static size_t chan_room(const struct chan *ch)
 {
-    size_t at = (ch->out_at + ch->nr_out) % CHAN_OUT_BYTES;
-    size_t first = MIN(bytes, CHAN_OUT_BYTES - at);
+    size_t room = SIZE_MAX;
 
     assert_held(&ch->lock);
-    memcpy(ch->out + at, buf, first);
-    memcpy(ch->out, buf + first, bytes - first);
-    ch->nr_out += bytes;
+    if (ch->cfg.out_fd >= 0 && !ch->out_failed)
+        room = ring_room(&ch->out);
+    if (ch->visitor.here)
+        room = MIN(room, ring_room(&ch->visitor.news));
+    return room;
+}
+
+/* Returns whether this is the first that is lost. */
+static bool chan_put(struct chan *ch, const uint8_t *buf, size_t bytes)
+{
+    bool out = ch->cfg.out_fd >= 0 && !ch->out_failed;
+    size_t nr = out ? MIN(bytes, ring_room(&ch->out)) : 0, lost = 0;
+
+    assert_held(&ch->lock);
+    if (out)
+        ring_put(&ch->out, buf, nr);
+    if (out || ch->out_failed)
+        lost = bytes - nr;
+    if (ch->visitor.here && bytes > ring_room(&ch->visitor.news))
+        lost += bytes - ring_room(&ch->visitor.news);
+    if (ch->cfg.visited && (ch->visitor.here || ch->cfg.keep == CHR_KEEP_LAST))
+        ring_put_last(&ch->visitor.news, buf, bytes);
+    ch->nr_dropped += lost;
+    return lost && ch->nr_dropped == lost && !ch->out_failed;
+}
+
+static bool chan_has_output(const struct chan *ch)
+{
+    return ch->out.nr || (ch->visitor.here && ch->visitor.news.nr);
 }
 
 static void chan_write(struct chr *c, const uint8_t *buf, size_t bytes)
 {
     struct chan *ch = container_of(c, struct chan, chr);
-    bool was_empty, first_drop = false;
-    size_t nr;
+    bool was, first_drop, has;
 
     lock_take(&ch->lock);
-    was_empty = !ch->nr_out;
-    nr = ch->out_failed ? 0 : MIN(bytes, CHAN_OUT_BYTES - ch->nr_out);
-    chan_put(ch, buf, nr);
-    if (nr < bytes && !ch->out_failed)
-        first_drop = !ch->nr_dropped;
-    ch->nr_dropped += bytes - nr;
+    was = chan_has_output(ch);
+    first_drop = chan_put(ch, buf, bytes);
+    has = chan_has_output(ch);
     lock_drop(&ch->lock);
     if (first_drop)
         log_warn("%s: %s; output beyond %u KiB is dropped", ch->cfg.name, ch->cfg.slow,
-                 CHAN_OUT_BYTES >> 10);
-    if (was_empty && nr)
+                 (ch->cfg.out_fd >= 0 ? CHAN_OUT_BYTES : VISITOR_BYTES) >> 10);
+    if (!was && has)
         chan_wake(ch);
+}
+
+static size_t chan_offer_out(struct chr *c, const uint8_t *buf, size_t bytes)
+{
+    struct chan *ch = container_of(c, struct chan, chr);
+    bool was, has;
+    size_t nr;
+
+    lock_take(&ch->lock);
+    was = chan_has_output(ch);
+    nr = MIN(bytes, chan_room(ch));
+    (void)chan_put(ch, buf, nr);
+    ch->wants_room |= nr < bytes;
+    has = chan_has_output(ch);
+    lock_drop(&ch->lock);
+    if (!was && has)
+        chan_wake(ch);
+    return nr;
+}
+
+static bool chan_attended(struct chr *c)
+{
+    struct chan *ch = container_of(c, struct chan, chr);
+    bool here;
+
+    lock_take(&ch->lock);
+    here = !ch->cfg.needs_visitor || ch->visitor.here;
+    lock_drop(&ch->lock);
+    return here;
+}
+
+static void chan_again(struct chr *c)
+{
+    struct chan *ch = container_of(c, struct chan, chr);
+
+    lock_take(&ch->lock);
+    ch->changed = true;
+    lock_drop(&ch->lock);
+    chan_wake(ch);
+}
+
+static int chan_visit(struct chr *c, int fd, const char *hello)
+{
+    struct chan *ch = container_of(c, struct chan, chr);
+    int err;
+
+    if (!ch->cfg.visited)
+        return -EOPNOTSUPP;
+    lock_take(&ch->lock);
+    err = visitor_enter(&ch->visitor, fd, hello);
+    ch->changed |= !err;
+    lock_drop(&ch->lock);
+    if (!err)
+        chan_wake(ch);
+    return err;
 }
 
 static void chan_accept(struct chr *c)
@@ -123,6 +205,30 @@ static void chan_offer(struct chan *ch)
     memmove(ch->in, ch->in + nr, ch->nr_in);
 }
 
+static void chan_tell_change(struct chan *ch)
+{
+    struct chr *c = &ch->chr;
+    bool tell;
+
+    lock_take(&ch->lock);
+    if (ch->wants_room && chan_room(ch)) {
+        ch->wants_room = false;
+        ch->changed = true;
+    }
+    tell = ch->changed;
+    ch->changed = false;
+    lock_drop(&ch->lock);
+    if (!tell)
+        return;
+    lock_take(&c->conn);
+    if (c->changed) {
+        lock_take(c->lock);
+        c->changed(c->rx_arg);
+        lock_drop(c->lock);
+    }
+    lock_drop(&c->conn);
+}
+
 static void chan_read(struct chan *ch)
 {
     uint8_t buf[512];
@@ -151,14 +257,91 @@ static void chan_read(struct chan *ch)
     chan_accept(&ch->chr); /* new input is offered at once */
 }
 
+/* ---- the thread: the visitor ---- */
+
+static void chan_visitor_gone(struct chan *ch)
+{
+    lock_take(&ch->lock);
+    visitor_leave(&ch->visitor, ch->cfg.keep);
+    ch->changed = true;
+    lock_drop(&ch->lock);
+}
+
+static void chan_welcome(struct chan *ch)
+{
+    int fd;
+
+    /* One that has left makes way, though the device has not taken all it said. The new one is let
+     * in when the device knows. */
+    if (ch->visitor.left) {
+        chan_visitor_gone(ch);
+        return;
+    }
+    fd = accept4(ch->cfg.listener->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    ch->no_fds = fd < 0 && errno != EAGAIN && errno != EINTR && errno != ECONNABORTED;
+    if (fd >= 0 && chan_visit(&ch->chr, fd, NULL) < 0)
+        (void)close(fd);
+}
+
+static void chan_visitor_read(struct chan *ch)
+{
+    size_t room = CHAN_IN_BYTES - ch->nr_in;
+    ssize_t got;
+
+    if (!room)
+        return;
+    got = recv(ch->visitor.fd, ch->in + ch->nr_in, room, 0);
+    if (got < 0 && (errno == EINTR || errno == EAGAIN))
+        return;
+    if (got <= 0) {
+        ch->visitor.in_ended = true;
+        return;
+    }
+    ch->nr_in += (size_t)got;
+    chan_accept(&ch->chr);
+}
+
+static struct pollfd chan_visitor_poll(const struct chan *ch)
+{
+    const struct visitor *v = &ch->visitor;
+    struct pollfd p = { .fd = v->fd };
+
+    assert_held(&ch->lock);
+    if (!v->in_ended && ch->nr_in < CHAN_IN_BYTES)
+        p.events |= POLLIN;
+    if (v->news.nr)
+        p.events |= POLLOUT;
+    /* A hang-up is told again and again: not before there is room for what is left. */
+    if (v->left && ch->nr_in == CHAN_IN_BYTES)
+        p.fd = -1;
+    return p;
+}
+
+static void chan_visitor_work(struct chan *ch, short revents)
+{
+    bool lost = revents & POLLERR;
+
+    if (ch->visitor.fd < 0 || !revents)
+        return;
+    if (!ch->visitor.in_ended && (revents & (POLLIN | POLLHUP)))
+        chan_visitor_read(ch);
+    ch->visitor.left = revents & POLLHUP;
+    lock_take(&ch->lock);
+    if ((revents & POLLOUT) && !ch->visitor.left)
+        lost |= !visitor_send(&ch->visitor);
+    lock_drop(&ch->lock);
+    if (lost || (ch->visitor.left && ch->visitor.in_ended))
+        chan_visitor_gone(ch);
+}
+
 /* ---- the thread: output ---- */
 
 static void chan_output_failed(struct chan *ch, int err)
 {
     lock_take(&ch->lock);
     ch->out_failed = true;
-    ch->nr_dropped += ch->nr_out;
-    ch->nr_out = 0;
+    ch->nr_dropped += ch->out.nr;
+    ring_drop(&ch->out, ch->out.nr);
     lock_drop(&ch->lock);
     if (ch->cfg.out_counts) {
         /* Relaxed: read after the VM has ended and its threads were joined, or as a hint. */
@@ -174,25 +357,24 @@ static void chan_output_failed(struct chan *ch, int err)
 
 static void chan_flush(struct chan *ch)
 {
-    size_t at, nr;
+    const uint8_t *piece;
+    size_t nr;
     ssize_t done;
 
     lock_take(&ch->lock);
-    at = ch->out_at;
-    nr = MIN(MIN(ch->nr_out, CHAN_OUT_BYTES - at), WRITE_BYTES);
+    nr = MIN(ring_piece(&ch->out, &piece), WRITE_BYTES);
     lock_drop(&ch->lock);
     if (!nr)
         return;
     /* Without the lock: writers only append behind these bytes. */
-    done = write(ch->cfg.out_fd, ch->out + at, nr);
+    done = write(ch->cfg.out_fd, piece, nr);
     if (done < 0) {
         if (errno != EINTR && errno != EAGAIN)
             chan_output_failed(ch, errno);
         return;
     }
     lock_take(&ch->lock);
-    ch->out_at = (at + (size_t)done) % CHAN_OUT_BYTES;
-    ch->nr_out -= (size_t)done;
+    ring_drop(&ch->out, (size_t)done);
     lock_drop(&ch->lock);
 }
 
@@ -201,14 +383,14 @@ static void chan_drain(struct chan *ch)
 {
     struct pollfd p = { .fd = ch->cfg.out_fd, .events = POLLOUT };
 
-    while (ch->nr_out && !ch->out_failed) {
+    while (ch->out.nr && !ch->out_failed) {
         int n = poll(&p, 1, ch->cfg.drain_ms);
 
         if (n < 0 && errno == EINTR)
             continue;
         if (n <= 0) {
-            ch->nr_dropped += ch->nr_out;
-            ch->nr_out = 0;
+            ch->nr_dropped += ch->out.nr;
+            ring_drop(&ch->out, ch->out.nr);
             break;
         }
         chan_flush(ch);
@@ -219,29 +401,63 @@ static void chan_drain(struct chan *ch)
     ch->nr_dropped = 0;
 }
 
+static void chan_drain_visitor(struct chan *ch)
+{
+    struct pollfd p = { .events = POLLOUT };
+    bool reached = true;
+
+    lock_take(&ch->lock);
+    visitor_meet(&ch->visitor);
+    p.fd = ch->visitor.fd;
+    while (ch->visitor.fd >= 0 && reached && ch->visitor.news.nr &&
+           poll(&p, 1, ch->cfg.drain_ms) > 0)
+        reached = visitor_send(&ch->visitor);
+    lock_drop(&ch->lock);
+}
+
+enum { P_WAKE, P_IN, P_OUT, P_LISTEN, P_VISITOR, NR_POLLED };
+
+static void chan_poll(struct chan *ch, struct pollfd p[NR_POLLED])
+{
+    bool room = ch->nr_in < CHAN_IN_BYTES || ch->cfg.in_is_tty;
+    int wait_ms = ch->in_retry || ch->no_fds ? RETRY_MS : -1;
+
+    for (unsigned i = 0; i < NR_POLLED; i++)
+        p[i] = (struct pollfd){ .fd = -1, .events = POLLIN };
+    p[P_WAKE].fd = ch->wake_fd;
+    if (!ch->in_ended && !ch->in_retry && room)
+        p[P_IN].fd = ch->cfg.in_fd;
+    if (ch->cfg.listener && !ch->no_fds)
+        p[P_LISTEN].fd = ch->cfg.listener->fd;
+    lock_take(&ch->lock);
+    if (ch->out.nr)
+        p[P_OUT] = (struct pollfd){ .fd = ch->cfg.out_fd, .events = POLLOUT };
+    visitor_meet(&ch->visitor);
+    p[P_VISITOR] = chan_visitor_poll(ch);
+    lock_drop(&ch->lock);
+    if (poll(p, NR_POLLED, wait_ms) == 0)
+        ch->in_retry = ch->no_fds = false;
+}
+
 /* Returns false at the end. */
 static bool chan_round(struct chan *ch)
 {
-    bool room = ch->nr_in < CHAN_IN_BYTES || ch->cfg.in_is_tty;
-    struct pollfd p[3] = { { .fd = ch->wake_fd, .events = POLLIN }, { .fd = -1 }, { .fd = -1 } };
+    struct pollfd p[NR_POLLED];
     uint64_t count;
     bool quit;
 
-    if (!ch->in_ended && !ch->in_retry && room)
-        p[1] = (struct pollfd){ .fd = ch->cfg.in_fd, .events = POLLIN };
-    lock_take(&ch->lock);
-    if (ch->nr_out)
-        p[2] = (struct pollfd){ .fd = ch->cfg.out_fd, .events = POLLOUT };
-    lock_drop(&ch->lock);
-    if (poll(p, ARRAY_SIZE(p), ch->in_retry ? TTY_RETRY_MS : -1) == 0)
-        ch->in_retry = false;
-    if (p[0].revents && read(ch->wake_fd, &count, sizeof(count)) < 0)
+    chan_poll(ch, p);
+    if (p[P_WAKE].revents && read(ch->wake_fd, &count, sizeof(count)) < 0)
         return true;
-    if (p[2].revents)
+    if (p[P_OUT].revents)
         chan_flush(ch);
-    if (p[1].revents)
+    if (p[P_IN].revents)
         chan_read(ch);
+    chan_visitor_work(ch, p[P_VISITOR].revents);
     chan_offer(ch);
+    chan_tell_change(ch);
+    if (p[P_LISTEN].revents)
+        chan_welcome(ch);
     lock_take(&ch->lock);
     quit = ch->quit;
     lock_drop(&ch->lock);
@@ -267,7 +483,8 @@ static void chan_free(struct chan *ch)
         (void)close(ch->wake_fd);
     lock_destroy(&ch->lock);
     chr_fini(&ch->chr);
-    free(ch->out);
+    visitor_fini(&ch->visitor);
+    free(ch->out.p);
     free(ch);
 }
 
@@ -282,6 +499,7 @@ static void chan_flush_all(struct chr *c)
     chan_wake(ch);
     thread_join(&ch->thread);
     chan_drain(ch);
+    chan_drain_visitor(ch);
 }
 
 static void chan_close(struct chr *c)
@@ -293,6 +511,10 @@ static void chan_close(struct chr *c)
 static const struct chr_ops chan_ops = {
     .write = chan_write,
     .accept = chan_accept,
+    .offer = chan_offer_out,
+    .attended = chan_attended,
+    .again = chan_again,
+    .visit = chan_visit,
     .flush = chan_flush_all,
     .close = chan_close,
 };
@@ -300,6 +522,17 @@ static const struct chr_ops chan_ops = {
 void *chan_arg(struct chr *c)
 {
     return container_of(c, struct chan, chr)->cfg.arg;
+}
+
+static int chan_make_rings(struct chan *ch)
+{
+    ch->visitor.fd = ch->visitor.next_fd = -1;
+    if (ch->cfg.out_fd >= 0) {
+        ch->out = (struct byte_ring){ .p = malloc(CHAN_OUT_BYTES), .size = CHAN_OUT_BYTES };
+        if (!ch->out.p)
+            return -ENOMEM;
+    }
+    return ch->cfg.visited ? visitor_init(&ch->visitor) : 0;
 }
 
 struct chr *chan_open(const struct chan_config *cfg)
@@ -317,9 +550,8 @@ struct chr *chan_open(const struct chan_config *cfg)
     ch->cfg = *cfg;
     ch->in_ended = cfg->in_fd < 0;
     lock_init(&ch->lock, LOCK_LEAF);
-    ch->out = malloc(CHAN_OUT_BYTES);
     ch->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    err = !ch->out ? -ENOMEM : ch->wake_fd < 0 ? -errno : 0;
+    err = ch->wake_fd < 0 ? -errno : chan_make_rings(ch);
     if (!err)
         err = thread_start(&ch->thread, cfg->name, chan_main, ch);
     if (err) {

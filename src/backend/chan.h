@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A byte channel over file descriptors, which all channels but the null one are: a thread that
- * polls, a bounded buffer for each direction. Only the files of backend/ include this.
+ * A byte channel over file descriptors: a thread that polls, a bounded buffer for each direction,
+ * and possibly a visitor (visitor.h). Only the files of backend/ include this.
  */
 #ifndef BACKEND_CHAN_H
 #define BACKEND_CHAN_H
 
 #include "backend/backend.h"
+#include "backend/unix.h"
 
 #define CHAN_IN_BYTES  4096
 #define CHAN_OUT_BYTES (1u << 20)
@@ -19,6 +20,11 @@ struct chan_config {
     bool out_counts;   /* losing output is an error, not only a warning: see chr_lost_output() */
     int drain_ms;      /* closing waits that long for a reader that takes nothing */
     const char *slow;  /* what to say of a reader that is too slow */
+    /* Visitors are let in; then in_fd is -1. */
+    bool visited;
+    enum chr_keep keep;                   /* what is written while there is none */
+    bool needs_visitor;                   /* without one nobody is there: see chr_attended() */
+    const struct unix_listener *listener; /* where they come from, too; or NULL */
     /* Looks at input before the device does and may take bytes out; returns how many are left. */
     size_t (*filter)(void *arg, uint8_t *buf, size_t bytes);
     void (*closed)(void *arg); /* the thread has ended, `arg` may go */

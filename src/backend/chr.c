@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What all channels share, the null channel, and the channels that are simply a file descriptor. */
+/* What all channels share, and the channels that are simply a file descriptor, a listening socket,
+ * or nothing. */
 #include "backend/backend.h"
 
 #include <errno.h>
@@ -7,11 +8,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <termios.h>
 #include <unistd.h>
 
 #include "backend/chan.h"
 #include "lib/log.h"
+
+#define DRAIN_VISITOR_MS 100
 
 void chr_init(struct chr *c, const struct chr_ops *ops)
 {
@@ -33,6 +37,7 @@ void chr_connect(struct chr *c, struct lock *lock, size_t (*rx)(void *arg, const
     c->lock = lock;
     c->rx_arg = arg;
     c->rx = rx;
+    c->changed = NULL;
     lock_drop(&c->conn);
     chr_accept(c);
 }
@@ -47,40 +52,27 @@ const char *chr_pty_name(const struct chr *c)
     return c ? c->pty_name : NULL;
 }
 
-/* ---- null ---- */
-
-static void null_write(struct chr *c, const uint8_t *buf, size_t bytes)
+void chr_watch(struct chr *c, void (*changed)(void *arg))
 {
-    (void)c, (void)buf, (void)bytes;
+    if (!c)
+        return;
+    lock_take(&c->conn);
+    c->changed = changed;
+    lock_drop(&c->conn);
+    chr_again(c);
 }
-
-static void null_accept(struct chr *c)
-{
-    (void)c;
-}
-
-static void null_close(struct chr *c)
-{
-    chr_fini(c);
-    free(c);
-}
-
-static const struct chr_ops null_ops = {
-    .write = null_write,
-    .accept = null_accept,
-    .flush = null_accept,
-    .close = null_close,
-};
 
 struct chr *chr_open_null(void)
 {
-    struct chr *c = calloc(1, sizeof(*c));
-
-    if (!c)
-        log_error("out of memory for a channel");
-    else
-        chr_init(c, &null_ops);
-    return c;
+    return chan_open(&(struct chan_config){
+        .name = "console",
+        .in_fd = -1,
+        .out_fd = -1,
+        .drain_ms = DRAIN_VISITOR_MS,
+        .slow = "its visitor reads too slowly",
+        .visited = true,
+        .keep = CHR_KEEP_LAST,
+    });
 }
 
 /* ---- file and pty ---- */
@@ -134,6 +126,8 @@ struct chr *chr_open_file(const char *path)
         .out_fd = f->fd,
         .drain_ms = 3000,
         .slow = "it cannot be written as fast as the guest writes",
+        .visited = true,
+        .keep = CHR_KEEP_LAST,
         .closed = fdchr_closed,
         .arg = f,
     });
@@ -155,7 +149,7 @@ static int pty_open_pair(struct fdchr *f)
     return tcsetattr(f->slave_fd, TCSANOW, &t) < 0 ? -errno : 0;
 }
 
-struct chr *chr_open_pty(void)
+struct chr *chr_open_pty(const char *what)
 {
     struct fdchr *f = fdchr_new();
     struct chr *c;
@@ -181,7 +175,75 @@ struct chr *chr_open_pty(void)
     });
     if (c) {
         c->pty_name = f->pty_name;
-        log_info("serial port is %s", f->pty_name);
+        log_info("%s is %s", what, f->pty_name);
     }
     return c;
+}
+
+/* ---- socket ---- */
+
+struct sockchr {
+    char name[sizeof("socket ''") + CHR_PATH_MAX];
+    struct sockaddr_un addr;
+    struct unix_listener listener;
+};
+
+static void sockchr_closed(void *arg)
+{
+    struct sockchr *s = arg;
+
+    unix_unlisten(&s->listener, &s->addr);
+    free(s);
+}
+
+/* 0 or -errno; -EADDRINUSE: somebody listens there. */
+static int sockchr_listen(struct sockchr *s)
+{
+    int fd = unix_connect(&s->addr, SOCK_STREAM);
+
+    /* EAGAIN: it does, but has no time now. */
+    if (fd >= 0 || fd == -EAGAIN) {
+        if (fd >= 0)
+            (void)close(fd);
+        return -EADDRINUSE;
+    }
+    return unix_listen(&s->listener, &s->addr, SOCK_STREAM, 1);
+}
+
+struct chr *chr_open_socket(const char *path, enum chr_keep keep)
+{
+    struct sockchr *s = calloc(1, sizeof(*s));
+    int err;
+
+    if (!s) {
+        log_error("out of memory for a channel");
+        return NULL;
+    }
+    s->addr.sun_family = AF_UNIX;
+    s->listener.fd = -1;
+    (void)snprintf(s->name, sizeof(s->name), "socket '%s'", path);
+    if ((size_t)snprintf(s->addr.sun_path, sizeof(s->addr.sun_path), "%s", path) >=
+        sizeof(s->addr.sun_path))
+        err = -ENAMETOOLONG;
+    else
+        err = sockchr_listen(s);
+    if (err) {
+        log_error("cannot listen on '%s': %s", path,
+                  err == -EADDRINUSE ? "another program does" : strerror(-err));
+        sockchr_closed(s);
+        return NULL;
+    }
+    return chan_open(&(struct chan_config){
+        .name = s->name,
+        .in_fd = -1,
+        .out_fd = -1,
+        .drain_ms = DRAIN_VISITOR_MS,
+        .slow = "its client reads too slowly",
+        .visited = true,
+        .keep = keep,
+        .needs_visitor = true,
+        .listener = &s->listener,
+        .closed = sockchr_closed,
+        .arg = s,
+    });
 }

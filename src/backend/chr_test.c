@@ -165,7 +165,7 @@ static void test_file_that_cannot_be_is_refused(void **state)
 static void test_pty_carries_both_ways(void **state)
 {
     struct dev d = { .room = 4 };
-    struct chr *c = chr_open_pty();
+    struct chr *c = chr_open_pty("serial port");
     char buf[16] = "";
     int fd;
 
@@ -191,7 +191,7 @@ static void test_pty_carries_both_ways(void **state)
 
 static void test_pty_without_reader_does_not_block(void **state)
 {
-    struct chr *c = chr_open_pty();
+    struct chr *c = chr_open_pty("serial port");
     uint8_t block[4096];
 
     (void)state;

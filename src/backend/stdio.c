@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -141,6 +142,17 @@ void chr_stdio_divert(struct chr *c, void (*take)(void *arg, const uint8_t *buf,
 
     s->take = take;
     s->take_arg = arg;
+}
+
+bool chr_stdio_size(uint16_t *cols, uint16_t *rows)
+{
+    struct winsize size;
+
+    if (ioctl(STDIN_FILENO, TIOCGWINSZ, &size) < 0 || !size.ws_col || !size.ws_row)
+        return false;
+    *cols = size.ws_col;
+    *rows = size.ws_row;
+    return true;
 }
 
 void chr_stdio_restore(void)

@@ -1,20 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Disk images: opening and locking them, and the thread that serves one: see store.h. The host's
- * page cache is the disk's write cache, which a flush empties. How requests run in the background
- * is in store_uring.c and store_pool.c, what they do here and now in store_sync.c.
+ * Disk images: the thread that serves one, whatever its kind, and requests that wait for room: see
+ * store.h, and store_impl.h for the kinds.
  */
 #include "backend/store.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <linux/fs.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/ioctl.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "backend/store_impl.h"
@@ -24,80 +19,31 @@
 static const char *const op_names[NR_STORE_OPS] = { "read", "write", "flush", "discard",
                                                     "write of zeroes" };
 
-/* ---- opening ---- */
+/* ---- life ---- */
 
-/*
- * One writer or many readers: open file description locks on the whole file, which also keep out
- * QEMU (it locks single bytes) and end with the process however it ends (fcntl(2)).
- */
-static int store_lock(const struct store *d)
+int store_set_bytes(struct store *d, uint64_t bytes)
 {
-    struct flock fl = { .l_type = d->cfg.readonly ? F_RDLCK : F_WRLCK, .l_whence = SEEK_SET };
-
-    if (fcntl(d->fd, F_OFD_SETLK, &fl) == 0)
-        return 0;
-    if (errno == EAGAIN || errno == EACCES) {
-        log_error("%s: '%s' is in use by another process%s", d->cfg.name, d->cfg.path,
-                  d->cfg.readonly ? ", which may write to it"
-                                  : "; with readonly several can share it");
-        return -EBUSY;
-    }
-    /* Some file systems have no locks. */
-    log_warn("%s: '%s' cannot be locked (%s): nothing keeps a second user away", d->cfg.name,
-             d->cfg.path, strerror(errno));
-    return 0;
-}
-
-static int store_measure(const struct store *d, uint64_t *bytes)
-{
-    struct stat st;
-
-    if (d->is_device)
-        return ioctl(d->fd, BLKGETSIZE64, bytes) < 0 ? -errno : 0;
-    if (fstat(d->fd, &st) < 0)
-        return -errno;
-    *bytes = (uint64_t)st.st_size;
-    return 0;
-}
-
-static int store_open_image(struct store *d)
-{
-    const char *name = d->cfg.name, *path = d->cfg.path;
-    uint64_t bytes = 0;
-    struct stat st;
-    int err;
-
-    d->fd = open(path, (d->cfg.readonly ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NONBLOCK);
-    if (d->fd < 0) {
-        err = -errno;
-        log_error("%s: cannot open '%s': %s%s", name, path, strerror(errno),
-                  !d->cfg.readonly && (errno == EACCES || errno == EROFS || errno == EPERM)
-                      ? " (readonly opens it read-only)"
-                      : "");
-        return err;
-    }
-    if (fstat(d->fd, &st) < 0 || !(S_ISREG(st.st_mode) || S_ISBLK(st.st_mode))) {
-        log_error("%s: '%s' is neither a file nor a block device", name, path);
-        return -EINVAL;
-    }
-    d->is_device = S_ISBLK(st.st_mode);
-    /* That was for FIFOs; io_uring would take it for a wish to fail instead of waiting. */
-    (void)fcntl(d->fd, F_SETFL, fcntl(d->fd, F_GETFL) & ~O_NONBLOCK);
-    err = store_lock(d);
-    if (!err)
-        err = store_measure(d, &bytes);
-    if (err)
-        return err;
     if (bytes < STORE_SECTOR_BYTES) {
-        log_error("%s: '%s' has %llu bytes, a disk has at least a sector of 512", name, path,
-                  (unsigned long long)bytes);
+        log_error("%s: '%s' has %llu bytes, a disk has at least a sector of 512", d->cfg.name,
+                  d->what, (unsigned long long)bytes);
         return -EINVAL;
     }
     if (bytes % STORE_SECTOR_BYTES)
-        log_warn("%s: '%s' has %llu bytes: the last %llu, no whole sector, are not used", name,
-                 path, (unsigned long long)bytes, (unsigned long long)bytes % STORE_SECTOR_BYTES);
+        log_warn("%s: '%s' has %llu bytes: the last %llu, no whole sector, are not used",
+                 d->cfg.name, d->what, (unsigned long long)bytes,
+                 (unsigned long long)bytes % STORE_SECTOR_BYTES);
     atomic_store(&d->bytes, align_down(bytes, STORE_SECTOR_BYTES));
     return 0;
+}
+
+/* What the configuration asks for; NULL after a message. */
+static const struct store_kind *store_choose_kind(struct store *d)
+{
+    if (d->cfg.nbd)
+        return &store_export;
+    if (store_open_path(d) < 0 || store_settle_format(d) < 0)
+        return NULL;
+    return d->cfg.snapshot || d->cfg.format == STORE_FORMAT_QCOW2 ? &store_image : &store_file;
 }
 
 struct store *store_open(const struct store_config *cfg)
@@ -109,12 +55,14 @@ struct store *store_open(const struct store_config *cfg)
         return NULL;
     }
     d->cfg = *cfg;
+    d->what = cfg->nbd ? cfg->nbd : cfg->path;
     d->fd = d->wake_fd = -1;
-    if (store_open_image(d) < 0) {
-        store_close(d);
-        return NULL;
-    }
-    return d;
+    d->kind = store_choose_kind(d);
+    d->open = d->kind && d->kind->open(d) == 0;
+    if (d->open)
+        return d;
+    store_close(d);
+    return NULL;
 }
 
 void store_close(struct store *d)
@@ -122,12 +70,10 @@ void store_close(struct store *d)
     if (!d)
         return;
     store_disconnect(d);
-    if (d->fd >= 0) {
-        /* A clean end is more than a power cut: what the guest wrote is on the disk. */
-        if (!d->cfg.readonly && fdatasync(d->fd) < 0)
-            log_error("%s: '%s': cannot flush: %s", d->cfg.name, d->cfg.path, strerror(errno));
+    if (d->open)
+        d->kind->close(d);
+    if (d->fd >= 0)
         (void)close(d->fd);
-    }
     free(d);
 }
 
@@ -148,32 +94,12 @@ uint64_t store_bytes(struct store *d)
 
 int store_resize(struct store *d, uint64_t bytes)
 {
-    uint64_t now;
-    int err;
-
-    if (bytes && !d->is_device) {
-        if (bytes < store_bytes(d)) {
-            log_error("%s: '%s' has %llu bytes; a disk that is in use cannot become smaller",
-                      d->cfg.name, d->cfg.path, (unsigned long long)store_bytes(d));
-            return -EINVAL;
-        }
-        if (ftruncate(d->fd, (off_t)align_down(bytes, STORE_SECTOR_BYTES)) < 0) {
-            err = -errno;
-            log_error("%s: '%s' cannot have %llu bytes: %s", d->cfg.name, d->cfg.path,
-                      (unsigned long long)bytes, strerror(errno));
-            return err;
-        }
-    }
-    err = store_measure(d, &now);
-    if (err)
-        return err;
-    if (now < store_bytes(d)) {
-        log_error("%s: '%s' has become smaller, only %llu bytes", d->cfg.name, d->cfg.path,
-                  (unsigned long long)now);
+    if (bytes && bytes < store_bytes(d)) {
+        log_error("%s: '%s' has %llu bytes; a disk that is in use cannot become smaller",
+                  d->cfg.name, d->what, (unsigned long long)store_bytes(d));
         return -EINVAL;
     }
-    atomic_store(&d->bytes, align_down(now, STORE_SECTOR_BYTES));
-    return 0;
+    return d->kind->resize(d, align_down(bytes, STORE_SECTOR_BYTES));
 }
 
 /* ---- requests ---- */
@@ -214,7 +140,7 @@ static void store_end(struct store *d, struct store_req *r, int error)
     if (error && log_first(&d->seen, (uint64_t)r->op << 32 | (uint32_t)-error))
         log_warn("%s: '%s': %s of %llu bytes at %llu failed: %s; the guest is told (further "
                  "failures of this kind are not shown)",
-                 d->cfg.name, d->cfg.path, op_names[r->op], (unsigned long long)r->bytes,
+                 d->cfg.name, d->what, op_names[r->op], (unsigned long long)r->bytes,
                  (unsigned long long)r->off_bytes, strerror(-error));
     r->error = error;
     d->nr_done++;
@@ -234,18 +160,31 @@ static void store_stall(struct store *d, struct store_req *r, int error)
         return;
     d->held = true;
     d->retry_ns = host_mono_ns() + RETRY_NS;
-    log_error("%s: no room for '%s' on its file system (%s): the guest stands still until there is "
-              "room; nothing is lost",
-              d->cfg.name, d->cfg.path, strerror(-error));
+    log_error("%s: no room for %s'%s'%s (%s): the guest stands still until there is room; nothing "
+              "is lost",
+              d->cfg.name, d->cfg.snapshot ? "what is written over " : "", d->what,
+              d->cfg.snapshot ? ""
+              : d->cfg.nbd    ? " at its server"
+                              : " on its file system",
+              strerror(-error));
     d->client.held(d->client.arg, true);
 }
 
 static void store_ended(struct store *d, struct store_req *r, int error)
 {
+    if (r->retried)
+        d->nr_retried--;
+    r->retried = false;
     if (error == -ENOSPC || error == -EDQUOT)
         store_stall(d, r, error);
     else
         store_end(d, r, error);
+}
+
+void store_finish(struct store *d, struct store_req *r, int error)
+{
+    d->nr_started--;
+    store_ended(d, r, error);
 }
 
 void store_done(struct store *d, struct store_req *r, int64_t result)
@@ -266,12 +205,18 @@ void store_done(struct store *d, struct store_req *r, int64_t result)
     }
 }
 
-void store_submit(struct store *d, struct store_req *r)
+static void store_start(struct store *d, struct store_req *r)
 {
     r->done_bytes = 0;
     r->error = 0;
     d->nr_started++;
     d->engine->start(d, r);
+}
+
+void store_submit(struct store *d, struct store_req *r)
+{
+    r->retried = false;
+    store_start(d, r);
 }
 
 /* ---- the thread ---- */
@@ -283,16 +228,27 @@ static void store_retry(struct store *d)
     bool give_up = atomic_load(&d->give_up);
 
     d->stalled = NULL;
+    d->retry_ns = host_mono_ns() + RETRY_NS;
     for (; r; r = next) {
         next = r->next;
-        store_ended(d, r, give_up ? -ENOSPC : store_do(d, r));
+        if (give_up) {
+            store_end(d, r, -ENOSPC);
+            continue;
+        }
+        r->retried = true;
+        d->nr_retried++;
+        store_start(d, r);
     }
-    d->retry_ns = host_mono_ns() + RETRY_NS;
-    if (d->stalled)
+}
+
+/* The guest goes on when nothing is left that had no room. */
+static void store_unhold(struct store *d)
+{
+    if (d->stalled || d->nr_retried)
         return;
     d->held = false;
-    if (!give_up)
-        log_info("%s: there is room for '%s' again: the guest goes on", d->cfg.name, d->cfg.path);
+    if (!atomic_load(&d->give_up))
+        log_info("%s: there is room for '%s' again: the guest goes on", d->cfg.name, d->what);
     d->client.held(d->client.arg, false);
 }
 
@@ -305,6 +261,8 @@ static void *store_main(void *arg)
             d->client.poll(d->client.arg);
         if (d->held && (atomic_load(&d->give_up) || host_mono_ns() >= d->retry_ns))
             store_retry(d);
+        if (d->held)
+            store_unhold(d);
         if (d->nr_done) {
             d->nr_done = 0;
             d->client.batch(d->client.arg);
@@ -320,6 +278,10 @@ static int store_open_engine(struct store *d)
 {
     int err = 0;
 
+    if (d->nbd) {
+        d->engine = &store_nbd_engine;
+        return d->engine->open(d);
+    }
     if (d->cfg.aio != STORE_AIO_THREADS) {
         d->engine = &store_uring;
         err = d->engine->open(d);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Disk images: a file or a block device, reached by requests that are done in the background.
+ * Disk images: raw ones (a file or a block device), qcow2, and NBD servers' exports, reached by
+ * requests that are done in the background.
  *
  * A disk has a thread, which does everything: after store_kick() it asks its client for requests
  * (poll), which the client gives by store_submit(); for those that were done it calls done(), and
@@ -21,10 +22,18 @@ struct store;
 
 enum store_aio { STORE_AIO_AUTO, STORE_AIO_URING, STORE_AIO_THREADS };
 
+/* AUTO: by the file's name, and refused when what is in the file contradicts it (store_format.c).
+ */
+enum store_format { STORE_FORMAT_AUTO, STORE_FORMAT_RAW, STORE_FORMAT_QCOW2 };
+
+/* All strings outlive the disk. */
 struct store_config {
-    const char *name; /* for messages: "disk0"; outlives the disk */
-    const char *path; /* the same */
+    const char *name; /* for messages: "disk0" */
+    const char *path; /* a file or a block device; or NULL, and ... */
+    const char *nbd;  /* ... unix:PATH, or an NBD URI */
+    enum store_format format;
     bool readonly;
+    bool snapshot; /* a file is never written to: what the guest writes is gone at the end */
     enum store_aio aio;
 };
 
@@ -43,6 +52,7 @@ struct store_req {
     /* The disk's own. */
     struct store_req *next;
     uint64_t done_bytes;
+    bool retried; /* had no room, and is tried again */
 };
 
 struct store_client {
@@ -53,7 +63,8 @@ struct store_client {
     void *arg;
 };
 
-/* NULL after a message: it is not there, or somebody else has it open. */
+/* NULL after a message: it is not there, or somebody else has it open. The calling thread lives as
+ * long as the disk does: a process that serves an image ends with it. */
 struct store *store_open(const struct store_config *cfg);
 /* NULL is fine. Nobody is connected any more. */
 void store_close(struct store *d);
@@ -63,8 +74,8 @@ bool store_readonly(const struct store *d);
 uint64_t store_bytes(struct store *d); /* a multiple of STORE_SECTOR_BYTES; any thread */
 /*
  * Any thread: makes the image larger (a file), or finds out the new size of what was made larger
- * (bytes = 0, a file or a device). -EINVAL after a message: it would shrink. The client is not
- * told.
+ * (bytes = 0, a raw file or a device). -errno after a message, -EINVAL if it would shrink. The
+ * client is not told.
  */
 int store_resize(struct store *d, uint64_t bytes) MUST_CHECK;
 

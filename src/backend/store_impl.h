@@ -1,5 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the files of disks share: store.c, and the two ways to do requests in the background. */
+/*
+ * What the files of disks share. A disk is of a kind: a raw image (store_file.c), an NBD server's
+ * export (store_nbd.c), or an image that another process serves to us by NBD (store_image.c). Its
+ * requests are done by an engine: for raw images one of store_uring.c and store_pool.c, for the
+ * others that of store_nbd.c.
+ */
 #ifndef BACKEND_STORE_IMPL_H
 #define BACKEND_STORE_IMPL_H
 
@@ -16,13 +21,34 @@ struct store_engine {
      * Calls store_done() for what was done: nr of bytes or -errno. */
     void (*wait)(struct store *d, uint64_t until_ns);
 };
-extern const struct store_engine store_uring, store_pool;
+extern const struct store_engine store_uring, store_pool, store_nbd_engine;
+
+struct store_kind {
+    int (*open)(struct store *d); /* 0 or -errno after a message; store_set_bytes() was called */
+    void (*close)(struct store *d);
+    /* store_resize(), whatever thread; it has been checked that it does not shrink. */
+    int (*resize)(struct store *d, uint64_t bytes);
+    /* Only by NBD: the connection is lost, and the guest gets errors; says so. In the disk's
+     * thread. */
+    void (*lost)(struct store *d, const char *why);
+};
+extern const struct store_kind store_file, store_export, store_image;
+
+struct store_nbd;
+struct store_child;
 
 struct store {
     struct store_config cfg;
+    const struct store_kind *kind;
+    const char *what; /* path or URI, for messages */
+    bool open;
+    _Atomic uint64_t bytes;
+
+    /* By kind. */
     int fd;
     bool is_device;
-    _Atomic uint64_t bytes;
+    struct store_nbd *nbd;
+    struct store_child *child;
 
     struct store_client client;
     const struct store_engine *engine;
@@ -35,15 +61,29 @@ struct store {
     unsigned nr_started;       /* with the engine */
     unsigned nr_done;          /* since the last batch() */
     struct store_req *stalled; /* no room */
+    unsigned nr_retried;       /* had no room, and are with the engine again */
     uint64_t retry_ns;
     bool held;
 
     struct log_seen seen;
 };
 
-/* From an engine: result is what the system call returned, or -errno. */
+/* A path becomes d->fd; -errno after a message. */
+int store_open_path(struct store *d);
+/* d->cfg.format for d->fd, from then on RAW or QCOW2; -errno after a message. */
+int store_settle_format(struct store *d);
+/* Of d->fd: 0 or -errno, no message. */
+int store_measure(const struct store *d, uint64_t *bytes);
+/* Has another process d->fd open, so that we may not? And the message that says so: -EBUSY. */
+bool store_in_use(const struct store *d);
+int store_say_in_use(const struct store *d);
+/* From a kind's open() and resize(): -EINVAL after a message if that is no disk. */
+int store_set_bytes(struct store *d, uint64_t bytes);
+/* From an engine: 0 or -errno. */
+void store_finish(struct store *d, struct store_req *r, int error);
+/* From an engine for files: result is what the system call returned, or -errno. */
 void store_done(struct store *d, struct store_req *r, int64_t result);
-/* All of the request that is left, done here and now: 0 or -errno. Any thread. */
+/* All of the request of a file that is left, done here and now: 0 or -errno. Any thread. */
 int store_do(struct store *d, struct store_req *r);
 /* The system's flags for a request: of pwritev2() and of fallocate(). */
 int store_write_flags(const struct store_req *r);

@@ -62,7 +62,9 @@ enum crs_space { CRS_MEMORY = 0, CRS_IO = 1, CRS_BUS = 2 };
 void crs_window16(struct aml_crs *r, enum crs_space space, uint16_t first, uint16_t last);
 void crs_window32(struct aml_crs *r, uint32_t first, uint32_t last);
 void crs_window64(struct aml_crs *r, uint64_t first, uint64_t last);
-/* Name(_CRS, ResourceTemplate() {...}) */
+/* Name(name, ResourceTemplate() {...}) */
+void aml_name_resources(struct bytes *b, const char *name, struct aml_crs *r);
+/* The same as _CRS. */
 void aml_name_crs(struct bytes *b, struct aml_crs *r);
 
 #endif

@@ -39,9 +39,15 @@
 #define PC_LAPIC_AT       0xfee00000ull
 #define PC_ACPI_PM_PORT \
     0x600u /* PM1a event (4), control (2) at +4, PM timer (4) at +8, GPE0 at +0x10 */
-#define PC_SCI_GSI      9u
-#define PC_S5_SLP_TYP   5u /* SLP_TYP that means "off" in PM1a control */
-#define PC_IOAPIC_ID    0u
+#define PC_SCI_GSI    9u
+#define PC_S5_SLP_TYP 5u /* SLP_TYP that means "off" in PM1a control */
+#define PC_IOAPIC_ID  0u
+/* Where PCI's interrupt lines A to H (GSIs from 16 on) arrive at the 8259s, if they are used: what
+ * SeaBIOS and OVMF set up, and the DSDT tells. */
+#define PC_PIRQ_ROUTES                 \
+    {                                  \
+        10, 10, 11, 11, 10, 10, 11, 11 \
+    }
 #define PC_PCI_INTX_GSI 16u /* four lines; pin p (0: INTA#) of device d is (d + p) % 4 of them */
 #define PC_RESET_PORT   0xcf9u
 #define PC_FW_CFG_PORT  0x510u

@@ -129,11 +129,16 @@ void crs_window64(struct aml_crs *r, uint64_t first, uint64_t last)
     crs_put_window(r, &w);
 }
 
-void aml_name_crs(struct bytes *b, struct aml_crs *r)
+void aml_name_resources(struct bytes *b, const char *name, struct aml_crs *r)
 {
     put8(&r->b, CRS_SMALL_END);
     put8(&r->b, 0); /* no checksum */
     BUG_ON(r->b.full);
-    aml_name(b, "_CRS");
+    aml_name(b, name);
     aml_buffer(b, r->b.p, r->b.n);
+}
+
+void aml_name_crs(struct bytes *b, struct aml_crs *r)
+{
+    aml_name_resources(b, "_CRS", r);
 }

@@ -95,24 +95,89 @@ static void dsdt_pci_crs(struct bytes *b, const struct acpi_machine *am)
     aml_name_crs(b, &crs);
 }
 
-/* Name (_PRT, Package () { Package () { 0x0001ffff, 0, 0, 17 }, ... }) */
-static void dsdt_pci_prt(struct bytes *b)
-{
-    size_t prt, row;
+/* ---- where PCI's interrupt pins arrive ---- */
 
-    aml_name(b, "_PRT");
-    prt = aml_package(b, PC_PCI_NR_DEVS * PC_PCI_NR_PINS);
+static const char *const dsdt_links[PC_PCI_NR_PINS] = { "LNKA", "LNKB", "LNKC", "LNKD" };
+
+/*
+ * Device (LNKA) { Name (_HID, EisaId ("PNP0C0F")) ... }: an input of the 8259s, as firmware has
+ * routed it. It can be no other one, so setting and disabling do nothing.
+ */
+static void dsdt_link(struct bytes *b, unsigned idx)
+{
+    static const uint8_t routes[] = PC_PIRQ_ROUTES;
+    size_t dev = aml_device(b, dsdt_links[idx]);
+    static const char *const kinds[] = { "_PRS", "_CRS" };
+
+    aml_name_eisaid(b, "_HID", "PNP0C0F");
+    aml_name_int(b, "_UID", idx);
+    aml_name_int(b, "_STA", STA_HIDDEN);
+    for (unsigned i = 0; i < ARRAY_SIZE(kinds); i++) {
+        struct aml_crs crs;
+
+        crs_init(&crs);
+        crs_gsi_shared(&crs, routes[idx]);
+        aml_name_resources(b, kinds[i], &crs);
+    }
+    aml_end(b, aml_method(b, "_SRS", 1));
+    aml_end(b, aml_method(b, "_DIS", 0));
+    aml_end(b, dev);
+}
+
+/* Name (\PICF, 0) Method (\_PIC, 1) { Store (Arg0, PICF) }: 1 if the system uses the I/O APIC. */
+static void dsdt_pic(struct bytes *b)
+{
+    size_t method;
+
+    aml_name_int(b, "\\PICF", 0);
+    method = aml_method(b, "\\_PIC", 1);
+    aml_op(b, AML_STORE);
+    aml_op(b, AML_ARG(0));
+    aml_path(b, "PICF");
+    aml_end(b, method);
+}
+
+/* Package () { Package () { 0x0001ffff, 0, 0, 17 }, ... }, or with LNKB, 0 for 0, 17. */
+static void dsdt_pci_pins(struct bytes *b, bool links)
+{
+    size_t prt = aml_package(b, PC_PCI_NR_DEVS * PC_PCI_NR_PINS), row;
+
     for (unsigned dev = 0; dev < PC_PCI_NR_DEVS; dev++) {
         for (unsigned pin = 0; pin < PC_PCI_NR_PINS; pin++) {
+            unsigned gsi = pc_pci_gsi(dev, pin);
+
             row = aml_package(b, 4);
             aml_int(b, (uint64_t)dev << 16 | 0xffff);
             aml_int(b, pin);
-            aml_int(b, 0); /* no link device: the next is a GSI */
-            aml_int(b, pc_pci_gsi(dev, pin));
+            if (links)
+                aml_path(b, dsdt_links[gsi - PC_PCI_INTX_GSI]);
+            else
+                aml_int(b, 0); /* no link device: the next is a GSI */
+            aml_int(b, links ? 0 : gsi);
             aml_end(b, row);
         }
     }
     aml_end(b, prt);
+}
+
+/* Method (_PRT, 0) { If (PICF) { Return (PRTA) } Return (PRTP) } */
+static void dsdt_pci_prt(struct bytes *b)
+{
+    size_t method, cond;
+
+    aml_name(b, "PRTA");
+    dsdt_pci_pins(b, false);
+    aml_name(b, "PRTP");
+    dsdt_pci_pins(b, true);
+    method = aml_method(b, "_PRT", 0);
+    cond = aml_if(b);
+    aml_path(b, "PICF");
+    aml_op(b, AML_RETURN);
+    aml_path(b, "PRTA");
+    aml_end(b, cond);
+    aml_op(b, AML_RETURN);
+    aml_path(b, "PRTP");
+    aml_end(b, method);
 }
 
 /* Or (CDW1, bits, CDW1) */
@@ -300,8 +365,12 @@ static void dsdt_s5(struct bytes *b)
 
 void dsdt_build(struct bytes *b, const struct acpi_machine *am)
 {
-    size_t sb = aml_scope(b, "\\_SB");
+    size_t sb;
 
+    dsdt_pic(b);
+    sb = aml_scope(b, "\\_SB");
+    for (unsigned i = 0; i < PC_PCI_NR_PINS; i++)
+        dsdt_link(b, i);
     dsdt_pci(b, am);
     dsdt_motherboard(b, am->ecam);
     dsdt_hpet(b);

@@ -18,7 +18,18 @@ struct bus;
 struct device;
 struct clock;
 
-/* ---- state tables: what is saved of a device ---- */
+/*
+ * ---- state tables: what is saved of a device ----
+ *
+ * A snapshot (snap/) saves each device of the bus's list: the fields of its type's table, and those
+ * of its parts, which are what else belongs to it (a virtio device behind its transport, its
+ * queues). All of it is loaded before `loaded` is called, once, with the machine lock held, the
+ * clock stopped at the time of the snapshot, and memory as it was. What is saved comes back from a
+ * file that may be hostile: `loaded` puts right what the device's code relies on (indexes, enums,
+ * divisors), `check` refuses what cannot be put right. Timers are re-armed and lines raised again
+ * in `loaded`; interrupt controllers (`late`) are loaded once more behind all others, so that what
+ * those tell of their lines makes no new edges.
+ */
 enum field_type { U8, U16, U32, U64, BOOL, BYTES };
 struct state_field {
     const char *name;
@@ -31,6 +42,22 @@ struct state_field {
         .name = #member, .off_bytes = offsetof(strct, member),                \
         .bytes = sizeof(((strct *)0)->member), .type = (t), .since = (since_) \
     }
+
+struct state_table {
+    const char *name;
+    const struct state_field *fields;
+    unsigned nr, version;
+};
+#define STATE_TABLE(name_, fields_, version_)                                                     \
+    {                                                                                             \
+        .name = (name_), .fields = (fields_), .nr = ARRAY_SIZE(fields_), .version = (version_)    \
+    }
+
+/* A part of a device: a struct with a table of its own. */
+struct state_part {
+    const struct state_table *table;
+    void *base;
+};
 
 /*
  * The constant part of a device. Port handlers see off_bytes = port - base of the claim + the
@@ -50,6 +77,12 @@ struct device_type {
     void (*reset)(struct device *dev); /* machine reset; optional */
     /* After state was loaded: re-arm timers, re-raise lines; optional. */
     void (*loaded)(struct device *dev);
+    /* Optional: its part number idx = 0...; false behind the last. The same ones, in the same order,
+     * in machines of the same configuration. */
+    bool (*part)(struct device *dev, unsigned idx, struct state_part *out);
+    /* Optional: before `loaded`: -EINVAL after a message refuses what was loaded. */
+    int (*check)(struct device *dev);
+    bool late; /* an interrupt controller: see state tables */
     const struct state_field *state;
     unsigned nr_state;
     unsigned version;
@@ -158,8 +191,14 @@ uint64_t clock_tsc(const struct clock *
 /* clock_tsc() is the host's TSC plus *offset until the clock is paused. False: it is not. */
 bool clock_tsc_offset(const struct clock *c, uint64_t *offset);
 uint64_t clock_tsc_khz(const struct clock *c);
+/* For guests that read the host's TSC whether it is invariant or not: count its ticks. While the
+ * clock is paused and no timer is armed. khz 0: nothing changes. */
+void clock_use_tsc(struct clock *c, uint64_t khz);
 uint64_t clock_tsc_to_ns(const struct clock *c, uint64_t tsc);
 uint64_t clock_real_ns(const struct clock *c); /* host's UTC time, for the RTC */
+/* Of a clock that is paused: it stands at tsc, and counts at khz from there on, as the clock did
+ * whose time this is. -EINVAL: no rate that this host's source can have (too far from its own). */
+int clock_restore(struct clock *c, uint64_t tsc, uint64_t khz) MUST_CHECK;
 void clock_pause(struct clock *c);
 void clock_resume(struct clock *c);
 
@@ -205,10 +244,20 @@ bool bus_a20(const struct bus *b);
 
 struct log_seen *bus_seen(struct bus *b);
 
-/* ---- saving: all fields of a device to and from a flat buffer (little endian, no padding) ---- */
+/* ---- saving: all fields of a table to and from a flat buffer (little endian, no padding) ---- */
+size_t state_table_bytes(const struct state_table *t);
+void state_table_save(const struct state_table *t, const void *base, void *buf);
+/* -EINVAL and a message if version or size do not fit. */
+int state_table_load(const struct state_table *t, void *base, const void *buf, size_t bytes,
+                     unsigned version) MUST_CHECK;
+
+/* The table of a device's own struct. */
+struct state_table state_table_of(const struct device *dev);
+/* The same three for it; state_load() calls `check` and `loaded`, too. */
 size_t state_bytes(const struct device *dev);
 void state_save(const struct device *dev, void *buf);
-/* -EINVAL and a message if version or size do not fit. */
 int state_load(struct device *dev, const void *buf, size_t bytes, unsigned version) MUST_CHECK;
+/* All was loaded: see `check` and `loaded`. */
+int state_loaded(struct device *dev) MUST_CHECK;
 
 #endif

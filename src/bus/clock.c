@@ -9,6 +9,7 @@
  */
 #include "bus/bus.h"
 
+#include <errno.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 
@@ -33,8 +34,9 @@ struct clock {
     _Atomic uint64_t offset, frozen_at;
 
     struct lock *machine_lock;
-    struct lock lock;    /* LOCK_TIMERS: guards all below, and every armed timer */
-    struct cond changed; /* the earliest deadline, paused, or quit */
+    struct lock lock; /* LOCK_TIMERS: guards all below, and every armed timer */
+    /* Goes off no later than the earliest deadline, while not paused. */
+    struct host_alarm alarm;
     struct timer **heap; /* binary heap by deadline_ns */
     unsigned nr, room;
     bool quit;
@@ -101,6 +103,22 @@ uint64_t clock_real_ns(const struct clock *c)
     return host_real_ns();
 }
 
+/* For the earliest deadline. */
+static void set_alarm(struct clock *c)
+{
+    uint64_t now_ns = clock_now_ns(c), at_ns;
+
+    assert_held(&c->lock);
+    if (!c->nr || atomic_load_explicit(&c->paused, memory_order_relaxed)) {
+        host_alarm_set(&c->alarm, UINT64_MAX);
+        return;
+    }
+    /* The host's clock may run some ppm faster than ours: waking early is just another round. */
+    at_ns = c->heap[0]->deadline_ns;
+    host_alarm_set(&c->alarm,
+                   host_mono_ns() + (at_ns > now_ns ? MIN(at_ns - now_ns, INT64_MAX / 2) : 0));
+}
+
 /* ---- pausing
  * ----------------------------------------------------------------------------------------------------
  */
@@ -115,7 +133,28 @@ static void clock_change_begin(struct clock *c)
 static void clock_change_end(struct clock *c)
 {
     atomic_fetch_add_explicit(&c->seq, 1, memory_order_release);
-    cond_wake_all(&c->changed);
+    set_alarm(c);
+}
+
+/*
+ * The guest has measured, or was told, how fast its TSC is: it goes on with that. A host whose own
+ * rate differs by more than NTP can correct would make the guest's clock wrong. (250 ppm.)
+ */
+int clock_restore(struct clock *c, uint64_t tsc, uint64_t khz)
+{
+    uint64_t off = khz > c->khz ? khz - c->khz : c->khz - khz;
+
+    BUG_ON(!atomic_load_explicit(&c->paused, memory_order_relaxed));
+    if (khz < MIN_TSC_KHZ || off > c->khz / 4000 || (int64_t)tsc < 0)
+        return -EINVAL;
+    lock_take(&c->lock);
+    clock_change_begin(c);
+    c->khz = khz;
+    c->ns_mult = (uint64_t)(((unsigned __int128)NS_PER_MS << NS_SHIFT) / khz);
+    atomic_store_explicit(&c->frozen_at, tsc, memory_order_relaxed);
+    clock_change_end(c);
+    lock_drop(&c->lock);
+    return 0;
 }
 
 void clock_pause(struct clock *c)
@@ -143,6 +182,30 @@ void clock_resume(struct clock *c)
         atomic_store_explicit(&c->paused, false, memory_order_relaxed);
         clock_change_end(c);
     }
+    lock_drop(&c->lock);
+}
+
+/* ---- the source
+ * -------------------------------------------------------------------------------------------------
+ */
+
+static void clock_set_source(struct clock *c, bool from_tsc, uint64_t khz)
+{
+    c->from_tsc = from_tsc;
+    c->khz = khz;
+    c->ns_mult = (uint64_t)(((unsigned __int128)NS_PER_MS << NS_SHIFT) / khz);
+}
+
+void clock_use_tsc(struct clock *c, uint64_t khz)
+{
+    if (c->from_tsc || khz < MIN_TSC_KHZ)
+        return;
+    lock_take(&c->lock);
+    BUG_ON(c->nr || !atomic_load_explicit(&c->paused, memory_order_relaxed));
+    clock_change_begin(c);
+    clock_set_source(c, true, khz);
+    atomic_store_explicit(&c->frozen_at, 0, memory_order_relaxed);
+    clock_change_end(c);
     lock_drop(&c->lock);
 }
 
@@ -226,7 +289,7 @@ void timer_arm(struct timer *t, uint64_t deadline_ns)
     }
     heap_sift(c, t->heap_idx, t);
     if (t->heap_idx == 0)
-        cond_wake_all(&c->changed);
+        set_alarm(c);
     lock_drop(&c->lock);
 }
 
@@ -278,27 +341,20 @@ static void fire_one(struct clock *c)
 /* Sleeps until a timer is due (true) or the clock ends (false). */
 static bool wait_for_expiry(struct clock *c)
 {
-    bool go_on;
+    bool due, quit;
 
-    lock_take(&c->lock);
-    while (!c->quit) {
-        uint64_t now_ns = clock_now_ns(c);
-
-        if (!c->nr || atomic_load_explicit(&c->paused, memory_order_relaxed)) {
-            cond_wait(&c->changed, &c->lock);
-            continue;
-        }
-        if (c->heap[0]->deadline_ns <= now_ns)
-            break;
-        /* The host's clock may run some ppm faster than ours: waking early is just another round.
-         */
-        (void)cond_wait_until(&c->changed, &c->lock,
-                              host_mono_ns() +
-                                  MIN(c->heap[0]->deadline_ns - now_ns, INT64_MAX / 2));
+    for (;;) {
+        lock_take(&c->lock);
+        quit = c->quit;
+        due = c->nr && !atomic_load_explicit(&c->paused, memory_order_relaxed) &&
+              c->heap[0]->deadline_ns <= clock_now_ns(c);
+        if (!quit && !due)
+            set_alarm(c);
+        lock_drop(&c->lock);
+        if (quit || due)
+            return due && !quit;
+        host_alarm_wait(&c->alarm);
     }
-    go_on = !c->quit;
-    lock_drop(&c->lock);
-    return go_on;
 }
 
 static void *clock_main(void *arg)
@@ -317,22 +373,21 @@ static void *clock_main(void *arg)
 struct clock *clock_create(struct lock *machine_lock)
 {
     struct clock *c = calloc(1, sizeof(*c));
+    uint64_t khz;
     int err;
 
     if (!c) {
         log_error("out of memory for the clock");
         return NULL;
     }
-    c->khz = host_tsc_khz();
-    c->from_tsc = c->khz >= MIN_TSC_KHZ;
-    if (!c->from_tsc)
-        c->khz = NS_CLOCK_KHZ;
-    c->ns_mult = (uint64_t)(((unsigned __int128)NS_PER_MS << NS_SHIFT) / c->khz);
+    khz = host_tsc_khz();
+    clock_set_source(c, khz >= MIN_TSC_KHZ, khz >= MIN_TSC_KHZ ? khz : NS_CLOCK_KHZ);
     c->machine_lock = machine_lock;
     lock_init(&c->lock, LOCK_TIMERS);
-    cond_init(&c->changed);
     atomic_init(&c->offset, -source_ticks(c));
-    err = thread_start(&c->thread, "timers", clock_main, c);
+    err = host_alarm_open(&c->alarm);
+    if (!err)
+        err = thread_start(&c->thread, "timers", clock_main, c);
     if (err) {
         log_error("cannot start the timer thread (error %d): too many threads or no memory?", -err);
         clock_destroy(c);
@@ -347,10 +402,11 @@ void clock_destroy(struct clock *c)
         return;
     lock_take(&c->lock);
     c->quit = true;
-    cond_wake_all(&c->changed);
+    if (c->alarm.fd >= 0)
+        host_alarm_set(&c->alarm, 0);
     lock_drop(&c->lock);
     thread_join(&c->thread);
-    cond_destroy(&c->changed);
+    host_alarm_close(&c->alarm);
     lock_destroy(&c->lock);
     free(c->heap);
     free(c);

@@ -6,6 +6,7 @@
 #include "backend/vsock.h"
 #include "cli/disk_options.h"
 #include "cli/net_options.h"
+#include "cli/share_options.h"
 #include "ctl/ctl.h"
 #include "vm/vm.h"
 
@@ -23,6 +24,7 @@ extern const struct command *const cli_commands; /* ends with a NULL name */
 int cmd_run(int argc, char **argv);
 int cmd_stat(int argc, char **argv);
 int cmd_ps(int argc, char **argv);
+int cmd_snapshot(int argc, char **argv);
 int cmd_stop(int argc, char **argv);
 int cmd_pause(int argc, char **argv);
 int cmd_resume(int argc, char **argv);
@@ -64,24 +66,54 @@ bool value_uint(const char *text, uint64_t min, uint64_t max, uint64_t *val);
 bool value_size(const char *text, uint64_t *bytes);
 /* Seconds with decimals, more than 0. */
 bool value_seconds(const char *text, uint64_t *ns);
+/* Ends the part of PART[,PART]... at *rest, and makes ",," in it a comma. NULL behind the last. */
+char *value_next_part(char **rest);
 
 /* ---- life.c ---- */
 /* argv[1] is the one argument, a VM's name. False after a message. */
 bool cli_one_name(const char *cmd, int nr, char **argv);
 
+/* ---- chan_options.c: where byte channels lead ---- */
+enum chan_kind { CHAN_NONE, CHAN_STDIO, CHAN_FILE, CHAN_PTY, CHAN_SOCKET, CHAN_DEFAULT };
+struct chan_option {
+    enum chan_kind kind;
+    char *text;       /* malloc'ed; path and name point into it */
+    const char *path; /* of CHAN_FILE and CHAN_SOCKET */
+    const char *name; /* of a port */
+};
+/* Values of --serial, --debugcon, --console and --port into a struct run_options; false: refused,
+ * after a message. */
+bool option_serial(void *into, const char *val);
+bool option_debugcon(void *into, const char *val);
+bool option_console(void *into, const char *val);
+bool option_port(void *into, const char *val);
+struct run_options;
+/* All are known: what goes together? Settles the defaults. False after a message. */
+bool chan_options_check(struct run_options *o);
+void chan_options_free(struct run_options *o);
+
+/* ---- device_options.c: values of --device and --vsock, in the same way ---- */
+bool option_device(void *into, const char *val);
+bool option_vsock(void *into, const char *val);
+/* Takes ",transport=pci" or ",transport=mmio" off the end of the text, if one is there. */
+void option_take_transport(char *text, enum vm_transport *transport);
+
 /* ---- run_options.c ---- */
-enum chan_kind { CHAN_NONE, CHAN_STDIO, CHAN_FILE, CHAN_PTY };
 
 struct run_options {
     const char *engine, *firmware, *kernel, *initrd, *append, *cpu, *name;
     const char *vars_file, *vars_template;
     const char *boot_order, *vga_bios, *display_file;
     bool vga;
+    struct vnc_config vnc; /* where NULL: none */
+    char *vnc_text;        /* malloc'ed; vnc points into it */
     uint64_t memory_bytes;
     uint32_t nr_cpus; /* 0: not given */
+    bool no_paravirt;
     struct host_sched sched;
-    enum chan_kind serial, debugcon;
-    const char *serial_file, *debugcon_file;
+    struct chan_option serial, debugcon, console, ports[VM_PORTS_MAX];
+    unsigned nr_ports;
+    enum vm_transport console_transport, rng_transport, balloon_transport, vsock_transport;
     bool debug_exit, rng, balloon, no_reboot, quiet, verbose;
     uint64_t timeout_ns;
     const char *stats_file, *trace_file;
@@ -92,21 +124,44 @@ struct run_options {
     unsigned nr_disks;
     struct net_option nets[VM_NETS_MAX];
     unsigned nr_nets;
+    struct share_option shares[VM_SHARES_MAX];
+    unsigned nr_shares;
     char vsock_path[VSOCK_PATH_MAX + 1]; /* empty: none */
     uint32_t vsock_cid;
     bool gdb;
     struct gdb_config gdb_cfg;
     char *gdb_text; /* malloc'ed; gdb_cfg points into it */
 };
+/* Options that are for restore.c, which has looked for them before; here for --help. */
+bool option_restore(void *into, const char *val);
 /* Values of --memory and --cpus into a struct run_options; false: refused, after a message. */
 bool option_memory(void *into, const char *val);
 bool option_cpus(void *into, const char *val);
+bool option_paravirt(void *into, const char *val);
+bool option_display(void *into, const char *val); /* display_options.c */
 /* 0, or an exit status after a message (or after --help: *help). */
 int run_options_parse(struct run_options *o, int argc, char **argv, bool *help);
 void run_options_help(void);
 void run_options_free(struct run_options *o);
 /* The engine of that name, or for "auto" the first that this host can run; NULL after a message. */
 const struct engine_ops *run_options_engine(const struct run_options *o);
+
+/* ---- restore.c: `doppel run --restore` ---- */
+struct snap;
+/* The options of a run: the snapshot's, and then those given. */
+struct restore {
+    struct snap *snap; /* NULL: it is no restore */
+    int argc;
+    char **argv; /* argv[0] is the subcommand; malloc'ed as a whole */
+    char **texts; /* malloc'ed ones that argv points to */
+    unsigned nr_texts;
+    struct json_t *config; /* for snapshots of this VM */
+};
+/* 0, or an exit status after a message. */
+int restore_prepare(struct restore *r, int argc, char **argv);
+void restore_free(struct restore *r);
+/* Goes on from the snapshot, if there is one; no longer needed then. False after a message. */
+bool restore_load(struct restore *r, struct vm *vm);
 
 /* ---- vars.c: the file with UEFI's variables ---- */
 struct vars {
@@ -134,7 +189,9 @@ void monitor_escape(void *monitor, int key);
 struct signals;
 /* Blocks them; before any thread is started. */
 void signals_block(void);
-struct signals *signals_watch(struct vm *vm);
+/* SIGNALS_CONSOLE: the VM's virtio console is on this terminal, and hears of its size. */
+enum signals_terminal { SIGNALS_NO_CONSOLE, SIGNALS_CONSOLE };
+struct signals *signals_watch(struct vm *vm, enum signals_terminal terminal);
 void signals_unwatch(struct signals *s);
 
 #endif

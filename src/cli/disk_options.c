@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * --disk path=FILE[,KEY=VALUE]...: each part is a row of keys[]. A comma in the file's name is
- * written twice. A refusal names the part and what would be right.
+ * --disk path=FILE|nbd=WHERE[,KEY=VALUE]...: each part is a row of keys[]. A comma in the file's
+ * name is written twice. A refusal names the part and what would be right.
  */
 #include "cli/disk_options.h"
 
@@ -19,8 +19,22 @@
 
 static bool disk_set_path(struct disk_option *o, const char *val)
 {
-    o->path = val;
+    o->store.path = val;
     return *val;
+}
+
+/* unix:PATH or a URI, which libnbd takes apart. */
+static bool disk_set_nbd(struct disk_option *o, const char *val)
+{
+    o->store.nbd = val;
+    return (!strncmp(val, "unix:", 5) && val[5]) ||
+           (!strncmp(val, "nbd", 3) && strstr(val, "://") != NULL);
+}
+
+static bool disk_set_format(struct disk_option *o, const char *val)
+{
+    o->store.format = !strcmp(val, "qcow2") ? STORE_FORMAT_QCOW2 : STORE_FORMAT_RAW;
+    return !strcmp(val, "qcow2") || !strcmp(val, "raw");
 }
 
 /* "", "on" or "off". */
@@ -32,7 +46,12 @@ static bool disk_set_bool(const char *val, bool *to)
 
 static bool disk_set_readonly(struct disk_option *o, const char *val)
 {
-    return disk_set_bool(val, &o->readonly);
+    return disk_set_bool(val, &o->store.readonly);
+}
+
+static bool disk_set_snapshot(struct disk_option *o, const char *val)
+{
+    return disk_set_bool(val, &o->store.snapshot);
 }
 
 static bool disk_set_packed(struct disk_option *o, const char *val)
@@ -81,7 +100,7 @@ static bool disk_set_aio(struct disk_option *o, const char *val)
 
     for (unsigned i = 0; i < ARRAY_SIZE(names); i++)
         if (!strcmp(val, names[i])) {
-            o->aio = (enum store_aio)i;
+            o->store.aio = (enum store_aio)i;
             return true;
         }
     return false;
@@ -102,6 +121,9 @@ static const struct key {
     bool (*set)(struct disk_option *o, const char *val);
 } keys[] = {
     { "path", "the name of a file", disk_set_path },
+    { "nbd", "unix:PATH or nbd://HOST[:PORT]/[EXPORT]", disk_set_nbd },
+    { "format", "raw or qcow2", disk_set_format },
+    { "snapshot", "on or off", disk_set_snapshot },
     { "readonly", "on or off", disk_set_readonly },
     { "transport", "pci, mmio or ide", disk_set_transport },
     { "queues", "a number from 1 to 16", disk_set_queues },
@@ -113,22 +135,6 @@ static const struct key {
 };
 
 /* ---- parts ---- */
-
-/* Ends the part at *rest, and makes ",," in it a comma. NULL behind the last. */
-static char *disk_next_part(char **rest)
-{
-    char *part = *rest, *from = part, *to = part;
-
-    if (!part)
-        return NULL;
-    for (; *from && (*from != ',' || from[1] == ','); from++) {
-        *to++ = *from;
-        from += *from == ',';
-    }
-    *rest = *from ? from + 1 : NULL;
-    *to = 0;
-    return part;
-}
 
 static bool disk_parse_part(struct disk_option *o, char *part)
 {
@@ -151,6 +157,26 @@ static bool disk_parse_part(struct disk_option *o, char *part)
     return false;
 }
 
+/* What does not go together. */
+static bool disk_check(const struct disk_option *o, const char *val)
+{
+    const struct store_config *s = &o->store;
+    const char *why = NULL;
+
+    if (!s->path && !s->nbd)
+        why = "has no path=FILE (or nbd=unix:PATH, or nbd=nbd://HOST/EXPORT)";
+    else if (s->path && s->nbd)
+        why = "has both path and nbd";
+    else if (s->nbd && (s->format == STORE_FORMAT_QCOW2 || s->snapshot || s->aio != STORE_AIO_AUTO))
+        why = "has nbd with format=qcow2, snapshot or aio, which are for files";
+    else if (s->readonly && s->snapshot)
+        why = "has readonly and snapshot=on: either the guest cannot write, or what it writes is "
+              "forgotten";
+    if (why)
+        log_error("--disk '%s' %s", val, why);
+    return !why;
+}
+
 bool disk_option_parse(struct disk_option *o, unsigned idx, const char *val)
 {
     char *rest, *part;
@@ -163,12 +189,9 @@ bool disk_option_parse(struct disk_option *o, unsigned idx, const char *val)
         return false;
     }
     rest = o->text;
-    while (ok && (part = disk_next_part(&rest)))
+    while (ok && (part = value_next_part(&rest)))
         ok = disk_parse_part(o, part);
-    if (ok && !o->path) {
-        log_error("--disk '%s' has no path=FILE", val);
-        ok = false;
-    }
+    ok = ok && disk_check(o, val);
     if (!ok)
         disk_option_free(o);
     return ok;
@@ -176,9 +199,10 @@ bool disk_option_parse(struct disk_option *o, unsigned idx, const char *val)
 
 bool disk_option_cdrom(struct disk_option *o, unsigned idx, const char *path)
 {
-    *o = (struct disk_option){ .text = strdup(path), .readonly = true };
+    *o = (struct disk_option){ .text = strdup(path),
+                               .store = { .readonly = true, .format = STORE_FORMAT_RAW } };
     (void)snprintf(o->name, sizeof(o->name), "cdrom%u", idx);
-    o->path = o->text;
+    o->store.path = o->text;
     o->vm.transport = VM_TRANSPORT_IDE;
     o->vm.is_cd = true;
     if (o->text && *o->text)
@@ -196,6 +220,8 @@ void disk_option_free(struct disk_option *o)
 
 struct store *disk_option_open(const struct disk_option *o)
 {
-    return store_open(&(struct store_config){
-        .name = o->name, .path = o->path, .readonly = o->readonly, .aio = o->aio });
+    struct store_config cfg = o->store;
+
+    cfg.name = o->name;
+    return store_open(&cfg);
 }

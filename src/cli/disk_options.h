@@ -6,12 +6,10 @@
 #include "vm/vm.h"
 
 struct disk_option {
-    char name[16]; /* "disk0": for messages */
-    char *text;    /* malloc'ed: the other strings are in it */
-    const char *path;
-    bool readonly;
-    enum store_aio aio;
-    struct vm_disk vm; /* without its store */
+    char name[16];             /* "disk0": for messages */
+    char *text;                /* malloc'ed: the other strings are in it */
+    struct store_config store; /* its name is set when it is opened */
+    struct vm_disk vm;         /* without its store */
 };
 
 /* path=FILE[,KEY=VALUE]...: false after a message. */

@@ -6,12 +6,26 @@
 #include "cli/cli.h"
 #include "lib/log.h"
 
-/* Named by --engine but not in this version. */
-static const struct {
-    const char *name, *about;
-} engines_later[] = {
-    { "kvm", "hardware virtualization by /dev/kvm" },
-};
+/* True: it can run here, and auto may take it. */
+static bool engine_print(const struct engine_ops *e)
+{
+    char why[256] = "", line[256] = "";
+    bool runs = e->probe(why, sizeof(why)) == 0;
+    bool good = runs && (!e->recommend || e->recommend(why, sizeof(why)) == 0);
+
+    (void)printf("%-8s %-4s %s\n", e->name,
+                 good   ? "yes"
+                 : runs ? "part"
+                        : "no",
+                 runs ? e->about : why);
+    if (runs && !good)
+        (void)snprintf(line, sizeof(line), "auto does not take it: %.200s", why);
+    else if (good && e->describe)
+        e->describe(line, sizeof(line));
+    if (*line)
+        (void)printf("%-8s %-4s %s\n", "", "", line);
+    return good;
+}
 
 int cmd_engines(int argc, char **argv)
 {
@@ -19,8 +33,10 @@ int cmd_engines(int argc, char **argv)
     bool found = false;
 
     if (nr == OPTIONS_HELP) {
-        (void)printf("Usage: doppel engines\n\n"
-                     "Lists the engines in the order in which --engine auto tries them.\n");
+        (void)printf(
+            "Usage: doppel engines\n\n"
+            "Lists the engines in the order in which --engine auto tries them: yes, no, or\n"
+            "part, which runs some guests, and only when it is named.\n");
         return 0;
     }
     if (nr != 0) {
@@ -28,24 +44,8 @@ int cmd_engines(int argc, char **argv)
             log_error("engines: unexpected argument '%s'", argv[1]);
         return EXIT_USAGE;
     }
-    for (unsigned i = 0; engines[i]; i++) {
-        char why[256] = "";
-        bool ok = engines[i]->probe(why, sizeof(why)) == 0;
-
-        (void)printf("%-8s %-4s %s\n", engines[i]->name, ok ? "yes" : "no",
-                     ok ? engines[i]->about : why);
-        if (ok && engines[i]->describe) {
-            char line[256] = "";
-
-            engines[i]->describe(line, sizeof(line));
-            (void)printf("%-8s %-4s %s\n", "", "", line);
-        }
-        found |= ok;
-    }
-    for (unsigned i = 0; i < ARRAY_SIZE(engines_later); i++)
-        if (!engine_find(engines_later[i].name))
-            (void)printf("%-8s %-4s %s: not in this version\n", engines_later[i].name, "no",
-                         engines_later[i].about);
+    for (unsigned i = 0; engines[i]; i++)
+        found |= engine_print(engines[i]);
     if (fflush(stdout))
         return EXIT_VMM_ERROR;
     return found ? 0 : EXIT_VMM_ERROR;

@@ -12,36 +12,43 @@
 
 #include "cli/cli.h"
 #include "lib/log.h"
+#include "snap/snap.h"
 
 /* All that one run has open. Zeroed members are not open. */
 struct session {
+    struct restore restore;
     struct run_options o;
     const struct engine_ops *engine;
     char name[CTL_NAME_MAX + 1];
     struct trace_out *trace;
     struct monitor *monitor;
     struct chr *stdio; /* shared by whoever is on standard output */
-    struct chr *serial, *debugcon;
+    struct chr *serial, *debugcon, *console, *ports[VM_PORTS_MAX];
     struct store *disks[VM_DISKS_MAX];
     struct net *nets[VM_NETS_MAX];
+    struct fs_share *shares[VM_SHARES_MAX];
     struct vsock *vsock;
     struct vars vars;
     struct ctl *ctl;
     struct vm *vm;
     struct gdb *gdb;
+    struct vnc *vnc;
     struct signals *signals;
 };
 
 /* ---- opening ---- */
 
 /* NULL after a message. One channel serves all that want stdio: the terminal is there once. */
-static struct chr *session_chan(struct session *s, enum chan_kind kind, const char *file)
+static struct chr *session_chan(struct session *s, const struct chan_option *o, const char *what)
 {
-    switch (kind) {
+    switch (o->kind) {
     case CHAN_FILE:
-        return chr_open_file(file);
+        return chr_open_file(o->path);
     case CHAN_PTY:
-        return chr_open_pty();
+        return chr_open_pty(what);
+    case CHAN_SOCKET:
+        return chr_open_socket(o->path, o->name ? CHR_KEEP_NOTHING : CHR_KEEP_LAST);
+    case CHAN_DEFAULT:
     case CHAN_STDIO:
         if (!s->stdio)
             s->stdio = chr_open_stdio(monitor_escape, s->monitor);
@@ -57,12 +64,22 @@ static bool session_open_chans(struct session *s)
     s->monitor = monitor_create();
     if (!s->monitor)
         return false;
-    s->serial = session_chan(s, s->o.serial, s->o.serial_file);
+    s->serial = session_chan(s, &s->o.serial, "serial port");
     if (!s->serial)
         return false;
-    if (s->o.debugcon != CHAN_NONE) {
-        s->debugcon = session_chan(s, s->o.debugcon, s->o.debugcon_file);
+    if (s->o.debugcon.kind != CHAN_NONE) {
+        s->debugcon = session_chan(s, &s->o.debugcon, "debug console");
         if (!s->debugcon)
+            return false;
+    }
+    if (s->o.console.kind != CHAN_NONE) {
+        s->console = session_chan(s, &s->o.console, "console");
+        if (!s->console)
+            return false;
+    }
+    for (unsigned i = 0; i < s->o.nr_ports; i++) {
+        s->ports[i] = session_chan(s, &s->o.ports[i], s->o.ports[i].name);
+        if (!s->ports[i])
             return false;
     }
     if (s->stdio)
@@ -85,6 +102,16 @@ static bool session_open_nets(struct session *s)
     for (unsigned i = 0; i < s->o.nr_nets; i++) {
         s->nets[i] = net_option_open(&s->o.nets[i], s->name, i);
         if (!s->nets[i])
+            return false;
+    }
+    return true;
+}
+
+static bool session_open_shares(struct session *s)
+{
+    for (unsigned i = 0; i < s->o.nr_shares; i++) {
+        s->shares[i] = share_option_open(&s->o.shares[i], s->o.nr_shares);
+        if (!s->shares[i])
             return false;
     }
     return true;
@@ -132,6 +159,7 @@ static bool session_make_vm(struct session *s)
         .engine = s->engine,
         .lockstep = o->lockstep,
         .cpu_model = o->cpu,
+        .no_paravirt = o->no_paravirt,
         .boot = { .firmware = o->firmware,
                   .kernel = o->kernel,
                   .initrd = o->initrd,
@@ -143,6 +171,7 @@ static bool session_make_vm(struct session *s)
         .serial = s->serial,
         .debugcon = s->debugcon,
         .nr_nets = o->nr_nets,
+        .nr_shares = o->nr_shares,
         .vars = s->vars.data,
         .vars_bytes = s->vars.bytes,
         .vga = o->vga,
@@ -153,12 +182,20 @@ static bool session_make_vm(struct session *s)
         .balloon = o->balloon,
         .vsock = s->vsock,
         .vsock_cid = o->vsock_cid,
+        .rng_transport = o->rng_transport,
+        .balloon_transport = o->balloon_transport,
+        .vsock_transport = o->vsock_transport,
+        .console = { .chr = s->console,
+                     .nr_ports = o->nr_ports,
+                     .transport = o->console_transport },
         .nr_disks = o->nr_disks,
         .no_reboot = o->no_reboot,
         .timeout_ns = o->timeout_ns,
         .time_exits = true,
         .trace = trace_out_trace(s->trace),
         .bt = &o->bt,
+        .config = s->restore.config,
+        .image = s->restore.snap ? snap_image(s->restore.snap) : NULL,
     };
 
     for (unsigned i = 0; i < o->nr_disks; i++) {
@@ -167,8 +204,13 @@ static bool session_make_vm(struct session *s)
     }
     for (unsigned i = 0; i < o->nr_nets; i++)
         cfg.nets[i] = (struct vm_net){ .net = s->nets[i], .transport = o->nets[i].transport };
+    for (unsigned i = 0; i < o->nr_ports; i++)
+        cfg.console.ports[i] = (struct vm_port){ .chr = s->ports[i], .name = o->ports[i].name };
+    for (unsigned i = 0; i < o->nr_shares; i++)
+        cfg.shares[i] =
+            (struct vm_share){ .fs = s->shares[i], .transport = o->shares[i].transport };
     s->vm = vm_create(&cfg);
-    return s->vm;
+    return s->vm && restore_load(&s->restore, s->vm);
 }
 
 static bool session_open(struct session *s)
@@ -179,13 +221,16 @@ static bool session_open(struct session *s)
             return false;
     }
     if (!session_open_ctl(s) || !session_open_chans(s) || !session_open_disks(s) ||
-        !session_open_nets(s) || !session_open_vsock(s) || !session_open_vars(s) ||
-        !session_make_vm(s))
+        !session_open_nets(s) || !session_open_shares(s) || !session_open_vsock(s) ||
+        !session_open_vars(s) || !session_make_vm(s))
         return false;
-    s->signals = signals_watch(s->vm);
+    s->signals = signals_watch(s->vm, s->o.console.kind == CHAN_STDIO ? SIGNALS_CONSOLE
+                                                                      : SIGNALS_NO_CONSOLE);
     if (!s->signals || (s->ctl && ctl_serve(s->ctl, s->vm) < 0))
         return false;
     if (s->o.gdb && gdb_open(s->vm, &s->o.gdb_cfg, &s->gdb) < 0)
+        return false;
+    if (s->o.vnc.where && vnc_open(s->vm, &s->o.vnc, &s->vnc) < 0)
         return false;
     monitor_set_vm(s->monitor, s->vm);
     return true;
@@ -228,6 +273,10 @@ static bool session_close_chans(struct session *s)
         chr_close(s->debugcon);
     if (s->serial != s->stdio)
         chr_close(s->serial);
+    if (s->console != s->stdio)
+        chr_close(s->console);
+    for (unsigned i = 0; i < s->o.nr_ports; i++)
+        chr_close(s->ports[i]);
     /* Only known once all is written. */
     chr_flush(s->stdio);
     lost = chr_lost_output(s->stdio);
@@ -240,6 +289,7 @@ static bool session_close(struct session *s, int status)
 {
     bool ok;
 
+    vnc_close(s->vnc);
     gdb_close(s->gdb, status);
     ctl_close(s->ctl);
     signals_unwatch(s->signals);
@@ -252,12 +302,15 @@ static bool session_close(struct session *s, int status)
         store_close(s->disks[i]);
     for (unsigned i = 0; i < s->o.nr_nets; i++)
         net_close(s->nets[i]);
+    for (unsigned i = 0; i < s->o.nr_shares; i++)
+        fs_close(s->shares[i]);
     vsock_close(s->vsock);
     vars_close(&s->vars);
     ok = session_close_chans(s);
     monitor_destroy(s->monitor);
     trace_out_close(s->trace);
     run_options_free(&s->o);
+    restore_free(&s->restore);
     return ok;
 }
 
@@ -302,9 +355,13 @@ int cmd_run(int argc, char **argv)
     int status;
     bool help;
 
-    status = run_options_parse(&s.o, argc, argv, &help);
+    status = restore_prepare(&s.restore, argc, argv);
+    if (status)
+        return status;
+    status = run_options_parse(&s.o, s.restore.argc, s.restore.argv, &help);
     if (status || help) {
         run_options_free(&s.o);
+        restore_free(&s.restore);
         return status;
     }
     if (s.o.quiet)
@@ -314,6 +371,7 @@ int cmd_run(int argc, char **argv)
     s.engine = run_options_engine(&s.o);
     if (!s.engine) {
         run_options_free(&s.o);
+        restore_free(&s.restore);
         return !strcmp(s.o.engine, "auto") ? EXIT_VMM_ERROR : EXIT_USAGE;
     }
     (void)signal(SIGPIPE, SIG_IGN); /* a closed pipe is an error of write() */

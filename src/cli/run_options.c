@@ -123,65 +123,7 @@ static bool set_timeout(void *into, const char *val)
     return true;
 }
 
-/* ---- channels ---- */
-
-static bool set_chan(const char *opt, const char *val, enum chan_kind *kind, const char **file)
-{
-    if (!strcmp(val, "stdio")) {
-        *kind = CHAN_STDIO;
-        return true;
-    }
-    if (!strcmp(val, "none")) {
-        *kind = CHAN_NONE;
-        return true;
-    }
-    if (!strncmp(val, "file=", 5) && val[5]) {
-        *kind = CHAN_FILE;
-        *file = val + 5;
-        return true;
-    }
-    if (!strcmp(val, "pty") && !strcmp(opt, "serial")) {
-        *kind = CHAN_PTY;
-        return true;
-    }
-    log_error("--%s '%s' is unknown; it can be stdio, file=NAME%s or none", opt, val,
-              !strcmp(opt, "serial") ? ", pty" : "");
-    return false;
-}
-
-static bool set_serial(void *into, const char *val)
-{
-    struct run_options *o = into;
-
-    return set_chan("serial", val, &o->serial, &o->serial_file);
-}
-
-static bool set_debugcon(void *into, const char *val)
-{
-    struct run_options *o = into;
-
-    return set_chan("debugcon", val, &o->debugcon, &o->debugcon_file);
-}
-
 /* ---- devices ---- */
-
-static bool set_device(void *into, const char *val)
-{
-    if (!strcmp(val, "debug-exit")) {
-        ((struct run_options *)into)->debug_exit = true;
-        return true;
-    }
-    if (!strcmp(val, "rng")) {
-        ((struct run_options *)into)->rng = true;
-        return true;
-    }
-    if (!strcmp(val, "balloon")) {
-        ((struct run_options *)into)->balloon = true;
-        return true;
-    }
-    log_error("--device '%s' is unknown; there are debug-exit, rng and balloon", val);
-    return false;
-}
 
 /* Room for one more; NULL after a message. */
 static struct disk_option *next_disk(struct run_options *o, const char *opt, const char *val)
@@ -214,19 +156,6 @@ static bool set_cdrom(void *into, const char *val)
     return true;
 }
 
-/* none, vga or png=FILE */
-static bool set_display(void *into, const char *val)
-{
-    struct run_options *o = into;
-
-    o->display_file = !strncmp(val, "png=", 4) && val[4] ? val + 4 : NULL;
-    o->vga = o->display_file || !strcmp(val, "vga");
-    if (o->vga || !strcmp(val, "none"))
-        return true;
-    log_error("--display '%s' is unknown; it can be none, vga or png=FILE", val);
-    return false;
-}
-
 static bool set_vga_bios(void *into, const char *val)
 {
     return set_path("vga-bios", &((struct run_options *)into)->vga_bios, val);
@@ -246,33 +175,6 @@ static bool set_boot(void *into, const char *val)
     return false;
 }
 
-static bool set_vsock(void *into, const char *val)
-{
-    struct run_options *o = into;
-    const char *path = strstr(val, ",path=");
-    uint64_t cid;
-    char text[16];
-
-    if (strncmp(val, "cid=", 4) != 0 || !path || (size_t)(path - val) >= sizeof(text)) {
-        log_error("--vsock '%s' is not cid=N,path=F", val);
-        return false;
-    }
-    (void)snprintf(text, sizeof(text), "%.*s", (int)(path - val - 4), val + 4);
-    if (!value_uint(text, VSOCK_CID_MIN, VSOCK_CID_MAX, &cid)) {
-        log_error("--vsock cid='%s' is not a number from %u to %u", text, VSOCK_CID_MIN,
-                  VSOCK_CID_MAX);
-        return false;
-    }
-    path += strlen(",path=");
-    if (!*path || strlen(path) > VSOCK_PATH_MAX) {
-        log_error("--vsock path='%s': a path there has 1 to %d bytes", path, VSOCK_PATH_MAX);
-        return false;
-    }
-    o->vsock_cid = (uint32_t)cid;
-    (void)snprintf(o->vsock_path, sizeof(o->vsock_path), "%s", path);
-    return true;
-}
-
 /* Each --net is one more card; none takes them all away. */
 static bool set_net(void *into, const char *val)
 {
@@ -289,6 +191,21 @@ static bool set_net(void *into, const char *val)
     if (!net_option_parse(&o->nets[o->nr_nets], val))
         return false;
     o->nr_nets++;
+    return true;
+}
+
+/* Each --share is one more. */
+static bool set_share(void *into, const char *val)
+{
+    struct run_options *o = into;
+
+    if (o->nr_shares == VM_SHARES_MAX) {
+        log_error("--share %s: a machine has at most %d shared folders", val, VM_SHARES_MAX);
+        return false;
+    }
+    if (!share_option_parse(&o->shares[o->nr_shares], o->shares, o->nr_shares, val))
+        return false;
+    o->nr_shares++;
     return true;
 }
 
@@ -398,6 +315,10 @@ static const struct engine_ops *lockstep_engine_of(const char *name)
 
     if (!e)
         log_error("--lockstep: there is no engine '%s'; `doppel engines` lists them", name);
+    else if (!e->counts_steps)
+        log_error("--lockstep: engine %s cannot: it does not count its guest's instructions; "
+                  "interp and bt do",
+                  name);
     else if (e->probe(why, sizeof(why)) == 0)
         return e;
     else
@@ -470,6 +391,9 @@ static const struct opt run_opts[] = {
       "host (default), x86-64-v2 or x86-64-v3; ,+FEATURE and ,-FEATURE change\n"
       "single features",
       set_cpu },
+    { "paravirt", 0, "kvm|off",
+      "offer the guest KVM's paravirtual features (default), or none",
+      option_paravirt },
     { "engine", 0, "NAME",
       "interp, bt, kvm or auto (default: the fastest that works here);\n"
       "`doppel engines` tells which do",
@@ -484,17 +408,19 @@ static const struct opt run_opts[] = {
     { "lockstep-memory", 0, "N", "compare all memory every N steps (20000000); 0: only at the end",
       set_lockstep_memory },
     { "disk", 0, "path=FILE",
-      "[,readonly][,transport=pci|mmio|ide][,queues=N][,serial=TEXT][,iops=N]\n"
-      "[,bps=SIZE][,aio=io_uring|threads][,packed=off] a raw image as a virtio\n"
-      "(or IDE) disk; may be given several times",
+      "[,format=raw|qcow2][,readonly][,snapshot=on][,transport=pci|mmio|ide]\n"
+      "[,queues=N][,serial=TEXT][,iops=N][,bps=SIZE][,aio=io_uring|threads]\n"
+      "[,packed=off] an image as a virtio (or IDE) disk; nbd=unix:PATH or\n"
+      "nbd=nbd://HOST[:PORT]/EXPORT is one of an NBD server. Several times",
       set_disk },
     { "cdrom", 0, "FILE", "a CD image in an IDE drive", set_cdrom },
     { "boot", 0, "ORDER", "what firmware boots from: disk, cdrom, or disk,cdrom", set_boot },
     { "display", 0, "WHAT",
       "none (default: firmware speaks on the serial port), vga: a screen for\n"
-      "`doppel screenshot`, or png=FILE: the same, and what it shows at the\n"
-      "end in FILE",
-      set_display },
+      "`doppel screenshot`, png=FILE: the same, and what it shows at the end\n"
+      "in FILE, or vnc=[HOST]:N or vnc=unix:PATH, both [,password-file=FILE]:\n"
+      "for VNC clients at port 5900 + N of HOST (127.0.0.1) or that socket",
+      option_display },
     { "vga-bios", 0, "FILE", "the screen's video BIOS (default: SeaBIOS's)", set_vga_bios },
     { "net", 0, "WHERE[,KEY=VALUE]...",
       "a network card, several times for several; WHERE is\n"
@@ -507,21 +433,47 @@ static const struct opt run_opts[] = {
       "each with mac=ADDRESS (else it follows from --name), transport=pci|mmio",
       set_net },
     { "vsock", 0, "cid=N,path=F",
-      "sockets between host and guest, whose address is N (3 or more): who\n"
-      "connects to the Unix socket F and writes \"CONNECT PORT\" is led to the\n"
-      "guest's port; port P of the host is, for the guest, the socket F_P",
-      set_vsock },
-    { "serial", 0, "WHERE", "first serial port: stdio (default), file=FILE, pty or none",
-      set_serial },
+      "[,transport=pci|mmio] sockets between host and guest, whose address is\n"
+      "N (3 or more): who connects to the Unix socket F and writes\n"
+      "\"CONNECT PORT\" is led to the guest's port; port P of the host is, for\n"
+      "the guest, the socket F_P",
+      option_vsock },
+    { "serial", 0, "WHERE",
+      "first serial port: stdio (default), file=FILE, pty, socket=PATH (a Unix\n"
+      "socket that is listened on; a client may come, go and come again) or none",
+      option_serial },
+    { "console", 0, "WHERE",
+      "[,transport=pci|mmio] a virtio console (hvc0) there, as for --serial;\n"
+      "with stdio, --serial is none by default",
+      option_console },
+    { "port", 0, "name=NAME,WHERE",
+      "a port of the virtio console for programs, such as an agent's; WHERE is\n"
+      "socket=PATH, pty or file=FILE; several times for several",
+      option_port },
+    { "share", 0, "tag=NAME,path=DIR",
+      "[,readonly][,cache=auto|none|always][,transport=pci|mmio] a folder of the\n"
+      "host, by virtio-fs: `mount -t virtiofs NAME /mnt` in the guest; may be\n"
+      "given several times",
+      set_share },
+    { "fs", 0, "tag=NAME,path=DIR", "the same as --share", set_share },
     { "debugcon", 0, "WHERE", "debug console at port E9h: stdio, file=FILE or none (default)",
-      set_debugcon },
+      option_debugcon },
     { "device", 0, "debug-exit|rng|balloon",
       "debug-exit: a write of V to port F4h ends the run with status\n"
       "(V << 1) | 1; rng: virtio random numbers;\n"
-      "balloon: memory that the guest can give back",
-      set_device },
+      "balloon: memory that the guest can give back;\n"
+      "the last two with [,transport=pci|mmio]",
+      option_device },
     { "timeout", 0, "SECONDS", "end the run after that time, with status 124", set_timeout },
     { "no-reboot", 0, NULL, "a guest's reset ends the run, with status 0", set_no_reboot },
+    { "restore", 0, "DIR",
+      "go on from a snapshot; the machine's options come from there, those\n"
+      "given here are taken instead (all --disk, if one is given; so --net)",
+      option_restore },
+    { "clone", 0, NULL, "with --restore: another machine of that kind, with a name of its own",
+      option_restore },
+    { "verify", 0, NULL, "with --restore: read all of its memory and compare checksums first",
+      option_restore },
     { "name", 0, "NAME", "for `doppel stat NAME`; default vm-PID", set_name },
     { "stats", 0, "FILE", "write statistics there at the end, as JSON", set_stats },
     { "gdb", 0, "PORT|unix:PATH",
@@ -548,8 +500,12 @@ static const struct opt run_opts[] = {
 void run_options_free(struct run_options *o)
 {
     free(o->gdb_text);
+    chan_options_free(o);
+    free(o->vnc_text);
     for (unsigned i = 0; i < o->nr_disks; i++)
         disk_option_free(&o->disks[i]);
+    for (unsigned i = 0; i < o->nr_shares; i++)
+        share_option_free(&o->shares[i]);
 }
 
 void run_options_help(void)
@@ -566,7 +522,7 @@ void run_options_help(void)
         "  doppel run --kernel vmlinuz --serial file=log --trace pio,irq --trace-file trace\n"
         "\n"
         "Options (--name VALUE or --name=VALUE; given twice, the last counts,\n"
-        "but for --net):\n");
+        "but for --disk, --net, --share and --port):\n");
     options_help(run_opts, ARRAY_SIZE(run_opts));
     (void)printf(
         "\n"
@@ -596,7 +552,7 @@ int run_options_parse(struct run_options *o, int argc, char **argv, bool *help)
         .cpu = "host",
         .vga_bios = VGA_BIOS_FILE,
         .memory_bytes = MEMORY_DEFAULT,
-        .serial = CHAN_STDIO,
+        .serial = { .kind = CHAN_DEFAULT },
         .bt = bt_default_config,
         .lockstep = { .chunk = LOCKSTEP_CHUNK, .memory_every = LOCKSTEP_MEMORY },
     };
@@ -645,11 +601,13 @@ int run_options_parse(struct run_options *o, int argc, char **argv, bool *help)
         log_error("--lockstep-from, -chunk and -memory need --lockstep REFERENCE,TESTED");
         return EXIT_USAGE;
     }
-    if (o->lockstep.tested &&
-        (o->nr_disks || o->nr_nets || o->rng || o->balloon || *o->vsock_path)) {
-        log_error("--disk, --net, --vsock, --device rng and balloon with --lockstep: they write "
-                  "the guest's "
-                  "memory when they can, not when the other engine is there too");
+    if (!chan_options_check(o))
+        return EXIT_USAGE;
+    if (o->lockstep.tested && (o->nr_disks || o->nr_nets || o->nr_shares || o->rng || o->balloon ||
+                               *o->vsock_path || o->console.kind != CHAN_NONE || o->nr_ports)) {
+        log_error("--disk, --net, --share, --vsock, --console, --port, --device rng and balloon with "
+                  "--lockstep: they write the guest's memory when they can, not when the other "
+                  "engine is there too");
         return EXIT_USAGE;
     }
     if (o->lockstep.tested && o->nr_cpus > 1) {
@@ -670,7 +628,8 @@ static const struct engine_ops *engine_auto(void)
     for (unsigned i = 0; engines[i]; i++) {
         char why[256] = "";
 
-        if (engines[i]->probe(why, sizeof(why)) == 0) {
+        if (engines[i]->probe(why, sizeof(why)) == 0 &&
+            (!engines[i]->recommend || engines[i]->recommend(why, sizeof(why)) == 0)) {
             log_debug("engine %s", engines[i]->name);
             return engines[i];
         }
@@ -682,20 +641,12 @@ static const struct engine_ops *engine_auto(void)
 
 const struct engine_ops *run_options_engine(const struct run_options *o)
 {
-    static const char *const later[] = { "kvm" };
     const struct engine_ops *e;
     char why[256] = "";
 
     if (!strcmp(o->engine, "auto"))
         return engine_auto();
     e = engine_find(o->engine);
-    for (unsigned i = 0; i < ARRAY_SIZE(later) && !e; i++) {
-        if (strcmp(o->engine, later[i]) != 0)
-            continue;
-        log_error("--engine %s: engine %s: not in this version; there are bt and interp", o->engine,
-                  o->engine);
-        return NULL;
-    }
     if (!e) {
         log_error("--engine '%s' is unknown; it can be interp, bt, kvm or auto", o->engine);
         return NULL;

@@ -2,7 +2,7 @@
 /*
  * The signals that ask doppel to end: SIGINT (without a raw terminal), SIGTERM, SIGHUP. They are
  * blocked in all threads and read from a descriptor. The first ends the VM cleanly; a second, when
- * that takes too long, ends the process.
+ * that takes too long, ends the process. SIGWINCH tells the guest's console of its terminal's size.
  */
 #include <poll.h>
 #include <signal.h>
@@ -16,6 +16,7 @@
 
 struct signals {
     struct vm *vm;
+    bool has_terminal;
     int signal_fd, quit_fd;
     struct thread thread;
 };
@@ -26,6 +27,7 @@ static void signals_set(sigset_t *set)
     (void)sigaddset(set, SIGINT);
     (void)sigaddset(set, SIGTERM);
     (void)sigaddset(set, SIGHUP);
+    (void)sigaddset(set, SIGWINCH);
 }
 
 void signals_block(void)
@@ -34,6 +36,14 @@ void signals_block(void)
 
     signals_set(&set);
     BUG_ON(pthread_sigmask(SIG_BLOCK, &set, NULL));
+}
+
+static void signals_resize(struct signals *s)
+{
+    uint16_t cols, rows;
+
+    if (s->has_terminal && chr_stdio_size(&cols, &rows))
+        vm_resize_console(s->vm, cols, rows);
 }
 
 static void *signals_main(void *arg)
@@ -51,6 +61,10 @@ static void *signals_main(void *arg)
             return NULL;
         if (read(s->signal_fd, &info, sizeof(info)) != (ssize_t)sizeof(info))
             continue;
+        if (info.ssi_signo == SIGWINCH) {
+            signals_resize(s);
+            continue;
+        }
         if (nr++) {
             chr_stdio_restore();
             _exit(128 + (int)info.ssi_signo);
@@ -59,7 +73,7 @@ static void *signals_main(void *arg)
     }
 }
 
-struct signals *signals_watch(struct vm *vm)
+struct signals *signals_watch(struct vm *vm, enum signals_terminal terminal)
 {
     struct signals *s = calloc(1, sizeof(*s));
     sigset_t set;
@@ -67,6 +81,8 @@ struct signals *signals_watch(struct vm *vm)
     if (!s)
         return NULL;
     s->vm = vm;
+    s->has_terminal = terminal == SIGNALS_CONSOLE;
+    signals_resize(s);
     signals_set(&set);
     s->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
     s->quit_fd = eventfd(0, EFD_CLOEXEC);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* --memory and --cpus: how large the machine is, and what of the host it gets. */
+/* --memory, --cpus and --paravirt: how large the machine is, and what of the host it gets and
+ * knows. */
 #include <stdio.h>
 #include <string.h>
 #include <sys/sysinfo.h>
@@ -88,6 +89,16 @@ static bool set_cpus_part(struct run_options *o, const char *part)
         return false;
     }
     o->sched.weight = (unsigned)weight;
+    return true;
+}
+
+bool option_paravirt(void *into, const char *val)
+{
+    if (strcmp(val, "kvm") != 0 && strcmp(val, "off") != 0) {
+        log_error("--paravirt '%s' is neither kvm nor off", val);
+        return false;
+    }
+    ((struct run_options *)into)->no_paravirt = !strcmp(val, "off");
     return true;
 }
 

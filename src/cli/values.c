@@ -64,3 +64,18 @@ bool value_seconds(const char *text, uint64_t *ns)
     *ns = (uint64_t)(s * 1e9);
     return *ns > 0;
 }
+
+char *value_next_part(char **rest)
+{
+    char *part = *rest, *from = part, *to = part;
+
+    if (!part)
+        return NULL;
+    for (; *from && (*from != ',' || from[1] == ','); from++) {
+        *to++ = *from;
+        from += *from == ',';
+    }
+    *rest = *from ? from + 1 : NULL;
+    *to = 0;
+    return part;
+}

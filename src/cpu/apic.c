@@ -76,6 +76,7 @@ void apic_sync(struct cpu *c)
 {
     struct apic *a = &c->apic;
 
+    pv_eoi_sync(c);
     for (unsigned i = 0; i < 8; i++) {
         uint32_t in, level;
 
@@ -101,6 +102,7 @@ void apic_raise(struct cpu *c, uint8_t vector)
         c->apic.esr_pending |= ESR_RECV_VECTOR;
         return;
     }
+    pv_eoi_sync(c);
     put_bit(c->apic.irr, vector, true);
     put_bit(c->apic.tmr, vector, false);
     look_again(c);
@@ -138,24 +140,27 @@ uint8_t apic_ack(struct cpu *c)
     BUG_ON(vector < 0);
     put_bit(c->apic.irr, (unsigned)vector, false);
     put_bit(c->apic.isr, (unsigned)vector, true);
+    pv_eoi_offer(c, (uint8_t)vector);
     return (uint8_t)vector;
+}
+
+bool apic_eoi_is_heard(const struct cpu *c, uint8_t vector)
+{
+    const uint32_t *told = (const uint32_t *)&c->apic.told[vector / 32];
+
+    if (get_bit(c->apic.tmr, vector))
+        return !(c->apic.svr & SVR_SUPPRESS_EOI);
+    return __atomic_load_n(told, __ATOMIC_RELAXED) >> (vector % 32) & 1;
 }
 
 void apic_eoi(struct cpu *c)
 {
     int vector = highest(c->apic.isr);
-    bool tell;
 
     if (vector < 0)
         return;
     put_bit(c->apic.isr, (unsigned)vector, false);
-    if (get_bit(c->apic.tmr, (unsigned)vector))
-        tell = !(c->apic.svr & SVR_SUPPRESS_EOI);
-    else
-        tell = __atomic_load_n((uint32_t *)&c->apic.told[vector / 32], __ATOMIC_RELAXED) >>
-                   (vector % 32) &
-               1;
-    if (tell)
+    if (apic_eoi_is_heard(c, (uint8_t)vector))
         c->ops->apic_eoi(c, (uint8_t)vector);
     look_again(c);
 }
@@ -222,6 +227,7 @@ void apic_clear_regs(struct cpu *c)
 {
     struct apic *a = &c->apic;
 
+    pv_eoi_sync(c);
     apic_timer_cancel(c);
     APIC_POKE(a->tpr, 0);
     APIC_POKE(a->dfr, ~0u);

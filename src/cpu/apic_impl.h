@@ -72,6 +72,8 @@ void apic_error(struct cpu *c, uint32_t esr_bit);
 void apic_set_tpr(struct cpu *c, uint32_t val);
 void apic_set_svr(struct cpu *c, uint32_t val);
 void apic_eoi(struct cpu *c);
+/* Does an I/O APIC hear of the end of that vector? */
+bool apic_eoi_is_heard(const struct cpu *c, uint8_t vector);
 uint32_t apic_ppr(const struct cpu *c);
 void apic_clear_regs(struct cpu *c);
 

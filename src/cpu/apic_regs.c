@@ -22,6 +22,7 @@
 #define LVT_OTHER_BITS 0x107ffu
 #define LVT_PIN_BITS   0x1a7ffu
 #define LVT_ERROR_BITS 0x100ffu
+#define LVT_READ_ONLY  0x5000u /* delivery status, remote IRR: not reserved, writes do nothing */
 #define ICR_LOW_BITS   0xccfffu
 
 struct reg {
@@ -226,6 +227,7 @@ uint32_t apic_mmio_read(struct cpu *c, uint32_t off_bytes)
 
     if (off_bytes & 0xf)
         return 0;
+    pv_eoi_sync(c);
     r = find(c, off_bytes, READ);
     if (r)
         return read_reg(c, r, off_bytes);
@@ -240,6 +242,7 @@ void apic_mmio_write(struct cpu *c, uint32_t off_bytes, uint32_t val)
 
     if (off_bytes & 0xf)
         return;
+    pv_eoi_sync(c);
     r = find(c, off_bytes, WRITE);
     if (r)
         write_reg(c, r, val & valid_bits(c, r));
@@ -263,9 +266,9 @@ static enum step x2apic_write(struct cpu *c, uint32_t off, uint64_t val)
         apic_send_icr(c);
         return STEP_NEXT;
     }
-    if (val & ~(uint64_t)valid_bits(c, r))
+    if (val & ~(uint64_t)(valid_bits(c, r) | (r->lvt >= 0 ? LVT_READ_ONLY : 0)))
         return raise_gp(c, 0);
-    write_reg(c, r, (uint32_t)val);
+    write_reg(c, r, (uint32_t)val & valid_bits(c, r));
     return STEP_NEXT;
 }
 
@@ -314,6 +317,7 @@ enum step apic_rdmsr(struct cpu *c, uint32_t msr, uint64_t *val)
         *val = apic_timer_deadline(c);
         return STEP_NEXT;
     }
+    pv_eoi_sync(c);
     off = (msr - MSR_X2APIC_FIRST) << 4;
     r = apic_is_x2(c) ? find(c, off, READ) : NULL;
     if (!r)
@@ -332,5 +336,6 @@ enum step apic_wrmsr(struct cpu *c, uint32_t msr, uint64_t val)
     }
     if (!apic_is_x2(c))
         return raise_gp(c, 0);
+    pv_eoi_sync(c);
     return x2apic_write(c, (msr - MSR_X2APIC_FIRST) << 4, val);
 }

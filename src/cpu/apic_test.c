@@ -159,6 +159,7 @@ static void test_x2apic_checks_what_xapic_masks(void **state)
         { X2(APIC_ICR_HIGH), 0, false },
         { X2(APIC_ICR), 0x1000, false },
         { X2(APIC_LVT_TIMER), 0x60020, true },
+        { X2(APIC_LVT_TIMER), 0x61020, true }, /* delivery status: read-only */
         { X2(APIC_LVT_TIMER), 0x100020, false },
         { X2(APIC_LVT_ERROR), 0x100fe, true },
         { X2(APIC_LVT_ERROR), 0x4fe, false },

@@ -139,7 +139,7 @@ static const struct {
     { CR4_SMAP, FEAT_SMAP },
 };
 
-static uint64_t cr4_known(const struct cpu *c)
+uint64_t cpu_cr4_known(const struct cpu *c)
 {
     uint64_t known = CR4_PCE;
 
@@ -153,7 +153,7 @@ static enum step check_cr4(struct cpu *c, uint64_t val)
 {
     uint64_t changed = val ^ c->cr4;
 
-    if (val & ~cr4_known(c))
+    if (val & ~cpu_cr4_known(c))
         return raise_gp(c, 0);
     if ((c->efer & EFER_LMA) && (!(val & CR4_PAE) || (changed & CR4_LA57)))
         return raise_gp(c, 0);

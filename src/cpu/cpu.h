@@ -25,6 +25,7 @@
 
 #include "cpu/apic.h"
 #include "cpu/features.h"
+#include "cpu/pv.h"
 #include "cpu/regs.h"
 #include "lib/log.h"
 #include "lib/types.h"
@@ -111,6 +112,7 @@ enum cpu_activity {
 #define REQ_STOP  BIT(5) /* return from engine run() */
 #define REQ_CODE  BIT(6) /* code pages were written behind the engine's back */
 #define REQ_SMI   BIT(7)
+#define REQ_KICK  BIT(8) /* a paravirtual kick: pv_kick() */
 
 /* How memory is accessed; default is a read with the current privilege. */
 #define ACC_READ  0u
@@ -165,6 +167,10 @@ struct cpu_ops {
     uint64_t (*now_ns)(struct cpu *c);
     uint64_t (*tsc_to_ns)(struct cpu *c,
                           uint64_t tsc); /* VM clock at which the platform's TSC will be tsc */
+    /* UTC since 1970; how long the vCPU would have run but the host had no CPU for it, since it was
+     * made. */
+    uint64_t (*real_ns)(struct cpu *c);
+    uint64_t (*steal_ns)(struct cpu *c);
     /* Local APIC to the platform. deadline_ns is VM clock; UINT64_MAX cancels. */
     void (*apic_timer)(struct cpu *c, uint64_t deadline_ns);
     void (*apic_send)(struct cpu *c, const struct apic_msg *msg); /* an IPI for other vCPUs */
@@ -200,6 +206,7 @@ struct cpu {
     uint64_t pat, tsc_adjust, misc_enable, mtrr_def_type, mtrr_physbase[8], mtrr_physmask[8],
         mtrr_fixed[11];
     uint64_t mcg_status;
+    struct pv pv;
 
     struct xsave_area fpu;   /* xstate_bv here is not kept: see cpu_xinuse() */
     uint16_t fpu_cs, fpu_ds; /* FCS and FDS; fpu.fip and fpu.fdp are the 64-bit offsets alone */
@@ -242,6 +249,16 @@ static inline unsigned iopl(const struct cpu *c)
     return (c->rflags & RFLAGS_IOPL) >> RFLAGS_IOPL_SHIFT;
 }
 
+/* Is any vector in IRR, deliverable now or not? */
+static inline bool apic_has_irr(const struct cpu *c)
+{
+    uint32_t any = 0;
+
+    for (unsigned i = 0; i < ARRAY_SIZE(c->apic.irr); i++)
+        any |= c->apic.irr[i];
+    return any;
+}
+
 /* 48-bit canonical, 57-bit with CR4.LA57 (SDM 1, "Canonical Addressing"). */
 static inline bool is_canonical(const struct cpu *c, uint64_t lin)
 {
@@ -258,6 +275,12 @@ static inline bool is_canonical(const struct cpu *c, uint64_t lin)
 enum reset_kind { RESET_POWER_ON, RESET_INIT };
 void cpu_reset(struct cpu *c, enum reset_kind kind);
 void cpu_update_mode(struct cpu *c);
+/*
+ * check.c: can a processor of this model be in that state? For one that comes from a file: engines
+ * rely on what the checks of MOV to CR, WRMSR and the like let pass. NULL: yes; else what is wrong,
+ * for a message. What can be anything is not looked at; derived state is set anew.
+ */
+const char *cpu_state_wrong(struct cpu *c);
 
 /* ---- raise.c: exceptions are raised by returning these
  * ------------------------------------------------------ */
@@ -292,6 +315,13 @@ enum step cpu_int(struct cpu *c, uint8_t vector, enum event_kind kind) MUST_CHEC
  * SIPI). Clears the shadows. Wakes c->activity. STEP_NEXT: go on at c->rip. STEP_EXIT: shutdown.
  */
 enum step cpu_take_events(struct cpu *c) MUST_CHECK;
+/*
+ * Its first half alone, for engines whose processor delivers events itself: requests become state
+ * of the vCPU (IRR, nmi_pending, activity; INIT resets it).
+ */
+void cpu_act_on_requests(struct cpu *c);
+/* An NMI or external interrupt that was taken already, but not delivered. As cpu_deliver(). */
+enum step cpu_inject(struct cpu *c, uint8_t vector, enum event_kind kind) MUST_CHECK;
 /* Is there anything for cpu_take_events() to do, given IF, shadows and TPR? Cheap; run once per
  * return to the engine's loop. */
 bool cpu_event_ready(struct cpu *c);
@@ -377,6 +407,7 @@ bool cpu_peek_walk(struct cpu *c, gva_t at, gpa_t *pa);
  * change. Privilege is checked. */
 enum step cpu_mov_to_cr(struct cpu *c, unsigned cr, uint64_t val) MUST_CHECK;
 enum step cpu_mov_from_cr(struct cpu *c, unsigned cr, uint64_t *val) MUST_CHECK;
+uint64_t cpu_cr4_known(const struct cpu *c); /* bits that the model has */
 enum step cpu_lmsw(struct cpu *c, uint16_t val) MUST_CHECK;
 enum step cpu_clts(struct cpu *c) MUST_CHECK;
 enum step cpu_xsetbv(struct cpu *c, uint32_t idx, uint64_t val) MUST_CHECK;

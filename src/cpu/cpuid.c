@@ -230,13 +230,20 @@ static void leaf_clocks(struct cpu *c, uint32_t leaf, uint32_t subleaf, struct c
 
 static void leaf_hypervisor(struct cpu *c, uint32_t leaf, uint32_t subleaf, struct cpuid_regs *out)
 {
-    static const char name[] = "doppeldoppel";
+    static const char own[] = "doppeldoppel", kvm[12] = "KVMKVMKVM";
+    const char *name = c->model->words[FW_KVM] ? kvm : own;
 
-    (void)c, (void)leaf, (void)subleaf;
+    (void)leaf, (void)subleaf;
     out->eax = MAX_HYPER;
     out->ebx = get32(name);
     out->ecx = get32(name + 4);
     out->edx = get32(name + 8);
+}
+
+static void leaf_kvm(struct cpu *c, uint32_t leaf, uint32_t subleaf, struct cpuid_regs *out)
+{
+    (void)leaf, (void)subleaf;
+    out->eax = c->model->words[FW_KVM];
 }
 
 /* Clocks in kHz, at the place where VMware introduced them and others look. */
@@ -369,6 +376,7 @@ static const struct leaf {
     { 0x15, 0x15, leaf_tsc },
     { 0x16, 0x16, leaf_clocks },
     { 0x40000000, 0x40000000, leaf_hypervisor },
+    { 0x40000001, 0x40000001, leaf_kvm },
     { 0x40000010, 0x40000010, leaf_timing },
     { 0x80000000, 0x80000000, leaf_ext_max },
     { 0x80000001, 0x80000001, leaf_ext_features },

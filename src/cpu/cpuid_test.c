@@ -278,20 +278,34 @@ static void test_tsc_leaf_is_exact_or_absent(void **state)
     }
 }
 
+static void assert_hypervisor(struct fake *f, const char *want)
+{
+    struct cpuid_regs r = cpuid(f, 0x40000000, 0);
+    char name[13] = { 0 };
+
+    memcpy(name, &r.ebx, 4);
+    memcpy(name + 4, &r.ecx, 4);
+    memcpy(name + 8, &r.edx, 4);
+    assert_string_equal(name, want);
+    assert_int_equal(r.eax, 0x40000010);
+}
+
 static void test_hypervisor_leaves(void **state)
 {
     static struct fake f;
     struct cpuid_regs r;
-    char name[13] = { 0 };
 
     (void)state;
+    use_model(&f, "x86-64-v2,-kvm-steal-time");
+    assert_hypervisor(&f, "KVMKVMKVM");
+    r = cpuid(&f, 0x40000001, 0);
+    assert_int_equal(r.eax & (BIT(0) | BIT(3) | BIT(24)), BIT(0) | BIT(3) | BIT(24));
+    assert_int_equal(r.eax & (BIT(5) | BIT(9) | BIT(13)), 0); /* what lives in steal time */
+    assert_int_equal(r.eax & (BIT(4) | BIT(14)), 0);          /* asynchronous page faults */
     use_model(&f, "host");
-    r = cpuid(&f, 0x40000000, 0);
-    memcpy(name, &r.ebx, 4);
-    memcpy(name + 4, &r.ecx, 4);
-    memcpy(name + 8, &r.edx, 4);
-    assert_string_equal(name, "doppeldoppel");
-    assert_int_equal(r.eax, 0x40000010);
+    f.model.words[FW_KVM] = 0;
+    assert_hypervisor(&f, "doppeldoppel");
+    assert_int_equal(cpuid(&f, 0x40000001, 0).eax, 0);
     r = cpuid(&f, 0x40000010, 0);
     assert_int_equal(r.eax, 2600000);
     assert_int_equal(r.ebx, 1000000);

@@ -12,7 +12,7 @@
 
 #include <stdatomic.h>
 
-#define REQ_EVENTS (REQ_IRQ | REQ_NMI | REQ_INIT | REQ_SIPI | REQ_TIMER | REQ_SMI)
+#define REQ_EVENTS (REQ_IRQ | REQ_NMI | REQ_INIT | REQ_SIPI | REQ_TIMER | REQ_SMI | REQ_KICK)
 #define LOG_SMI    (0x5311ull << 40)
 
 void cpu_post(struct cpu *c, uint32_t req)
@@ -45,8 +45,7 @@ static void start_up(struct cpu *c)
     cpu_update_mode(c);
 }
 
-/* Requests become state of the vCPU: IRR, nmi_pending, activity. */
-static void act_on_requests(struct cpu *c)
+void cpu_act_on_requests(struct cpu *c)
 {
     uint32_t req = take_requests(c);
 
@@ -59,21 +58,16 @@ static void act_on_requests(struct cpu *c)
     /* SDM 3, "MP Initialization Protocol": who waits for SIPI hears nothing else. */
     if ((req & REQ_NMI) && c->activity != CPU_WAIT_SIPI)
         c->nmi_pending = true;
-    if (req & REQ_TIMER)
+    if (req & REQ_TIMER) {
+        pv_steal_update(c);
         apic_timer_expired(c);
+    }
     if (req & (REQ_IRQ | REQ_TIMER))
         apic_sync(c);
+    if (req & REQ_KICK)
+        pv_kick(c);
     if ((req & REQ_SMI) && log_first(c->seen, LOG_SMI))
         log_warn("guest: system management interrupt ignored: there is no system management mode");
-}
-
-static bool has_irr(const struct cpu *c)
-{
-    uint32_t any = 0;
-
-    for (unsigned i = 0; i < ARRAY_SIZE(c->apic.irr); i++)
-        any |= c->apic.irr[i];
-    return any;
 }
 
 static bool extint_ready(struct cpu *c)
@@ -106,12 +100,19 @@ bool cpu_event_ready(struct cpu *c)
 
 bool cpu_interrupt_waits(struct cpu *c)
 {
-    return (has_irr(c) && apic_pending_vector(c) >= 0) || extint_ready(c);
+    return (apic_has_irr(c) && apic_pending_vector(c) >= 0) || extint_ready(c);
 }
 
 static enum step interrupt(struct cpu *c, uint8_t vector)
 {
     return event_deliver(c, &(struct event){ .vector = vector, .kind = EVENT_EXT_INT });
+}
+
+enum step cpu_inject(struct cpu *c, uint8_t vector, enum event_kind kind)
+{
+    if (kind == EVENT_NMI)
+        c->nmi_blocked = true;
+    return event_deliver(c, &(struct event){ .vector = vector, .kind = kind });
 }
 
 static enum step take_one(struct cpu *c)
@@ -132,7 +133,7 @@ static enum step take_one(struct cpu *c)
     if ((c->rflags & RFLAGS_IF) && !c->shadow_sti) {
         if (extint_ready(c))
             return interrupt(c, c->ops->pic_ack(c));
-        if (has_irr(c) && apic_pending_vector(c) >= 0)
+        if (apic_has_irr(c) && apic_pending_vector(c) >= 0)
             return interrupt(c, apic_ack(c));
     }
     if (virtual_interrupt_due(c) && c->activity == CPU_RUNNING) {
@@ -146,7 +147,7 @@ enum step cpu_take_events(struct cpu *c)
 {
     enum step st;
 
-    act_on_requests(c);
+    cpu_act_on_requests(c);
     if (c->activity == CPU_SHUTDOWN)
         return STEP_EXIT;
     if (c->activity == CPU_WAIT_SIPI)

@@ -206,6 +206,26 @@ FAKE uint8_t apic_ack(struct cpu *c)
     return (uint8_t)v;
 }
 
+FAKE void pv_reset(struct cpu *c)
+{
+    (void)c;
+}
+
+FAKE void pv_eoi_sync(struct cpu *c)
+{
+    (void)c;
+}
+
+FAKE void pv_steal_update(struct cpu *c)
+{
+    (void)c;
+}
+
+FAKE void pv_kick(struct cpu *c)
+{
+    (void)c;
+}
+
 FAKE bool apic_accepts_extint(const struct cpu *c)
 {
     (void)c;

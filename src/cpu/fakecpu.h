@@ -19,7 +19,7 @@ struct fake {
     unsigned race_once; /* bits that another processor sets in the entry before the next cas */
     struct tlb_flush flush;
     unsigned nr_flushes, nr_debug_changes, nr_kicks;
-    uint64_t tsc, now_ns, timer_ns;
+    uint64_t tsc, now_ns, timer_ns, real_ns, steal_ns;
     unsigned nr_timer;
     struct apic_msg sent;
     unsigned nr_sent;
@@ -92,6 +92,16 @@ static inline uint64_t fake_tsc_to_ns(struct cpu *c, uint64_t tsc)
     return tsc / 2;
 }
 
+static inline uint64_t fake_real_ns(struct cpu *c)
+{
+    return fake_of(c)->real_ns;
+}
+
+static inline uint64_t fake_steal_ns(struct cpu *c)
+{
+    return fake_of(c)->steal_ns;
+}
+
 static inline void fake_apic_timer(struct cpu *c, uint64_t deadline_ns)
 {
     fake_of(c)->timer_ns = deadline_ns;
@@ -119,6 +129,8 @@ static const struct cpu_ops fake_ops = {
     .tsc = fake_tsc,
     .now_ns = fake_now_ns,
     .tsc_to_ns = fake_tsc_to_ns,
+    .real_ns = fake_real_ns,
+    .steal_ns = fake_steal_ns,
     .apic_timer = fake_apic_timer,
     .apic_send = fake_apic_send,
     .apic_eoi = fake_apic_eoi,

@@ -24,6 +24,7 @@ enum feature_word {
     FW_8_1_ECX,
     FW_8_8_EBX,
     FW_8_21_EAX,
+    FW_KVM, /* 40000001h EAX */
     NR_FEATURE_WORDS
 };
 
@@ -55,6 +56,10 @@ struct cpu_model {
  * features. False, with a reason in err, for an unknown name or a host that lacks what is needed.
  */
 bool cpu_model_init(struct cpu_model *m, const char *spec, char *err, size_t err_bytes) MUST_CHECK;
+
+/* Has m all that `other` has? False: what it lacks, in words. */
+bool cpu_model_covers(const struct cpu_model *m, const struct cpu_model *other, char *missing,
+                      size_t missing_bytes) MUST_CHECK;
 
 static inline bool model_has(const struct cpu_model *m, enum cpu_feature f)
 {

@@ -22,6 +22,14 @@ static const enum cpu_feature own[] = {
     FEAT_LM,
 };
 
+/* The paravirtual interface; offered by all models, as a guest asks for it by itself. */
+static const enum cpu_feature own_kvm[] = {
+    FEAT_KVM_CLOCK,        FEAT_KVM_NO_IO_DELAY,    FEAT_KVM_CLOCK2,
+    FEAT_KVM_STEAL_TIME,   FEAT_KVM_PV_EOI,         FEAT_KVM_PV_UNHALT,
+    FEAT_KVM_PV_TLB_FLUSH, FEAT_KVM_PV_IPI,         FEAT_KVM_PV_SCHED_YIELD,
+    FEAT_KVM_MSI_EXT_DEST, FEAT_KVM_CLOCK_STABLE,
+};
+
 /*
  * The same, by vendor. Those about speculation tell the guest to leave out mitigations that would
  * cost much and protect nothing: what its code becomes here has other branches than its own, and
@@ -53,6 +61,8 @@ static const struct {
     { FEAT_XSAVEOPT, FEAT_XSAVE }, { FEAT_XSAVEC, FEAT_XSAVE }, { FEAT_XGETBV1, FEAT_XSAVE },
     { FEAT_AVX, FEAT_XSAVE },      { FEAT_AVX2, FEAT_AVX },     { FEAT_FMA, FEAT_AVX },
     { FEAT_F16C, FEAT_AVX },       { FEAT_VAES, FEAT_AVX },     { FEAT_VPCLMUL, FEAT_AVX },
+    { FEAT_KVM_PV_TLB_FLUSH, FEAT_KVM_STEAL_TIME },
+    { FEAT_KVM_PV_SCHED_YIELD, FEAT_KVM_STEAL_TIME },
 };
 
 /* The psABI's levels, each on top of the one before. */
@@ -249,6 +259,7 @@ static bool offer_levels(struct cpu_model *m, const uint32_t host[NR_FEATURE_WOR
 static void offer_own(const struct cpu_model *m, uint32_t words[NR_FEATURE_WORDS])
 {
     offer(words, own, ARRAY_SIZE(own));
+    offer(words, own_kvm, ARRAY_SIZE(own_kvm));
     if (m->vendor == VENDOR_AMD)
         offer(words, own_amd, ARRAY_SIZE(own_amd));
     else
@@ -411,4 +422,31 @@ bool cpu_model_init(struct cpu_model *m, const char *spec, char *err, size_t err
         add_text(err, err_bytes, models[i].name);
     }
     return false;
+}
+
+bool cpu_model_covers(const struct cpu_model *m, const struct cpu_model *other, char *missing,
+                      size_t missing_bytes)
+{
+    bool covers = true;
+
+    if (missing_bytes)
+        missing[0] = 0;
+    for (unsigned i = 0; i < ARRAY_SIZE(features); i++) {
+        if (!model_has(other, features[i].id) || model_has(m, features[i].id))
+            continue;
+        add_text(missing, missing_bytes, covers ? "" : ", ");
+        add_text(missing, missing_bytes, features[i].text);
+        covers = false;
+    }
+    for (unsigned i = 0; i < NR_FEATURE_WORDS; i++) /* bits without a name */
+        covers &= !(other->words[i] & ~m->words[i]);
+    if (other->phys_bits > m->phys_bits || other->lin_bits > m->lin_bits ||
+        other->xcr0 & ~m->xcr0) {
+        add_text(missing, missing_bytes, covers ? "" : ", ");
+        add_text(missing, missing_bytes, "address bits or vector state");
+        covers = false;
+    }
+    if (!covers && missing_bytes && !missing[0])
+        add_text(missing, missing_bytes, "a feature without a name");
+    return covers;
 }

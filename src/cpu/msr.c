@@ -157,6 +157,7 @@ static enum step wr_tsc(struct cpu *c, uint32_t msr, uint64_t val)
     (void)msr;
     c->tsc_adjust += val - cpu_read_tsc(c);
     apic_tsc_changed(c);
+    pv_tsc_changed(c);
     return STEP_NEXT;
 }
 
@@ -172,6 +173,7 @@ static enum step wr_tsc_adjust(struct cpu *c, uint32_t msr, uint64_t val)
     (void)msr;
     c->tsc_adjust = val;
     apic_tsc_changed(c);
+    pv_tsc_changed(c);
     return STEP_NEXT;
 }
 
@@ -300,6 +302,7 @@ static const struct msr msrs[] = {
     { ONE(0x0), INTEL, ALWAYS, KEEPS(0) }, /* P5_MC_ADDR */
     { ONE(0x1), INTEL, ALWAYS, KEEPS(0) }, /* P5_MC_TYPE */
     { ONE(MSR_TSC), ANY, FEAT_TSC, VAR(rd_tsc, wr_tsc) },
+    { MSR_KVM_WALL_CLOCK, MSR_KVM_SYSTEM_TIME, ANY, FEAT_KVM_CLOCK, VAR(pv_rd, pv_wr) },
     { ONE(0x17), INTEL, ALWAYS, CONST(0) }, /* PLATFORM_ID: socket of the microcode update */
     { ONE(MSR_APIC_BASE), ANY, FEAT_APIC, VAR(apic_rdmsr, apic_wrmsr) },
     { ONE(0x2a), INTEL, ALWAYS, KEEPS(0) }, /* EBL_CR_POWERON */
@@ -337,6 +340,9 @@ static const struct msr msrs[] = {
     { ONE(MSR_MTRR_DEF_TYPE), ANY, FEAT_MTRR, VAR(mtrr_rd_def_type, mtrr_wr_def_type) },
     { ONE(MSR_TSC_DEADLINE), ANY, FEAT_TSC_DEADLINE, VAR(apic_rdmsr, apic_wrmsr) },
     { MSR_X2APIC_FIRST, MSR_X2APIC_LAST, ANY, FEAT_X2APIC, VAR(apic_rdmsr, apic_wrmsr) },
+    { MSR_KVM_WALL_CLOCK_NEW, MSR_KVM_SYSTEM_TIME_NEW, ANY, FEAT_KVM_CLOCK2, VAR(pv_rd, pv_wr) },
+    { ONE(MSR_KVM_STEAL_TIME), ANY, FEAT_KVM_STEAL_TIME, VAR(pv_rd, pv_wr) },
+    { ONE(MSR_KVM_PV_EOI), ANY, FEAT_KVM_PV_EOI, VAR(pv_rd, pv_wr) },
     { ONE(MSR_EFER), ANY, ALWAYS, VAR(rd_efer, wr_efer) },
     { MSR_STAR, MSR_SFMASK, ANY, FEAT_SYSCALL, VAR(rd_star, wr_star) },
     { MSR_FS_BASE, MSR_KERNEL_GS_BASE, ANY, FEAT_LM, VAR(rd_base, wr_base) },

@@ -180,6 +180,14 @@ enum sysdesc_type {
 #define MSR_KERNEL_GS_BASE 0xc0000102
 #define MSR_TSC_AUX        0xc0000103
 
+/* KVM's (Documentation/virt/kvm/x86/msr.rst in Linux' sources). */
+#define MSR_KVM_WALL_CLOCK      0x11
+#define MSR_KVM_SYSTEM_TIME     0x12
+#define MSR_KVM_WALL_CLOCK_NEW  0x4b564d00
+#define MSR_KVM_SYSTEM_TIME_NEW 0x4b564d01
+#define MSR_KVM_STEAL_TIME      0x4b564d03
+#define MSR_KVM_PV_EOI          0x4b564d04
+
 #define APIC_BASE_BSP     BIT64(8)
 #define APIC_BASE_X2APIC  BIT64(10)
 #define APIC_BASE_ENABLE  BIT64(11)

@@ -104,6 +104,9 @@ void cpu_reset(struct cpu *c, enum reset_kind kind)
         reset_power_on(c);
     else /* CD and NW are unchanged, ET is set, all else cleared */
         c->cr0 = (c->cr0 & (CR0_CD | CR0_NW)) | CR0_ET;
+    if (kind == RESET_INIT)
+        pv_eoi_sync(c); /* its bit does not stay behind in memory */
+    pv_reset(c);
     apic_reset(c, kind == RESET_POWER_ON);
     /* SDM 3, "MP Initialization Protocol": the BSP starts, the others wait. */
     c->activity = c->apic.base_msr & APIC_BASE_BSP ? CPU_RUNNING : CPU_WAIT_SIPI;

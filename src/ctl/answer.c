@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "ctl/ctl.h"
+#include "snap/snap.h"
 
 /* Each returns the result, or NULL: *error says why, or, left NULL, that memory is short. */
 
@@ -98,6 +99,48 @@ static json_t *answer_balloon(struct vm *vm, const json_t *request, const char *
     return NULL;
 }
 
+/* {"do": "console-size", "cols": N, "rows": N}: of the terminal that is on the virtio console. */
+static json_t *answer_console_size(struct vm *vm, const json_t *request, const char **error)
+{
+    json_int_t cols = json_integer_value(json_object_get(request, "cols"));
+    json_int_t rows = json_integer_value(json_object_get(request, "rows"));
+
+    if (cols < 1 || cols > UINT16_MAX || rows < 1 || rows > UINT16_MAX) {
+        *error = "\"cols\" and \"rows\" are numbers from 1 to 65535";
+        return NULL;
+    }
+    vm_resize_console(vm, (uint16_t)cols, (uint16_t)rows);
+    return json_object();
+}
+
+/*
+ * {"do": "snapshot", "dir": "/...", "kind": "full"|"diff"}. The VM's log has all that there is to
+ * say about a failure.
+ */
+static json_t *answer_snapshot(struct vm *vm, const json_t *request, const char **error)
+{
+    const char *dir = json_string_value(json_object_get(request, "dir"));
+    const char *kind = json_string_value(json_object_get(request, "kind"));
+    bool diff = kind && !strcmp(kind, "diff");
+    struct snap_saved saved;
+    int err;
+
+    if (!dir || *dir != '/' || (kind && !diff && strcmp(kind, "full") != 0)) {
+        *error = "\"dir\" is an absolute path, \"kind\" is full or diff";
+        return NULL;
+    }
+    err = snap_save_dir(vm, dir, diff ? SNAP_DIFF : SNAP_FULL, NULL, &saved, NULL, 0);
+    if (!err)
+        return json_pack("{s:I, s:I, s:f}", "bytes", (json_int_t)(saved.pages << PAGE_SHIFT),
+                         "zero_bytes", (json_int_t)(saved.pages_zero << PAGE_SHIFT), "paused_ms",
+                         (double)saved.paused_ns / 1e6);
+    *error = err == -ENOENT && diff ? "there is no base that it could be a difference to"
+             : err == -EEXIST       ? "the directory is there already, and is no snapshot"
+             : err == -EBUSY        ? "a snapshot is being made already, or a disk does not answer"
+                                    : strerror(-err);
+    return NULL;
+}
+
 /* ---- screen and keyboard: the argument is in "arg" ---- */
 
 static const char no_screen[] = "this VM has no screen; run it with --display vga";
@@ -145,12 +188,14 @@ static const struct {
     json_t *(*answer)(struct vm *vm, const json_t *request, const char **error);
 } answer_requests[] = {
     { "balloon", answer_balloon },
+    { "console-size", answer_console_size },
     { "pause", answer_pause },
     { "powerdown", answer_powerdown },
     { "resume", answer_resume },
     { "screenshot", answer_screenshot },
     { "screen-text", answer_screen_text },
     { "sendkey", answer_sendkey },
+    { "snapshot", answer_snapshot },
     { "stat", answer_stat },
     { "stop", answer_stop },
     { "resize", answer_resize },
@@ -200,4 +245,60 @@ char *ctl_answer(struct vm *vm, const char *line, size_t bytes)
         answer = answer_error("unknown request '%s'", what);
     json_decref(request);
     return answer;
+}
+
+/* ---- channels ---- */
+
+/* NULL: there is no such channel. */
+static struct chr *answer_channel(const struct vm_config *cfg, const char *which)
+{
+    if (!which)
+        return cfg->console.chr ? cfg->console.chr : cfg->serial;
+    if (!strcmp(which, "serial"))
+        return cfg->serial;
+    if (!strcmp(which, "console"))
+        return cfg->console.chr;
+    for (unsigned i = 0; i < cfg->console.nr_ports; i++)
+        if (!strcmp(which, cfg->console.ports[i].name))
+            return cfg->console.ports[i].chr;
+    return NULL;
+}
+
+/* The pseudo-terminal's name, or why the client cannot be a visitor. */
+static char *answer_no_visit(struct chr *c, int sized, int err)
+{
+    if (chr_pty_name(c))
+        return answer_text(json_pack("{s:b, s:{s:s, s:b}}", "ok", 1, "result", "pty",
+                                     chr_pty_name(c), "sized", sized));
+    if (err == -EBUSY)
+        return answer_error("%s", "another client is attached to it");
+    if (err == -EOPNOTSUPP)
+        return answer_error("%s", "it is on the standard input and output of `doppel run`");
+    return answer_error("%s", strerror(-err));
+}
+
+bool ctl_answer_console(struct vm *vm, const char *line, size_t bytes, int *fd, char **answer)
+{
+    static const char *const hello[] = {
+        "{\"ok\":true,\"result\":{\"sized\":false}}\n",
+        "{\"ok\":true,\"result\":{\"sized\":true}}\n",
+    };
+    json_t *request = json_loadb(line, bytes, JSON_REJECT_DUPLICATES, NULL);
+    const char *what = json_string_value(json_object_get(request, "do"));
+    bool is = what && !strcmp(what, "console");
+
+    if (is) {
+        struct chr *c = answer_channel(vm_cfg(vm), answer_arg(request));
+        bool sized = c && c == vm_cfg(vm)->console.chr;
+        int err = c ? chr_visit(c, *fd, hello[sized]) : -ENOENT;
+
+        if (!err)
+            *fd = -1;
+        else if (!c)
+            *answer = answer_error("%s", "it has no such port or console");
+        else
+            *answer = answer_no_visit(c, sized, err);
+    }
+    json_decref(request);
+    return is;
 }

@@ -93,12 +93,11 @@ char *ctl_request_arg(const char *name, const char *what, const char *arg)
     return text;
 }
 
-char *ctl_request_line(const char *name, const char *line)
+/* A connection to the VM on which the line was sent; -1 after a message. */
+static int client_send(const char *name, const char *line, unsigned limit_s)
 {
-    struct timeval limit = { .tv_sec = ANSWER_LIMIT_S };
+    struct timeval limit = { .tv_sec = limit_s };
     char dir[96], path[160];
-    json_t *answer;
-    char *text;
     int fd;
 
     fd = ctl_dir(dir, sizeof(dir), false) && client_path(path, sizeof(path), dir, name)
@@ -108,19 +107,94 @@ char *ctl_request_line(const char *name, const char *line)
         ctl_remove_stale(dir, path);
     if (fd == -ENOENT || fd == -ECONNREFUSED) {
         log_error("no VM named '%s' is running", name);
-        return NULL;
+        return -1;
     }
     if (fd < 0) {
         log_error("cannot reach VM '%s' at '%s': %s", name, path, strerror(-fd));
-        return NULL;
+        return -1;
     }
     (void)setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
     /* A failure shows as an answer that does not come. */
     (void)!sock_send(fd, line, strlen(line));
+    return fd;
+}
+
+char *ctl_request_line(const char *name, const char *line)
+{
+    return ctl_request_long(name, line, ANSWER_LIMIT_S);
+}
+
+char *ctl_request_long(const char *name, const char *line, unsigned limit_s)
+{
+    int fd = client_send(name, line, limit_s);
+    json_t *answer;
+    char *text;
+
+    if (fd < 0)
+        return NULL;
     answer = client_read(fd);
     text = client_result(name, answer);
     json_decref(answer);
     return text;
+}
+
+/* ---- channels ---- */
+
+/* A line and nothing behind it: those bytes are the channel's. */
+static json_t *client_read_line(int fd)
+{
+    char line[512];
+    size_t nr = 0;
+
+    while (nr < sizeof(line) && recv(fd, line + nr, 1, 0) == 1)
+        if (line[nr++] == '\n')
+            return json_loadb(line, nr, 0, NULL);
+    return NULL;
+}
+
+int ctl_attach(const char *name, const char *which, char **pty, bool *sized)
+{
+    const struct timeval no_limit = { .tv_sec = 0 };
+    json_t *request = which ? json_pack("{s:s, s:s}", "do", "console", "arg", which)
+                            : json_pack("{s:s}", "do", "console");
+    char *line = request ? json_dumps(request, JSON_COMPACT) : NULL, *with_end = NULL, *text;
+    const char *path;
+    json_t *answer;
+    int fd = -1;
+
+    *pty = NULL;
+    if (!line)
+        log_error("'%s' is no text for a request", which);
+    else if (asprintf(&with_end, "%s\n", line) > 0)
+        fd = client_send(name, with_end, ANSWER_LIMIT_S);
+    free(with_end);
+    free(line);
+    json_decref(request);
+    if (fd < 0)
+        return -1;
+    answer = client_read_line(fd);
+    (void)setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &no_limit, sizeof(no_limit));
+    path = json_string_value(json_object_get(json_object_get(answer, "result"), "pty"));
+    *sized = json_is_true(json_object_get(json_object_get(answer, "result"), "sized"));
+    text = client_result(name, answer);
+    if (path)
+        *pty = strdup(path);
+    if (path || !text) {
+        (void)close(fd);
+        fd = -1;
+    }
+    json_decref(answer);
+    free(text);
+    return fd;
+}
+
+void ctl_tell_size(const char *name, uint16_t cols, uint16_t rows)
+{
+    char line[96];
+
+    (void)snprintf(line, sizeof(line), "{\"do\": \"console-size\", \"cols\": %u, \"rows\": %u}\n",
+                   cols, rows);
+    free(ctl_request_line(name, line));
 }
 
 /* The VM's name if this is the socket of one that lives. */

@@ -34,12 +34,31 @@ void ctl_close(struct ctl *c);
  */
 char *ctl_answer(struct vm *vm, const char *line, size_t bytes);
 
+/*
+ * The same for a request for a byte channel, {"do": "console", "arg": WHICH}, WHICH as for
+ * ctl_attach(); false: it is another request. If the channel takes *fd, the client's, for its
+ * visitor, it answers there, and *fd is -1; else *answer is malloc'ed.
+ */
+bool ctl_answer_console(struct vm *vm, const char *line, size_t bytes, int *fd, char **answer);
+
 /* ---- screen and keyboard (screen.c) ---- */
 /* What the screen shows, as a PNG file. 0 or -errno after a message. */
 int ctl_write_screen(struct vm *vm, const char *path) MUST_CHECK;
 /* Presses and releases keys together: "a", "ctrl-alt-delete". -EINVAL: there is no such key;
  * -EAGAIN: the guest has not taken those before. */
 int ctl_press(struct vm *vm, const char *keys) MUST_CHECK;
+
+/* ---- VNC (vnc.c) ---- */
+struct vnc;
+struct vnc_config {
+    const char *where;         /* a host name or address, or unix:PATH */
+    uint16_t port;             /* with the former */
+    const char *password_file; /* NULL: none is asked for */
+};
+/* Starts the server; who connects sees the screen and has keyboard and mouse. 0, or -errno after a
+ * message. The VM lives until vnc_close(). */
+int vnc_open(struct vm *vm, const struct vnc_config *cfg, struct vnc **out) MUST_CHECK;
+void vnc_close(struct vnc *n); /* NULL is fine */
 
 /* ---- client (client.c) ---- */
 /* Sends {"do": what} to the VM and returns the "result" as JSON text, malloc'ed; NULL after a
@@ -49,6 +68,17 @@ char *ctl_request(const char *name, const char *what);
 char *ctl_request_arg(const char *name, const char *what, const char *arg);
 /* The same with a whole request, a line of JSON. */
 char *ctl_request_line(const char *name, const char *line);
+/*
+ * A byte channel of the VM: "serial", "console", the name of a port, or NULL: its console, or the
+ * serial port if it has none. A socket that is the other end of it, or -1: then *pty is the name of
+ * its pseudo-terminal, malloc'ed, or NULL after a message. *sized: who is attached should tell how
+ * large the terminal is, by ctl_tell_size().
+ */
+int ctl_attach(const char *name, const char *which, char **pty, bool *sized) MUST_CHECK;
+/* Failures are of no interest. */
+void ctl_tell_size(const char *name, uint16_t cols, uint16_t rows);
+/* ... of which the answer may take so long. */
+char *ctl_request_long(const char *name, const char *line, unsigned limit_s);
 /* Names of the VMs that live, one call of fn each. Returns how many. */
 unsigned ctl_list(void (*fn)(void *arg, const char *name), void *arg);
 

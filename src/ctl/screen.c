@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "ctl/ctl.h"
+#include "ctl/keysym.h"
 #include "dev/vga.h"
 #include "lib/log.h"
 
@@ -153,16 +154,6 @@ static uint16_t key_code(const char *name, size_t len)
     return 0;
 }
 
-/* The bytes of a key going down, or up. */
-static void key_put(uint8_t *to, unsigned *nr, uint16_t code, bool down)
-{
-    if (code > 0xff)
-        to[(*nr)++] = 0xe0;
-    if (!down)
-        to[(*nr)++] = 0xf0;
-    to[(*nr)++] = (uint8_t)code;
-}
-
 int ctl_press(struct vm *vm, const char *text)
 {
     uint16_t held[KEYS_MAX];
@@ -178,8 +169,8 @@ int ctl_press(struct vm *vm, const char *text)
             return -EINVAL;
     }
     for (unsigned i = 0; i < nr; i++)
-        key_put(codes, &nr_codes, held[i], true);
+        nr_codes += key_bytes(codes + nr_codes, held[i], true);
     for (unsigned i = nr; i--;)
-        key_put(codes, &nr_codes, held[i], false);
+        nr_codes += key_bytes(codes + nr_codes, held[i], false);
     return nr_codes > CODES_MAX ? -EINVAL : vm_key(vm, codes, nr_codes);
 }

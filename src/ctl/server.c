@@ -64,9 +64,16 @@ static bool ctl_work_off(struct ctl *c, struct ctl_client *cl)
 
     while ((end = memchr(cl->line, '\n', cl->nr))) {
         size_t bytes = (size_t)(end - cl->line);
-        char *answer = ctl_answer(c->vm, cl->line, bytes);
-        int err = answer ? sock_send(cl->fd, answer, strlen(answer)) : -ENOMEM;
+        char *answer = NULL;
+        int err;
 
+        if (!ctl_answer_console(c->vm, cl->line, bytes, &cl->fd, &answer))
+            answer = ctl_answer(c->vm, cl->line, bytes);
+        if (cl->fd < 0) { /* no longer a client of ours */
+            cl->nr = 0;
+            return true;
+        }
+        err = answer ? sock_send(cl->fd, answer, strlen(answer)) : -ENOMEM;
         free(answer);
         if (err || sock_send(cl->fd, "\n", 1) < 0)
             return false;

@@ -247,6 +247,7 @@ static const struct device_type ioapic_type = {
     .mmio_write = ioapic_mmio_write,
     .reset = ioapic_reset,
     .loaded = ioapic_loaded,
+    .late = true,
     .state = ioapic_state,
     .nr_state = ARRAY_SIZE(ioapic_state),
     .version = 1,

@@ -8,7 +8,6 @@
  * of the memory-mapped configuration space can be chosen. The rest is fixed and described by the
  * ACPI tables; its registers keep what firmware writes:
  * - PAM: the area below 1 MB is RAM for reads and writes, whatever they say.
- * - PIRQ routing: INTx pins go to the I/O APIC alone.
  * - PMBASE: power management is where it is.
  *
  * The subsystem numbers are those by which SeaBIOS and OVMF know a machine that has fw_cfg.
@@ -35,15 +34,16 @@
 #define MCH_SMRAM        0x9du
 
 /* Of the ISA bridge */
-#define LPC_PMBASE    0x40u
-#define PMBASE_IO     BIT(0)
-#define LPC_ACPI_CNTL 0x44u
-#define ACPI_CNTL_ON  BIT(7)
-#define LPC_PIRQA     0x60u
-#define LPC_PIRQE     0x68u
-#define PIRQ_OFF      0x80808080u
-#define LPC_RCBA      0xf0u
-#define RCBA_WRITABLE 0xffffc001u
+#define LPC_PMBASE     0x40u
+#define PMBASE_IO      BIT(0)
+#define LPC_ACPI_CNTL  0x44u
+#define ACPI_CNTL_ON   BIT(7)
+#define LPC_PIRQA      0x60u
+#define LPC_PIRQE      0x68u
+#define PIRQS_OFF      (0x01010101u * PIRQ_OFF)
+#define PIRQS_WRITABLE 0x8f8f8f8fu
+#define LPC_RCBA       0xf0u
+#define RCBA_WRITABLE  0xffffc001u
 
 /* "PCIEXBAR": other lengths than 256 MB are not there; such a setting is as good as none. */
 static void pcbridge_update_ecam(struct pci_dev *d)
@@ -80,14 +80,48 @@ static void pcbridge_host_loaded(struct device *dev)
     pcbridge_update_ecam(d);
 }
 
+static unsigned pcbridge_route_at(unsigned line)
+{
+    return line < 4 ? LPC_PIRQA + line : LPC_PIRQE + line - 4;
+}
+
+static void pcbridge_update_routes(struct pcbridge *b)
+{
+    for (unsigned i = 0; i < PIRQ_NR_LINES; i++)
+        pirq_route(b->router, i, b->pci.config[pcbridge_route_at(i)]);
+}
+
+static void pcbridge_isa_written(struct pci_dev *d, unsigned off, unsigned bytes)
+{
+    (void)off, (void)bytes;
+    pcbridge_update_routes(container_of(d, struct pcbridge, pci));
+}
+
+static const struct pci_ops pcbridge_isa_ops = {
+    .config_written = pcbridge_isa_written,
+};
+
+void pcbridge_set_routes(struct pcbridge *b, const uint8_t routes[PIRQ_NR_LINES])
+{
+    for (unsigned i = 0; i < PIRQ_NR_LINES; i++)
+        pci_set(&b->pci, pcbridge_route_at(i), 1, routes[i]);
+    pcbridge_update_routes(b);
+}
+
 static void pcbridge_reset(struct device *dev)
 {
-    pci_dev_reset(&container_of(dev, struct pcbridge, pci.dev)->pci);
+    struct pcbridge *b = container_of(dev, struct pcbridge, pci.dev);
+
+    pci_dev_reset(&b->pci);
+    pcbridge_update_routes(b);
 }
 
 static void pcbridge_loaded(struct device *dev)
 {
-    pci_dev_loaded(&container_of(dev, struct pcbridge, pci.dev)->pci);
+    struct pcbridge *b = container_of(dev, struct pcbridge, pci.dev);
+
+    pci_dev_loaded(&b->pci);
+    pcbridge_update_routes(b);
 }
 
 static const struct state_field pcbridge_state[] = {
@@ -138,11 +172,12 @@ int pcbridge_init_host(struct pcbridge *b, struct pci_host *h)
     return 0;
 }
 
-int pcbridge_init_isa(struct pcbridge *b, struct pci_host *h, uint16_t pm_port)
+int pcbridge_init_isa(struct pcbridge *b, struct pci_host *h, uint16_t pm_port, struct pirq *router)
 {
     int err = pci_dev_init(&b->pci, h,
                            &(struct pci_dev_desc){ .type = &pcbridge_isa_type,
                                                    .state_base = b,
+                                                   .ops = &pcbridge_isa_ops,
                                                    .devfn = PCI_DEVFN(0x1f, 0),
                                                    .vendor = VENDOR_INTEL,
                                                    .device = DEVICE_ICH9,
@@ -154,10 +189,11 @@ int pcbridge_init_isa(struct pcbridge *b, struct pci_host *h, uint16_t pm_port)
 
     if (err)
         return err;
+    b->router = router;
     pci_define(&b->pci, LPC_PMBASE, 4, pm_port | PMBASE_IO, 0);
     pci_define(&b->pci, LPC_ACPI_CNTL, 1, ACPI_CNTL_ON, 0);
-    pci_define(&b->pci, LPC_PIRQA, 4, PIRQ_OFF, UINT32_MAX);
-    pci_define(&b->pci, LPC_PIRQE, 4, PIRQ_OFF, UINT32_MAX);
+    pci_define(&b->pci, LPC_PIRQA, 4, PIRQS_OFF, PIRQS_WRITABLE);
+    pci_define(&b->pci, LPC_PIRQE, 4, PIRQS_OFF, PIRQS_WRITABLE);
     pci_define(&b->pci, LPC_RCBA, 4, 0, RCBA_WRITABLE);
     return 0;
 }

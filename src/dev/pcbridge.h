@@ -4,15 +4,21 @@
 #define DEV_PCBRIDGE_H
 
 #include "dev/pci.h"
+#include "dev/pirq.h"
 
 struct pcbridge {
     struct pci_dev pci;
+    struct pirq *router; /* the ISA bridge's */
 };
 
 /* 00:00.0, the host bridge as a function of its own bus. */
 int pcbridge_init_host(struct pcbridge *b, struct pci_host *h) MUST_CHECK;
-/* 00:1f.0, the bridge behind which the ISA devices are, ACPI's ports from pm_port on among them. */
-int pcbridge_init_isa(struct pcbridge *b, struct pci_host *h, uint16_t pm_port) MUST_CHECK;
+/* 00:1f.0, the bridge behind which the ISA devices are, ACPI's ports from pm_port on among them.
+ * Its registers say how the router leads its lines. */
+int pcbridge_init_isa(struct pcbridge *b, struct pci_host *h, uint16_t pm_port,
+                      struct pirq *router) MUST_CHECK;
+/* As firmware would have set it up: the lines' routes. Machine lock held. */
+void pcbridge_set_routes(struct pcbridge *b, const uint8_t routes[PIRQ_NR_LINES]);
 void pcbridge_fini(struct pcbridge *b);
 
 #endif

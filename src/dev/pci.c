@@ -146,6 +146,17 @@ unsigned pci_intx_gsi(const struct pci_host *h, uint8_t devfn, unsigned pin)
     return h->cfg.intx_gsi + intx_idx(devfn, pin);
 }
 
+void pci_set_int_lines(struct pci_host *h, const uint8_t irqs[4])
+{
+    assert_held(bus_lock(h->dev.bus));
+    for (unsigned i = 0; i < PCI_NR_DEVFNS; i++) {
+        struct pci_dev *d = h->functions[i];
+
+        if (d && d->config[PCI_INT_PIN])
+            pci_set(d, PCI_INT_LINE, 1, irqs[intx_idx(d->devfn, d->config[PCI_INT_PIN])]);
+    }
+}
+
 /* What the pin should be: INTx Disable, and MSI when switched on, keep it quiet ("MSI Enable"). */
 void pci_update_intx(struct pci_dev *d)
 {

@@ -86,6 +86,9 @@ void pci_host_set_ecam(struct pci_host *h, gpa_t at, bool on);
 /* Where a function's pin (1..4: INTA..INTD) arrives. For who writes _PRT: GSI = intx_gsi + (device
  * + pin - 1) % 4. */
 unsigned pci_intx_gsi(const struct pci_host *h, uint8_t devfn, unsigned pin);
+/* As firmware would have told the functions that have a pin: irqs[] for GSI intx_gsi and the next
+ * three. */
+void pci_set_int_lines(struct pci_host *h, const uint8_t irqs[4]);
 
 /* ---- a function
  * --------------------------------------------------------------------------------------------------

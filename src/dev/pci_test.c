@@ -73,6 +73,8 @@ static const struct device_type toy_type = { .name = "toy",
 struct env {
     struct bus *bus;
     struct pci_host host;
+    struct pirq pirq;
+    unsigned pic_level[16];
     struct pcbridge bridge, isa;
     struct toy toy[2]; /* 00:02.0 and 00:06.0: INTA of both is the same line */
     int level[32];
@@ -84,6 +86,11 @@ struct env {
 static void env_line(void *ctx, unsigned gsi, int level)
 {
     ((struct env *)ctx)->level[gsi] = level;
+}
+
+static void env_pic(void *ctx, unsigned irq, int level)
+{
+    ((struct env *)ctx)->pic_level[irq] = (unsigned)level;
 }
 
 static void env_msi(void *ctx, uint64_t addr, uint32_t data)
@@ -132,7 +139,8 @@ static int setup(void **state)
                                                                         .intx_gsi = 16 }),
                      0);
     assert_int_equal(pcbridge_init_host(&e->bridge, &e->host), 0);
-    assert_int_equal(pcbridge_init_isa(&e->isa, &e->host, 0x600), 0);
+    pirq_init(&e->pirq, env_pic, e);
+    assert_int_equal(pcbridge_init_isa(&e->isa, &e->host, 0x600, &e->pirq), 0);
     assert_int_equal(toy_init(&e->toy[0], &e->host, 2), 0);
     assert_int_equal(toy_init(&e->toy[1], &e->host, 6), 0);
     return 0;
@@ -435,6 +443,32 @@ static void test_ecam_follows_pciexbar_but_not_over_others(void **state)
     assert_int_equal(get(e, 0, 0, 4), 0x29c08086);
 }
 
+static void test_isa_bridge_routes_lines_to_the_8259s(void **state)
+{
+    static const uint8_t routes[PIRQ_NR_LINES] = { 5, 6, 7, 9, 10, 11, 12, 14 };
+    struct env *e = *state;
+
+    assert_int_equal(get(e, 0x1f, 0x60, 4), 0x80808080);
+    pirq_set_line(&e->pirq, 1, 1);
+    pirq_set_line(&e->pirq, 7, 1);
+    put(e, 0x1f, 0x60, 4, 0xfb7a0b0a); /* reserved bits stay 0 */
+    assert_int_equal(get(e, 0x1f, 0x60, 4), 0x8b0a0b0a);
+    assert_int_equal(e->pic_level[11], 1);
+    put(e, 0x1f, 0x6b, 1, 5); /* PIRQH */
+    assert_int_equal(e->pic_level[5], 1);
+    lock_take(bus_lock(e->bus));
+    e->isa.pci.dev.type->reset(&e->isa.pci.dev);
+    assert_int_equal(e->pic_level[5] | e->pic_level[11], 0);
+    pcbridge_set_routes(&e->isa, routes);
+    pci_set_int_lines(&e->host, routes);
+    lock_drop(bus_lock(e->bus));
+    assert_int_equal(e->pic_level[6], 1);
+    assert_int_equal(e->pic_level[14], 1);
+    assert_int_equal(get(e, 0x1f, 0x68, 4), 0x0e0c0b0a);
+    assert_int_equal(get(e, 2, PCI_INT_LINE, 1), 7); /* INTA of 00:02.0 is PIRQC */
+    assert_int_equal(get(e, 0, PCI_INT_LINE, 1), 0); /* has no pin */
+}
+
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
 
 int main(void)
@@ -453,6 +487,7 @@ int main(void)
         TEST(test_msi_switched_on_quiets_intx),
         TEST(test_msix_table_masks_and_pending_bits),
         TEST(test_saved_function_is_mapped_again_after_loading),
+        TEST(test_isa_bridge_routes_lines_to_the_8259s),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

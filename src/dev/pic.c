@@ -18,7 +18,6 @@
 
 #define PIC_PORT_MASTER 0x20
 #define PIC_PORT_SLAVE  0xa0
-#define PIC_PORT_ELCR   0x4d0
 
 /* What the handlers see as off_bytes. */
 enum { PIC_AT_MASTER = 0, PIC_AT_SLAVE = 2, PIC_AT_ELCR = 4 };
@@ -423,6 +422,7 @@ static const struct device_type pic_type = {
     .write = pic_write,
     .reset = pic_reset,
     .loaded = pic_loaded,
+    .late = true,
     .state = pic_state,
     .nr_state = ARRAY_SIZE(pic_state),
     .version = 1,
@@ -434,7 +434,7 @@ static const struct pic_claim {
 } pic_claims[] = {
     { PIC_PORT_MASTER, PIC_AT_MASTER },
     { PIC_PORT_SLAVE, PIC_AT_SLAVE },
-    { PIC_PORT_ELCR, PIC_AT_ELCR },
+    { PIC_ELCR_PORT, PIC_AT_ELCR },
 };
 
 static void pic_release(struct pic *p, unsigned nr)

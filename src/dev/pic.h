@@ -5,6 +5,8 @@
 
 #include "bus/bus.h"
 
+#define PIC_ELCR_PORT 0x4d0 /* and the next: IRQs 0 to 7, 8 to 15 */
+
 /* One 8259A. The names are the data sheet's. */
 struct pic_chip {
     uint8_t irr, isr, imr;

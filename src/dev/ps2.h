@@ -58,6 +58,9 @@ void ps2_kbd_key(struct ps2_kbd *k, const uint8_t *code, unsigned nr);
  */
 bool ps2_translate(bool *release, uint8_t in, uint8_t *out);
 
+/* The code of set 2 that the controller turns into this one of set 1, a key going down; 0: none. */
+uint16_t ps2_set2(uint8_t set1);
+
 struct ps2_mouse {
     struct ps2_out out;
     uint8_t cmd; /* command that waits for its parameter, or 0 */

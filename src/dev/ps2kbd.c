@@ -27,6 +27,11 @@ enum {
 };
 
 #define KBD_RELEASE           0xf0 /* prefix of break codes in set 2 */
+/* Behind the table's end, in set 2 and in set 1; SysRq is Alt's with Print. */
+#define KBD_F7                0x83
+#define KBD_SET1_F7           0x41
+#define KBD_SYSRQ             0x84
+#define KBD_SET1_SYSRQ        0x54
 #define KBD_OVERRUN           0x00 /* set 2: keys were lost */
 #define KBD_OVERRUN_1         0xff
 #define KBD_TYPEMATIC_DEFAULT 0x2b /* 10.9 a second, after half a second */
@@ -51,16 +56,28 @@ bool ps2_translate(bool *release, uint8_t in, uint8_t *out)
     }
     if (in < 0x80)
         *out = kbd_set1[in];
-    else if (in == 0x83) /* F7 */
-        *out = 0x41;
-    else if (in == 0x84) /* Alt + SysRq */
-        *out = 0x54;
+    else if (in == KBD_F7)
+        *out = KBD_SET1_F7;
+    else if (in == KBD_SYSRQ)
+        *out = KBD_SET1_SYSRQ;
     else
         *out = in; /* replies and prefixes */
     if (*release)
         *out |= 0x80;
     *release = false;
     return true;
+}
+
+uint16_t ps2_set2(uint8_t set1)
+{
+    if (set1 == KBD_SET1_F7)
+        return KBD_F7;
+    if (set1 == KBD_SET1_SYSRQ)
+        return KBD_SYSRQ;
+    for (unsigned i = 1; i < ARRAY_SIZE(kbd_set1); i++)
+        if (kbd_set1[i] == set1)
+            return (uint16_t)i;
+    return 0;
 }
 
 static void ps2_kbd_defaults(struct ps2_kbd *k)

@@ -18,7 +18,7 @@ static const char *const exit_keys[] = {
 #undef EXIT
 };
 
-const struct engine_ops *const engines[] = { &bt_engine, &interp_engine, NULL };
+const struct engine_ops *const engines[] = { &kvm_engine, &bt_engine, &interp_engine, NULL };
 
 const char *exit_text(enum exit_reason why)
 {

@@ -30,6 +30,7 @@ enum run_result {
     RUN_SHUTDOWN, /* triple fault: cpu.activity is CPU_SHUTDOWN */
     RUN_DEBUG,    /* a debugger's breakpoint, watchpoint or step: see vcpu->dbg_hit */
     RUN_LIMIT,    /* vcpu->run_limit: so many steps were made, or an event is due */
+    RUN_ERROR,    /* the engine cannot go on, and has said why */
 };
 
 /* What the machine does for a running vCPU. ctx is the machine's. All called on the vCPU's thread.
@@ -41,6 +42,9 @@ struct platform_ops {
     void (*mmio_write)(void *ctx, gpa_t at, unsigned bytes, uint64_t val);
     /* VMCALL/VMMCALL; arguments and result in the registers. */
     void (*hypercall)(void *ctx, struct cpu *c);
+    /* Optional. Other processes are to run guest code, but memory is this one's own
+     * (mmu_has_private()): the machine makes it shared when it can, or not. Any thread. */
+    void (*want_shared)(void *ctx);
 };
 
 /* The time and interrupt part, which the core reaches through struct cpu_ops; the engine forwards
@@ -49,6 +53,9 @@ struct platform_time_ops {
     uint64_t (*tsc)(void *ctx);
     uint64_t (*now_ns)(void *ctx);
     uint64_t (*tsc_to_ns)(void *ctx, uint64_t tsc);
+    uint64_t (*real_ns)(void *ctx);
+    /* How long the vCPU's thread has waited for a CPU of the host's. */
+    uint64_t (*steal_ns)(void *ctx, uint32_t cpu_id);
     void (*apic_timer)(void *ctx, uint32_t cpu_id, uint64_t deadline_ns);
     void (*apic_send)(void *ctx, uint32_t cpu_id, const struct apic_msg *msg);
     void (*apic_eoi)(void *ctx, uint32_t cpu_id, uint8_t vector);
@@ -146,11 +153,21 @@ struct engine_vm {
 struct engine_ops {
     const char *name;
     const char *about; /* a line for `doppel engines` */
+    /* It knows every step its vCPUs make, and obeys vcpu.run_limit: what lock-step needs. */
+    bool counts_steps;
     /* 0 when this host can run it, and in why what it has to go without (or ""); else -ENOTSUP or
      * another -errno and the reason. */
     int (*probe)(char *why, size_t why_bytes);
     /* Optional: what of it this host has and has not, a line for `doppel engines`. */
     void (*describe)(char *line, size_t bytes);
+    /* Optional: 0 when it is a good choice for a user who named none, else -errno and the reason.
+     * Only where probe() gave 0; may take some milliseconds. */
+    int (*recommend)(char *why, size_t why_bytes);
+    /* Optional: takes away from the model what the engine cannot give its guests. */
+    void (*trim_model)(struct cpu_model *m);
+    /* Optional: how fast the guest's TSC runs where it is the host's, invariant or not; 0: not
+     * known. */
+    uint64_t (*tsc_khz)(void);
     int (*vm_create)(const struct engine_config *cfg, struct engine_vm **out);
     void (*vm_destroy)(struct engine_vm *evm);
     /* The vCPU comes in power-on state. */
@@ -161,6 +178,9 @@ struct engine_ops {
     /* v->cpu was changed from outside (debugger, restore, reset): drop what was derived from it.
      * vCPU stopped. */
     void (*state_changed)(struct vcpu *v);
+    /* Optional: v->cpu was reset as by power-on; what the engine keeps beside it is, too. Before
+     * state_changed(). */
+    void (*reset)(struct vcpu *v);
     void (*debug_update)(struct vcpu *v);
     /*
      * Memory as the guest sees it at its present CR3, for debuggers: no A/D bits, no faults, no
@@ -168,9 +188,15 @@ struct engine_ops {
      */
     uint64_t (*peek)(struct vcpu *v, gva_t at, void *buf, uint64_t bytes);
     uint64_t (*poke)(struct vcpu *v, gva_t at, const void *buf, uint64_t bytes);
+    /*
+     * Optional, for engines whose guests write memory unseen: after SLOT_LOG_DIRTY was changed, and
+     * before PAGE_NOTE_DIRTY is looked at; sets the notes of what was written since the last call.
+     * Any thread; vCPUs may run. 0 or -errno.
+     */
+    int (*sync_dirty)(struct engine_vm *evm);
 };
 
-extern const struct engine_ops interp_engine, bt_engine;
+extern const struct engine_ops interp_engine, bt_engine, kvm_engine;
 
 /* The engines of this build in order of preference; NULL-terminated. */
 extern const struct engine_ops *const engines[];

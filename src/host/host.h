@@ -18,11 +18,19 @@ void host_close(int fd);
 /* Shared read-write mapping of a file; huge pages are asked for where the host gives them. NULL on
  * failure, errno set. */
 void *host_map_fd(int fd, uint64_t off_bytes, uint64_t bytes);
+/* Private (copy-on-write) mapping of a file that nobody makes shorter. NULL on failure, errno set. */
+void *host_map_private(int fd, uint64_t off_bytes, uint64_t bytes);
+/* In the place of what is mapped at `at`: a shared mapping of the file; or zero pages of the
+ * process's own. */
+int host_map_over(void *at, int fd, uint64_t off_bytes, uint64_t bytes) MUST_CHECK;
+int host_map_zero(void *at, uint64_t bytes) MUST_CHECK;
 void host_unmap(void *p, uint64_t bytes);
-/* Fresh zero pages of the process's own, for large structures that are mostly untouched; freed by
- * host_unmap(). NULL on failure. */
+/* Fresh zero pages of the process's own, for large structures that are mostly untouched; children
+ * do not have them; freed by host_unmap(). NULL on failure. */
 void *host_pages(uint64_t bytes);
-/* The same below 2 GB where there is room: its addresses fit into 32-bit immediates. */
+/* More of them, perhaps elsewhere; p NULL: the first. NULL on failure, and p is as it was. */
+void *host_pages_grow(void *p, uint64_t bytes, uint64_t to_bytes);
+/* As host_pages(), but below 2 GB where there is room: its addresses fit into 32-bit immediates. */
 void *host_pages_low(uint64_t bytes);
 
 /* The file holds nothing there any more: it reads as zeroes and takes no memory. Whole pages. */
@@ -31,6 +39,16 @@ int host_punch(int fd, uint64_t off_bytes, uint64_t bytes) MUST_CHECK;
 /* The first run of bytes at or behind off_bytes that the file really holds: [*start, *end). False:
  * the rest is a hole. */
 bool host_data_next(int fd, uint64_t off_bytes, uint64_t *start, uint64_t *end);
+
+/*
+ * In a private mapping of nr bytes at `at`: the next run of pages, from off_bytes on, that are the
+ * process's own because they were written. False: there is none. Where the host does not tell, all
+ * are.
+ */
+bool host_own_next(const void *at, uint64_t bytes, uint64_t off_bytes, uint64_t *start,
+                   uint64_t *end);
+/* Another descriptor of the same file, or -errno. */
+int host_dup(int fd) MUST_CHECK;
 
 /* A code buffer, mapped twice: writable here, executable there; never both at one address. */
 struct host_code {
@@ -106,6 +124,7 @@ void cond_destroy(struct cond *c);
 void cond_wait(struct cond *c, struct lock *l);
 /* Until woken or host monotonic time; false on time-out. UINT64_MAX waits for ever. */
 bool cond_wait_until(struct cond *c, struct lock *l, uint64_t mono_ns);
+void cond_wake_one(struct cond *c);
 void cond_wake_all(struct cond *c);
 
 /* ---- threads: named; all signals blocked but those an instruction of the thread itself raises
@@ -131,9 +150,38 @@ bool host_cpus_usable(unsigned first, unsigned nr);
 /* For the calling thread, the idx-th of several: each gets one CPU of the range, in turns. The
  * thread's workers, forked later, have the same. 0 or -errno. */
 int host_sched_set(const struct host_sched *s, unsigned idx) MUST_CHECK;
+/*
+ * How long a thread or a process with one thread has waited for a CPU. For the calling thread's own
+ * use; zero-initialised it is closed, and tells 0. pid 0: the calling thread.
+ */
+struct host_delay {
+    bool open;
+    int fd;
+    uint64_t last_ns;
+};
+void host_delay_open(struct host_delay *d, int pid); /* where it cannot be had it stays closed */
+void host_delay_close(struct host_delay *d);
+/* In ns; never less than before, some microseconds of work. */
+uint64_t host_delay_ns(struct host_delay *d);
+/* Does this host tell? */
+bool host_delay_known(void);
 /* Lets another thread run on this CPU, if one wants to. */
 void host_yield(void);
 int host_pid(void); /* of the process, for names */
+
+/* ---- getting a thread out of a system call ---- */
+struct host_kick {
+    int pid, tid;
+};
+/* From now on host_kick(k) interrupts what the calling thread waits for in the kernel (EINTR, where
+ * the call is not one that the kernel starts again). 0 or -errno. */
+int host_kick_accept(struct host_kick *k) MUST_CHECK;
+/* Any thread; of no effect once that thread has ended. */
+void host_kick(const struct host_kick *k);
+/* After that time the calling thread is kicked, again and again at that interval, until
+ * host_kick_timer_stop(). -errno, or a handle. */
+int host_kick_timer_start(const struct host_kick *k, uint64_t every_ns) MUST_CHECK;
+void host_kick_timer_stop(int timer);
 
 /* ---- sleeping on a word (futex) ---- */
 /* Sleeps while *word == val, at most until mono_ns (UINT64_MAX: no limit). Spurious returns happen.
@@ -151,6 +199,21 @@ static inline uint64_t host_tsc(void)
 /* The host TSC's frequency in kHz, or 0 when the TSC is not invariant. Measured once per call,
  * takes at most 20 ms. */
 uint64_t host_tsc_khz(void);
+
+/*
+ * An alarm: one thread waits for it, any thread sets it. To set it costs no more than the system
+ * call, where waking the waiting thread would be two changes of threads.
+ */
+struct host_alarm {
+    int fd; /* -1: none */
+};
+int host_alarm_open(struct host_alarm *a) MUST_CHECK;
+void host_alarm_close(struct host_alarm *a);
+/* The one time it goes off, instead of what was set; a time that has passed: now. UINT64_MAX:
+ * never. */
+void host_alarm_set(struct host_alarm *a, uint64_t mono_ns);
+/* Until it has gone off since the last call, or for no reason. */
+void host_alarm_wait(struct host_alarm *a);
 
 /* Random bytes for the guest (getrandom). */
 void host_random(void *buf, size_t bytes);

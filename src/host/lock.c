@@ -120,6 +120,11 @@ bool cond_wait_until(struct cond *c, struct lock *l, uint64_t mono_ns)
     return !err;
 }
 
+void cond_wake_one(struct cond *c)
+{
+    BUG_ON(pthread_cond_signal(&c->c));
+}
+
 void cond_wake_all(struct cond *c)
 {
     BUG_ON(pthread_cond_broadcast(&c->c));

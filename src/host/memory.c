@@ -102,20 +102,73 @@ void *host_map_fd(int fd, uint64_t off_bytes, uint64_t bytes)
     return p;
 }
 
+static void *own_pages(uint64_t bytes, int flags)
+{
+    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | flags, -1, 0);
+
+    if (p == MAP_FAILED)
+        return NULL;
+    /* With some hundred MB of them a fork() took 20 ms, and each page faulted once more behind it.
+     * Should it not work, that is all. */
+    (void)madvise(p, bytes, MADV_DONTFORK);
+    return p;
+}
+
+void *host_map_private(int fd, uint64_t off_bytes, uint64_t bytes)
+{
+    /* NORESERVE: as with shared memory, who makes machines of more memory than there is knows. */
+    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, fd,
+                   (off_t)off_bytes);
+
+    if (p == MAP_FAILED)
+        return NULL;
+    (void)madvise(p, bytes, MADV_DONTDUMP);
+    return p;
+}
+
+int host_map_over(void *at, int fd, uint64_t off_bytes, uint64_t bytes)
+{
+    void *p = mmap(at, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, (off_t)off_bytes);
+
+    if (p == MAP_FAILED)
+        return -errno;
+    (void)madvise(p, bytes, MADV_HUGEPAGE);
+    (void)madvise(p, bytes, MADV_DONTDUMP);
+    return 0;
+}
+
+int host_map_zero(void *at, uint64_t bytes)
+{
+    void *p = mmap(at, bytes, PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+
+    if (p == MAP_FAILED)
+        return -errno;
+    (void)madvise(p, bytes, MADV_DONTDUMP);
+    return 0;
+}
+
 void *host_pages(uint64_t bytes)
 {
-    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
-                   -1, 0);
-
-    return p == MAP_FAILED ? NULL : p;
+    return own_pages(bytes, 0);
 }
 
 void *host_pages_low(uint64_t bytes)
 {
-    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
-                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_32BIT, -1, 0);
+    void *p = own_pages(bytes, MAP_32BIT);
 
-    return p == MAP_FAILED ? host_pages(bytes) : p;
+    return p ? p : host_pages(bytes);
+}
+
+void *host_pages_grow(void *p, uint64_t bytes, uint64_t to_bytes)
+{
+    void *q;
+
+    if (!p)
+        return host_pages(to_bytes);
+    q = mremap(p, bytes, to_bytes, MREMAP_MAYMOVE);
+    return q == MAP_FAILED ? NULL : q;
 }
 
 void host_unmap(void *p, uint64_t bytes)

@@ -113,6 +113,13 @@ void mmu_written(struct mmu *m, gpa_t at, uint64_t bytes)
     lock_drop(&m->slots_lock);
 }
 
+static int slot_discard(struct slot *s, uint64_t off_bytes, uint64_t bytes)
+{
+    if (s->flags & SLOT_PRIVATE)
+        return slot_zero_private(s, off_bytes, bytes);
+    return host_punch(s->fd, s->fd_off_bytes + off_bytes, bytes);
+}
+
 /* A guest can name any range, but only what is in slots costs time. */
 uint64_t mmu_discard(struct mmu *m, gpa_t at, uint64_t bytes)
 {
@@ -126,7 +133,7 @@ uint64_t mmu_discard(struct mmu *m, gpa_t at, uint64_t bytes)
 
         if (from >= to || s->flags & SLOT_RO)
             continue;
-        if (host_punch(s->fd, s->fd_off_bytes + (from - s->base.v), to - from) < 0)
+        if (slot_discard(s, from - s->base.v, to - from) < 0)
             continue;
         mmu_slot_written(m, s, GPA(from), to - from);
         done += to - from;

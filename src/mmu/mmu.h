@@ -31,13 +31,18 @@
 
 #define SLOT_RO        BIT(0) /* ROM: guest writes go nowhere (reported as MMIO writes to nobody) */
 #define SLOT_LOG_DIRTY BIT(1)
+/* A private mapping of a snapshot's file: pages are read from there when they are touched, and this
+ * process's own once they were written; nobody else can have the same memory (no fd). */
+#define SLOT_PRIVATE BIT(2)
 
 struct slot {
     gpa_t base;
     uint64_t bytes;
     unsigned flags; /* SLOT_* */
-    int fd;         /* memfd behind it; owned by the mmu */
+    int fd;         /* memfd behind it; owned by the mmu. -1: SLOT_PRIVATE */
     uint64_t fd_off_bytes;
+    int image_fd; /* SLOT_PRIVATE: the file, to be asked where it has data; owned by the mmu */
+    uint64_t image_off_bytes;
     uint8_t *hva;            /* shared mapping of all of it in this process */
     _Atomic uint16_t *notes; /* bytes / 4096 entries: PAGE_NOTE_*, and who writes */
     const char *name;
@@ -63,6 +68,18 @@ struct slot_desc {
     uint64_t bytes; /* both multiples of 4096 */
     unsigned flags;
 };
+/*
+ * From now on slots are not made of fresh memory, but of a snapshot's: `find` says where in the file
+ * that of a name is. -ENOENT: not there, it is made fresh. The file is mapped, so it must not become
+ * shorter; fd stays the caller's. NULL: fresh memory again.
+ */
+struct mmu_image {
+    int fd;
+    int (*find)(void *ctx, const char *name, uint64_t bytes, uint64_t *off_bytes);
+    void *ctx;
+};
+void mmu_set_image(struct mmu *m, const struct mmu_image *image);
+
 /* Makes and maps fresh zeroed memory. -EEXIST on overlap, -ENOMEM. The slot pointer stays good
  * until the slot is removed. */
 int mmu_slot_add(struct mmu *m, const struct slot_desc *d, struct slot **out) MUST_CHECK;
@@ -74,6 +91,8 @@ void mmu_slot_remove(struct mmu *m, struct slot *s);
 int mmu_slot_move(struct mmu *m, struct slot *s, gpa_t base) MUST_CHECK;
 /* The slot that holds `at`, or NULL. */
 struct slot *mmu_slot_find(struct mmu *m, gpa_t at);
+/* Grows with every change of the list. Any thread. */
+uint64_t mmu_slots_gen(struct mmu *m);
 /* Slots by ascending base, idx = 0...; NULL behind the last. */
 struct slot *mmu_slot_at(struct mmu *m, unsigned idx);
 
@@ -101,6 +120,25 @@ uint64_t mmu_write(struct mmu *m, gpa_t at, const void *buf, uint64_t bytes);
  * out, and so is what the host does not take back.
  */
 uint64_t mmu_discard(struct mmu *m, gpa_t at, uint64_t bytes);
+
+/*
+ * The dirty log. mmu_log_start() begins it anew: no page is PAGE_NOTE_DIRTY afterwards; all vCPUs
+ * stand still, and what they derived is dropped behind, for a translation with the right to write
+ * would not be seen again. From then on a page that may have been written has the note.
+ */
+void mmu_log_start(struct mmu *m);
+/* Was the page at `at` of s, which logs, written since? */
+bool slot_page_dirty(const struct slot *s, uint64_t page);
+/* The next run of whole pages, from off_bytes on, of which it is not known that they are zero.
+ * False: there is none. */
+bool slot_data_next(const struct slot *s, uint64_t off_bytes, uint64_t *start, uint64_t *end);
+/*
+ * Private slots become shared memory of their own, at the same hva: what engines need that run
+ * guest code in other processes. All vCPUs stand still, no device has requests under way, and what
+ * was derived is dropped behind. -ENOMEM or another -errno: they are as they were.
+ */
+int mmu_make_shared(struct mmu *m) MUST_CHECK;
+bool mmu_has_private(struct mmu *m);
 
 void mmu_listen(struct mmu *m, struct code_listener *l);
 void mmu_unlisten(struct mmu *m, struct code_listener *l);

@@ -13,7 +13,9 @@ struct mmu {
     struct lock slots_lock;
     struct slot *slots[MMU_SLOTS_MAX]; /* sorted by base; guarded by slots_lock as mmu.h says */
     unsigned nr_slots;                 /* the same */
+    _Atomic uint64_t gen;              /* counts changes of both */
     struct code_listener *listeners;   /* guarded by slots_lock */
+    const struct mmu_image *image;     /* NULL: none; while the machine is built */
 };
 
 /* Bytes from `at` to the end of its slot, but not more than wanted. */
@@ -21,6 +23,11 @@ static inline uint64_t slot_run(const struct slot *s, gpa_t at, uint64_t bytes)
 {
     return MIN(bytes, s->bytes - (at.v - s->base.v));
 }
+
+/* image.c: maps the slot from the image. -ENOENT: it is not there. */
+int slot_map_image(const struct mmu_image *image, struct slot *s);
+/* Whole pages of a private slot are zeroes from now on. 0 or -errno. */
+int slot_zero_private(struct slot *s, uint64_t off_bytes, uint64_t bytes);
 
 /* A copy in which naturally aligned words are moved in one piece. */
 void mmu_copy(void *to, const void *from, uint64_t bytes);

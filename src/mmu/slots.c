@@ -31,6 +31,8 @@ static void slot_free(struct slot *s)
     host_unmap(s->hva, s->bytes);
     if (s->fd >= 0)
         host_close(s->fd);
+    if (s->image_fd >= 0)
+        host_close(s->image_fd);
     free((void *)s->notes);
     free(s);
 }
@@ -73,13 +75,18 @@ struct slot *mmu_slot_find(struct mmu *m, gpa_t at)
     return NULL;
 }
 
+uint64_t mmu_slots_gen(struct mmu *m)
+{
+    return m->gen;
+}
+
 struct slot *mmu_slot_at(struct mmu *m, unsigned idx)
 {
     return idx < m->nr_slots ? m->slots[idx] : NULL;
 }
 
 /* The slot alone, not yet in the list. NULL and *err = -errno. */
-static struct slot *slot_make(const struct slot_desc *d, int *err)
+static struct slot *slot_make(const struct mmu *m, const struct slot_desc *d, int *err)
 {
     struct slot *s = calloc(1, sizeof(*s));
 
@@ -87,11 +94,19 @@ static struct slot *slot_make(const struct slot_desc *d, int *err)
     if (!s)
         return NULL;
     *s = (struct slot){
-        .base = d->base, .bytes = d->bytes, .flags = d->flags, .fd = -1, .name = d->name
+        .base = d->base, .bytes = d->bytes, .flags = d->flags, .fd = -1, .image_fd = -1,
+        .name = d->name
     };
     s->notes = calloc(d->bytes >> PAGE_SHIFT, sizeof(*s->notes));
     if (!s->notes)
         goto fail;
+    if (m->image && !(d->flags & SLOT_RO)) {
+        *err = slot_map_image(m->image, s);
+        if (!*err)
+            return s;
+        if (*err != -ENOENT)
+            goto fail;
+    }
     s->fd = host_memfd(d->name, d->bytes);
     if (s->fd < 0) {
         *err = s->fd;
@@ -129,6 +144,7 @@ static int slot_insert(struct mmu *m, struct slot *s)
     memmove(&m->slots[idx + 1], &m->slots[idx], (m->nr_slots - idx) * sizeof(m->slots[0]));
     m->slots[idx] = s;
     m->nr_slots++;
+    m->gen++;
     return 0;
 }
 
@@ -142,7 +158,7 @@ int mmu_slot_add(struct mmu *m, const struct slot_desc *d, struct slot **out)
                   (unsigned long long)d->bytes, (unsigned long long)d->base.v);
         return -EINVAL;
     }
-    s = slot_make(d, &err);
+    s = slot_make(m, d, &err);
     if (!s) {
         log_error("%s: cannot get %llu MB of memory: %s", d->name,
                   (unsigned long long)(d->bytes >> 20), strerror(-err));
@@ -167,6 +183,7 @@ static void slot_take_out(struct mmu *m, const struct slot *s)
     assert_held(&m->slots_lock);
     BUG_ON(idx >= m->nr_slots || m->slots[idx] != s);
     m->nr_slots--;
+    m->gen++;
     memmove(&m->slots[idx], &m->slots[idx + 1], (m->nr_slots - idx) * sizeof(m->slots[0]));
 }
 

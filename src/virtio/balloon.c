@@ -273,6 +273,22 @@ static void balloon_reset(struct virtio *vd)
     virtio_unlock(vd);
 }
 
+/* The driver's buffer for statistics waits here until they are asked for. */
+static unsigned balloon_keeps(struct virtio *vd)
+{
+    return balloon_of(vd)->holds;
+}
+
+static void balloon_loaded(struct virtio *vd, bool running)
+{
+    if (running)
+        balloon_wake(balloon_of(vd), false);
+}
+
+static const struct state_field balloon_state[] = {
+    FIELD(struct virtio_balloon, config, BYTES, 1),
+};
+
 static const struct virtio_type balloon_type = {
     .name = "virtio-balloon",
     .id = VIRTIO_ID_BALLOON,
@@ -281,6 +297,10 @@ static const struct virtio_type balloon_type = {
     .notify = balloon_notify,
     .config_write = balloon_config_write,
     .reset = balloon_reset,
+    .state = STATE_TABLE("virtio-balloon", balloon_state, 1),
+    .vd_off_bytes = offsetof(struct virtio_balloon, vd),
+    .keeps = balloon_keeps,
+    .loaded = balloon_loaded,
 };
 
 void virtio_balloon_want(struct virtio_balloon *b, uint64_t bytes)

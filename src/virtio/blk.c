@@ -392,6 +392,23 @@ static void blk_reset_done(struct virtio *vd)
     store_give_up(of_vd(vd)->cfg.store, false);
 }
 
+static void blk_loaded(struct virtio *vd, bool running)
+{
+    struct virtio_blk *b = of_vd(vd);
+
+    if (running)
+        (void)blk_features_ok(vd); /* which only notes what was agreed on */
+    /* The image may have another size by now: the guest is told. */
+    if (b->space.capacity != store_bytes(b->cfg.store) / STORE_SECTOR_BYTES) {
+        b->space.capacity = store_bytes(b->cfg.store) / STORE_SECTOR_BYTES;
+        virtio_config_changed(vd);
+    }
+}
+
+static const struct state_field blk_state[] = {
+    FIELD(struct virtio_blk, space.capacity, U64, 1),
+};
+
 static const struct virtio_type blk_type = {
     .name = "virtio-blk",
     .id = VIRTIO_ID_BLOCK,
@@ -400,6 +417,9 @@ static const struct virtio_type blk_type = {
     .notify = blk_notify,
     .reset = blk_reset,
     .reset_done = blk_reset_done,
+    .state = STATE_TABLE("virtio-blk", blk_state, 1),
+    .vd_off_bytes = offsetof(struct virtio_blk, vd),
+    .loaded = blk_loaded,
 };
 
 /* ---- life ---- */

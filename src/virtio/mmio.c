@@ -208,12 +208,45 @@ static void mmio_reset(struct device *dev)
     mmio_interrupt(m, 0);
 }
 
+/* ---- snapshots ---- */
+
+static const struct state_field mmio_state[] = {
+    FIELD(struct virtio_mmio, offered_sel, U32, 1),
+    FIELD(struct virtio_mmio, accepted_sel, U32, 1),
+    FIELD(struct virtio_mmio, queue_sel, U32, 1),
+    FIELD(struct virtio_mmio, interrupt_status, U32, 1),
+};
+
+static bool mmio_part(struct device *dev, unsigned idx, struct state_part *out)
+{
+    return virtio_state_part(of_dev(dev)->vd, idx, out);
+}
+
+static int mmio_check(struct device *dev)
+{
+    return virtio_state_check(of_dev(dev)->vd);
+}
+
+static void mmio_loaded(struct device *dev)
+{
+    struct virtio_mmio *m = of_dev(dev);
+
+    mmio_interrupt(m, m->interrupt_status & (INTERRUPT_QUEUE | INTERRUPT_CONFIG));
+    virtio_state_loaded(m->vd);
+}
+
 static const struct device_type mmio_type = {
     .name = "virtio-mmio",
     .mmio_read = mmio_read,
     .mmio_write = mmio_write,
     .mmio_max_bytes = 4,
     .reset = mmio_reset,
+    .part = mmio_part,
+    .check = mmio_check,
+    .loaded = mmio_loaded,
+    .state = mmio_state,
+    .nr_state = ARRAY_SIZE(mmio_state),
+    .version = 1,
 };
 
 int virtio_mmio_init(struct virtio_mmio *m, const struct virtio_mmio_config *cfg)

@@ -319,6 +319,56 @@ static void vnet_reset(struct virtio *vd)
         net_kick(n->net, i, NET_KICK_RX);
 }
 
+/*
+ * A clone's card has an address of its own. Its guest goes on with the one that it knows, which the
+ * filter lets pass, until it looks again.
+ */
+static void vnet_loaded(struct virtio *vd, bool running)
+{
+    struct virtio_net *n = vnet_of(vd);
+
+    if (memcmp(n->own_mac, n->net->mac, NET_MAC_BYTES) != 0) {
+        memcpy(n->own_mac, n->net->mac, NET_MAC_BYTES);
+        memcpy(n->config.mac, n->net->mac, NET_MAC_BYTES);
+    }
+    n->nr_used = MIN(MAX(n->nr_used, 1), n->nr_pairs);
+    n->rx_offloads &= vnet_offloads_of(vd->features);
+    n->filter.nr_uni = MIN(n->filter.nr_uni, VNET_FILTER_MACS);
+    n->filter.nr_multi = MIN(n->filter.nr_multi, VNET_FILTER_MACS);
+    if (!running)
+        return;
+    virtio_lock(vd);
+    n->running = true;
+    virtio_unlock(vd);
+    net_set_guest(n->net, n->rx_offloads, n->nr_used);
+    atomic_store_explicit(&n->control_due, true, memory_order_release);
+    for (unsigned i = 0; i < n->nr_pairs; i++)
+        net_kick(n->net, i, NET_KICK_RX | NET_KICK_TX);
+    virtio_config_changed(vd); /* the link may be up or down, other than before */
+}
+
+static const struct state_field vnet_state[] = {
+    FIELD(struct virtio_net, own_mac, BYTES, 1),
+    FIELD(struct virtio_net, config.mac, BYTES, 1),
+    FIELD(struct virtio_net, rx_offloads, U32, 1),
+    FIELD(struct virtio_net, nr_used, U32, 1),
+    FIELD(struct virtio_net, filter.promisc, BOOL, 1),
+    FIELD(struct virtio_net, filter.all_multi, BOOL, 1),
+    FIELD(struct virtio_net, filter.all_uni, BOOL, 1),
+    FIELD(struct virtio_net, filter.no_multi, BOOL, 1),
+    FIELD(struct virtio_net, filter.no_uni, BOOL, 1),
+    FIELD(struct virtio_net, filter.no_broadcast, BOOL, 1),
+    FIELD(struct virtio_net, filter.vlans_on, BOOL, 1),
+    FIELD(struct virtio_net, filter.mac, BYTES, 1),
+    FIELD(struct virtio_net, filter.uni_overflow, BOOL, 1),
+    FIELD(struct virtio_net, filter.multi_overflow, BOOL, 1),
+    FIELD(struct virtio_net, filter.nr_uni, U32, 1),
+    FIELD(struct virtio_net, filter.nr_multi, U32, 1),
+    FIELD(struct virtio_net, filter.uni, BYTES, 1),
+    FIELD(struct virtio_net, filter.multi, BYTES, 1),
+    FIELD(struct virtio_net, filter.vlans, U64, 1),
+};
+
 static const struct virtio_type vnet_type = {
     .name = "virtio-net",
     .id = VIRTIO_ID_NET,
@@ -327,6 +377,9 @@ static const struct virtio_type vnet_type = {
     .start = vnet_start,
     .notify = vnet_notify,
     .reset = vnet_reset,
+    .state = STATE_TABLE("virtio-net", vnet_state, 1),
+    .vd_off_bytes = offsetof(struct virtio_net, vd),
+    .loaded = vnet_loaded,
 };
 
 static uint64_t vnet_features(const struct net *net)
@@ -374,6 +427,7 @@ int virtio_net_init(struct virtio_net *n, const struct virtio_net_config *cfg)
 
     *n = (struct virtio_net){ .net = cfg->net, .nr_pairs = cfg->net->nr_pairs };
     (void)snprintf(n->name, sizeof(n->name), "net%u", cfg->idx);
+    memcpy(n->own_mac, cfg->net->mac, NET_MAC_BYTES);
     memcpy(n->config.mac, cfg->net->mac, NET_MAC_BYTES);
     n->config.max_pairs = (uint16_t)n->nr_pairs;
     n->config.mtu = cfg->net->mtu;

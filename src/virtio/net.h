@@ -77,6 +77,7 @@ struct virtio_net {
     char name[16];
     bool connected;
     struct vnet_config config;
+    uint8_t own_mac[NET_MAC_BYTES]; /* the link's, which the guest may have changed in config */
     unsigned nr_pairs;
     struct vnet_pair *pairs;
     _Atomic bool control_due; /* there may be commands */

@@ -142,12 +142,18 @@ static bool packed_interrupt_due(const struct virtq *q)
     return event_passed(event, q->used, (uint16_t)(q->used - q->nr_unsignalled));
 }
 
+static bool packed_places_fit(const struct virtq *q)
+{
+    return q->avail < q->size && q->used < q->size && q->nr_unsignalled <= q->size;
+}
+
 const struct virtq_format virtq_packed = {
     .area_bytes = packed_area_bytes,
     .align = { 16, 4, 4 },
     .has_work = packed_has_work,
     .pop = packed_pop,
     .unpop = packed_unpop,
+    .places_fit = packed_places_fit,
     .push = packed_push,
     .publish = packed_publish,
     .notify_on = packed_notify_on,

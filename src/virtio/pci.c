@@ -333,12 +333,52 @@ static void vpci_reset(struct device *dev)
     virtio_set_dma(p->vd, false);
 }
 
+/* ---- snapshots ---- */
+
+static const struct state_field vpci_state[] = {
+    PCI_DEV_FIELDS(struct virtio_pci, pci, 1),
+    FIELD(struct virtio_pci, offered_sel, U32, 1),
+    FIELD(struct virtio_pci, accepted_sel, U32, 1),
+    FIELD(struct virtio_pci, queue_sel, U16, 1),
+    FIELD(struct virtio_pci, isr, U8, 1),
+    FIELD(struct virtio_pci, config_vector, U16, 1),
+    FIELD(struct virtio_pci, queue_vectors, U16, 1),
+};
+
+static bool vpci_part(struct device *dev, unsigned idx, struct state_part *out)
+{
+    return virtio_state_part(of_dev(dev)->vd, idx, out);
+}
+
+static int vpci_check(struct device *dev)
+{
+    return virtio_state_check(of_dev(dev)->vd);
+}
+
+static void vpci_loaded(struct device *dev)
+{
+    struct virtio_pci *p = of_dev(dev);
+
+    p->config_vector = vpci_vector(p, p->config_vector);
+    for (unsigned i = 0; i < ARRAY_SIZE(p->queue_vectors); i++)
+        p->queue_vectors[i] = vpci_vector(p, p->queue_vectors[i]);
+    pci_dev_loaded(&p->pci);
+    virtio_set_dma(p->vd, pci_is_master(&p->pci));
+    virtio_state_loaded(p->vd);
+}
+
 static const struct device_type vpci_type = {
     .name = "virtio-pci",
     .mmio_read = vpci_mmio_read,
     .mmio_write = vpci_mmio_write,
     .mmio_max_bytes = 4,
     .reset = vpci_reset,
+    .part = vpci_part,
+    .check = vpci_check,
+    .loaded = vpci_loaded,
+    .state = vpci_state,
+    .nr_state = ARRAY_SIZE(vpci_state),
+    .version = 1,
 };
 
 static unsigned vpci_add_cap(struct virtio_pci *p, unsigned type, unsigned at, unsigned more_bytes)

@@ -30,6 +30,9 @@ struct virtq_format {
     /* One chain; there is work. False: broken. */
     bool (*pop)(struct virtq *q, struct virtq_chain *c);
     void (*unpop)(struct virtq *q, const struct virtq_chain *c);
+    /* Are the places in the ring (avail, used) such that a driver and a device can have got there?
+     * For those that come from a file. */
+    bool (*places_fit)(const struct virtq *q);
     void (*push)(struct virtq *q, const struct virtq_chain *c, uint32_t nr_written);
     void (*publish)(struct virtq *q);
     void (*notify_on)(struct virtq *q);
@@ -53,6 +56,8 @@ bool chain_add_table(struct virtq *q, struct virtq_chain *c, const struct virtq_
 
 /* Maps and starts an enabled queue, when the driver has said DRIVER_OK. */
 void virtq_start(struct virtq *q);
+/* The same for one whose places in the ring were loaded. */
+void virtq_resume(struct virtq *q);
 
 /* ---- shared memory: each access is one load or store, which is never repeated ---- */
 

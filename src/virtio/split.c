@@ -138,12 +138,19 @@ static bool split_interrupt_due(const struct virtq *q)
                         (uint16_t)(q->used - q->nr_unsignalled));
 }
 
+/* Indexes count for ever: any will do, as long as no more is out than there is. */
+static bool split_places_fit(const struct virtq *q)
+{
+    return (uint16_t)(q->avail - q->used) <= q->size && q->nr_unsignalled <= q->size;
+}
+
 const struct virtq_format virtq_split = {
     .area_bytes = split_area_bytes,
     .align = { 16, 2, 4 },
     .has_work = split_has_work,
     .pop = split_pop,
     .unpop = split_unpop,
+    .places_fit = split_places_fit,
     .push = split_push,
     .publish = split_publish,
     .notify_on = split_notify_on,

@@ -55,6 +55,16 @@ void virtio_set_dma(struct virtio *vd, bool on);
  * work begins and no frame comes in. Chains that are out are finished. Machine lock held.
  */
 void virtio_set_paused(struct virtio *vd, bool on);
+/* ---- state.c: for the transports' device_type.part, .check and .loaded ---- */
+bool virtio_state_part(struct virtio *vd, unsigned idx, struct state_part *out);
+int virtio_state_check(struct virtio *vd) MUST_CHECK;
+void virtio_state_loaded(struct virtio *vd);
+/*
+ * Of a paused device, before it is saved: what it has pushed is shown to the guest. False: chains
+ * are still out. No lock of rank VIRTIO or above held.
+ */
+bool virtio_settle(struct virtio *vd);
+
 /* By the machine's reset or the driver's: see virtio_type.reset. */
 void virtio_reset(struct virtio *vd);
 

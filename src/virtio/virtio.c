@@ -121,9 +121,15 @@ void virtio_signal_locked(struct virtio *vd)
 
 void virtio_config_changed(struct virtio *vd)
 {
+    bool later;
+
     assert_held(bus_lock(vd->bus));
     vd->config_generation++;
-    if (vd->transport && (vd->status & VIRTIO_STATUS_DRIVER_OK))
+    virtio_lock(vd);
+    later = vd->paused;
+    vd->config_due |= later;
+    virtio_unlock(vd);
+    if (!later && vd->transport && (vd->status & VIRTIO_STATUS_DRIVER_OK))
         vd->transport->config_interrupt(vd->transport_arg);
 }
 
@@ -255,17 +261,29 @@ void virtio_set_dma(struct virtio *vd, bool on)
         virtio_notify(vd, i);
 }
 
+/* What became due meanwhile, or in the machine whose snapshot this one goes on from. */
+static void virtio_resumed(struct virtio *vd, bool config_due)
+{
+    if (config_due && vd->transport && (vd->status & VIRTIO_STATUS_DRIVER_OK))
+        vd->transport->config_interrupt(vd->transport_arg);
+    virtio_signal_locked(vd);
+    for (unsigned i = 0; i < vd->nr_queues; i++)
+        virtio_notify(vd, i);
+}
+
 void virtio_set_paused(struct virtio *vd, bool on)
 {
-    bool was;
+    bool was, config_due;
 
     assert_held(bus_lock(vd->bus));
     virtio_lock(vd);
     was = vd->paused;
     vd->paused = on;
+    config_due = vd->config_due;
+    vd->config_due &= on;
     virtio_unlock(vd);
-    for (unsigned i = 0; was && !on && i < vd->nr_queues; i++)
-        virtio_notify(vd, i);
+    if (was && !on)
+        virtio_resumed(vd, config_due);
 }
 
 /* ---- queues and configuration ---- */

@@ -27,6 +27,14 @@
  * who keeps chains must push each of them in the end, whatever happened; after a reset began,
  * virtq_push() only counts. Slots of RAM do not go away while devices run, so the pointers stay
  * good until then.
+ *
+ * Snapshots. The transport's table has its registers; status, features and queues are saved by the
+ * core (state.c), and what else a device type has by its own table (virtio_type.state). While the
+ * machine stands still (`paused`) no chain is popped, and a snapshot waits until those that are out
+ * have come back; then there is nothing of a request but what is in the guest's memory. Chains that
+ * a device keeps on purpose until something happens (`keeps`) have to be the last ones of their
+ * queue: the restored machine finds them not popped yet, and pops them again. `loaded` takes the
+ * place of `start` in a restored machine.
  */
 #ifndef VIRTIO_VIRTIO_H
 #define VIRTIO_VIRTIO_H
@@ -84,6 +92,19 @@ struct virtio_type {
     void (*reset)(struct virtio *vd);
     /* The reset is done: no chain is out. */
     void (*reset_done)(struct virtio *vd);
+    /*
+     * For snapshots. What is saved of the struct that the device is embedded in, vd_off bytes before
+     * it; version 0: nothing.
+     */
+    struct state_table state;
+    size_t vd_off_bytes;
+    /* Device's lock held: how many of the chains that are out it keeps on purpose. None without. */
+    unsigned (*keeps)(struct virtio *vd);
+    /*
+     * The state was loaded: as start(), of a device that ran; running: DRIVER_OK was set. Also the
+     * place to put right what a hostile state may hold. Called for all devices, running or not.
+     */
+    void (*loaded)(struct virtio *vd, bool running);
 };
 
 struct virtio_desc {
@@ -124,6 +145,8 @@ struct virtq {
     uint16_t first_flags;       /* packed: flags of the first slot that is not published */
     uint16_t first_slot;
     bool unpublished;
+    uint16_t saved_avail; /* for state.c: avail without what is out */
+    bool saved_avail_wrap;
 };
 
 struct virtio {
@@ -150,6 +173,7 @@ struct virtio {
     bool resetting;
     bool no_dma;         /* the transport may not reach memory now (PCI: Bus Master) */
     bool paused;         /* the machine stands still */
+    bool config_due;     /* ... and the configuration has changed since */
     uint32_t nr_out;     /* chains that are out */
     uint64_t irq_queues; /* queues whose interrupt is due; their number is at most 64 */
     struct log_seen seen;

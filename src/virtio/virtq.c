@@ -302,22 +302,40 @@ static uint8_t *virtq_map_area(struct virtq *q, enum virtq_area area)
     return hva;
 }
 
-void virtq_start(struct virtq *q)
+/* False: broken. */
+static bool virtq_map(struct virtq *q)
 {
     assert_held(&q->vd->lock);
     q->packed = virtio_has(q->vd, VIRTIO_F_RING_PACKED);
     q->event_idx = virtio_has(q->vd, VIRTIO_F_EVENT_IDX);
     if (!q->size || q->size > q->max_size || (!q->packed && (q->size & (q->size - 1)))) {
         virtio_broken(q->vd, "a queue size that is too large or no power of two");
-        return;
+        return false;
     }
     q->desc = virtq_map_area(q, VIRTQ_DESC);
     q->driver = virtq_map_area(q, VIRTQ_DRIVER);
     q->device = virtq_map_area(q, VIRTQ_DEVICE);
-    if (!q->desc || !q->driver || !q->device)
+    return q->desc && q->driver && q->device;
+}
+
+void virtq_start(struct virtq *q)
+{
+    if (!virtq_map(q))
         return;
     q->avail = q->used = q->nr_unsignalled = 0;
     q->avail_wrap = q->used_wrap = true;
     q->notify_off = q->unpublished = false;
+    q->usable = true;
+}
+
+void virtq_resume(struct virtq *q)
+{
+    if (!virtq_map(q))
+        return;
+    if (!virtq_format(q)->places_fit(q)) {
+        virtio_broken(q->vd, "a saved queue that is at a place where it cannot be");
+        return;
+    }
+    q->unpublished = false;
     q->usable = true;
 }

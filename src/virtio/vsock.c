@@ -21,9 +21,12 @@
 
 #define PCI_CLASS_OTHER 0x078000 /* communication controller, other */
 #define BURST           256      /* packets in a row, before programs get their turn */
+#define EVENT_LOOK      16       /* buffers of the event queue; Linux gives 8 */
 
-/* The event queue is for a device that moved to another host, which this one never does. */
 enum { RX_QUEUE, TX_QUEUE, EVENT_QUEUE, NR_QUEUES };
+
+/* "Device Events" */
+#define VSOCK_EVENT_TRANSPORT_RESET 0u
 
 enum { SEEN_SHORT, SEEN_ADDRESS, SEEN_TYPE, SEEN_LENGTH };
 
@@ -292,6 +295,56 @@ static bool vsock_receive_one(struct virtio_vsock *n)
     return true;
 }
 
+/* ---- a restored guest: "Device Events" ---- */
+
+/*
+ * One of the event queue's buffers; the others are looked at and left, for an empty queue is what
+ * asks the driver to tell of the next one: that it has worked the event off, and gives its buffer
+ * again. Device's lock held.
+ */
+static bool vsock_pop_event(struct virtio_vsock *n, struct virtq_chain *c)
+{
+    struct virtq *q = &n->vd.queues[EVENT_QUEUE];
+    struct virtq_chain rest[EVENT_LOOK];
+    unsigned nr = 0;
+
+    if (!vsock_pop(n, EVENT_QUEUE, c))
+        return false;
+    while (nr < EVENT_LOOK) {
+        rest[nr] = (struct virtq_chain){ .iov = n->iov + c->nr_in + c->nr_out,
+                                         .at = n->at + c->nr_in + c->nr_out,
+                                         .max = VSOCK_IOV / 2 };
+        if (c->nr_in + c->nr_out > VSOCK_IOV / 2 || !virtq_pop(q, &rest[nr]))
+            break;
+        nr++;
+    }
+    while (nr)
+        virtq_unpop(q, &rest[--nr]);
+    return true;
+}
+
+/* False: it has not worked that off yet. */
+static bool vsock_told(struct virtio_vsock *n)
+{
+    const uint32_t event = VSOCK_EVENT_TRANSPORT_RESET;
+    struct virtq *q = &n->vd.queues[EVENT_QUEUE];
+    struct virtq_chain c;
+    bool told;
+
+    virtio_lock(&n->vd);
+    if (!q->usable) /* a driver without it has to find out by itself */
+        n->restored = VSOCK_KNOWN;
+    if (n->restored == VSOCK_TO_TELL && vsock_pop_event(n, &c)) {
+        virtq_push(q, &c, virtq_write(&c, 0, &event, sizeof(event)));
+        virtq_publish(q);
+        n->restored = VSOCK_TOLD;
+    }
+    told = n->restored == VSOCK_KNOWN;
+    virtio_unlock(&n->vd);
+    virtio_signal(&n->vd);
+    return told;
+}
+
 /* ---- the thread's rounds ---- */
 
 static void vsock_drop_all(struct virtio_vsock *n)
@@ -329,7 +382,7 @@ static void vsock_work(void *arg)
     /* Each packet may want a reset in return. */
     while (nr < BURST && vsock_may_reply(n) && vsock_receive_one(n))
         nr++;
-    if (vsock_send_replies(n))
+    if (vsock_told(n) && vsock_send_replies(n))
         done = vsock_send(n);
     vsock_publish(n);
     if (!done || nr == BURST)
@@ -346,8 +399,15 @@ static const struct vsock_card_ops vsock_card = {
 
 static void vsock_notify(struct virtio *vd, struct virtq *q)
 {
-    if (q->idx != EVENT_QUEUE)
-        vsock_kick(vsock_of(vd)->host);
+    struct virtio_vsock *n = vsock_of(vd);
+
+    if (q->idx == EVENT_QUEUE) {
+        virtio_lock(vd);
+        if (n->restored == VSOCK_TOLD)
+            n->restored = VSOCK_KNOWN;
+        virtio_unlock(vd);
+    }
+    vsock_kick(n->host);
 }
 
 static void vsock_started(struct virtio *vd)
@@ -365,6 +425,21 @@ static void vsock_reset(struct virtio *vd)
     virtio_lock(vd);
     n->running = false;
     n->was_reset = true;
+    n->restored = VSOCK_KNOWN;
+    virtio_unlock(vd);
+    vsock_kick(n->host);
+}
+
+/* Linux reads its CID again, too, so a clone may have another one. */
+static void vsock_loaded(struct virtio *vd, bool running)
+{
+    struct virtio_vsock *n = vsock_of(vd);
+
+    if (!running)
+        return;
+    virtio_lock(vd);
+    n->running = true;
+    n->restored = VSOCK_TO_TELL;
     virtio_unlock(vd);
     vsock_kick(n->host);
 }
@@ -376,6 +451,7 @@ static const struct virtio_type vsock_type = {
     .start = vsock_started,
     .notify = vsock_notify,
     .reset = vsock_reset,
+    .loaded = vsock_loaded,
 };
 
 int virtio_vsock_init(struct virtio_vsock *n, struct bus *bus, struct mmu *mmu, struct vsock *host,

@@ -85,6 +85,9 @@ struct virtio_vsock {
     /* Guarded by the device's lock. */
     bool running;   /* between DRIVER_OK and reset */
     bool was_reset; /* the thread has not dropped the connections of before yet */
+    /* A restored guest still has the connections of before: it is told to forget them, and nothing
+     * new reaches it until it has. */
+    enum { VSOCK_KNOWN, VSOCK_TO_TELL, VSOCK_TOLD } restored;
 
     /* The backend's thread's own. */
     struct vconn conns[VSOCK_STREAMS_MAX];

@@ -4,7 +4,8 @@
  * the local APICs.
  *
  * As on a PC with ACPI: ISA IRQ n is wired to 8259 input n and to I/O APIC pin n, but IRQ 0, whose
- * pin is 2 (the MADT's interrupt source override says so). GSIs from 16 on have only a pin.
+ * pin is 2 (the MADT's interrupt source override says so). GSIs from 16 on have a pin and the ISA
+ * bridge's router (dev/pirq.h), which may lead them to the 8259s.
  */
 #include "lib/trace.h"
 #include "vm/priv.h"
@@ -27,6 +28,8 @@ static void irq_set_gsi(void *ctx, unsigned gsi, int level)
     trace(vm->cfg.trace, IRQ, "gsi %u %s", gsi, level ? "up" : "down");
     if (gsi < NR_ISA_IRQS)
         pc_set_pic(vm->pc, gsi, level);
+    else
+        pc_set_pirq(vm->pc, gsi - NR_ISA_IRQS, level);
     pc_set_ioapic(vm->pc, gsi == 0 ? PIT_IOAPIC_PIN : gsi, level);
 }
 
@@ -95,6 +98,8 @@ static void irq_send_msi(void *ctx, uint64_t addr, uint32_t data)
         .level = data & MSI_DATA_LEVEL,
     };
 
+    if (model_has(&vm->model, FEAT_KVM_MSI_EXT_DEST))
+        msg.dest |= (uint32_t)bits(addr, 11, 5) << 8;
     if ((addr >> 32) || (addr & MSI_ADDR_MASK) != MSI_ADDR_BASE) {
         if (log_first(bus_seen(vm->bus), addr))
             log_warn("guest: a message interrupt to %#llx, which is no local APIC's address, "

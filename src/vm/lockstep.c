@@ -378,8 +378,10 @@ bool lockstep_differed(const struct vm *vm)
 
 void lockstep_trim_model(struct cpu_model *m)
 {
-    static const enum cpu_feature random[] = { FEAT_RDRAND, FEAT_RDSEED };
+    /* Random numbers, and what needs the time that the host's scheduler took. */
+    static const enum cpu_feature unlike[] = { FEAT_RDRAND, FEAT_RDSEED, FEAT_KVM_STEAL_TIME,
+                                               FEAT_KVM_PV_TLB_FLUSH, FEAT_KVM_PV_SCHED_YIELD };
 
-    for (unsigned i = 0; i < ARRAY_SIZE(random); i++)
-        m->words[random[i] / 32] &= ~BIT(random[i] % 32);
+    for (unsigned i = 0; i < ARRAY_SIZE(unlike); i++)
+        m->words[unlike[i] / 32] &= ~BIT(unlike[i] % 32);
 }

@@ -18,7 +18,7 @@
 #include "vm/priv.h"
 
 extern const struct engine_ops lockstep_engine;
-/* Takes from the model what no two engines can do alike: random numbers. */
+/* Takes from the model what no two engines can do alike: random numbers, steal time. */
 void lockstep_trim_model(struct cpu_model *m);
 /* Was a difference found? All vCPUs parked. */
 bool lockstep_differed(const struct vm *vm);

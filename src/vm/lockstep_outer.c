@@ -91,6 +91,16 @@ static uint64_t outer_tsc_to_ns(struct cpu *c, uint64_t tsc)
     return vm_platform_time_ops.tsc_to_ns(outer_lockstep(c)->vm, tsc);
 }
 
+static uint64_t outer_real_ns(struct cpu *c)
+{
+    return vm_platform_time_ops.real_ns(outer_lockstep(c)->vm);
+}
+
+static uint64_t outer_steal_ns(struct cpu *c)
+{
+    return vm_platform_time_ops.steal_ns(outer_lockstep(c)->vm, c->id);
+}
+
 static void outer_apic_timer(struct cpu *c, uint64_t deadline_ns)
 {
     vm_platform_time_ops.apic_timer(outer_lockstep(c)->vm, c->id, deadline_ns);
@@ -134,6 +144,8 @@ const struct cpu_ops ls_outer_cpu_ops = {
     .tsc = outer_tsc,
     .now_ns = outer_now_ns,
     .tsc_to_ns = outer_tsc_to_ns,
+    .real_ns = outer_real_ns,
+    .steal_ns = outer_steal_ns,
     .apic_timer = outer_apic_timer,
     .apic_send = outer_apic_send,
     .apic_eoi = outer_apic_eoi,

@@ -178,6 +178,22 @@ static uint64_t record_tsc_to_ns(void *ctx, uint64_t tsc)
     return x;
 }
 
+static uint64_t record_real_ns(void *ctx)
+{
+    struct lockstep *ls = ctx;
+    uint64_t x = vm_platform_time_ops.real_ns(ls->vm);
+
+    RECORD(ls, REAL, x, 0);
+    return x;
+}
+
+/* Steal time is not offered (lockstep_trim_model()). */
+static uint64_t no_steal_ns(void *ctx, uint32_t cpu_id)
+{
+    (void)ctx, (void)cpu_id;
+    return 0;
+}
+
 static void record_apic_timer(void *ctx, uint32_t cpu_id, uint64_t deadline_ns)
 {
     struct lockstep *ls = ctx;
@@ -237,6 +253,8 @@ const struct platform_time_ops ls_record_time_ops = {
     .tsc_offset = held_tsc_offset,
     .now_ns = record_now_ns,
     .tsc_to_ns = record_tsc_to_ns,
+    .real_ns = record_real_ns,
+    .steal_ns = no_steal_ns,
     .apic_timer = record_apic_timer,
     .apic_send = record_apic_send,
     .apic_eoi = record_apic_eoi,
@@ -340,6 +358,11 @@ static uint64_t replay_tsc_to_ns(void *ctx, uint64_t tsc)
     return result_of(REPLAY(ctx, TSC_TO_NS, tsc));
 }
 
+static uint64_t replay_real_ns(void *ctx)
+{
+    return result_of(REPLAY(ctx, REAL, 0));
+}
+
 static void replay_apic_timer(void *ctx, uint32_t cpu_id, uint64_t deadline_ns)
 {
     (void)REPLAY(ctx, APIC_TIMER, cpu_id, deadline_ns);
@@ -370,6 +393,8 @@ const struct platform_time_ops ls_replay_time_ops = {
     .tsc_offset = held_tsc_offset,
     .now_ns = replay_now_ns,
     .tsc_to_ns = replay_tsc_to_ns,
+    .real_ns = replay_real_ns,
+    .steal_ns = no_steal_ns,
     .apic_timer = replay_apic_timer,
     .apic_send = replay_apic_send,
     .apic_eoi = replay_apic_eoi,

@@ -19,6 +19,7 @@
 #include "dev/pcbridge.h"
 #include "dev/pci.h"
 #include "dev/pic.h"
+#include "dev/pirq.h"
 #include "dev/pit.h"
 #include "dev/port92.h"
 #include "dev/rtc.h"
@@ -52,6 +53,7 @@ struct pc {
     struct hpet hpet;
     struct acpi_pm acpi_pm;
     struct pci_host pci;
+    struct pirq pirq;
     struct pcbridge host_bridge, isa_bridge;
     struct ide ide;
     struct pc_display *display; /* NULL: none */
@@ -95,9 +97,19 @@ static void pc_ioapic_send(void *ctx, const struct apic_msg *msg)
     irq_send(ctx, msg, UINT32_MAX);
 }
 
+static void pc_pic_input(void *ctx, unsigned irq, int level)
+{
+    pic_set_irq(&((struct pc *)ctx)->pic, irq, level);
+}
+
 void pc_set_pic(struct pc *pc, unsigned irq, int level)
 {
-    pic_set_irq(&pc->pic, irq, level);
+    pirq_set_isa(&pc->pirq, irq, level);
+}
+
+void pc_set_pirq(struct pc *pc, unsigned line, int level)
+{
+    pirq_set_line(&pc->pirq, line, level);
 }
 
 void pc_set_ioapic(struct pc *pc, unsigned pin, int level)
@@ -143,6 +155,11 @@ struct virtio_balloon *pc_balloon(struct pc *pc)
 int pc_resize_disk(struct pc *pc, unsigned disk, uint64_t bytes)
 {
     return pc_virtio_disk_resize(pc->virtio, disk, bytes);
+}
+
+void pc_resize_console(struct pc *pc, uint16_t cols, uint16_t rows)
+{
+    pc_virtio_resize_console(pc->virtio, cols, rows);
 }
 
 /* ---- the parts: making one may fail, with a message ---- */
@@ -227,6 +244,11 @@ int pc_key(struct pc *pc, const uint8_t *code, unsigned nr)
         return -EAGAIN;
     i8042_key(&pc->i8042, code, nr);
     return 0;
+}
+
+void pc_pointer(struct pc *pc, int dx, int dy, int dz, uint8_t buttons)
+{
+    i8042_move(&pc->i8042, dx, dy, dz, buttons);
 }
 
 static int pc_add_port92(struct pc *pc, struct bus *bus)
@@ -318,6 +340,11 @@ void pc_set_paused(struct pc *pc, bool on)
     pc_virtio_set_paused(pc->virtio, on);
 }
 
+const char *pc_settle(struct pc *pc)
+{
+    return pc_virtio_settle(pc->virtio);
+}
+
 bool pc_power_button(struct pc *pc)
 {
     return acpi_pm_power_button(&pc->acpi_pm);
@@ -348,7 +375,7 @@ static int pc_add_bridges(struct pc *pc, struct bus *bus)
     int rc = pcbridge_init_host(&pc->host_bridge, &pc->pci);
 
     (void)bus;
-    return rc ? rc : pcbridge_init_isa(&pc->isa_bridge, &pc->pci, PC_ACPI_PM_PORT);
+    return rc ? rc : pcbridge_init_isa(&pc->isa_bridge, &pc->pci, PC_ACPI_PM_PORT, &pc->pirq);
 }
 
 static void pc_del_bridges(struct pc *pc)
@@ -536,6 +563,7 @@ struct pc *pc_create(struct vm *vm)
     }
     pc->vm = vm;
     pc->dma.mmu = vm->mmu;
+    pirq_init(&pc->pirq, pc_pic_input, pc);
     vm->pc = pc; /* the interrupt router knows it from the first device on */
     for (; pc->nr_parts < ARRAY_SIZE(pc_parts); pc->nr_parts++) {
         const struct pc_part *part = &pc_parts[pc->nr_parts];
@@ -569,4 +597,20 @@ void pc_reset(struct vm *vm)
         if (d->type->reset)
             d->type->reset(d);
     lock_drop(bus_lock(vm->bus));
+}
+
+void pc_route_intx(struct pc *pc)
+{
+    static const uint8_t routes[PIRQ_NR_LINES] = PC_PIRQ_ROUTES;
+    struct bus *bus = pc->vm->bus;
+    unsigned level = 0;
+
+    for (unsigned i = 0; i < PIRQ_NR_LINES; i++)
+        level |= BIT(routes[i]);
+    bus_port_write(bus, PIC_ELCR_PORT, 1, level & 0xff);
+    bus_port_write(bus, PIC_ELCR_PORT + 1, 1, level >> 8);
+    lock_take(bus_lock(bus));
+    pcbridge_set_routes(&pc->isa_bridge, routes);
+    pci_set_int_lines(&pc->pci, routes);
+    lock_drop(bus_lock(bus));
 }

@@ -57,12 +57,7 @@ void pc_display_remap(struct pc_display *d)
     if (err)
         err = mmu_slot_move(vm->mmu, d->vga.slot, GPA(MMU_PARKED_AT));
     BUG_ON(err); /* nobody else is parked there */
-    for (unsigned i = 0; i < vm->nr_vcpus; i++) {
-        struct vcpu *v = vm->vcpus[i].v;
-
-        v->cpu.ops->tlb_flush(&v->cpu, &(struct tlb_flush){ .kind = FLUSH_ALL });
-        vm->cfg.engine->state_changed(v);
-    }
+    vm_state_changed(vm);
 }
 
 /* ---- life ---- */
@@ -134,16 +129,26 @@ void pc_display_destroy(struct pc_display *d)
 
 /* ---- asked from outside ---- */
 
+/*
+ * Of a copy of the registers, so that no vCPU waits until a large picture is drawn; video memory
+ * is the guest's to change at any time.
+ */
 int vm_screen(struct vm *vm, struct picture *pic)
 {
     struct pc_display *d = pc_display(vm->pc);
+    struct vga *now;
     int err;
 
     if (!d)
         return -ENODEV;
+    now = malloc(sizeof(*now));
+    if (!now)
+        return -ENOMEM;
     lock_take(bus_lock(vm->bus));
-    err = vga_draw(&d->vga, pic);
+    *now = d->vga;
     lock_drop(bus_lock(vm->bus));
+    err = vga_draw(now, pic);
+    free(now);
     return err;
 }
 
@@ -168,4 +173,11 @@ int vm_key(struct vm *vm, const uint8_t *code, unsigned nr)
     err = pc_key(vm->pc, code, nr);
     lock_drop(bus_lock(vm->bus));
     return err;
+}
+
+void vm_pointer(struct vm *vm, int dx, int dy, int dz, uint8_t buttons)
+{
+    lock_take(bus_lock(vm->bus));
+    pc_pointer(vm->pc, dx, dy, dz, buttons);
+    lock_drop(bus_lock(vm->bus));
 }

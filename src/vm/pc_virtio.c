@@ -3,6 +3,7 @@
  * The machine's virtio devices: which there are, and over which transport each is reached. PCI
  * functions from device 3 on, or pages of registers in the gap behind the I/O APIC.
  */
+#include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,6 +11,8 @@
 
 #include "virtio/balloon.h"
 #include "virtio/blk.h"
+#include "virtio/console.h"
+#include "virtio/fs.h"
 #include "virtio/mmio.h"
 #include "virtio/net.h"
 #include "virtio/pci.h"
@@ -38,9 +41,11 @@ struct pc_virtio {
     unsigned disk_device[VM_DISKS_MAX];     /* on the PCI bus; 0: it is not there */
     unsigned nr_disks;
     struct virtio_net nets[VM_NETS_MAX];
+    struct virtio_fs shares[VM_SHARES_MAX];
     struct virtio_rng rng;
     struct virtio_balloon balloon;
     struct virtio_vsock vsock;
+    struct virtio_console console;
 };
 
 /* ---- transports ---- */
@@ -148,6 +153,23 @@ static int pc_virtio_add_nets(struct pc_virtio *pv)
     return err;
 }
 
+static int pc_virtio_add_shares(struct pc_virtio *pv)
+{
+    const struct vm_config *cfg = &pv->vm->cfg;
+    int err = 0;
+
+    for (unsigned i = 0; i < cfg->nr_shares && !err; i++) {
+        struct virtio_fs *f = &pv->shares[i];
+
+        err = virtio_fs_init(f, pv->vm->bus, pv->vm->mmu, cfg->shares[i].fs);
+        if (!err)
+            err = pc_virtio_add(pv, &f->vd, cfg->shares[i].transport);
+        if (!err)
+            err = virtio_fs_start(f);
+    }
+    return err;
+}
+
 static int pc_virtio_add_rng(struct pc_virtio *pv)
 {
     int err;
@@ -155,7 +177,7 @@ static int pc_virtio_add_rng(struct pc_virtio *pv)
     if (!pv->vm->cfg.rng)
         return 0;
     err = virtio_rng_init(&pv->rng, pv->vm->bus, pv->vm->mmu);
-    return err ? err : pc_virtio_add(pv, &pv->rng.vd, VM_TRANSPORT_PCI);
+    return err ? err : pc_virtio_add(pv, &pv->rng.vd, pv->vm->cfg.rng_transport);
 }
 
 static int pc_virtio_add_balloon(struct pc_virtio *pv)
@@ -165,7 +187,7 @@ static int pc_virtio_add_balloon(struct pc_virtio *pv)
     if (!pv->vm->cfg.balloon)
         return 0;
     err = virtio_balloon_init(&pv->balloon, pv->vm->bus, pv->vm->mmu);
-    return err ? err : pc_virtio_add(pv, &pv->balloon.vd, VM_TRANSPORT_PCI);
+    return err ? err : pc_virtio_add(pv, &pv->balloon.vd, pv->vm->cfg.balloon_transport);
 }
 
 static int pc_virtio_add_vsock(struct pc_virtio *pv)
@@ -177,8 +199,35 @@ static int pc_virtio_add_vsock(struct pc_virtio *pv)
         return 0;
     err = virtio_vsock_init(&pv->vsock, pv->vm->bus, pv->vm->mmu, cfg->vsock, cfg->vsock_cid);
     if (!err)
-        err = pc_virtio_add(pv, &pv->vsock.vd, VM_TRANSPORT_PCI);
+        err = pc_virtio_add(pv, &pv->vsock.vd, cfg->vsock_transport);
     return err ? err : virtio_vsock_start(&pv->vsock);
+}
+
+static bool pc_virtio_has_console(const struct pc_virtio *pv)
+{
+    const struct vm_console *c = &pv->vm->cfg.console;
+
+    return c->chr || c->nr_ports;
+}
+
+static_assert(VM_PORTS_MAX < VCON_PORTS_MAX && VM_PORT_NAME_MAX <= VCON_NAME_MAX, "vm.h");
+
+static int pc_virtio_add_console(struct pc_virtio *pv)
+{
+    const struct vm_console *c = &pv->vm->cfg.console;
+    struct vcon_desc desc = {
+        .bus = pv->vm->bus, .mmu = pv->vm->mmu, .console = c->chr, .nr_ports = c->nr_ports
+    };
+    int err;
+
+    if (!pc_virtio_has_console(pv))
+        return 0;
+    for (unsigned i = 0; i < c->nr_ports; i++) {
+        desc.ports[i].chr = c->ports[i].chr;
+        desc.ports[i].name = c->ports[i].name;
+    }
+    err = virtio_console_init(&pv->console, &desc);
+    return err ? err : pc_virtio_add(pv, &pv->console.vd, c->transport);
 }
 
 struct virtio_balloon *pc_virtio_balloon(struct pc_virtio *pv)
@@ -189,7 +238,7 @@ struct virtio_balloon *pc_virtio_balloon(struct pc_virtio *pv)
 /* In this order on the bus. */
 static int (*const pc_virtio_adders[])(struct pc_virtio *pv) = {
     pc_virtio_add_disks,   pc_virtio_add_nets,  pc_virtio_add_rng,
-    pc_virtio_add_balloon, pc_virtio_add_vsock,
+    pc_virtio_add_balloon, pc_virtio_add_vsock, pc_virtio_add_console, pc_virtio_add_shares,
 };
 
 void pc_virtio_destroy(struct pc_virtio *pv)
@@ -200,6 +249,9 @@ void pc_virtio_destroy(struct pc_virtio *pv)
         virtio_net_stop(&pv->nets[i]);
     virtio_balloon_stop(&pv->balloon);
     virtio_vsock_stop(&pv->vsock);
+    virtio_console_stop(&pv->console);
+    for (unsigned i = 0; i < VM_SHARES_MAX; i++)
+        virtio_fs_stop(&pv->shares[i]);
     for (unsigned i = 0; i < PC_VIRTIO_MAX; i++) {
         virtio_pci_fini(&pv->slots[i].pci);
         virtio_mmio_fini(&pv->slots[i].mmio);
@@ -207,6 +259,9 @@ void pc_virtio_destroy(struct pc_virtio *pv)
     virtio_rng_fini(&pv->rng);
     virtio_balloon_fini(&pv->balloon);
     virtio_vsock_fini(&pv->vsock);
+    virtio_console_fini(&pv->console);
+    for (unsigned i = 0; i < VM_SHARES_MAX; i++)
+        virtio_fs_fini(&pv->shares[i]);
     for (unsigned i = 0; i < VM_NETS_MAX; i++)
         virtio_net_fini(&pv->nets[i]);
     for (unsigned i = 0; i < pv->nr_disks; i++)
@@ -245,6 +300,18 @@ void pc_virtio_set_paused(struct pc_virtio *pv, bool on)
     }
 }
 
+const char *pc_virtio_settle(struct pc_virtio *pv)
+{
+    for (unsigned i = 0; i < pv->nr_slots; i++) {
+        struct pc_virtio_slot *s = &pv->slots[i];
+        struct virtio *vd = s->transport == VM_TRANSPORT_PCI ? s->pci.vd : s->mmio.vd;
+
+        if (!virtio_settle(vd))
+            return vd->name;
+    }
+    return NULL;
+}
+
 int pc_virtio_disk_resize(struct pc_virtio *pv, unsigned idx, uint64_t bytes)
 {
     int err;
@@ -255,6 +322,12 @@ int pc_virtio_disk_resize(struct pc_virtio *pv, unsigned idx, uint64_t bytes)
     if (!err)
         virtio_blk_resized(pv->disks[idx]);
     return err;
+}
+
+void pc_virtio_resize_console(struct pc_virtio *pv, uint16_t cols, uint16_t rows)
+{
+    if (pc_virtio_has_console(pv))
+        virtio_console_resize(&pv->console, cols, rows);
 }
 
 int pc_virtio_disk_devfn(const struct pc_virtio *pv, unsigned disk)

@@ -3,6 +3,8 @@
  * What engines and the semantic core ask of the machine while a vCPU runs: ports, device memory,
  * time and interrupts. All on the vCPU's thread, without locks held, but where engine.h says other.
  */
+#include <stdatomic.h>
+
 #include "lib/trace.h"
 #include "vm/priv.h"
 
@@ -42,21 +44,17 @@ static void platform_mmio_write(void *ctx, gpa_t at, unsigned bytes, uint64_t va
     bus_mmio_write(vm->bus, at, bytes, val);
 }
 
-/* doppel has no hypercalls yet. The answer is what guests of KVM know as "no such call". */
-#define HYPERCALL_ENOSYS 1000
-
 static void platform_hypercall(void *ctx, struct cpu *c)
+{
+    vm_hypercall(ctx, c);
+}
+
+static void platform_want_shared(void *ctx)
 {
     struct vm *vm = ctx;
 
-    trace(vm->cfg.trace, HYPERCALL, "vcpu%u rax %#llx rbx %#llx rcx %#llx rdx %#llx", c->id,
-          (unsigned long long)c->gpr[RAX], (unsigned long long)c->gpr[RBX],
-          (unsigned long long)c->gpr[RCX], (unsigned long long)c->gpr[RDX]);
-    if (log_first(c->seen, 0xca11ull << 48 | (c->gpr[RAX] & 0xffffffff)))
-        log_warn("guest: unknown hypercall %#llx is refused", (unsigned long long)c->gpr[RAX]);
-    c->gpr[RAX] = (uint64_t)-HYPERCALL_ENOSYS;
-    if (!in_long64(c))
-        c->gpr[RAX] = (uint32_t)c->gpr[RAX];
+    atomic_store_explicit(&vm->want_shared, true, memory_order_relaxed);
+    run_posted(vm);
 }
 
 const struct platform_ops vm_platform_ops = {
@@ -65,6 +63,7 @@ const struct platform_ops vm_platform_ops = {
     .mmio_read = platform_mmio_read,
     .mmio_write = platform_mmio_write,
     .hypercall = platform_hypercall,
+    .want_shared = platform_want_shared,
 };
 
 /* ---- time and interrupts ---- */
@@ -87,6 +86,16 @@ static uint64_t platform_now_ns(void *ctx)
 static uint64_t platform_tsc_to_ns(void *ctx, uint64_t tsc)
 {
     return clock_tsc_to_ns(bus_clock(((struct vm *)ctx)->bus), tsc);
+}
+
+static uint64_t platform_real_ns(void *ctx)
+{
+    return clock_real_ns(bus_clock(((struct vm *)ctx)->bus));
+}
+
+static uint64_t platform_steal_ns(void *ctx, uint32_t cpu_id)
+{
+    return host_delay_ns(&((struct vm *)ctx)->vcpus[cpu_id].delay);
 }
 
 static void platform_apic_timer(void *ctx, uint32_t cpu_id, uint64_t deadline_ns)
@@ -143,6 +152,8 @@ const struct platform_time_ops vm_platform_time_ops = {
     .tsc_offset = platform_tsc_offset,
     .now_ns = platform_now_ns,
     .tsc_to_ns = platform_tsc_to_ns,
+    .real_ns = platform_real_ns,
+    .steal_ns = platform_steal_ns,
     .apic_timer = platform_apic_timer,
     .apic_send = platform_apic_send,
     .apic_eoi = platform_apic_eoi,

@@ -13,6 +13,7 @@ struct vm_vcpu {
     struct vcpu *v;
     struct thread thread;
     struct timer apic_timer;
+    struct host_delay delay; /* how long its thread waits for CPUs; the thread's own */
     /* Not in run(), and not going there before it has taken vm->lock. Guarded by vm->lock. */
     bool parked;
 };
@@ -37,6 +38,7 @@ struct vm {
      */
     _Atomic uint64_t stop;
     _Atomic int nr_holds;       /* of devices that cannot go on: bus_post_hold() */
+    _Atomic bool want_shared;   /* an engine wants memory that other processes can map */
     _Atomic bool remap;         /* the display's memory wants to be elsewhere */
     _Atomic uint32_t nr_posted; /* futex: counts posts, wakes the supervisor */
 
@@ -54,6 +56,9 @@ struct vm {
     void (*debug_hook)(void *arg, struct vcpu *v);
     void *debug_arg;
     unsigned nr_in_hook; /* threads that are in the hook just now */
+
+    struct vm_base base; /* path NULL: none */
+    _Atomic bool claimed; /* see vm_claim() */
 
     struct thread supervisor;
     uint64_t timeout_at_ns; /* host_mono_ns(); UINT64_MAX: never */
@@ -77,6 +82,9 @@ int vm_reset(struct vm *vm) MUST_CHECK;
 extern const struct platform_ops vm_platform_ops;
 extern const struct platform_time_ops vm_platform_time_ops;
 
+/* ---- hypercall.c ---- */
+void vm_hypercall(struct vm *vm, struct cpu *c);
+
 /* ---- irq.c: who hears an interrupt ---- */
 void irq_wire(struct vm *vm);
 /* A message to all APICs it addresses, but for the sender's own (UINT32_MAX: nobody's). */
@@ -90,9 +98,13 @@ struct pc_virtio *pc_virtio_create(struct vm *vm, struct pci_host *pci_host);
 void pc_virtio_destroy(struct pc_virtio *pv);
 /* Every device: see virtio_set_paused(). Machine lock held. */
 void pc_virtio_set_paused(struct pc_virtio *pv, bool on);
+/* See virtio_settle(), of all; NULL, or the name of one that has requests under way. */
+const char *pc_virtio_settle(struct pc_virtio *pv);
 struct virtio_balloon *pc_virtio_balloon(struct pc_virtio *pv); /* NULL: none */
 /* -ENOENT: no such disk; else as store_resize(). */
 int pc_virtio_disk_resize(struct pc_virtio *pv, unsigned idx, uint64_t bytes) MUST_CHECK;
+/* See vm_resize_console(); machine lock held. */
+void pc_virtio_resize_console(struct pc_virtio *pv, uint16_t cols, uint16_t rows);
 
 /* The PCI function of a disk; -1: it is on no PCI bus. */
 int pc_virtio_disk_devfn(const struct pc_virtio *pv, unsigned disk);
@@ -119,15 +131,22 @@ void pc_display_remap(struct pc_display *d);
 /* ---- pc.c: the devices ---- */
 struct pc_display *pc_display(struct pc *pc);                           /* NULL: there is none */
 int pc_key(struct pc *pc, const uint8_t *code, unsigned nr) MUST_CHECK; /* as vm_key(); locked */
+void pc_pointer(struct pc *pc, int dx, int dy, int dz,
+                uint8_t buttons); /* as vm_pointer(); locked */
 struct pc *pc_create(struct vm *vm);
 void pc_destroy(struct pc *pc);
 /* The VM stands still, or goes on: devices that work by themselves do, too. Machine lock held. */
 void pc_set_paused(struct pc *pc, bool on);
+/* NULL, or the name of a device that has requests under way. Paused. */
+const char *pc_settle(struct pc *pc);
 bool pc_power_button(struct pc *pc); /* see acpi_pm_power_button(); machine lock held */
 void pc_reset(struct vm *vm);
+/* PCI's interrupt lines as a firmware would have led them to the 8259s. */
+void pc_route_intx(struct pc *pc);
 #define PIT_IOAPIC_PIN 2 /* of GSI 0; the others' is their number */
 /* The wires from the interrupt router; machine lock held. */
 void pc_set_pic(struct pc *pc, unsigned irq, int level);
+void pc_set_pirq(struct pc *pc, unsigned line, int level); /* to the 8259s, as it is routed */
 void pc_set_ioapic(struct pc *pc, unsigned pin, int level);
 /* See pic_waits() and ioapic_msg(). */
 bool pc_pic_waits(const struct pc *pc, unsigned irq);
@@ -137,6 +156,7 @@ bool pc_pic_pending(struct pc *pc); /* no lock */
 uint8_t pc_pic_ack(struct pc *pc);
 void pc_ferr(struct pc *pc);
 struct virtio_balloon *pc_balloon(struct pc *pc);
+void pc_resize_console(struct pc *pc, uint16_t cols, uint16_t rows); /* machine lock held */
 int pc_resize_disk(struct pc *pc, unsigned disk, uint64_t bytes) MUST_CHECK;
 
 #endif

@@ -98,6 +98,7 @@ static void *run_vcpu(void *arg)
     struct vm_vcpu *p = arg;
     int err = host_sched_set(&p->vm->cfg.sched, p->v->cpu.id);
 
+    host_delay_open(&p->delay, 0);
     if (err)
         log_warn("%s: vCPU %u: cannot have the wanted host CPUs or weight: %s", p->vm->name,
                  p->v->cpu.id, strerror(-err));
@@ -112,11 +113,15 @@ static void *run_vcpu(void *arg)
         case RUN_SHUTDOWN:
             vm_stop(p->vm, STOP_TRIPLE, 0);
             break;
+        case RUN_ERROR:
+            vm_stop(p->vm, STOP_ERROR, 0);
+            break;
         case RUN_DEBUG:
             run_debug(p);
             break;
         }
     }
+    host_delay_close(&p->delay);
     return NULL;
 }
 
@@ -188,6 +193,28 @@ static void run_remap(struct vm *vm)
     vm_resume(vm);
 }
 
+#define SHARE_SETTLE_NS 1000000000ull
+
+/* A restored machine's memory becomes one that other processes can map: see mmu_make_shared(). */
+static void run_share(struct vm *vm)
+{
+    int err;
+
+    if (!atomic_load_explicit(&vm->want_shared, memory_order_relaxed) || !vm_claim(vm))
+        return;
+    atomic_store_explicit(&vm->want_shared, false, memory_order_relaxed);
+    vm_pause(vm);
+    err = vm_settle(vm, SHARE_SETTLE_NS);
+    if (!err)
+        err = mmu_make_shared(vm->mmu);
+    vm_state_changed(vm);
+    vm_resume(vm);
+    vm_unclaim(vm);
+    if (err)
+        log_warn("%s: its memory stays this process's own (%s): its programs run more slowly",
+                 vm->name, strerror(-err));
+}
+
 static void *run_supervise(void *arg)
 {
     struct vm *vm = arg;
@@ -201,6 +228,7 @@ static void *run_supervise(void *arg)
 
         run_hold(vm, &held);
         run_remap(vm);
+        run_share(vm);
         if (!stop) {
             if (host_mono_ns() >= vm->timeout_at_ns)
                 vm_stop(vm, STOP_TIMEOUT, 0);

@@ -45,6 +45,7 @@ static int vm_add_ram(struct vm *vm)
     vm->mmu = mmu_create();
     if (!vm->mmu)
         return -ENOMEM;
+    mmu_set_image(vm->mmu, vm->cfg.image ? &vm->cfg.image->memory : NULL);
     for (unsigned i = 0; i < ARRAY_SIZE(slots); i++) {
         int err = slots[i].bytes ? mmu_slot_add(vm->mmu, &slots[i], &slot) : 0;
 
@@ -54,6 +55,43 @@ static int vm_add_ram(struct vm *vm)
             return err;
         }
     }
+    return 0;
+}
+
+/* What of KVM's interface the user or this host does not want. */
+static void vm_trim_paravirt(struct vm *vm)
+{
+    uint32_t *kvm = &vm->model.words[FW_KVM];
+
+    if (vm->cfg.no_paravirt)
+        *kvm = 0;
+    if (!host_delay_known())
+        *kvm &= ~(BIT(FEAT_KVM_STEAL_TIME % 32) | BIT(FEAT_KVM_PV_TLB_FLUSH % 32) |
+                  BIT(FEAT_KVM_PV_SCHED_YIELD % 32));
+}
+
+/*
+ * A guest has looked at CPUID when it started, so it has to find the same CPUs again, not all that
+ * this host's have.
+ */
+static int vm_restore_model(struct vm *vm)
+{
+    const struct cpu_model *was = vm->cfg.image->model;
+    char missing[256];
+
+    if (was->vendor != vm->model.vendor) {
+        log_error("%s: the snapshot is of a machine on an %s processor, this one is an %s", vm->name,
+                  was->vendor == VENDOR_AMD ? "AMD" : "Intel",
+                  vm->model.vendor == VENDOR_AMD ? "AMD" : "Intel");
+        return -EINVAL;
+    }
+    if (!cpu_model_covers(&vm->model, was, missing, sizeof(missing))) {
+        log_error("%s: the snapshot's guest may use what this machine's CPUs have not: %s; a "
+                  "snapshot of a machine with --cpu x86-64-v2 runs on more hosts",
+                  vm->name, missing);
+        return -EINVAL;
+    }
+    vm->model = *was;
     return 0;
 }
 
@@ -80,9 +118,16 @@ static int vm_add_engine(struct vm *vm)
     }
     if (vm->cfg.lockstep.reference)
         lockstep_trim_model(&vm->model);
+    vm_trim_paravirt(vm);
     if (vm->cfg.boot.firmware)
         vm->model.phys_bits = MIN(vm->model.phys_bits, FIRMWARE_PHYS_BITS);
+    if (vm->cfg.image && vm_restore_model(vm) < 0)
+        return -EINVAL;
     vm->model.nr_cpus = vm->cfg.boot.nr_cpus;
+    if (vm->cfg.engine->trim_model)
+        vm->cfg.engine->trim_model(&vm->model);
+    if (vm->cfg.engine->tsc_khz)
+        clock_use_tsc(bus_clock(vm->bus), vm->cfg.engine->tsc_khz());
     vm->model.tsc_khz = clock_tsc_khz(bus_clock(vm->bus));
     err = vm->cfg.engine->vm_create(&vm->ecfg, &vm->evm);
     if (err)
@@ -136,7 +181,9 @@ static int vm_boot(struct vm *vm)
 
     if (vm->cfg.boot.firmware)
         return boot_firmware_shadow(vm->mmu);
-    /* What firmware would have left: write-back memory below the hole for devices. */
+    /* What firmware would have left: interrupts of PCI devices that the 8259s know, and write-back
+     * memory below the hole for devices. */
+    pc_route_intx(vm->pc);
     for (unsigned i = 0; i < vm->nr_vcpus; i++)
         cpu_firmware_mtrrs(&vm->vcpus[i].v->cpu, GPA(PC_LOW_RAM_MAX));
     boot_map_init(&vm->map, vm->cfg.boot.ram_bytes);
@@ -185,6 +232,20 @@ static void vm_hold_sink(void *ctx, bool on)
     run_posted(vm);
 }
 
+/* Before anything asks for the time, or for the TSC's rate. */
+static int vm_restore_clock(struct vm *vm)
+{
+    const struct vm_image *image = vm->cfg.image;
+    struct clock *c = bus_clock(vm->bus);
+    int err = clock_restore(c, image->tsc, image->tsc_khz);
+
+    if (err)
+        log_error("%s: the snapshot's TSC runs at %llu kHz, this host's at %llu: too far from it",
+                  vm->name, (unsigned long long)image->tsc_khz,
+                  (unsigned long long)clock_tsc_khz(c));
+    return err;
+}
+
 static int vm_build(struct vm *vm)
 {
     int err;
@@ -193,6 +254,8 @@ static int vm_build(struct vm *vm)
     if (!vm->bus)
         return -ENOMEM;
     clock_pause(bus_clock(vm->bus)); /* until the VM starts */
+    if (vm->cfg.image && vm_restore_clock(vm) < 0)
+        return -EINVAL;
     bus_set_stop_sink(vm->bus, vm_stop_sink, vm);
     bus_set_hold_sink(vm->bus, vm_hold_sink, vm);
     err = vm_add_ram(vm);
@@ -210,8 +273,10 @@ static int vm_build(struct vm *vm)
         err = vm_add_engine(vm);
     if (!err)
         err = vm_add_vcpus(vm);
-    if (!err)
+    if (!err && !vm->cfg.image)
         err = vm_boot(vm);
+    mmu_set_image(vm->mmu, NULL);
+    vm->cfg.image = NULL;
     return err;
 }
 
@@ -265,6 +330,7 @@ void vm_destroy(struct vm *vm)
         vm->cfg.engine->vm_destroy(vm->evm);
     free(vm->vcpus);
     free(vm->append);
+    free(vm->base.path);
     bus_destroy(vm->bus);
     mmu_destroy(vm->mmu);
     cond_destroy(&vm->changed);
@@ -284,6 +350,8 @@ int vm_reset(struct vm *vm)
 
         timer_cancel(&vm->vcpus[i].apic_timer);
         cpu_reset(&v->cpu, RESET_POWER_ON);
+        if (vm->cfg.engine->reset)
+            vm->cfg.engine->reset(v);
         vm->cfg.engine->state_changed(v);
     }
     return vm_boot(vm);
@@ -458,6 +526,73 @@ int vm_set_memory(struct vm *vm, uint64_t bytes)
 int vm_resize_disk(struct vm *vm, unsigned disk, uint64_t bytes)
 {
     return pc_resize_disk(vm->pc, disk, bytes);
+}
+
+void vm_resize_console(struct vm *vm, uint16_t cols, uint16_t rows)
+{
+    lock_take(bus_lock(vm->bus));
+    pc_resize_console(vm->pc, cols, rows);
+    lock_drop(bus_lock(vm->bus));
+}
+
+/* ---- for snapshots ---- */
+
+#define SETTLE_POLL_NS 1000000ull
+
+int vm_settle(struct vm *vm, uint64_t wait_ns)
+{
+    uint64_t end_ns = host_mono_ns() + wait_ns;
+    const char *busy;
+
+    while ((busy = pc_settle(vm->pc))) {
+        _Atomic uint32_t never = 0;
+
+        if (host_mono_ns() >= end_ns) {
+            log_error("%s: %s has requests under way that do not come to an end", vm->name, busy);
+            return -EBUSY;
+        }
+        host_futex_wait(&never, 0, host_mono_ns() + SETTLE_POLL_NS);
+    }
+    return 0;
+}
+
+void vm_state_changed(struct vm *vm)
+{
+    for (unsigned i = 0; i < vm->nr_vcpus; i++) {
+        struct vcpu *v = vm->vcpus[i].v;
+
+        v->cpu.ops->tlb_flush(&v->cpu, &(struct tlb_flush){ .kind = FLUSH_ALL });
+        vm->cfg.engine->state_changed(v);
+    }
+}
+
+bool vm_claim(struct vm *vm)
+{
+    return !atomic_exchange(&vm->claimed, true);
+}
+
+void vm_unclaim(struct vm *vm)
+{
+    atomic_store(&vm->claimed, false);
+    run_posted(vm); /* the supervisor may have waited for that */
+}
+
+const struct cpu_model *vm_model(const struct vm *vm)
+{
+    return &vm->model;
+}
+
+const struct vm_base *vm_base(const struct vm *vm)
+{
+    return vm->base.path ? &vm->base : NULL;
+}
+
+void vm_set_base(struct vm *vm, const struct vm_base *base)
+{
+    free(vm->base.path);
+    vm->base = *base;
+    mmu_log_start(vm->mmu);
+    vm_state_changed(vm);
 }
 
 /* ---- asking ---- */

@@ -13,9 +13,11 @@
 #include "bus/bus.h"
 #include "engine/engine.h"
 
+struct fs_share;
 struct net;
 struct vsock;
 struct trace;
+struct json_t;
 
 /* Two engines run the guest in lock-step: lockstep.h. */
 struct lockstep_config {
@@ -51,12 +53,44 @@ struct vm_net {
 };
 #define VM_NETS_MAX 8
 
+#define VM_PORTS_MAX     15
+#define VM_PORT_NAME_MAX 63 /* bytes */
+
+/* A virtio console: a terminal and ports for programs. */
+struct vm_console {
+    struct chr *chr; /* the terminal's; NULL: there is none. Channels are owned by the caller */
+    struct vm_port {
+        struct chr *chr;
+        const char *name;
+    } ports[VM_PORTS_MAX];
+    unsigned nr_ports;
+    enum vm_transport transport;
+};
+/* A folder of the host, as a virtio file system. */
+struct vm_share {
+    struct fs_share *fs; /* owned by the caller */
+    enum vm_transport transport;
+};
+#define VM_SHARES_MAX 8
+/*
+ * A snapshot that the machine begins with (snap/snap.h makes it). Memory is that of the file, no
+ * kernel is loaded, and the clock stands where it stood; vCPUs and devices are as after power-on,
+ * for the snapshot's to be loaded.
+ */
+struct vm_image {
+    struct mmu_image memory;
+    uint64_t tsc, tsc_khz; /* of the clock */
+    /* What its CPUs are, in detail; the host's and the engine's have to have all of it. */
+    const struct cpu_model *model;
+};
+
 /* Copied, but not the strings and what else it points to: they outlive the VM. */
 struct vm_config {
     const char *name;                /* NULL: "vm-PID" */
     const struct engine_ops *engine; /* not used with lockstep */
     struct lockstep_config lockstep;
     const char *cpu_model; /* NULL: host */
+    bool no_paravirt;      /* nothing of KVM's interface */
     struct boot_config boot;
     struct host_sched sched; /* of the vCPUs' threads; all zero: as the caller's */
     struct chr *serial;      /* owned by the caller; COM1 */
@@ -69,10 +103,14 @@ struct vm_config {
     bool debug_exit;        /* --device debug-exit */
     bool rng;               /* --device rng */
     bool balloon;           /* --device balloon */
+    enum vm_transport rng_transport, balloon_transport, vsock_transport;
+    struct vm_console console; /* none if it has neither terminal nor ports */
     struct vm_disk disks[VM_DISKS_MAX];
     unsigned nr_disks;
     struct vm_net nets[VM_NETS_MAX];
     unsigned nr_nets;
+    struct vm_share shares[VM_SHARES_MAX];
+    unsigned nr_shares;
     struct vsock *vsock; /* owned by the caller; NULL: no such device */
     uint32_t vsock_cid;
     bool no_reboot;
@@ -80,6 +118,9 @@ struct vm_config {
     bool time_exits;
     const struct trace *trace;  /* NULL: none */
     const struct bt_config *bt; /* NULL: the default */
+    /* How the machine was asked for (options, API requests): snapshots keep it. NULL: nothing. */
+    struct json_t *config;
+    const struct vm_image *image; /* NULL: none. Until vm_create() has returned. */
 };
 
 enum vm_state { VM_CREATED, VM_RUNNING, VM_PAUSED, VM_STOPPED };
@@ -106,10 +147,36 @@ bool vm_user_resume(struct vm *vm);
 bool vm_power_button(struct vm *vm);
 void vm_stop(struct vm *vm, enum stop_reason why, int status);
 enum vm_state vm_state(struct vm *vm);
+/* The terminal behind the virtio console has that size now; any thread, no locks. Without a console
+ * nothing happens. */
+void vm_resize_console(struct vm *vm, uint16_t cols, uint16_t rows);
 /* Any thread, no locks. Makes a disk larger; bytes 0: its image was made larger. 0, -ENOENT: no
  * such disk, -EINVAL: it would shrink, or another -errno. */
 int vm_set_memory(struct vm *vm, uint64_t bytes) MUST_CHECK;
 int vm_resize_disk(struct vm *vm, unsigned disk, uint64_t bytes) MUST_CHECK;
+
+/*
+ * Of a paused VM: waits until its devices have nothing under way (at most that long), so that all
+ * there is of a request is in its memory. -EBUSY after a message.
+ */
+int vm_settle(struct vm *vm, uint64_t wait_ns) MUST_CHECK;
+/* Of a paused VM: what engines have derived from memory and vCPUs is dropped. */
+void vm_state_changed(struct vm *vm);
+const struct cpu_model *vm_model(const struct vm *vm);
+/*
+ * The snapshot that the VM's dirty log began with: its id and state file. path NULL: none. VM paused,
+ * or not started; the caller sees to it that there is one snapshot at a time.
+ */
+struct vm_base {
+    char id[33];
+    char *path; /* malloc'ed; the VM's */
+};
+const struct vm_base *vm_base(const struct vm *vm); /* NULL: none */
+/* Takes base->path. The dirty log begins. */
+void vm_set_base(struct vm *vm, const struct vm_base *base);
+/* For what takes its time with a VM and must not be done twice at once: false, somebody is at it. */
+bool vm_claim(struct vm *vm);
+void vm_unclaim(struct vm *vm);
 
 const struct vm_config *vm_cfg(const struct vm *vm);
 struct bus *vm_bus(struct vm *vm);
@@ -133,6 +200,9 @@ char *vm_screen_text(struct vm *vm);
 /* A key goes down or up: its code of scan-code set 2, at most 8 bytes. -EAGAIN: the guest has not
  * taken those before. */
 int vm_key(struct vm *vm, const uint8_t *code, unsigned nr) MUST_CHECK;
+/* The mouse moves (y grows upwards), its wheel turns (towards the user: up), its buttons are those:
+ * bit 0 left, 1 right, 2 middle. */
+void vm_pointer(struct vm *vm, int dx, int dy, int dz, uint8_t buttons);
 
 /* The process's exit status for a stop, as documented in doppel(1): 0, 1, 3, 124, debug-exit's. */
 int vm_exit_status(enum stop_reason why, int status);

@@ -50,3 +50,21 @@ $(O)/tests/boot/vsock: $(O)/doppel $(O)/tests/boot/vsock-program build/guest/ker
 	@mkdir -p $(@D)
 	$(Q)printf '#!/bin/sh\nexec tests/boot/vsock --doppel $(O)/doppel --engine bt --kernel build/guest/kernel/vmlinuz --initramfs build/guest/initramfs.cpio --program $(O)/tests/boot/vsock-program\n' >$@
 	$(Q)chmod +x $@
+
+# The virtio console and its ports.
+TESTS += $(O)/tests/boot/console
+$(O)/tests/boot/console: $(O)/doppel build/guest/kernel/vmlinuz build/guest/initramfs.cpio tests/boot/console tests/cli/lib.py tests/boot/rules.mk
+	@mkdir -p $(@D)
+	$(Q)printf '#!/bin/sh\nexec tests/boot/console --doppel $(O)/doppel --engine bt --kernel build/guest/kernel/vmlinuz --initramfs build/guest/initramfs.cpio\n' >$@
+	$(Q)chmod +x $@
+
+# Folders shared by guest and host.
+$(O)/tests/boot/share-program: tests/boot/share.c
+	@mkdir -p $(@D)
+	$(Q)$(CC) -std=gnu17 -O2 -g -Wall -Wextra -Werror -static -o $@ $<
+
+TESTS += $(O)/tests/boot/share
+$(O)/tests/boot/share: $(O)/doppel $(O)/tests/boot/share-program build/guest/kernel/vmlinuz build/guest/initramfs.cpio tests/boot/share tests/boot/rules.mk
+	@mkdir -p $(@D)
+	$(Q)printf '#!/bin/sh\nexec tests/boot/share --doppel $(O)/doppel --engine bt --kernel build/guest/kernel/vmlinuz --initramfs build/guest/initramfs.cpio --program $(O)/tests/boot/share-program\n' >$@
+	$(Q)chmod +x $@

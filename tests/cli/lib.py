@@ -97,11 +97,21 @@ def image(path, code):
     return path
 
 
+def connect(path, limit_s):
+    """A client of a Unix socket."""
+    s = socket.socket(socket.AF_UNIX)
+    s.settimeout(limit_s)
+    s.connect(path)
+    return s
+
+
 class Terminal:
     """doppel on a terminal of its own, as its session's foreground job."""
 
-    def __init__(self, cmd, env):
+    def __init__(self, cmd, env, size=None):
         self.master, slave = pty.openpty()
+        if size:
+            self.resize(*size)
         self.cooked = termios.tcgetattr(slave)
         self.slave = slave  # kept open: the modes are looked at afterwards
         self.seen = b""
@@ -118,6 +128,10 @@ class Terminal:
                 return int(children[0])
             time.sleep(0.01)
         raise OSError("no child")
+
+    def resize(self, rows, cols):
+        """The kernel tells the processes that are on it."""
+        fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, cols, 0, 0))
 
     def modes(self):
         return termios.tcgetattr(self.slave)

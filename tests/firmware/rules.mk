@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 # What boots by firmware. Those that take more than some seconds are for test-long, as is the reference engine.
 
-FIRMWARE_CASES := seabios grub_serial grub_screen
+FIRMWARE_CASES := seabios grub_serial grub_screen png vnc vnc_password
 FIRMWARE_CASES_long := memtest ovmf installer
 
 define firmware_test
-$(O)/tests/firmware/$(1)-$(2): $(O)/doppel tests/firmware/run tests/firmware/rules.mk
+$(O)/tests/firmware/$(1)-$(2): $(O)/doppel $(O)/doppel-vnc tests/firmware/run tests/firmware/rfb.py tests/firmware/rules.mk
 	@mkdir -p $$(@D)
 	$(Q)printf '#!/bin/sh\nexec tests/firmware/run --doppel $(O)/doppel --engine $(2) $$$${*:-$(3)}\n' >$$@
 	$(Q)chmod +x $$@

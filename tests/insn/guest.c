@@ -53,8 +53,11 @@ static void hypercall(void *ctx, struct cpu *c)
 {
     (void)ctx, (void)c;
 }
-static const struct platform_ops platform = { port_read, port_write, mmio_read, mmio_write,
-                                              hypercall };
+static const struct platform_ops platform = { .port_read = port_read,
+                                              .port_write = port_write,
+                                              .mmio_read = mmio_read,
+                                              .mmio_write = mmio_write,
+                                              .hypercall = hypercall };
 
 static uint64_t tsc(void *ctx)
 {

@@ -105,30 +105,13 @@ void bt_emit_pop(struct trans *t)
 /* To the RIP in H_PTR, by the table. */
 static void go_far(struct trans *t, bool check)
 {
-    size_t jc = BT_OFF(jc) + (size_t)bt_jc_class(t->key) * sizeof(struct jc);
-    uint8_t *hit;
-
     if (t->key & KEY_COUNT) {
         bt_emit_leave(t, WHY_MISS);
         return;
     }
-    if (check) {
-        emit_op_rm(t->e, 0, 0x8b, H_TMP, HMEM_GS(CPU_OFF(req)));
-        hit = emit_jrcxz_later(t->e);
-        bt_emit_leave(t, WHY_MISS);
-        emit_fix8(t->e, hit);
-    }
-    if (t->b->vm->slow_pext)
-        emit_op_rr(t->e, EMIT_0F, 0xb7, H_AUX, H_PTR); /* MOVZX of the low 16 bits */
-    else
-        emit_pext(t->e, H_AUX, H_PTR, HMEM_GS(BT_OFF(mask_jc)));
-    emit_lea(t->e, H_AUX, (struct hmem){ .base = H_AUX, .index = H_AUX });
-    emit_load(t->e, H_TMP, HMEM_GS_INDEX(H_AUX, 3, jc + offsetof(struct jc_entry, neg_rip)));
-    emit_lea(t->e, H_TMP, (struct hmem){ .base = H_TMP, .index = H_PTR });
-    hit = emit_jrcxz_later(t->e);
-    bt_emit_leave(t, WHY_MISS);
-    emit_fix8(t->e, hit);
-    emit_jmp_mem(t->e, HMEM_GS_INDEX(H_AUX, 3, jc + offsetof(struct jc_entry, far)));
+    if (check)
+        bt_leave_unless_zero(t, CPU_OFF(req), WHY_MISS);
+    bt_leave_from(t, bt_emit_table(t->e, bt_jc_class(t->key), t->b->vm->slow_pext), WHY_MISS);
 }
 
 /* A jump that is chained, under a condition or NO_CC: to its stub until then. */
@@ -136,7 +119,6 @@ static void go_far(struct trans *t, bool check)
 static void chained_jump(struct trans *t, uint32_t target, bool check, unsigned cc)
 {
     struct tb_exit *x = &t->exits[t->tb->nr_exits];
-    uint8_t *hit;
 
     if (t->tb->nr_exits == ARRAY_SIZE(t->exits)) {
         t->e->full = true;
@@ -146,9 +128,8 @@ static void chained_jump(struct trans *t, uint32_t target, bool check, unsigned 
     t->tb->nr_exits++;
     if (check) {
         emit_op_rm(t->e, 0, 0x8b, H_TMP, HMEM_GS(CPU_OFF(req)));
-        hit = emit_jrcxz_later(t->e);
-        x->check = emit_jmp_later(t->e);
-        emit_fix8(t->e, hit);
+        emit_lea32(t->e, H_TMP, HMEM_BASE(H_TMP, 1));
+        x->check = emit_unless_one_later(t->e);
     }
     x->rel32 = cc == NO_CC ? emit_jmp_later(t->e) : emit_jcc_later(t->e, cc);
 }
@@ -170,6 +151,42 @@ void bt_emit_goto(struct trans *t, int64_t off, bool check)
     go_far(t, check);
 }
 
+/* Do CALLs tell where their returns will go? */
+static bool notes_returns(const struct trans *t)
+{
+    return bt_long64(t) && !(t->key & KEY_COUNT) && !t->tb->fluid && !t->b->vm->slow_pext;
+}
+
+static size_t returns_offset(const struct trans *t)
+{
+    return BT_OFF(returns) + bt_jc_class(t->key) * sizeof(((struct bt_vcpu *)0)->returns[0]);
+}
+
+/* H_AUX = twice the index of RSP's entry times 8. */
+static void return_index(struct trans *t)
+{
+    emit_pext(t->e, H_AUX, H_RSP, HMEM_GS(BT_OFF(mask_returns)));
+    emit_lea(t->e, H_AUX, (struct hmem){ .base = H_AUX, .index = H_AUX });
+}
+
+/* H_TMP: the return address. Its way back is an exit, whose stub is behind the block. */
+static void note_return(struct trans *t)
+{
+    struct tb_exit *x = &t->exits[t->tb->nr_exits];
+    size_t entry = returns_offset(t);
+    uint32_t target = t->in.off + t->in.len;
+
+    if (!notes_returns(t) || target == PAGE_BYTES || t->tb->nr_exits == ARRAY_SIZE(t->exits))
+        return;
+    *x = (struct tb_exit){ .target = target, .nr_insns = t->nr + 1 };
+    t->tb->nr_exits++;
+    return_index(t);
+    emit_not(t->e, H_TMP);
+    emit_store(t->e, HMEM_GS_INDEX(H_AUX, 3, entry + offsetof(struct jc_return, not_rip)), H_TMP);
+    x->lea = emit_lea_later(t->e, H_TMP);
+    emit_store(t->e, HMEM_GS_INDEX(H_AUX, 3, entry + offsetof(struct jc_return, at)), H_TMP);
+}
+
 static void push_return(struct trans *t)
 {
     struct hmem m = bt_emit_stack(t, H_RSP, -word(t), true);
@@ -178,6 +195,26 @@ static void push_return(struct trans *t)
     emit_lea(t->e, H_TMP, HMEM_BASE(H_TMP, t->in.off + t->in.len));
     store_word(t, m, H_TMP);
     bt_emit_move_stack(t, -word(t));
+    note_return(t);
+}
+
+/* To the RIP in H_PTR: where the CALL that the stack belongs to said, or else by the table. */
+static void go_back(struct trans *t, int by)
+{
+    size_t entry = returns_offset(t);
+
+    if (!notes_returns(t)) {
+        bt_emit_move_stack(t, by);
+        go_far(t, true);
+        return;
+    }
+    return_index(t);
+    bt_emit_move_stack(t, by);
+    bt_leave_unless_zero(t, CPU_OFF(req), WHY_MISS);
+    emit_load(t->e, H_TMP, HMEM_GS_INDEX(H_AUX, 3, entry + offsetof(struct jc_return, not_rip)));
+    emit_lea(t->e, H_TMP, (struct hmem){ .base = H_TMP, .index = H_PTR, .disp = 2 });
+    bt_branch_unless_one(t);
+    emit_jmp_mem(t->e, HMEM_GS_INDEX(H_AUX, 3, entry + offsetof(struct jc_return, at)));
 }
 
 /* The target of an indirect branch into b->tmp, or for a register nothing: it is read later. */
@@ -233,9 +270,8 @@ void bt_emit_branch(struct trans *t)
         break;
     default: /* INSN_RET */
         load_word(t, H_PTR, bt_emit_stack(t, H_RSP, 0, false));
-        bt_emit_move_stack(t, word(t) + (int32_t)in->imm);
         s->rsp_undo = word(t) + (int32_t)in->imm;
-        go_far(t, true);
+        go_back(t, s->rsp_undo);
         break;
     }
 }

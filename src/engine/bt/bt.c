@@ -86,6 +86,13 @@ static void hook_outside(struct ivcpu *v)
     bt_vectors_out(of_ivcpu(v));
 }
 
+static uint64_t hook_waited_ns(struct ivcpu *v)
+{
+    struct bt_vcpu *b = of_ivcpu(v);
+
+    return b->direct ? direct_waited_ns(b->direct) : 0;
+}
+
 /* ---- what the direct tier asks ---- */
 
 static bool hint_starts(struct ivcpu *v, uint64_t page, struct direct_starts *out)
@@ -122,6 +129,7 @@ static const struct ivcpu_hooks hooks = {
     .noted = hook_noted,
     .kick = hook_kick,
     .outside = hook_outside,
+    .waited_ns = hook_waited_ns,
 };
 
 /* ---- the contract ---- */
@@ -210,7 +218,7 @@ static void cache_destroy(struct bt_cache *bc)
     free(bc);
 }
 
-static int cache_create(struct bt_cache **out)
+static int cache_create(struct bt_cache **out, bool slow_pext)
 {
     struct bt_cache *bc = calloc(1, sizeof(*bc));
     int rc;
@@ -226,17 +234,18 @@ static int cache_create(struct bt_cache **out)
     }
     bc->code = (struct emit){ .p = bc->hc.rw,
                               .end = bc->hc.rw + bc->hc.bytes,
-                              .delta = bc->hc.rx - bc->hc.rw };
-    BUG_ON(!bt_make_thunks(bc));
+                              .delta = bc->hc.rx - bc->hc.rw,
+                              .slow_loop = !__builtin_cpu_is("amd") };
+    BUG_ON(!bt_make_thunks(bc, slow_pext));
     *out = bc;
     return 0;
 }
 
 /* What needs no vCPU of interp; bt_vcpu_destroy() is for the rest. */
-static int vcpu_alloc(struct bt_vcpu *b)
+static int vcpu_alloc(struct bt_vcpu *b, bool slow_pext)
 {
     b->making = calloc(1, sizeof(*b->making) + TB_MAX_INSNS * sizeof(struct site));
-    return b->making ? cache_create(&b->cache) : -ENOMEM;
+    return b->making ? cache_create(&b->cache, slow_pext) : -ENOMEM;
 }
 
 static void vcpu_free(struct bt_vcpu *b)
@@ -256,7 +265,7 @@ static int bt_vcpu_create(struct engine_vm *evm, uint32_t id, struct vcpu **out)
 
     if (!b)
         return -ENOMEM;
-    rc = vcpu_alloc(b);
+    rc = vcpu_alloc(b, vm->slow_pext);
     if (rc < 0) {
         vcpu_free(b);
         return rc;
@@ -265,20 +274,19 @@ static int bt_vcpu_create(struct engine_vm *evm, uint32_t id, struct vcpu **out)
     b->vm = vm;
     b->cfg = evm->cfg.bt ? evm->cfg.bt : &bt_default_config;
     b->mask_page = PAGE_MASK;
-    b->mask_jc = vm->slow_pext ? 0xffff : JC_ENTRIES - 1;
+    b->mask_jc = 0xfull << 60 | (JC_ENTRIES / 16 - 1);
     b->mask_not_if = ~(uint64_t)RFLAGS_IF;
     b->mask_df = RFLAGS_DF;
     b->mask_not_df = ~(uint64_t)RFLAGS_DF;
     b->mask_of = RFLAGS_OF;
     b->mask_63 = 63;
+    b->mask_returns = (RETURNS - 1) * 8;
     b->mask_pushed = ~(uint64_t)(RFLAGS_ARITH | RFLAGS_FIXED1 | RFLAGS_RF | RFLAGS_VM);
     b->mxcsr = 0x1f80;
-    b->vec_cold = 1;
     b->region = (struct host_trap_region){ .lo = b->cache->hc.rx,
                                            .hi = b->cache->hc.rx + b->cache->hc.bytes,
                                            .resume = b->cache->leave[WHY_TRAP] };
-    for (unsigned i = 0; i < NR_JCS; i++)
-        b->jc[i].e[0].neg_rip = 1;
+    bt_jc_init(b);
     rc = interp_vcpu_init(&vm->ivm, &b->iv, id);
     if (rc < 0) {
         vcpu_free(b);
@@ -319,6 +327,7 @@ static void bt_state_changed(struct vcpu *vc)
 const struct engine_ops bt_engine = {
     .name = "bt",
     .about = "binary translation: near native speed without hardware virtualization",
+    .counts_steps = true,
     .probe = bt_probe,
     .describe = bt_describe,
     .vm_create = bt_vm_create,

@@ -40,7 +40,7 @@
 
 #define H_PTR       H_R10 /* effective address, then half of the host address */
 #define H_AUX       H_R11 /* TLB index, then the other half */
-#define H_TMP       H_RCX /* what JRCXZ tests */
+#define H_TMP       H_RCX /* what LOOP tests */
 #define H_GUEST_RCX H_R9
 
 struct tb;
@@ -70,6 +70,7 @@ struct tb_exit {
     uint32_t nr_insns;       /* of the block, up to here */
     uint8_t *rel32;          /* of the jump, where it is written */
     uint8_t *check;          /* of the one taken when cpu.req is set, or NULL */
+    uint8_t *lea;            /* rel32 of a CALL's LEA of the way back, or NULL */
     bool stale;              /* taken when the block's bytes have changed: to a later version */
     bool lead;               /* a leader's miss (share.c): chained to its stand-in, once needed */
     const uint8_t *stub;     /* where it goes while not chained */
@@ -132,11 +133,15 @@ struct fluid_page {
     struct tb *tbs;
 };
 
-/* Targets of indirect branches, by the low bits of their RIP: a compiler's 50000 have room. */
+/*
+ * Targets of indirect branches, by the low bits of their RIP: a compiler's 50000 have room. The
+ * lowest four bits are the upper ones of the index: most targets are aligned, and would all lie in
+ * a quarter of the processor's cache else.
+ */
 #define JC_ENTRIES (1u << 18)
 #define JC_PAGES   4096u
 struct jc_entry {
-    uint64_t neg_rip; /* minus RIP; 0: empty (1 for RIP 0's own entry) */
+    uint64_t neg_rip; /* 1 minus RIP; 0: empty (1 for RIP 1's own entry) */
     const uint8_t *far;
 };
 /* Which entries were filled since the last flush; and a filter for the pages they are of. */
@@ -152,10 +157,19 @@ struct jc {
 };
 enum jc_class { JC_USER, JC_USER32, JC_KERNEL, JC_KERNEL_AC, NR_JCS };
 
+/* Where returns of 64-bit code go: what CALLs left, by the low bits of RSP. Good for as long as the
+ * table of branch targets is. */
+#define RETURNS (1u << 10)
+struct jc_return {
+    uint64_t not_rip;  /* NOT of the return address */
+    const uint8_t *at; /* the way there, with R10 = RIP */
+};
+
 /* Why translated code came back. */
 enum bt_why {
     WHY_EXIT,   /* left through v->exit */
     WHY_MISS,   /* an indirect branch to cpu.rip has no entry; v->site is the branch */
+    WHY_LOST,   /* a return to cpu.rip, which an empty entry happens to match */
     WHY_SLOW,   /* v->site's memory access missed the TLB at v->ea */
     WHY_INTERP, /* v->site is for interp */
     WHY_VECTOR, /* the vector registers are wanted: load and go on at v->site */
@@ -195,9 +209,10 @@ struct x87_last {
 
 struct bt_vcpu {
     struct ivcpu iv;             /* first: interp runs what is refused */
-    uint64_t mask_page, mask_jc; /* for PEXT: a page number, an index in struct jc */
+    uint64_t mask_page, mask_jc; /* for PEXT: a page number, an index in struct jc (RORX by 4) */
     uint64_t mask_not_if;        /* all but RFLAGS.IF */
     uint64_t mask_df, mask_not_df, mask_of, mask_63;
+    uint64_t mask_returns;
     uint64_t mask_pushed; /* what PUSHF takes from cpu.rflags */
     uint64_t tsc_offset;  /* of the guest's TSC to the host's, when tsc_inline */
     uint64_t vm_tsc_offset;
@@ -210,11 +225,12 @@ struct bt_vcpu {
     uint64_t ea, tmp;
     uint64_t share[SHARES]; /* host addresses of what was looked up for several accesses */
     unsigned tlb_seen;      /* iv.tlb_changes when translated code came back */
+    unsigned gen_seen;      /* and iv.jump_gen */
     const struct site *site;
     struct tb_exit *exit;
     uint32_t why;
     unsigned counted;  /* of the current block's instructions, under KEY_COUNT */
-    uint32_t vec_cold; /* 0: the vector registers hold the guest's; 1: they are in cpu.fpu */
+    uint32_t vec_here; /* 1: the vector registers hold the guest's; 0: they are in cpu.fpu */
     uint32_t vec_want; /* load them on entry */
     uint32_t mxcsr;    /* the host's */
     struct x87_last x87;
@@ -233,10 +249,12 @@ struct bt_vcpu {
     uint64_t overhead_then;
     uint32_t ticks_per_us;
     bool checked_once;               /* the next instruction is not for the direct tier */
+    bool asked_to_share; /* the machine was asked for memory that workers can have */
     struct tb *making;               /* room for bt_translate() */
     struct insn ahead[TB_MAX_INSNS]; /* and for the block's instructions */
     uint8_t cold[COLD_COUNTERS];
     struct insn_cache insns;
+    struct jc_return returns[NR_JCS][RETURNS];
     struct jc jc[NR_JCS];
 };
 
@@ -250,6 +268,7 @@ struct bt_cache {
     uint8_t *start;                   /* behind the thunks */
     void (*enter)(struct bt_vcpu *b); /* loads the guest's registers, goes to b->pc; back: b->why */
     const uint8_t *leave[NR_WHYS];
+    const uint8_t *branch[NR_JCS]; /* goes to the RIP in R10 by the table; H_TMP: the site */
     struct tb *hash[TB_BUCKETS];
     struct tb_page *pages[TB_PAGES];
     /* Their books, one behind the other: translated code names them, so they are low in memory. */
@@ -283,7 +302,10 @@ void bt_vectors_out(struct bt_vcpu *b);
 
 /* ---- thunk.c ---- */
 /* Writes the code that enters and leaves translated code. False: no room. */
-bool bt_make_thunks(struct bt_cache *bc);
+bool bt_make_thunks(struct bt_cache *bc, bool slow_pext);
+/* Looks the RIP in H_PTR up in a table of branch targets: returns the rel32 of the jump that is
+ * taken on a miss; what follows it goes there. */
+uint8_t *bt_emit_table(struct emit *e, enum jc_class class, bool slow_pext);
 
 /* ---- translate.c ---- */
 /* Translates at guest-physical at, whose bytes are at code. NULL: the first instruction crosses the
@@ -318,6 +340,7 @@ struct trans {
         uint8_t *rel32;
         int site; /* index */
         uint8_t why;
+        bool branch; /* a return that is not where its CALL was: to the table */
     } slow[256]; /* jumps to stubs behind the block */
     struct tb_exit exits[64 + SHARES];
 };
@@ -347,8 +370,14 @@ void bt_emit_offset(struct trans *t, const ZydisDecodedOperandMem *m, enum hreg 
 void bt_emit_lookup(struct trans *t, unsigned bytes, bool write);
 /* The jump whose rel32 is `at` goes to a stub that leaves with the current instruction's site. */
 void bt_leave_from(struct trans *t, uint8_t *at, enum bt_why why);
-/* The same in parts: H_AUX = the index of H_PTR, H_TMP = minus the address of the page in the
- * entry; then H_AUX = the addend. */
+/* Leaves unless H_TMP is 1; afterwards it is free. */
+void bt_leave_unless_one(struct trans *t, enum bt_why why);
+/* Goes to the RIP in H_PTR by the table unless H_TMP is 1. */
+void bt_branch_unless_one(struct trans *t);
+/* Leaves unless the vCPU's 32-bit word is 0. */
+void bt_leave_unless_zero(struct trans *t, size_t word, enum bt_why why);
+/* The same in parts: H_AUX = the index of H_PTR, H_TMP = PAGE_BYTES minus the address of the page
+ * in the entry; then H_AUX = the addend. */
 void bt_emit_tag(struct trans *t, bool write);
 void bt_emit_addend(struct trans *t);
 /* As bt_emit_lookup(), but returns the rel32 of the jump that is taken on a miss. */
@@ -468,6 +497,9 @@ bool bt_starts(struct bt_cache *bc, uint64_t page, uint32_t key, struct direct_s
 unsigned bt_jc_targets(const struct bt_vcpu *b, uint64_t *rips, unsigned max);
 void bt_flush_cache(struct bt_vcpu *b);
 struct tb *bt_by_pc(struct bt_cache *bc, const uint8_t *pc);
+/* Where a RIP's entry is. */
+unsigned bt_jc_index(const struct bt_vcpu *b, uint64_t rip);
+void bt_jc_init(struct bt_vcpu *b);
 void bt_jc_add(struct bt_vcpu *b, uint64_t rip, struct tb *tb, bool global);
 void bt_jc_flush(struct bt_vcpu *b, enum flush_kind kind, uint64_t lin);
 /* One table alone. */

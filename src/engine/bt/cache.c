@@ -97,6 +97,9 @@ bool bt_starts(struct bt_cache *bc, uint64_t page, uint32_t key, struct direct_s
         out->all[off / 64] |= BIT64(off % 64);
         if (tb->landing)
             out->landings[off / 64] |= BIT64(off % 64);
+        for (unsigned i = 0; i < tb->nr_exits; i++)
+            if (tb->exits[i].lea && tb->exits[i].to)
+                out->landings[tb->exits[i].target / 64] |= BIT64(tb->exits[i].target % 64);
         any = true;
     }
     return any;
@@ -153,22 +156,41 @@ void bt_unlink(struct bt_cache *bc, struct tb_exit *x)
 
 /* ---- dropping ---- */
 
+unsigned bt_jc_index(const struct bt_vcpu *b, uint64_t rip)
+{
+    if (b->vm->slow_pext)
+        return (uint16_t)rip;
+    return (unsigned)((rip & 15) * (JC_ENTRIES / 16) | (rip >> 4) % (JC_ENTRIES / 16));
+}
+
+/* An empty entry matches no RIP of its index. */
+static void jc_clear(const struct bt_vcpu *b, struct jc *jc, unsigned i)
+{
+    jc->e[i] = (struct jc_entry){ .neg_rip = i == bt_jc_index(b, 1) };
+}
+
 static void jc_forget(struct bt_vcpu *b, const struct tb *tb)
 {
     struct jc *jc = &b->jc[bt_jc_class(tb->key)];
 
-    for (unsigned i = tb->gpa % PAGE_BYTES; i < JC_ENTRIES; i += PAGE_BYTES)
+    for (unsigned rip = tb->gpa % PAGE_BYTES; rip < JC_ENTRIES; rip += PAGE_BYTES) {
+        unsigned i = bt_jc_index(b, rip);
+
         if (jc->e[i].far == tb->far)
-            jc->e[i] = (struct jc_entry){ .neg_rip = i == 0, .far = NULL };
+            jc_clear(b, jc, i);
+    }
 }
 
 void bt_jc_turn(struct bt_vcpu *b, const struct tb *from, const struct tb *to)
 {
     struct jc *jc = &b->jc[bt_jc_class(from->key)];
 
-    for (unsigned i = from->gpa % PAGE_BYTES; i < JC_ENTRIES; i += PAGE_BYTES)
-        if (jc->e[i].far == from->far)
-            jc->e[i].far = to->far;
+    for (unsigned rip = from->gpa % PAGE_BYTES; rip < JC_ENTRIES; rip += PAGE_BYTES) {
+        struct jc_entry *e = &jc->e[bt_jc_index(b, rip)];
+
+        if (e->far == from->far)
+            e->far = to->far;
+    }
 }
 
 void bt_bury(struct bt_vcpu *b, struct tb *tb)
@@ -281,21 +303,33 @@ void bt_flush_cache(struct bt_vcpu *b)
     bc->books_used = 0;
     bc->code.p = bc->start;
     bc->code.full = false;
-    bt_jc_flush(b, FLUSH_ALL, 0);
+    for (unsigned c = 0; c < NR_JCS; c++)
+        bt_jc_empty(b, (enum jc_class)c);
     b->iv.vc.nr_exits[EXIT_CACHE_FLUSH]++;
 }
 
 /* ---- branch targets ---- */
 
-static void jc_clear(struct jc *jc, unsigned i)
+static void returns_clear(struct bt_vcpu *b, unsigned class)
 {
-    jc->e[i] = (struct jc_entry){ .neg_rip = i == 0 };
+    const uint8_t *lost = b->cache->leave[WHY_LOST];
+
+    for (unsigned i = 0; i < RETURNS; i++)
+        b->returns[class][i] = (struct jc_return){ .at = lost };
 }
 
-static void log_flush(struct jc *jc, struct jc_log *log)
+void bt_jc_init(struct bt_vcpu *b)
+{
+    for (unsigned c = 0; c < NR_JCS; c++) {
+        jc_clear(b, &b->jc[c], bt_jc_index(b, 1));
+        returns_clear(b, c);
+    }
+}
+
+static void log_flush(const struct bt_vcpu *b, struct jc *jc, struct jc_log *log)
 {
     for (unsigned n = 0; n < log->nr; n++) {
-        jc_clear(jc, log->used[n]);
+        jc_clear(b, jc, log->used[n]);
         log->logged[log->used[n]] = 0;
     }
     if (log->nr)
@@ -303,22 +337,27 @@ static void log_flush(struct jc *jc, struct jc_log *log)
     log->nr = 0;
 }
 
-/* The page's low bits are the upper ones of the index. */
-static void flush_page(struct jc *jc, uint64_t lin, uint64_t mask)
+static void flush_page(struct bt_vcpu *b, unsigned class, uint64_t lin)
 {
-    unsigned page = (lin >> PAGE_SHIFT) % JC_PAGES, first = lin & mask & PAGE_MASK;
+    unsigned page = (lin >> PAGE_SHIFT) % JC_PAGES;
+    struct jc *jc = &b->jc[class];
 
     if (!jc->local.in_page[page] && !jc->global.in_page[page])
         return;
-    for (unsigned i = first; i < first + PAGE_BYTES; i++)
-        if (jc->e[i].far && (-jc->e[i].neg_rip ^ lin) >> PAGE_SHIFT == 0)
-            jc_clear(jc, i);
+    returns_clear(b, class);
+    for (unsigned off = 0; off < PAGE_BYTES; off++) {
+        unsigned i = bt_jc_index(b, (lin & PAGE_MASK) + off);
+
+        if (jc->e[i].far && ((1 - jc->e[i].neg_rip) ^ lin) >> PAGE_SHIFT == 0)
+            jc_clear(b, jc, i);
+    }
 }
 
 void bt_jc_empty(struct bt_vcpu *b, enum jc_class c)
 {
-    log_flush(&b->jc[c], &b->jc[c].local);
-    log_flush(&b->jc[c], &b->jc[c].global);
+    log_flush(b, &b->jc[c], &b->jc[c].local);
+    log_flush(b, &b->jc[c], &b->jc[c].global);
+    returns_clear(b, c);
 }
 
 void bt_jc_flush(struct bt_vcpu *b, enum flush_kind kind, uint64_t lin)
@@ -327,12 +366,16 @@ void bt_jc_flush(struct bt_vcpu *b, enum flush_kind kind, uint64_t lin)
         struct jc *jc = &b->jc[c];
 
         if (kind == FLUSH_PAGE) {
-            flush_page(jc, lin, b->mask_jc);
+            flush_page(b, c, lin);
             continue;
         }
-        log_flush(jc, &jc->local);
+        /* Code runs where an entry of its page was made, so what is true of that is so of the
+         * page's CALLs. */
+        if (jc->local.nr || (kind == FLUSH_ALL && jc->global.nr))
+            returns_clear(b, c);
+        log_flush(b, jc, &jc->local);
         if (kind == FLUSH_ALL)
-            log_flush(jc, &jc->global);
+            log_flush(b, jc, &jc->global);
     }
 }
 
@@ -343,7 +386,7 @@ unsigned bt_jc_targets(const struct bt_vcpu *b, uint64_t *rips, unsigned max)
 
     for (unsigned i = jc->local.nr; i-- > 0 && nr < max;)
         if (jc->e[jc->local.used[i]].far)
-            rips[nr++] = -jc->e[jc->local.used[i]].neg_rip;
+            rips[nr++] = 1 - jc->e[jc->local.used[i]].neg_rip;
     return nr;
 }
 
@@ -351,9 +394,9 @@ void bt_jc_add(struct bt_vcpu *b, uint64_t rip, struct tb *tb, bool global)
 {
     struct jc *jc = &b->jc[bt_jc_class(tb->key)];
     struct jc_log *log = global ? &jc->global : &jc->local;
-    unsigned i = rip & b->mask_jc;
+    unsigned i = bt_jc_index(b, rip);
 
-    jc->e[i] = (struct jc_entry){ .neg_rip = -rip, .far = tb->far };
+    jc->e[i] = (struct jc_entry){ .neg_rip = 1 - rip, .far = tb->far };
     tb->landing = true;
     log->in_page[(rip >> PAGE_SHIFT) % JC_PAGES] = 1;
     if (log->logged[i])

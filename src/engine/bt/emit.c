@@ -220,6 +220,20 @@ uint8_t *emit_jcc_later(struct emit *e, unsigned cc)
     return e->p - 4;
 }
 
+uint8_t *emit_lea_later(struct emit *e, enum hreg dst)
+{
+    emit_rex(e, EMIT_W, dst, 0, 0);
+    emit8(e, 0x8d);
+    emit8(e, (uint8_t)((dst & 7) << 3 | 5));
+    emit32(e, 0);
+    return e->p - 4;
+}
+
+void emit_not(struct emit *e, enum hreg reg)
+{
+    emit_op_rr(e, EMIT_W, 0xf7, 2, reg);
+}
+
 void emit_jmp_mem(struct emit *e, struct hmem m)
 {
     emit_op_rm(e, 0, 0xff, 4, m);
@@ -236,4 +250,18 @@ void emit_fix8(struct emit *e, uint8_t *rel8)
 {
     if (!e->full)
         *rel8 = (uint8_t)(e->p - (rel8 + 1));
+}
+
+uint8_t *emit_unless_one_later(struct emit *e)
+{
+    /* LOOP into the NOP, whose SIB byte and displacement are a JMP. */
+    static const uint8_t loop[] = { 0xe2, 0x03, 0x0f, 0x1f, 0x84, 0xe9, 0, 0, 0, 0 };
+    /* LEA RCX, [RCX-1]; JRCXZ over the JMP */
+    static const uint8_t jrcxz[] = { 0x48, 0x8d, 0x49, 0xff, 0xe3, 0x05, 0xe9, 0, 0, 0, 0 };
+
+    if (e->slow_loop)
+        emit_bytes(e, jrcxz, sizeof(jrcxz));
+    else
+        emit_bytes(e, loop, sizeof(loop));
+    return e->p - 4;
 }

@@ -34,6 +34,7 @@ struct emit {
     uint8_t *p, *end;
     intptr_t delta; /* where it runs, minus where it is written */
     bool full;      /* it did not fit: what was written is not to be used */
+    bool slow_loop; /* LOOP is microcode here */
 };
 
 /* A memory operand: base + index << scale + disp, in the GS segment or none. */
@@ -87,7 +88,16 @@ void emit_sarx(struct emit *e, enum hreg dst, enum hreg src, enum hreg count); /
 void emit_jmp(struct emit *e, const uint8_t *to);
 uint8_t *emit_jmp_later(struct emit *e);
 uint8_t *emit_jcc_later(struct emit *e, unsigned cc);
+/* LEA of a place that is told later: returns where its rel32 is. */
+uint8_t *emit_lea_later(struct emit *e, enum hreg dst);
+void emit_not(struct emit *e, enum hreg reg); /* 64 bits */
 void emit_jmp_mem(struct emit *e, struct hmem m);
+/*
+ * A jump that is taken unless RCX is 1; RCX changes, no flag does. Going on takes no branch: one
+ * that is taken is mispredicted each time the predictor has no room for it, as in code that is
+ * spread over megabytes.
+ */
+uint8_t *emit_unless_one_later(struct emit *e);
 /* A short jump when RCX is 0: returns its rel8. */
 uint8_t *emit_jrcxz_later(struct emit *e);
 void emit_fix8(struct emit *e, uint8_t *rel8);

@@ -210,9 +210,13 @@ static void classify_stack(struct insn *in)
 
 static void classify_string(struct insn *in)
 {
+    bool repeats = in->op.prefix & (OP_REP | OP_REPNE);
+
     in->mem = -1;
-    if (in->word != 8 || in->z.address_width != 64 || !(in->z.attributes & ZYDIS_ATTRIB_HAS_REP) ||
+    if (in->z.address_width != 8 * in->word ||
         in->z.attributes & (ZYDIS_ATTRIB_HAS_SEGMENT_FS | ZYDIS_ATTRIB_HAS_SEGMENT_GS))
+        return;
+    if (repeats && (in->word != 8 || !(in->z.attributes & ZYDIS_ATTRIB_HAS_REP)))
         return;
     in->mem_bytes = in->ops[0].size / 8;
     in->cls = INSN_STRING;

@@ -18,7 +18,7 @@ enum insn_class {
     INSN_PUSHF,
     INSN_POP, /* a register */
     INSN_LEAVE,
-    INSN_STRING,   /* REP MOVS, REP STOS: mem_bytes is an element's */
+    INSN_STRING,   /* MOVS and STOS, alone or with REP: mem_bytes is an element's */
     INSN_BITS,     /* BT, BTS, BTR, BTC of memory by a register */
     INSN_JMP,      /* direct: target */
     INSN_JCC,      /* direct: target, cc */

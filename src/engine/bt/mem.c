@@ -101,16 +101,12 @@ void bt_emit_offset(struct trans *t, const ZydisDecodedOperandMem *m, enum hreg 
 /* Leaves for interp unless the operand, at offset H_PTR, ends below 4 GB with the gap added. */
 static void check_limit(struct trans *t, size_t gap)
 {
-    uint8_t *ok;
-
     emit_load(t->e, H_TMP, HMEM_GS(gap));
     emit_lea(t->e, H_TMP,
              (struct hmem){ .base = H_TMP, .index = H_PTR, .disp = t->in.mem_bytes - 1 });
     emit_rorx(t->e, H_TMP, H_TMP, 32);
-    emit_mov32_rr(t->e, H_TMP, H_TMP);
-    ok = emit_jrcxz_later(t->e);
-    bt_emit_leave(t, WHY_INTERP);
-    emit_fix8(t->e, ok);
+    emit_lea32(t->e, H_TMP, HMEM_BASE(H_TMP, 1));
+    bt_leave_unless_one(t, WHY_INTERP);
 }
 
 void bt_emit_ea(struct trans *t, const ZydisDecodedOperandMem *m)
@@ -139,8 +135,28 @@ void bt_leave_from(struct trans *t, uint8_t *at, enum bt_why why)
         return;
     }
     t->slow[t->nr_slow].rel32 = at;
+    t->slow[t->nr_slow].branch = false;
     t->slow[t->nr_slow].why = (uint8_t)why;
     t->slow[t->nr_slow++].site = (int)(t->behind ? t->nr - 1 : t->nr);
+}
+
+void bt_branch_unless_one(struct trans *t)
+{
+    bt_leave_from(t, emit_unless_one_later(t->e), WHY_MISS);
+    if (!t->e->full)
+        t->slow[t->nr_slow - 1].branch = true;
+}
+
+void bt_leave_unless_one(struct trans *t, enum bt_why why)
+{
+    bt_leave_from(t, emit_unless_one_later(t->e), why);
+}
+
+void bt_leave_unless_zero(struct trans *t, size_t word, enum bt_why why)
+{
+    emit_op_rm(t->e, 0, 0x8b, H_TMP, HMEM_GS(word));
+    emit_lea32(t->e, H_TMP, HMEM_BASE(H_TMP, 1));
+    bt_leave_unless_one(t, why);
 }
 
 _Static_assert(TLB_INDEX_BITS == 16, "an index is what MOVZX takes");
@@ -173,7 +189,7 @@ void bt_emit_addend(struct trans *t)
 uint8_t *bt_emit_probe(struct trans *t, unsigned bytes, bool write)
 {
     struct site *s = &t->tb->sites[t->nr];
-    uint8_t *hit, *miss;
+    uint8_t *miss;
 
     s->acc_bytes = (uint16_t)bytes;
     s->acc_write = write;
@@ -186,9 +202,7 @@ uint8_t *bt_emit_probe(struct trans *t, unsigned bytes, bool write)
         emit_mov_imm(t->e, H_AUX, PAGE_SHIFT);
         emit_shrx(t->e, H_TMP, H_TMP, H_AUX, true);
     }
-    hit = emit_jrcxz_later(t->e);
-    miss = emit_jmp_later(t->e);
-    emit_fix8(t->e, hit);
+    miss = emit_unless_one_later(t->e);
     if (t->b->vm->slow_pext)
         emit_index(t);
     bt_emit_addend(t);

@@ -91,14 +91,14 @@ void bt_vectors_out(struct bt_vcpu *b)
     uint64_t fip = fpu->fip, fdp = fpu->fdp;
     uint16_t fop = fpu->fop;
 
-    if (b->vec_cold)
+    if (!b->vec_here)
         return;
     /* Not even a pending x87 exception is left for the host's code. */
     __asm__ volatile("xsave64 %0\n\tfninit\n\tldmxcsr %1"
                      : "+m"(*fpu)
                      : "m"(b->mxcsr), "a"(XSTATE_ALL), "d"(0)
                      : "memory");
-    b->vec_cold = 1;
+    b->vec_here = 0;
     /* AMD's processors have them only while an exception is pending. */
     fpu->fip = fip, fpu->fdp = fdp, fpu->fop = fop;
     if (b->x87.op)
@@ -250,7 +250,7 @@ static unsigned index_of(const struct site *s)
 
 static const uint8_t *resume_at(struct bt_vcpu *b, const struct tb *tb, uint32_t pc)
 {
-    if (tb->vectors && b->vec_cold)
+    if (tb->vectors && !b->vec_here)
         b->vec_want = 1;
     return tb->code + pc;
 }
@@ -277,8 +277,8 @@ static const uint8_t *go_on(struct bt_vcpu *b)
     key = bt_key(b);
     if (key != b->jc_key[bt_jc_class(key)])
         return NULL;
-    e = &b->jc[bt_jc_class(key)].e[c->rip & b->mask_jc];
-    if (!e->far || e->neg_rip != -c->rip)
+    e = &b->jc[bt_jc_class(key)].e[bt_jc_index(b, c->rip)];
+    if (!e->far || e->neg_rip != 1 - c->rip)
         return NULL;
     flags_out(b);
     before_entry(b);
@@ -354,7 +354,8 @@ static const uint8_t *run_site(struct bt_vcpu *b, struct site *s, bool *stop, en
         block_bury(v);
     }
     if (v->leave == LEAVE_NEXT) {
-        if (s->ends || s->leads || tb->dead || lookups_gone(b, tb) ||
+        /* After a flush the code's page has to be found anew: what CALLs note relies on it. */
+        if (s->ends || s->leads || tb->dead || lookups_gone(b, tb) || b->gen_seen != v->jump_gen ||
             c->rip != page_base(b) + s->off + s->len || (c->rflags & RFLAGS_TF) ||
             bt_key(b) != (tb->key & ~KEY_ALONE))
             return go_on(b);
@@ -444,6 +445,7 @@ static const uint8_t *came_back(struct bt_vcpu *b, bool *stop, enum run_result *
     struct tb *tb;
 
     b->tlb_seen = b->iv.tlb_changes;
+    b->gen_seen = b->iv.jump_gen;
     switch ((enum bt_why)b->why) {
     case WHY_SLOW:
         count_to(b, s->tb, index_of(s));
@@ -481,6 +483,9 @@ static const uint8_t *came_back(struct bt_vcpu *b, bool *stop, enum run_result *
             count_to(b, s->tb, index_of(s) + 1);
         }
         return NULL;
+    case WHY_LOST:
+        flags_in(b);
+        return NULL;
     default: { /* WHY_TRAP */
         unsigned n = 0;
 
@@ -509,6 +514,7 @@ static bool run_translated(struct bt_vcpu *b, enum run_result *res)
             bt_vectors_out(b);
         return interp_step(v, res);
     }
+    keep_jc_key(b, key);
     tb = block_at_rip(b, key);
     v->link = NULL; /* interp's blocks are not chained: all code comes by here until it is hot */
     if (!tb) {
@@ -525,7 +531,6 @@ static bool run_translated(struct bt_vcpu *b, enum run_result *res)
         bt_vectors_out(b);
         return interp_run_block(v, res);
     }
-    keep_jc_key(b, key);
     b->counted = 0;
     v->dbg_resume = false;
     c->gpr[SLOT_PAGE / 8] = c->rip - tb->gpa % PAGE_BYTES;

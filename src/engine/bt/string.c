@@ -1,28 +1,31 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Translated strings: REP MOVS and REP STOS upwards within a page, which kernels and compiled code
- * use for small copies as well, and the bit tests whose register reaches beyond their operand.
- * Everything else of theirs (two pages, downwards, devices) is interp's.
+ * Translated strings: MOVS and STOS upwards within a page, with REP, which kernels and compiled
+ * code use for small copies as well, and without, of which boot loaders make their loops; and the
+ * bit tests whose register reaches beyond their operand. Everything else of theirs (two pages,
+ * downwards, devices) is interp's.
  */
 #include "engine/bt/bt.h"
 
-/* Leaves for interp unless RCX is 0. */
-static void interp_unless_zero(struct trans *t)
+/* Leaves for interp unless the bits of the register are 0. */
+static void interp_unless_zero(struct trans *t, enum hreg reg, size_t mask)
 {
-    uint8_t *ok = emit_jrcxz_later(t->e);
-
-    bt_emit_leave(t, WHY_INTERP);
-    emit_fix8(t->e, ok);
+    emit_pext(t->e, H_TMP, reg, HMEM_GS(mask));
+    emit_lea(t->e, H_TMP, HMEM_BASE(H_TMP, 1));
+    bt_leave_unless_one(t, WHY_INTERP);
 }
 
-/* Upwards, and so few that the product with their size cannot overflow: less than 8 pages. */
-static void check_count(struct trans *t)
+/* Leaves for interp unless the string goes upwards. */
+static void check_direction(struct trans *t)
 {
     emit_load(t->e, H_TMP, HMEM_GS(CPU_OFF(rflags)));
-    emit_pext(t->e, H_TMP, H_TMP, HMEM_GS(BT_OFF(mask_df)));
-    interp_unless_zero(t);
-    emit_pext(t->e, H_TMP, H_GUEST_RCX, HMEM_GS(BT_OFF(mask_page)));
-    interp_unless_zero(t);
+    interp_unless_zero(t, H_TMP, BT_OFF(mask_df));
+}
+
+/* So few that the product with their size cannot overflow: less than 8 pages. */
+static void check_count(struct trans *t)
+{
+    interp_unless_zero(t, H_GUEST_RCX, BT_OFF(mask_page));
 }
 
 /*
@@ -45,7 +48,7 @@ static void look_up(struct trans *t, enum hreg reg, bool write)
         if (last)
             emit_lea(t->e, H_TMP, end);
         emit_pext(t->e, H_TMP, H_TMP, HMEM_GS(BT_OFF(mask_page)));
-        interp_unless_zero(t);
+        bt_leave_unless_one(t, WHY_INTERP);
     }
     bt_emit_addend(t);
 }
@@ -96,10 +99,90 @@ static void emit_movs(struct trans *t)
     advance(t, H_RDI, H_PTR);
 }
 
+/* ---- one element ---- */
+
+/* H_PTR + H_AUX = the host address of the element that the register points to. */
+static void look_up_one(struct trans *t, enum hreg reg, bool write)
+{
+    struct hmem end = { .base = H_TMP, .index = H_PTR, .disp = t->in.mem_bytes - 1 };
+
+    if (bt_long64(t))
+        emit_mov_rr(t->e, H_PTR, reg);
+    else
+        emit_mov32_rr(t->e, H_PTR, reg);
+    bt_emit_tag(t, write);
+    emit_lea(t->e, H_TMP, end);
+    emit_pext(t->e, H_TMP, H_TMP, HMEM_GS(BT_OFF(mask_page)));
+    bt_leave_unless_one(t, WHY_INTERP);
+    bt_emit_addend(t);
+}
+
+/* H_TMP = the element there */
+static void load_one(struct trans *t)
+{
+    switch (t->in.mem_bytes) {
+    case 1:
+        emit_op_rm(t->e, EMIT_0F, 0xb6, H_TMP, HMEM_GUEST); /* MOVZX */
+        break;
+    case 2:
+        emit_op_rm(t->e, EMIT_0F, 0xb7, H_TMP, HMEM_GUEST);
+        break;
+    case 4:
+        emit_op_rm(t->e, 0, 0x8b, H_TMP, HMEM_GUEST);
+        break;
+    default:
+        emit_load(t->e, H_TMP, HMEM_GUEST);
+        break;
+    }
+}
+
+static void store_one(struct trans *t, enum hreg reg)
+{
+    unsigned bytes = t->in.mem_bytes;
+
+    if (bytes == 2)
+        emit8(t->e, 0x66);
+    emit_op_rm(t->e, bytes == 8 ? EMIT_W : 0, bytes == 1 ? 0x88 : 0x89, reg, HMEM_GUEST);
+}
+
+static void step_one(struct trans *t, enum hreg reg)
+{
+    struct hmem next = HMEM_BASE(reg, t->in.mem_bytes);
+
+    if (bt_long64(t))
+        emit_lea(t->e, reg, next);
+    else
+        emit_lea32(t->e, reg, next);
+}
+
+static void emit_one_element(struct trans *t)
+{
+    bool moves = t->in.op.fn == op_movs;
+
+    check_direction(t);
+    if (moves) {
+        look_up_one(t, H_RSI, false);
+        load_one(t);
+        emit_store(t->e, HMEM_GS(BT_OFF(tmp)), H_TMP);
+    }
+    look_up_one(t, H_RDI, true);
+    if (moves)
+        emit_load(t->e, H_TMP, HMEM_GS(BT_OFF(tmp)));
+    store_one(t, moves ? H_TMP : H_RAX);
+    if (moves)
+        step_one(t, H_RSI);
+    step_one(t, H_RDI);
+}
+
 bool bt_emit_string(struct trans *t)
 {
     if (t->b->vm->slow_pext)
         return false;
+    if (!(t->in.op.prefix & OP_REP)) {
+        emit_one_element(t);
+        return true;
+    }
+    check_direction(t);
     check_count(t);
     if (t->in.op.fn == op_stos)
         emit_stos(t);

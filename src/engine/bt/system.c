@@ -20,22 +20,11 @@ static void clear_flag(struct trans *t, size_t mask)
     emit_store(t->e, HMEM_GS(CPU_OFF(rflags)), H_TMP);
 }
 
-/* Leaves for interp unless the 32-bit word is 0. */
-static void leave_unless_zero(struct trans *t, size_t word)
-{
-    uint8_t *ok;
-
-    emit_op_rm(t->e, 0, 0x8b, H_TMP, HMEM_GS(word));
-    ok = emit_jrcxz_later(t->e);
-    bt_emit_leave(t, WHY_INTERP);
-    emit_fix8(t->e, ok);
-}
-
 /* Where no interrupt waits there is nothing for STI's shadow to hold back. */
 static void emit_sti(struct trans *t)
 {
-    leave_unless_zero(t, CPU_OFF(req));
-    leave_unless_zero(t, BT_OFF(masked));
+    bt_leave_unless_zero(t, CPU_OFF(req), WHY_INTERP);
+    bt_leave_unless_zero(t, BT_OFF(masked), WHY_INTERP);
     load_flags(t, BT_OFF(mask_not_if));
     emit_lea(t->e, H_TMP, HMEM_BASE(H_TMP, RFLAGS_IF));
     emit_store(t->e, HMEM_GS(CPU_OFF(rflags)), H_TMP);

@@ -50,7 +50,7 @@ static void emit_enter(struct emit *e)
     emit_mov_imm(e, H_RDX, 0);
     emit_op_rm(e, EMIT_W | EMIT_0F, 0xae, 5, HMEM_GS(CPU_OFF(fpu))); /* XRSTOR64 */
     emit_store_imm32(e, HMEM_GS(BT_OFF(vec_want)), 0);
-    emit_store_imm32(e, HMEM_GS(BT_OFF(vec_cold)), 0);
+    emit_store_imm32(e, HMEM_GS(BT_OFF(vec_here)), 1);
     land(e, skip);
     emit_load(e, H_RAX, HMEM_GS(BT_OFF(flags)));
     emit8(e, 0x04); /* ADD AL, 7Fh: overflows if AL is 1 */
@@ -68,7 +68,6 @@ static void emit_leave(struct emit *e)
     static const uint8_t flags[] = { 0x9f,               /* LAHF */
                                      0x0f, 0x90, 0xc0,   /* SETO AL */
                                      0x0f, 0xb7, 0xc0 }; /* MOVZX EAX, AX */
-                                                         /* MOVZX EAX, AX */
 
     for (unsigned r = 0; r < NR_GPRS; r++)
         if (bt_home(r) != H_NONE)
@@ -81,7 +80,37 @@ static void emit_leave(struct emit *e)
     emit8(e, 0xc3);
 }
 
-bool bt_make_thunks(struct bt_cache *bc)
+uint8_t *bt_emit_table(struct emit *e, enum jc_class class, bool slow_pext)
+{
+    size_t jc = BT_OFF(jc) + (size_t)class * sizeof(struct jc);
+    uint8_t *miss;
+
+    if (slow_pext) {
+        emit_op_rr(e, EMIT_0F, 0xb7, H_AUX, H_PTR); /* MOVZX of the low 16 bits */
+    } else {
+        emit_rorx(e, H_AUX, H_PTR, 4);
+        emit_pext(e, H_AUX, H_AUX, HMEM_GS(BT_OFF(mask_jc)));
+    }
+    emit_lea(e, H_AUX, (struct hmem){ .base = H_AUX, .index = H_AUX });
+    emit_load(e, H_TMP, HMEM_GS_INDEX(H_AUX, 3, jc + offsetof(struct jc_entry, neg_rip)));
+    emit_lea(e, H_TMP, (struct hmem){ .base = H_TMP, .index = H_PTR });
+    miss = emit_unless_one_later(e);
+    emit_jmp_mem(e, HMEM_GS_INDEX(H_AUX, 3, jc + offsetof(struct jc_entry, far)));
+    return miss;
+}
+
+static void emit_branch(struct emit *e, enum jc_class class, bool slow_pext, const uint8_t *leave)
+{
+    uint8_t *miss;
+
+    emit_store(e, HMEM_GS(BT_OFF(site)), H_TMP);
+    miss = bt_emit_table(e, class, slow_pext);
+    land(e, miss);
+    emit_load(e, H_TMP, HMEM_GS(BT_OFF(site)));
+    emit_jmp(e, leave);
+}
+
+bool bt_make_thunks(struct bt_cache *bc, bool slow_pext)
 {
     struct emit *e = &bc->code;
     const uint8_t *leave;
@@ -97,11 +126,15 @@ bool bt_make_thunks(struct bt_cache *bc)
             emit_store(e, HMEM_GS(BT_OFF(exit)), H_TMP);
         else if (why != WHY_TRAP)
             emit_store(e, HMEM_GS(BT_OFF(site)), H_TMP);
-        if (why == WHY_MISS)
+        if (why == WHY_MISS || why == WHY_LOST)
             emit_store(e, HMEM_GS(CPU_OFF(rip)), H_PTR);
         else if (why == WHY_SLOW)
             emit_store(e, HMEM_GS(BT_OFF(ea)), H_PTR);
         emit_jmp(e, leave);
+    }
+    for (unsigned class = 0; class < NR_JCS; class ++) {
+        bc->branch[class] = emit_pc(e);
+        emit_branch(e, (enum jc_class)class, slow_pext, bc->leave[WHY_MISS]);
     }
     bc->start = e->p;
     return !e->full;

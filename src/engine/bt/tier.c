@@ -27,7 +27,7 @@
  * long enough to make up for that. More, each time that it proved wrong. Earlier, and there is less
  * that the checked tier has seen run and that can be translated ahead.
  */
-#define PROVEN           60000
+#define PROVEN           40000
 #define TRIAL            100000 /* after so long there, a part of the time should be its own */
 #define TRIAL_PART       3
 /* The checked tier's time is worth so much of native time. */
@@ -125,7 +125,21 @@ bool bt_needs_turn(struct bt_vcpu *b)
     return burst_of(b)->direct || ++b->turns % SAMPLE == 0;
 }
 
-bool bt_wants_direct(struct bt_vcpu *b)
+/* Workers need the guest's memory. That of a restored machine is not theirs to have, until one of
+ * its programs proves to run for long enough. */
+static bool can_share(struct bt_vcpu *b)
+{
+    const struct engine_config *cfg = &b->iv.vc.evm->cfg;
+
+    if (!mmu_has_private(cfg->mmu))
+        return true;
+    if (!b->asked_to_share && cfg->ops->want_shared)
+        cfg->ops->want_shared(cfg->ctx);
+    b->asked_to_share = true;
+    return false;
+}
+
+static bool wants_direct(struct bt_vcpu *b)
 {
     const struct cpu *c = &b->iv.vc.cpu;
     struct burst *u;
@@ -163,6 +177,11 @@ bool bt_wants_direct(struct bt_vcpu *b)
         return false;
     }
     return u->direct;
+}
+
+bool bt_wants_direct(struct bt_vcpu *b)
+{
+    return wants_direct(b) && can_share(b);
 }
 
 bool bt_run_direct(struct bt_vcpu *b, enum run_result *res)

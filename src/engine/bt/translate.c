@@ -30,16 +30,12 @@ static bool unit_usable(const struct trans *t)
  * enters in its middle loads them. */
 static void want_vectors(struct trans *t)
 {
-    uint8_t *ok;
-
     t->tb->vectors = true;
     if (t->vec_ready)
         return;
     t->vec_ready = true;
-    emit_op_rm(t->e, 0, 0x8b, H_TMP, HMEM_GS(BT_OFF(vec_cold)));
-    ok = emit_jrcxz_later(t->e);
-    bt_emit_leave(t, WHY_VECTOR);
-    emit_fix8(t->e, ok);
+    emit_op_rm(t->e, 0, 0x8b, H_TMP, HMEM_GS(BT_OFF(vec_here)));
+    bt_leave_unless_one(t, WHY_VECTOR);
 }
 
 /* interp runs it, and comes back behind it if it falls through. */
@@ -122,8 +118,21 @@ static void emit_stubs(struct trans *t)
         emit_fix32(t->slow[i].rel32, t->e->delta, emit_pc(t->e));
         note_lead_stub(t, t->slow[i].rel32);
         emit_mov_imm(t->e, H_TMP, (uintptr_t)&t->tb->sites[t->slow[i].site]);
-        emit_jmp(t->e, t->b->cache->leave[t->slow[i].why]);
+        emit_jmp(t->e, t->slow[i].branch ? t->b->cache->branch[bt_jc_class(t->key)]
+                                         : t->b->cache->leave[t->slow[i].why]);
     }
+}
+
+/* Where a return goes, with R10 = RIP: to the place behind the CALL. */
+static void emit_way_back(struct trans *t, struct tb_exit *x)
+{
+    const uint8_t *at = emit_pc(t->e);
+
+    emit_lea(t->e, H_PTR, HMEM_BASE(H_PTR, -(int32_t)x->target));
+    emit_store(t->e, HMEM_GS(GPR_OFF(SLOT_PAGE / 8)), H_PTR);
+    x->rel32 = emit_jmp_later(t->e);
+    if (!t->e->full)
+        emit_fix32(x->lea, t->e->delta, at);
 }
 
 /* The exits have moved from t to the block: write their stubs. */
@@ -136,6 +145,8 @@ static void emit_exit_stubs(struct trans *t)
 
         if (x->lead)
             continue;
+        if (x->lea)
+            emit_way_back(t, x);
         x->stub = emit_pc(t->e);
         emit_mov_imm(t->e, H_TMP, (uintptr_t)x);
         emit_jmp(t->e, t->b->cache->leave[WHY_EXIT]);

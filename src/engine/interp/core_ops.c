@@ -238,6 +238,24 @@ static uint64_t core_tsc_to_ns(struct cpu *c, uint64_t tsc)
     return cfg->time_ops->tsc_to_ns(cfg->ctx, tsc);
 }
 
+static uint64_t core_real_ns(struct cpu *c)
+{
+    FORWARD(c);
+    go_outside(of_cpu(c));
+    return cfg->time_ops->real_ns(cfg->ctx);
+}
+
+static uint64_t core_steal_ns(struct cpu *c)
+{
+    struct ivcpu *v = of_cpu(c);
+    uint64_t ns;
+
+    FORWARD(c);
+    go_outside(v);
+    ns = cfg->time_ops->steal_ns(cfg->ctx, c->id);
+    return v->hooks ? ns + v->hooks->waited_ns(v) : ns;
+}
+
 static void core_apic_timer(struct cpu *c, uint64_t deadline_ns)
 {
     FORWARD(c);
@@ -292,6 +310,8 @@ const struct cpu_ops interp_cpu_ops = {
     .tsc = core_tsc,
     .now_ns = core_now_ns,
     .tsc_to_ns = core_tsc_to_ns,
+    .real_ns = core_real_ns,
+    .steal_ns = core_steal_ns,
     .apic_timer = core_apic_timer,
     .apic_send = core_apic_send,
     .apic_eoi = core_apic_eoi,

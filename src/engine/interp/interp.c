@@ -545,6 +545,7 @@ uint64_t interp_poke(struct vcpu *vc, gva_t at, const void *buf, uint64_t bytes)
 const struct engine_ops interp_engine = {
     .name = "interp",
     .about = "interpreter: the reference, runs on any x86-64 host",
+    .counts_steps = true,
     .probe = interp_probe,
     .vm_create = interp_vm_create,
     .vm_destroy = interp_vm_destroy,

@@ -110,9 +110,9 @@ struct code_page {
 
 /*
  * The software TLB: direct-mapped, in arrays, so that bt's translated code indexes them with what
- * one instruction takes out of an address. Tags are kept negated: address + bytes - 1 + tag is
- * below 4096 exactly when the access lies in the entry's page (the page before it has another
- * index).
+ * one instruction takes out of an address. Tags are PAGE_BYTES minus the page's address: address +
+ * bytes - 1 + tag, shifted by PAGE_SHIFT, is 1 exactly when the access lies in the entry's page (the
+ * page before it has another index).
  */
 #define TLB_INDEX_BITS 16
 #define TLB_ENTRIES    (1u << TLB_INDEX_BITS)
@@ -180,6 +180,8 @@ struct ivcpu_hooks {
     void (*kick)(struct ivcpu *v);
     /* Code follows that may use the vector registers: anything but the core's and this folder's. */
     void (*outside)(struct ivcpu *v);
+    /* How long processes of the engine's own that run for the vCPU have waited for CPUs. */
+    uint64_t (*waited_ns)(struct ivcpu *v);
 };
 
 /* A store to a page of code, told to the other vCPUs once it is made. */
@@ -485,7 +487,7 @@ static ALWAYS_INLINE unsigned tlb_index(uint64_t lin)
 
 /* One compare finds the page and that the access does not cross it. */
 #define TLB_HIT(t, right, lin, nbytes) \
-    likely((lin) + ((nbytes)-1) + (t)->ntag_##right[tlb_index(lin)] < PAGE_BYTES)
+    likely(((lin) + ((nbytes)-1) + (t)->ntag_##right[tlb_index(lin)]) >> PAGE_SHIFT == 1)
 #define TLB_HVA(t, lin) ((t)->add[tlb_index(lin)] + (lin))
 
 #define LOAD(v, op, bits, lin, out)               \

@@ -11,6 +11,7 @@
 
 static const struct op *pause(struct ivcpu *v, const struct op *op)
 {
+    bool flushed = false;
     uint64_t now;
 
     if (++v->nr_pauses < PAUSES)
@@ -19,12 +20,17 @@ static const struct op *pause(struct ivcpu *v, const struct op *op)
     if (now - v->paused_at < PAUSES_TICKS) {
         go_outside(v);
         v->vc.nr_exits[EXIT_PAUSE]++;
+        cpu_pv_away(CPU(v));
         host_yield();
+        flushed = cpu_pv_back(CPU(v));
         now = host_tsc();
     }
     v->paused_at = now;
     v->nr_pauses = 0;
-    NEXT(v, op);
+    if (!flushed)
+        NEXT(v, op);
+    sync_rip(v, op);
+    return leave_step(v, op, STEP_NEXT);
 }
 
 const op_fn op_pause = pause;

@@ -79,18 +79,34 @@ static const struct op *string_again(struct ivcpu *v, const struct op *op)
     return leave_here(v, op);
 }
 
+static bool goes_up(const struct string *s)
+{
+    return s->step == s->n;
+}
+
+/* How many elements from there on, in the string's direction, lie in the page. */
+static uint64_t elements_in_page(const struct string *s, uint64_t lin)
+{
+    uint64_t at = lin % PAGE_BYTES;
+
+    if (goes_up(s))
+        return (PAGE_BYTES - at) / s->n;
+    return at + s->n <= PAGE_BYTES ? at / s->n + 1 : 0;
+}
+
 /*
  * How many elements can be done at once from offset off: they stay in its page and do not wrap;
- * only forwards and where no limits have to be checked (64-bit or flat code).
+ * only where no limits have to be checked (64-bit or flat code).
  */
 static uint64_t bulk_count(const struct ivcpu *v, const struct op *op, const struct string *s,
                            uint64_t off, uint64_t lin)
 {
-    uint64_t in_page = (PAGE_BYTES - lin % PAGE_BYTES) / s->n, room;
+    uint64_t in_page = elements_in_page(s, lin), room = in_page;
 
-    if (v->one_rep || s->step != s->n || (op->addr & ADDR_SEG && !(v->vc.cpu.mode & MODE_CS64)))
+    if (v->one_rep || (op->addr & ADDR_SEG && !(v->vc.cpu.mode & MODE_CS64)))
         return 0;
-    room = s->addr_bytes == 8 ? in_page : (s->mask - off) / s->n;
+    if (s->addr_bytes != 8)
+        room = (goes_up(s) ? s->mask - off : off) / s->n;
     return MIN(MIN(in_page, room), s->count);
 }
 
@@ -98,6 +114,19 @@ static uint64_t bulk_count(const struct ivcpu *v, const struct op *op, const str
 static void move_up(uint8_t *to, const uint8_t *from, uint64_t nr)
 {
     __asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(nr) : : "memory");
+}
+
+/* Of nr elements of which none is the source of a later one; downwards they must not overlap. */
+static bool bulk_move(struct ivcpu *v, const struct string *s, uint64_t dst, uint64_t src,
+                      uint64_t nr)
+{
+    uint64_t below = goes_up(s) ? 0 : (nr - 1) * s->n; /* where the lowest one is */
+    const uint8_t *from = bulk_ptr(v, src - below, false);
+    uint8_t *to = from ? bulk_ptr(v, dst - below, true) : NULL;
+
+    if (to)
+        move_up(to, from, nr * s->n);
+    return to;
 }
 
 static const struct op *movs(struct ivcpu *v, const struct op *op)
@@ -118,16 +147,11 @@ static const struct op *movs(struct ivcpu *v, const struct op *op)
         dst = v->lin;
         if (s.count > 1) {
             nr = MIN(bulk_count(v, op, &s, so, src), bulk_count(v, op, &s, dof, dst));
-            if (nr && dst - src < nr * s.n) /* each element may be the source of a later one */
+            if (dst - src < nr * s.n) /* each element may be the source of a later one */
                 nr = 0;
-        }
-        if (nr) {
-            const uint8_t *from = bulk_ptr(v, src, false);
-            uint8_t *to = from ? bulk_ptr(v, dst, true) : NULL;
-
-            if (to)
-                move_up(to, from, nr * s.n);
-            else
+            if (!goes_up(&s) && src - dst < nr * s.n)
+                nr = 0;
+            if (nr && !bulk_move(v, &s, dst, src, nr))
                 nr = 0;
         }
         if (!nr) {
@@ -174,7 +198,7 @@ static const struct op *stos(struct ivcpu *v, const struct op *op)
         if (!addr_in(v, op, SEG_ES, off, s.n, ACC_WRITE))
             return leave_here(v, op);
         dst = v->lin;
-        if (s.count > 1)
+        if (s.count > 1 && goes_up(&s))
             nr = bulk_count(v, op, &s, off, dst);
         to = nr ? bulk_ptr(v, dst, true) : NULL;
         if (to) {

@@ -107,7 +107,8 @@ HANDLER(out)
 HANDLER(hlt)
 {
     NEED_CPL0(v, op);
-    CPU(v)->activity = CPU_HALTED;
+    if (!cpu_pv_take_kick(CPU(v)))
+        CPU(v)->activity = CPU_HALTED;
     sync_rip(v, op);
     return leave_step(v, op, STEP_NEXT);
 }

@@ -33,11 +33,16 @@ enum tlb_view tlb_view_of(const struct cpu *c, unsigned acc)
     return c->rflags & RFLAGS_AC ? VIEW_KERNEL_AC : VIEW_KERNEL;
 }
 
+static uint64_t ntag_of(uint64_t page)
+{
+    return PAGE_BYTES - page;
+}
+
 /* What no access whose address has this index matches, not even one that crosses into the next
- * page: page 0, or page 2 for the first page and the last one, whose next is page 0. */
+ * page: page 1 (so that all zero is empty), or page 3 for page 1 and the one before it. */
 static uint64_t no_ntag(unsigned i)
 {
-    return i && i != TLB_ENTRIES - 1 ? 0 : -(2 * PAGE_BYTES);
+    return ntag_of((i > 1 ? 1 : 3) * PAGE_BYTES);
 }
 
 static void entry_clear(struct tlb *t, unsigned i)
@@ -49,7 +54,7 @@ static void entry_clear(struct tlb *t, unsigned i)
 static void view_init(struct tlb *t)
 {
     entry_clear(t, 0);
-    entry_clear(t, TLB_ENTRIES - 1);
+    entry_clear(t, 1);
 }
 
 void tlb_init(struct ivcpu *v)
@@ -172,7 +177,7 @@ static void fill(struct ivcpu *v, struct tlb *t, const struct walk *w, const str
 {
     unsigned i = tlb_index(w->at.v);
     struct tlb_note *note = &t->note[i];
-    uint64_t ntag = -(w->at.v & PAGE_MASK);
+    uint64_t ntag = ntag_of(w->at.v & PAGE_MASK);
     bool watched = page_watched(v, w->at.v);
 
     if (note->page != s->at.v >> PAGE_SHIFT || t->add[i] != (uintptr_t)s->hva - w->at.v ||
@@ -207,7 +212,7 @@ enum step span_find(struct ivcpu *v, uint64_t lin, unsigned acc, struct span *s)
     struct walk w = { .at = GVA(lin), .acc = acc };
     enum step st;
 
-    if (lin + ntag < PAGE_BYTES) {
+    if ((lin + ntag) >> PAGE_SHIFT == 1) {
         s->hva = (uint8_t *)(t->add[i] + lin);
         s->at = GPA(t->note[i].page << PAGE_SHIFT | lin % PAGE_BYTES);
         s->slot = NULL;

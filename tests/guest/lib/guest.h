@@ -39,7 +39,7 @@ void skip(const char *why, const char *fmt, ...) __attribute__((format(printf, 2
 /* QEMU's TCG is known to fail the next check, for this reason. There it is reported as TODO;
  * elsewhere it counts. */
 void tcg_deviates(const char *why);
-bool on_tcg(void);
+bool on_tcg(void); /* or in a guest of a guest of it */
 
 /* The run ends: prints the plan. main() returning does the same. */
 void guest_end(void) __attribute__((noreturn));

@@ -94,7 +94,10 @@ bool on_tcg(void)
 {
     struct cpuid id = cpuid(0x40000000, 0);
 
-    return id.b == 0x54474354 && id.c == 0x43544743; /* "TCGTCGTCGTCG" */
+    if (id.b == 0x54474354 && id.c == 0x43544743) /* "TCGTCGTCGTCG" */
+        return true;
+    /* A hypervisor between shows its own name: tests/kvm tells. */
+    return str_has(boot_args(), "nested-in-tcg");
 }
 
 void tcg_deviates(const char *why)

@@ -5,7 +5,6 @@
 #include "engine/bt/direct/code.h"
 
 #include <stdatomic.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "engine/bt/direct/internal.h"
@@ -27,15 +26,16 @@ static uint32_t hash_of(uint64_t x)
     return (uint32_t)((x * 0x9e3779b97f4a7c15ull) >> 49); /* CODE_BUCKETS = 2^15 */
 }
 
-/* Makes room for one more element. */
+/* Makes room for one more element. As many as bytes in a page, or twice as many, ...: whole pages,
+ * which no other worker's fork() has to copy. */
 static bool grow(void **p, uint32_t nr, uint32_t *max, size_t bytes)
 {
-    uint32_t want = *max ? *max * 2 : 256;
+    uint32_t want = *max ? *max * 2 : PAGE_BYTES;
     void *q;
 
     if (nr < *max)
         return true;
-    q = realloc(*p, want * bytes);
+    q = host_pages_grow(*p, *max * bytes, want * bytes);
     if (!q)
         return false;
     *p = q;
@@ -54,14 +54,16 @@ void dcode_init(struct code *k, struct worker *w, struct ivcpu *v, struct direct
     xlate_prologue(k);
 }
 
+#define DROP(k, what) host_unmap((k)->what, (k)->max_##what * sizeof(*(k)->what))
+
 void dcode_destroy(struct code *k)
 {
-    free(k->blocks);
-    free(k->points);
-    free(k->xits);
-    free(k->pages);
-    free(k->vpages);
-    free(k->landings);
+    DROP(k, blocks);
+    DROP(k, points);
+    DROP(k, xits);
+    DROP(k, pages);
+    DROP(k, vpages);
+    DROP(k, landings);
     *k = (struct code){ 0 };
 }
 

@@ -358,6 +358,23 @@ void direct_reset(struct direct *d)
             space_destroy(d, d->spaces[i]);
 }
 
+/* Only who ran since the last time can have waited more; what a worker that has ended waited last
+ * is not told. */
+uint64_t direct_waited_ns(struct direct *d)
+{
+    for (unsigned i = 0; i < NR_SPACES; i++) {
+        struct space *s = d->spaces[i];
+        uint64_t before;
+
+        if (!s || s->last <= d->waited_at)
+            continue;
+        before = s->w.delay.last_ns;
+        d->waited_ns += host_delay_ns(&s->w.delay) - before;
+    }
+    d->waited_at = d->nr_runs;
+    return d->waited_ns;
+}
+
 const struct direct_stats *direct_stats(const struct direct *d)
 {
     return &d->stats;

@@ -83,6 +83,8 @@ void direct_code_noted(struct direct *d, gpa_t at);
 void direct_unbind(struct direct *d);
 /* Slots changed, the dirty log was read, the state was restored: drops all workers. */
 void direct_reset(struct direct *d);
+/* How long the workers have waited for CPUs. The vCPU's thread. */
+uint64_t direct_waited_ns(struct direct *d);
 /* Makes direct_run() return, soon; cpu.req was set before. Any thread, async-signal-safe. */
 void direct_kick(struct direct *d);
 const struct direct_stats *direct_stats(const struct direct *d);

@@ -74,8 +74,11 @@ static void fake_hypercall(void *ctx, struct cpu *c)
 {
     (void)ctx, (void)c;
 }
-static const struct platform_ops fake_platform = { fake_port_read, fake_port_write, fake_mmio_read,
-                                                   fake_mmio_write, fake_hypercall };
+static const struct platform_ops fake_platform = { .port_read = fake_port_read,
+                                                   .port_write = fake_port_write,
+                                                   .mmio_read = fake_mmio_read,
+                                                   .mmio_write = fake_mmio_write,
+                                                   .hypercall = fake_hypercall };
 
 static uint64_t fake_time(void *ctx)
 {
@@ -119,9 +122,24 @@ static void fake_ferr(void *ctx)
 {
     (void)ctx;
 }
+static uint64_t fake_steal_ns(void *ctx, uint32_t id)
+{
+    (void)ctx, (void)id;
+    return 0;
+}
 static const struct platform_time_ops fake_time_ops = {
-    fake_time,     fake_time,        fake_tsc_to_ns, fake_timer, fake_apic_send,
-    fake_apic_eoi, fake_pic_pending, fake_pic_ack,   fake_ferr,  fake_tsc_offset
+    .tsc = fake_time,
+    .now_ns = fake_time,
+    .tsc_to_ns = fake_tsc_to_ns,
+    .real_ns = fake_time,
+    .steal_ns = fake_steal_ns,
+    .apic_timer = fake_timer,
+    .apic_send = fake_apic_send,
+    .apic_eoi = fake_apic_eoi,
+    .pic_pending = fake_pic_pending,
+    .pic_ack = fake_pic_ack,
+    .ferr = fake_ferr,
+    .tsc_offset = fake_tsc_offset,
 };
 
 static inline uint64_t *fake_entry(struct fake *f, uint64_t pa)

@@ -40,6 +40,7 @@ struct direct {
     struct ivcpu *v;
     const struct direct_hints *hints; /* or NULL */
     uint64_t nr_runs;
+    uint64_t waited_ns, waited_at; /* and nr_runs when it was looked at */
     struct space *spaces[NR_SPACES];
     _Atomic int kick_pid; /* the worker that runs guest code now, or 0 */
     bool broken;          /* workers cannot be made here: said once */

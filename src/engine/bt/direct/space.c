@@ -103,7 +103,7 @@ static unsigned list_fds(struct direct *d, int fds[WORKER_MAX_FDS])
     unsigned nr = 0;
 
     for (unsigned i = 0; (s = mmu_slot_at(mmu, i)) != NULL && nr < WORKER_MAX_FDS; i++) {
-        bool known = false;
+        bool known = s->fd < 0; /* private: no worker can have it */
 
         for (unsigned j = 0; j < nr; j++)
             known |= fds[j] == s->fd;

@@ -313,6 +313,12 @@ static bool may_write(const struct view *vw, struct slot *s, uint64_t pa)
            page_claim_write(vw->code->v, s, GPA(pa));
 }
 
+/* Is the first write to the page to be seen, for the dirty log? */
+static bool must_see(const struct slot *s, uint64_t pa)
+{
+    return (s->flags & SLOT_LOG_DIRTY) && !slot_page_dirty(s, slot_page(s, GPA(pa)));
+}
+
 /* What page idx would be mapped as: 0 for not at all. */
 static uint64_t wish(const struct view *vw, struct cpu *c, const struct leaves *l, unsigned idx,
                      struct slot **slot)
@@ -322,10 +328,9 @@ static uint64_t wish(const struct view *vw, struct cpu *c, const struct leaves *
     if (!leaf)
         return 0;
     *slot = mmu_slot_find(vw->mmu, GPA(pa));
-    if (!*slot || apic_claims(c, GPA(pa)))
+    if (!*slot || (*slot)->fd < 0 || apic_claims(c, GPA(pa)))
         return 0;
-    if ((leaf & LEAF_W) && (leaf & LEAF_D) && may_write(vw, *slot, pa) &&
-        !((*slot)->flags & SLOT_LOG_DIRTY))
+    if ((leaf & LEAF_W) && (leaf & LEAF_D) && may_write(vw, *slot, pa) && !must_see(*slot, pa))
         return pa | LEAF_P | LEAF_W;
     return pa | LEAF_P;
 }
@@ -433,7 +438,7 @@ enum fill view_fill(struct view *vw, struct cpu *c, uint64_t lin, bool write)
         return FILL_NEVER;
     pa = walk.pa.v & PAGE_MASK;
     s = mmu_slot_find(vw->mmu, GPA(pa));
-    if (!s || apic_claims(c, GPA(pa)) || (write && (s->flags & SLOT_RO)))
+    if (!s || s->fd < 0 || apic_claims(c, GPA(pa)) || (write && (s->flags & SLOT_RO)))
         return FILL_NEVER;
     if (write && !may_write(vw, s, pa))
         return FILL_CODE;

@@ -285,8 +285,10 @@ int worker_create(struct worker *w, const struct worker_desc *desc, char *why, s
     host_close(home_fd);
     if (!rc)
         rc = find_frame(w);
-    if (!rc)
+    if (!rc) {
+        host_delay_open(&w->delay, w->pid);
         return 0;
+    }
     if (w->pid && rc == -EPIPE && waitpid(w->pid, &status, 0) == w->pid) {
         w->pid = 0;
         (void)snprintf(why, why_bytes, "a worker process failed at %s",
@@ -318,6 +320,7 @@ void worker_destroy(struct worker *w)
         while (waitpid(w->pid, NULL, 0) < 0 && errno == EINTR)
             ;
     }
+    host_delay_close(&w->delay);
     close_if(&w->fd_go);
     close_if(&w->fd_told);
     (void)munmap(w->hva, HOME_BYTES);

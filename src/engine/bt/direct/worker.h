@@ -18,6 +18,7 @@
 #include <ucontext.h>
 
 #include "cpu/cpu.h"
+#include "host/host.h"
 
 #define WORKER_MAX_FDS 32
 
@@ -39,6 +40,7 @@ struct worker {
     int fd_go, fd_told;
     uint64_t home; /* where it lies in the worker */
     uint8_t *hva;  /* and here */
+    struct host_delay delay; /* how long it waits for CPUs */
     unsigned nr_cmds;
     enum rest rest;
     bool entered;   /* false: a kick came first, and the guest did not run */

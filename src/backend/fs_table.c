@@ -1,0 +1,459 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What a guest may name in a shared folder: nodes (files and folders it has looked up) and what it
+ * has open. Each has a number that is given once, and a count of those who use it just now, so that
+ * a guest that forgets or closes what another of its requests works on harms nobody.
+ *
+ * Both tables are bounded, since each entry is a file descriptor of ours. Linux's driver keeps
+ * nodes as long as it has memory for their inodes, and there is no way to ask for them back.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "backend/fs_priv.h"
+
+#define ROOM_FIRST    64u
+#define BUCKETS_FIRST 256u
+#define FULL_PERCENT  90u
+#define NS_PER_S      1000000000ull
+#define CLOCK_TICK_NS (NS_PER_S / 10) /* 10 ms at most; and time for another host to be behind */
+
+enum { SEEN_NODES = 1 << 16, SEEN_FILES, SEEN_FORGET };
+
+/* ---- numbers ---- */
+
+static int table_grow(struct fs_table *t)
+{
+    uint32_t room = t->room ? 2 * t->room : ROOM_FIRST;
+    struct fs_slot *slots = reallocarray(t->slots, room, sizeof(*slots));
+
+    if (!slots)
+        return -ENOMEM;
+    t->slots = slots;
+    t->room = room;
+    if (!t->nr)
+        t->slots[t->nr++] = (struct fs_slot){ .item = NULL }; /* number 0 is none */
+    return 0;
+}
+
+static int table_add(struct fs_table *t, void *item, uint64_t *id)
+{
+    uint32_t idx = t->first_free;
+    int err;
+
+    if (t->nr_items == t->max)
+        return -ENFILE;
+    if (idx) {
+        t->first_free = t->slots[idx].next_free;
+    } else {
+        err = t->nr == t->room ? table_grow(t) : 0;
+        if (err)
+            return err;
+        idx = t->nr++;
+        t->slots[idx].turn = 0;
+    }
+    t->slots[idx].item = item;
+    t->nr_items++;
+    *id = (uint64_t)t->slots[idx].turn << 32 | idx;
+    return 0;
+}
+
+static void *table_find(const struct fs_table *t, uint64_t id)
+{
+    uint32_t idx = (uint32_t)id;
+
+    return idx < t->nr && t->slots[idx].turn == id >> 32 ? t->slots[idx].item : NULL;
+}
+
+/* It is there. */
+static void table_remove(struct fs_table *t, uint64_t id)
+{
+    uint32_t idx = (uint32_t)id;
+
+    t->slots[idx].item = NULL;
+    t->slots[idx].turn++;
+    t->nr_items--;
+    /* A slot whose numbers are used up stays unused. */
+    if (!t->slots[idx].turn)
+        return;
+    t->slots[idx].next_free = t->first_free;
+    t->first_free = idx;
+}
+
+/* ---- nodes by what they are ---- */
+
+static struct fs_node **bucket_of(const struct fs_share *fs, dev_t dev, ino_t ino)
+{
+    uint64_t mix = ((uint64_t)ino ^ (uint64_t)dev << 40) * 0x9e3779b97f4a7c15ull;
+
+    return &fs->buckets[mix >> 32 & (fs->nr_buckets - 1)];
+}
+
+/* More buckets, if there is memory; without, searches take longer. */
+static void buckets_grow(struct fs_share *fs)
+{
+    uint32_t nr = fs->nr_buckets;
+    struct fs_node **old = fs->buckets, *n, *next, **to;
+
+    to = calloc(2 * (size_t)nr, sizeof(*to));
+    if (!to)
+        return;
+    fs->buckets = to;
+    fs->nr_buckets = 2 * nr;
+    for (uint32_t i = 0; i < nr; i++) {
+        for (n = old[i]; n; n = next) {
+            next = n->next;
+            to = bucket_of(fs, n->dev, n->ino);
+            n->next = *to;
+            *to = n;
+        }
+    }
+    free(old);
+}
+
+static struct fs_node *bucket_find(const struct fs_share *fs, dev_t dev, ino_t ino)
+{
+    struct fs_node *n = *bucket_of(fs, dev, ino);
+
+    while (n && (n->dev != dev || n->ino != ino))
+        n = n->next;
+    return n;
+}
+
+static void bucket_remove(struct fs_share *fs, struct fs_node *n)
+{
+    struct fs_node **at = bucket_of(fs, n->dev, n->ino);
+
+    while (*at != n)
+        at = &(*at)->next;
+    *at = n->next;
+}
+
+/* ---- nodes ---- */
+
+static void node_close(struct fs_node *n)
+{
+    (void)close(n->fd); /* O_PATH: nothing can be lost */
+    free(n);
+}
+
+struct fs_node *fs_node_get(struct fs_share *fs, uint64_t id)
+{
+    struct fs_node *n;
+
+    lock_take(&fs->lock);
+    n = table_find(&fs->nodes, id);
+    if (n)
+        n->refs++;
+    lock_drop(&fs->lock);
+    return n;
+}
+
+void fs_node_put(struct fs_share *fs, struct fs_node *n)
+{
+    bool last;
+
+    if (!n)
+        return;
+    lock_take(&fs->lock);
+    last = !--n->refs;
+    lock_drop(&fs->lock);
+    if (last)
+        node_close(n);
+}
+
+/* Share's lock held. The caller is one of its users; the table is the other. */
+static int node_insert(struct fs_share *fs, struct fs_node *n)
+{
+    int err = table_add(&fs->nodes, n, &n->id);
+    struct fs_node **at;
+
+    if (err)
+        return err;
+    if (fs->nodes.nr_items > fs->nr_buckets)
+        buckets_grow(fs);
+    at = bucket_of(fs, n->dev, n->ino);
+    n->next = *at;
+    *at = n;
+    n->refs = 2;
+    n->nr_lookups = 1;
+    return 0;
+}
+
+int fs_node_add(struct fs_share *fs, int fd, const struct stat *st, const struct fs_node *parent,
+                struct fs_node **n)
+{
+    struct fs_node *fresh = malloc(sizeof(*fresh)), *known;
+    int err = 0;
+
+    if (!fresh) {
+        (void)close(fd);
+        return -ENOMEM;
+    }
+    *fresh =
+        (struct fs_node){ .fd = fd,
+                          .dev = st->st_dev,
+                          .ino = st->st_ino,
+                          .type = st->st_mode & S_IFMT,
+                          .submount = parent && S_ISDIR(st->st_mode) && parent->dev != st->st_dev };
+    lock_take(&fs->lock);
+    known = bucket_find(fs, st->st_dev, st->st_ino);
+    if (known) {
+        known->nr_lookups++;
+        known->refs++;
+    } else {
+        err = node_insert(fs, fresh);
+    }
+    lock_drop(&fs->lock);
+    *n = known ? known : fresh;
+    if (known || err)
+        node_close(fresh);
+    if (err == -ENFILE && log_first(&fs->seen, SEEN_NODES))
+        log_warn("share '%s': the guest knows %u files at once, which is all there are file "
+                 "descriptors for; others fail with ENFILE until it forgets some (raise the hard "
+                 "limit: ulimit -Hn)",
+                 fs->cfg.tag, fs->nodes.max);
+    return err;
+}
+
+void fs_node_forget(struct fs_share *fs, uint64_t id, uint64_t nr)
+{
+    struct fs_node *n;
+    bool too_many = false, gone = false;
+
+    if (id == FUSE_ROOT_ID) /* is always there */
+        return;
+    lock_take(&fs->lock);
+    n = table_find(&fs->nodes, id);
+    if (n) {
+        too_many = nr > n->nr_lookups;
+        n->nr_lookups -= MIN(nr, n->nr_lookups);
+        gone = !n->nr_lookups;
+    }
+    if (gone) {
+        bucket_remove(fs, n);
+        table_remove(&fs->nodes, id);
+    }
+    lock_drop(&fs->lock);
+    if ((!n || too_many) && log_first(&fs->seen, SEEN_FORGET))
+        log_warn("share '%s': the guest forgets what it has not looked up", fs->cfg.tag);
+    if (gone)
+        fs_node_put(fs, n);
+}
+
+/*
+ * By its ctime, which only the host's kernel sets. A change right after this one could leave it as
+ * it is, until the clock that it is taken from has ticked.
+ */
+bool fs_node_same(struct fs_share *fs, uint64_t id, const struct stat *st)
+{
+    const struct timespec *now = &st->st_ctim;
+    uint64_t ctime_ns = (uint64_t)now->tv_sec * NS_PER_S + (uint64_t)now->tv_nsec;
+    bool settled = host_real_ns() > ctime_ns + CLOCK_TICK_NS, same = false;
+    struct fs_node *n;
+
+    lock_take(&fs->lock);
+    n = table_find(&fs->nodes, id);
+    if (n) {
+        same = n->opened_ctime.tv_sec == now->tv_sec && n->opened_ctime.tv_nsec == now->tv_nsec &&
+               n->opened_bytes == st->st_size;
+        n->opened_ctime = settled ? *now : (struct timespec){ .tv_sec = 0 };
+        n->opened_bytes = st->st_size;
+    }
+    lock_drop(&fs->lock);
+    return same;
+}
+
+bool fs_nodes_full(struct fs_share *fs)
+{
+    bool full;
+
+    lock_take(&fs->lock);
+    full = fs->nodes.nr_items >= (uint64_t)fs->nodes.max * FULL_PERCENT / 100;
+    lock_drop(&fs->lock);
+    return full;
+}
+
+/* ---- open files ---- */
+
+static void file_close(struct fs_file *f)
+{
+    (void)close(f->fd); /* the guest heard of errors from its FLUSH and FSYNC */
+    lock_destroy(&f->pos);
+    free(f);
+}
+
+int fs_file_add(struct fs_share *fs, int fd, bool is_dir, uint64_t *id)
+{
+    struct fs_file *f = malloc(sizeof(*f));
+    int err;
+
+    if (!f) {
+        (void)close(fd);
+        return -ENOMEM;
+    }
+    *f = (struct fs_file){ .fd = fd, .is_dir = is_dir, .refs = 1 };
+    lock_init(&f->pos, LOCK_LEAF);
+    lock_take(&fs->lock);
+    err = table_add(&fs->files, f, &f->id);
+    *id = f->id;
+    lock_drop(&fs->lock);
+    if (err)
+        file_close(f);
+    if (err == -ENFILE && log_first(&fs->seen, SEEN_FILES))
+        log_warn("share '%s': the guest has %u files open at once; more fail with ENFILE",
+                 fs->cfg.tag, fs->files.max);
+    return err;
+}
+
+/* Share's lock held. */
+static struct fs_file *file_find(const struct fs_share *fs, uint64_t id, bool is_dir)
+{
+    struct fs_file *f = table_find(&fs->files, id);
+
+    return f && f->is_dir == is_dir ? f : NULL;
+}
+
+struct fs_file *fs_file_get(struct fs_share *fs, uint64_t id, bool is_dir)
+{
+    struct fs_file *f;
+
+    lock_take(&fs->lock);
+    f = file_find(fs, id, is_dir);
+    if (f)
+        f->refs++;
+    lock_drop(&fs->lock);
+    return f;
+}
+
+void fs_file_put(struct fs_share *fs, struct fs_file *f)
+{
+    bool last;
+
+    if (!f)
+        return;
+    lock_take(&fs->lock);
+    last = !--f->refs;
+    lock_drop(&fs->lock);
+    if (last)
+        file_close(f);
+}
+
+void fs_file_release(struct fs_share *fs, uint64_t id, bool is_dir)
+{
+    struct fs_file *f;
+
+    lock_take(&fs->lock);
+    f = file_find(fs, id, is_dir);
+    if (f)
+        table_remove(&fs->files, id);
+    lock_drop(&fs->lock);
+    fs_file_put(fs, f);
+}
+
+/* ---- sessions ---- */
+
+/* Takes all but the root out of the tables; what is in use stays until it is put. */
+void fs_end_session(struct fs_share *fs)
+{
+    lock_take(&fs->lock);
+    fs->ready = fs->writeback = false;
+    for (uint32_t i = FUSE_ROOT_ID + 1; i < fs->nodes.nr; i++) {
+        struct fs_node *n = fs->nodes.slots[i].item;
+
+        if (!n)
+            continue;
+        bucket_remove(fs, n);
+        table_remove(&fs->nodes, n->id);
+        n->nr_lookups = 0;
+        n->next = fs->old_nodes;
+        fs->old_nodes = n;
+    }
+    for (uint32_t i = 1; i < fs->files.nr; i++) {
+        struct fs_file *f = fs->files.slots[i].item;
+
+        if (!f)
+            continue;
+        table_remove(&fs->files, f->id);
+        f->next = fs->old_files;
+        fs->old_files = f;
+    }
+    lock_drop(&fs->lock);
+    fs_kick(fs, true);
+}
+
+void fs_collect(struct fs_share *fs)
+{
+    struct fs_node *n, *next_node;
+    struct fs_file *f, *next_file;
+
+    lock_take(&fs->lock);
+    n = fs->old_nodes;
+    f = fs->old_files;
+    fs->old_nodes = NULL;
+    fs->old_files = NULL;
+    lock_drop(&fs->lock);
+    for (; n; n = next_node) {
+        next_node = n->next;
+        fs_node_put(fs, n);
+    }
+    for (; f; f = next_file) {
+        next_file = f->next;
+        fs_file_put(fs, f);
+    }
+}
+
+void fs_count(struct fs_share *fs, unsigned *nr_nodes, unsigned *nr_files)
+{
+    lock_take(&fs->lock);
+    *nr_nodes = fs->nodes.nr_items - 1;
+    *nr_files = fs->files.nr_items;
+    lock_drop(&fs->lock);
+}
+
+/* ---- life ---- */
+
+static int table_add_root(struct fs_share *fs)
+{
+    struct fs_node *n;
+    struct stat st;
+    int fd = fcntl(fs->root_fd, F_DUPFD_CLOEXEC, 0), err;
+
+    if (fd < 0)
+        return -errno;
+    if (fstat(fd, &st) < 0) {
+        err = -errno;
+        (void)close(fd);
+        return err;
+    }
+    err = fs_node_add(fs, fd, &st, NULL, &n);
+    if (err)
+        return err;
+    BUG_ON(n->id != FUSE_ROOT_ID);
+    fs_node_put(fs, n);
+    return 0;
+}
+
+int fs_table_open(struct fs_share *fs, unsigned max_nodes, unsigned max_files)
+{
+    fs->nodes.max = max_nodes;
+    fs->files.max = max_files;
+    fs->buckets = calloc(BUCKETS_FIRST, sizeof(fs->buckets[0]));
+    fs->nr_buckets = BUCKETS_FIRST;
+    return fs->buckets ? table_add_root(fs) : -ENOMEM;
+}
+
+void fs_table_close(struct fs_share *fs)
+{
+    struct fs_node *root = fs->buckets ? table_find(&fs->nodes, FUSE_ROOT_ID) : NULL;
+
+    fs_collect(fs);
+    if (root)
+        node_close(root);
+    free(fs->nodes.slots);
+    free(fs->files.slots);
+    free(fs->buckets);
+}

@@ -1,0 +1,166 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The engine on /dev/kvm, inside. The guest's code runs on the processor; devices, local APICs and
+ * the MSRs that are no part of running code stay doppel's own, the same as under the other engines.
+ *
+ * A vCPU's registers are in the kernel or in struct cpu, and change sides as a whole: kvm_export()
+ * and kvm_import(). What the kernel cannot execute is handed to interp, one instruction at a time.
+ */
+#ifndef ENGINE_KVM_KVM_H
+#define ENGINE_KVM_KVM_H
+
+#include <linux/kvm.h>
+
+#include "engine/interp/handlers.h"
+
+/* Regions that the kernel was told of; as many as the mmu has slots. */
+#define KVM_REGIONS_MAX 256
+#define KVM_CPUID_MAX   256
+
+struct kvm_region {
+    uint64_t base, bytes; /* bytes 0: this number is free */
+    uint8_t *hva;
+    uint32_t flags; /* KVM_MEM_* */
+};
+
+/* The room behind the kernel's header, which ends in an array without a length. */
+struct kvm_cpuid_table {
+    struct kvm_cpuid2 head;
+    struct kvm_cpuid_entry2 entries[KVM_CPUID_MAX];
+};
+
+struct kvm_vm {
+    struct interp_vm ivm;
+    int fd;
+    uint32_t run_bytes; /* of a vCPU's struct kvm_run and what is behind it */
+    bool spec_ctrl;     /* guests have SPEC_CTRL and its kind */
+    bool tsc_offset;    /* a vCPU's TSC offset can be set as it is */
+    struct lock lock;   /* LOCK_CODE: guards all below but supported */
+    bool clock_told;    /* the paravirtual clock was set, when the VM clock's offset was */
+    uint64_t clock_offset;
+    uint64_t slots_gen;  /* of the mmu's list that the regions are made from */
+    bool regions_failed; /* and it was reported */
+    struct kvm_region regions[KVM_REGIONS_MAX];
+    struct kvm_cpuid_table supported;
+};
+
+#define KVM_MSRS_MOVED 10u
+struct kvm_msr_table {
+    struct kvm_msrs head;
+    struct kvm_msr_entry entries[KVM_MSRS_MOVED];
+};
+
+/* A vCPU's registers in the kernel's forms. */
+struct kvm_known {
+    struct kvm_regs regs;
+    struct kvm_sregs2 sregs;
+    struct kvm_xsave xsave;
+    struct kvm_xcrs xcrs;
+    struct kvm_debugregs debug;
+    struct kvm_msr_table msrs;
+};
+
+struct kvm_vcpu {
+    struct ivcpu iv; /* first */
+    struct kvm_vm *vm;
+    int fd;
+    struct kvm_run *run;
+    bool in_kernel; /* the registers are in the kernel, those in struct cpu are old */
+    bool unsent;    /* struct cpu was changed: the kernel has to be told before the guest goes on */
+    bool unfinished; /* the last exit's instruction waits for the next KVM_RUN to complete it */
+    bool window;     /* if_flag and ready_for_interrupt_injection are those of now */
+    bool debug_changed;
+    bool debug_by_interp; /* more breakpoints than the processor has */
+    bool debug_on;        /* the kernel was told of breakpoints */
+    bool accepts_kicks;
+    uint64_t tsc_offset; /* what the kernel was told */
+    bool tsc_told;
+    uint64_t handover_ns;  /* host_mono_ns() when the present second of counting began */
+    unsigned nr_handovers; /* in it */
+    bool known_valid;      /* the kernel has what is in known */
+    struct kvm_known known;
+    struct host_kick thread;
+    /* Sequentially consistent, with run->immediate_exit: see kvm_kick(). */
+    _Atomic bool in_run;
+};
+
+static inline struct kvm_vm *kvm_of(const struct kvm_vcpu *k)
+{
+    return k->vm;
+}
+
+/* ---- system.c: the device, what the host's kernel can do ---- */
+/* A descriptor, or -errno and the reason. */
+int kvm_open(char *why, size_t why_bytes) MUST_CHECK;
+int kvm_ioctl(int fd, unsigned long what, void *arg);           /* 0 or more; -errno */
+int kvm_ioctl_num(int fd, unsigned long what, unsigned long n); /* the same, with a number */
+/* 0, or -ENOTSUP and what is missing. */
+int kvm_check_caps(int sys, char *why, size_t why_bytes) MUST_CHECK;
+
+/* ---- probe.c: is it fit to run an operating system? ---- */
+struct kvm_verdict {
+    bool runs;           /* the probe's guest came to its end */
+    char failed[128];    /* if not: what became of it */
+    uint64_t exit_ns;    /* of one port write, there and back */
+    uint64_t slow_times; /* a loop of supervisor code took so many times as long as on the host */
+};
+/* 0, or -errno: no VM could be made. Takes some milliseconds, at most half a second. */
+int kvm_try(struct kvm_verdict *out);
+
+/* ---- cpuid.c ---- */
+int kvm_get_supported(int sys, struct kvm_cpuid_table *out) MUST_CHECK;
+void kvm_trim(struct cpu_model *m, const struct kvm_cpuid_table *supported);
+int kvm_set_cpuid(struct kvm_vcpu *k) MUST_CHECK;
+bool kvm_has_spec_ctrl(const struct kvm_cpuid_table *supported);
+
+/* ---- msr.c ---- */
+/* Which MSRs the kernel answers itself; all others come to us. */
+int kvm_set_msr_filter(const struct kvm_vm *vm) MUST_CHECK;
+int kvm_export_msrs(struct kvm_vcpu *k) MUST_CHECK;
+void kvm_make_msrs(const struct cpu *c, struct kvm_msr_table *l);
+/* The kernel stops at the first that it refuses: done is how far it came, or -errno. 0 or -errno.
+ */
+int kvm_msrs_moved(const struct kvm_msr_table *l, int done, const char *what) MUST_CHECK;
+void kvm_exit_msr(struct kvm_vcpu *k);
+/* Those that are in the kernel alone, as after power-on. */
+void kvm_reset_msrs(struct kvm_vcpu *k);
+/* The guest's TSC is the VM clock's, plus TSC_ADJUST. */
+int kvm_update_tsc(struct kvm_vcpu *k) MUST_CHECK;
+
+/* ---- slots.c ---- */
+/* The kernel's regions follow the mmu's slots. Cheap when nothing changed. */
+int kvm_sync_slots(struct kvm_vm *vm) MUST_CHECK;
+int kvm_sync_dirty(struct engine_vm *evm);
+
+/* ---- state.c ---- */
+/*
+ * The registers come to struct cpu, and may be changed there: kvm_changed() says so. An event that
+ * the kernel had taken but not delivered is delivered here. 0, -errno after a message; or -EAGAIN:
+ * the guest had a triple fault on the way.
+ */
+int kvm_export(struct kvm_vcpu *k) MUST_CHECK;
+int kvm_import(struct kvm_vcpu *k) MUST_CHECK;
+static inline void kvm_changed(struct kvm_vcpu *k)
+{
+    k->unsent = true;
+}
+/* Says why the engine gives up, and where the guest is. */
+void kvm_report(struct kvm_vcpu *k, const char *what, uint64_t code);
+
+/* ---- run.c ---- */
+enum run_result kvm_engine_run(struct vcpu *vc);
+/* KVM_RUN until the exit that is half done is done. */
+int kvm_finish(struct kvm_vcpu *k) MUST_CHECK;
+
+/* ---- exits.c ---- */
+/* What the kernel's exit asks for. False: run() returns *res. */
+bool kvm_exit(struct kvm_vcpu *k, enum run_result *res);
+/* One instruction by interp. False: run() returns *res. */
+bool kvm_step(struct kvm_vcpu *k, enum run_result *res);
+
+/* ---- debug.c ---- */
+void kvm_debug_update(struct vcpu *vc);
+int kvm_debug_sync(struct kvm_vcpu *k) MUST_CHECK;
+bool kvm_exit_debug(struct kvm_vcpu *k, enum run_result *res);
+
+#endif

@@ -1,0 +1,244 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Opening a snapshot and going on from it. A diff is opened with its base, and the base's base: the
+ * whole one is mapped, what the diffs have is copied over it.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "snap/priv.h"
+
+#define STATE_FILE_MAX GIB(4)
+
+/* One pair of files. */
+struct layer {
+    struct snap_doc doc;
+    struct snap_layout layout;
+    char *path; /* of the state file; absolute */
+    const char *id;
+    int fd; /* of the memory file */
+};
+
+struct snap {
+    struct layer layers[SNAP_CHAIN_MAX]; /* the newest first */
+    unsigned nr;
+    struct snap_info info;
+    struct cpu_model model;
+    struct vm_image image;
+};
+
+/* ---- opening ---- */
+
+static bool is_id(const char *id)
+{
+    return id && strlen(id) == SNAP_ID_BYTES && strspn(id, "0123456789abcdef") == SNAP_ID_BYTES;
+}
+
+static int layer_open_memory(struct layer *l, const char *memory, const struct snap_why *why)
+{
+    const char *name =
+        json_string_value(json_object_get(json_object_get(l->doc.json, "memory"), "file"));
+    char *path = memory ? strdup(memory) : name ? files_resolve(l->path, name) : NULL;
+    int err = 0;
+
+    if (!path)
+        return snap_fail(why, -EINVAL, "the snapshot does not say where its memory is");
+    l->fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (l->fd < 0)
+        err = snap_fail(why, -errno, "cannot open the snapshot's memory '%s': %s", path,
+                        strerror(errno));
+    free(path);
+    return err ? err : pages_check_file(l->fd, &l->layout, l->id, why);
+}
+
+static int layer_open(struct layer *l, const struct snap_files *files, const struct snap_why *why)
+{
+    size_t bytes = 0;
+    uint8_t *file;
+    int err;
+
+    file = files_load(files->state, STATE_FILE_MAX, &bytes, &err);
+    if (!file)
+        return snap_fail(why, err, "cannot read the snapshot '%s': %s", files->state,
+                         strerror(-err));
+    err = doc_parse(&l->doc, file, bytes, why);
+    if (err)
+        return err;
+    l->path = realpath(files->state, NULL);
+    l->id = json_string_value(json_object_get(l->doc.json, "id"));
+    if (!l->path || !is_id(l->id))
+        return snap_fail(why, -EINVAL, "the snapshot has no id");
+    err = pages_layout(&l->layout, &l->doc, why);
+    return err ? err : layer_open_memory(l, files->memory, why);
+}
+
+/* NULL: it is whole. */
+static const json_t *layer_base(const struct layer *l)
+{
+    const json_t *base = json_object_get(l->doc.json, "base");
+
+    return json_is_object(base) ? base : NULL;
+}
+
+static int open_base(struct snap *s, const struct snap_why *why)
+{
+    const struct layer *top = &s->layers[s->nr - 1];
+    const json_t *base = layer_base(top);
+    const char *id = json_string_value(json_object_get(base, "id"));
+    const char *name = json_string_value(json_object_get(base, "state"));
+    struct layer *l = &s->layers[s->nr];
+    char *path;
+    int err;
+
+    if (!is_id(id) || !name)
+        return snap_fail(why, -EINVAL, "the snapshot does not say what it is a difference to");
+    if (s->nr == SNAP_CHAIN_MAX)
+        return snap_fail(why, -EINVAL, "the snapshot is a difference to a difference, more than %u "
+                         "times; make a full one", SNAP_CHAIN_MAX);
+    path = files_resolve(top->path, name);
+    if (!path)
+        return snap_fail(why, -ENOMEM, "out of memory");
+    *l = (struct layer){ .fd = -1 };
+    s->nr++;
+    err = layer_open(l, &(struct snap_files){ .state = path }, why);
+    if (!err && strcmp(l->id, id) != 0)
+        err = snap_fail(why, -EINVAL,
+                        "the snapshot is a difference to one that '%s' is not any more", path);
+    free(path);
+    return err;
+}
+
+static int image_find(void *ctx, const char *name, uint64_t bytes, uint64_t *off_bytes)
+{
+    const struct snap *s = ctx;
+    const struct snap_layout *l = &s->layers[s->nr - 1].layout;
+
+    for (unsigned i = 0; i < l->nr; i++) {
+        if (strcmp(l->slots[i].name, name) != 0)
+            continue;
+        if (l->slots[i].bytes != bytes) {
+            log_error("the snapshot's memory '%s' has %llu bytes, this machine's %llu", name,
+                      (unsigned long long)l->slots[i].bytes, (unsigned long long)bytes);
+            return -EINVAL;
+        }
+        *off_bytes = l->slots[i].at;
+        return 0;
+    }
+    return -ENOENT;
+}
+
+static int open_all(struct snap *s, const struct snap_files *files, unsigned flags,
+                    const struct snap_why *why)
+{
+    int err;
+
+    s->layers[0].fd = -1;
+    s->nr = 1;
+    err = layer_open(&s->layers[0], files, why);
+    while (!err && layer_base(&s->layers[s->nr - 1]))
+        err = open_base(s, why);
+    for (unsigned i = 0; i < s->nr && !err && (flags & SNAP_VERIFY); i++)
+        err = pages_verify(s->layers[i].fd, &s->layers[i].layout, why);
+    if (err)
+        return err;
+    s->info.id = s->layers[0].id;
+    s->info.base_id = s->nr > 1 ? s->layers[1].id : NULL;
+    s->image.memory = (struct mmu_image){
+        .fd = s->layers[s->nr - 1].fd, .find = image_find, .ctx = s
+    };
+    return machine_image(json_object_get(s->layers[0].doc.json, "machine"), &s->image, &s->model,
+                         &s->info, why);
+}
+
+struct snap *snap_open(const struct snap_files *files, unsigned flags, char *why, size_t why_bytes)
+{
+    struct snap *s = calloc(1, sizeof(*s));
+    struct snap_why w = { why, why_bytes };
+
+    if (!s) {
+        (void)snap_fail(&w, -ENOMEM, "out of memory");
+        return NULL;
+    }
+    if (open_all(s, files, flags, &w) < 0) {
+        snap_close(s);
+        return NULL;
+    }
+    return s;
+}
+
+struct snap *snap_open_dir(const char *dir, unsigned flags, char *why, size_t why_bytes)
+{
+    struct snap *s = NULL;
+    char *state = NULL;
+
+    if (asprintf(&state, "%s/" SNAP_STATE_FILE, dir) >= 0)
+        s = snap_open(&(struct snap_files){ .state = state }, flags, why, why_bytes);
+    free(state);
+    return s;
+}
+
+void snap_close(struct snap *s)
+{
+    if (!s)
+        return;
+    for (unsigned i = 0; i < s->nr; i++) {
+        struct layer *l = &s->layers[i];
+
+        if (l->fd >= 0)
+            (void)close(l->fd); /* only read from */
+        doc_free(&l->doc);
+        free(l->path);
+    }
+    free(s);
+}
+
+const json_t *snap_config(const struct snap *s)
+{
+    const json_t *config = json_object_get(s->layers[0].doc.json, "config");
+
+    return json_is_null(config) ? NULL : config;
+}
+
+void snap_info(const struct snap *s, struct snap_info *out)
+{
+    *out = s->info;
+}
+
+const struct vm_image *snap_image(const struct snap *s)
+{
+    return &s->image;
+}
+
+/* ---- loading ---- */
+
+int snap_load(struct snap *s, struct vm *vm, char *why, size_t why_bytes)
+{
+    struct snap_why w = { why, why_bytes };
+    struct vm_base base;
+    int err = 0;
+
+    if (vm_nr_vcpus(vm) != s->info.nr_cpus || vm_cfg(vm)->boot.ram_bytes != s->info.ram_bytes)
+        return snap_fail(&w, -EINVAL,
+                         "the snapshot is of a machine with %u vCPUs and %llu MiB, this one has %u "
+                         "and %llu",
+                         s->info.nr_cpus, (unsigned long long)(s->info.ram_bytes >> 20),
+                         vm_nr_vcpus(vm),
+                         (unsigned long long)(vm_cfg(vm)->boot.ram_bytes >> 20));
+    /* Devices' threads live already: they are to begin nothing before all is loaded. */
+    vm_pause(vm);
+    for (unsigned i = s->nr - 1; i-- > 0 && !err;)
+        err = pages_apply(vm, s->layers[i].fd, &s->layers[i].layout, &w);
+    if (!err)
+        err = machine_load(vm, &s->layers[0].doc, &w);
+    if (!err) {
+        memcpy(base.id, s->info.id, sizeof(base.id));
+        base.path = strdup(s->layers[0].path);
+        vm_set_base(vm, &base);
+    }
+    vm_resume(vm);
+    return err;
+}

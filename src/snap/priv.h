@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the files of snap/ share and nobody else sees. The format is explained in docs/snapshot.md. */
+#ifndef SNAP_PRIV_H
+#define SNAP_PRIV_H
+
+#include "snap/snap.h"
+
+#define SNAP_FORMAT      1u
+#define SNAP_ID_BYTES    32u /* hexadecimal digits */
+#define SNAP_CHUNK_BYTES MIB(2)
+#define SNAP_CHAIN_MAX   64u /* diffs of diffs */
+
+#define SNAP_STATE_FILE  "state"
+#define SNAP_MEMORY_FILE "memory"
+
+/* A message for the log, and for who asked. */
+struct snap_why {
+    char *text;
+    size_t bytes;
+};
+/* Says it in both; returns err. */
+int snap_fail(const struct snap_why *why, int err, const char *fmt, ...) PRINTF_LIKE(3, 4);
+
+/* ---- doc.c: the state file as a whole ---- */
+
+/* One piece of state; what it is for is said by its name and place. */
+struct snap_section {
+    const char *name; /* in the JSON */
+    unsigned version;
+    const uint8_t *data;
+    size_t bytes;
+};
+
+struct snap_doc {
+    json_t *json;
+    uint8_t *state;
+    size_t state_bytes;
+    struct snap_section *sections;
+    size_t nr_sections;
+    uint8_t *file; /* what state points into, once loaded */
+};
+/* A hostile buffer; taken over, also on failure. 0 or -EINVAL after a message. */
+int doc_parse(struct snap_doc *d, uint8_t *file, size_t bytes, const struct snap_why *why);
+void doc_free(struct snap_doc *d);
+/* Appends; false: no memory. */
+bool doc_add(struct snap_doc *d, const char *name, unsigned version, const void *data,
+             size_t bytes);
+/* The whole file; malloc'ed. NULL: no memory. */
+uint8_t *doc_make(const struct snap_doc *d, size_t *bytes);
+
+/* ---- pages.c: the memory file ---- */
+
+/* Which pages of a slot are in the file, and their checksums. */
+struct snap_pages {
+    const char *name; /* the slot's */
+    uint64_t bytes;   /* the slot's */
+    uint64_t at;      /* in the memory file */
+    const uint8_t *present;
+    const uint8_t *crcs; /* one for each chunk, little endian */
+    size_t nr_crcs;
+};
+static inline bool pages_present(const struct snap_pages *p, uint64_t page)
+{
+    return p->present[page / 8] >> (page % 8) & 1;
+}
+
+#define SNAP_SLOTS_MAX 8
+struct snap_layout {
+    struct snap_pages slots[SNAP_SLOTS_MAX];
+    unsigned nr;
+    uint64_t trailer_at;
+};
+/* From a parsed document, which it borrows from. */
+int pages_layout(struct snap_layout *l, const struct snap_doc *d, const struct snap_why *why);
+
+/*
+ * Writes the VM's memory into the file, and adds what it wrote to the document. The VM stands
+ * still.
+ */
+int pages_save(struct vm *vm, int fd, enum snap_kind kind, const char *id, struct snap_doc *d,
+               struct snap_saved *saved, const struct snap_why *why) MUST_CHECK;
+/* Is that the memory file of this snapshot, whole? */
+int pages_check_file(int fd, const struct snap_layout *l, const char *id,
+                     const struct snap_why *why);
+/* Reads all and compares checksums. */
+int pages_verify(int fd, const struct snap_layout *l, const struct snap_why *why);
+/* What the file has goes over what the slots have; checked on the way. For diffs. */
+int pages_apply(struct vm *vm, int fd, const struct snap_layout *l, const struct snap_why *why);
+
+/* ---- machine.c: vCPUs and devices ---- */
+/* VM paused and settled. false: no memory. */
+bool machine_save(struct vm *vm, struct snap_doc *d);
+int machine_load(struct vm *vm, const struct snap_doc *d, const struct snap_why *why);
+json_t *machine_describe(struct vm *vm);
+/* The "machine" object into what vm_create() needs. */
+int machine_image(const json_t *machine, struct vm_image *image, struct cpu_model *model,
+                  struct snap_info *info, const struct snap_why *why);
+
+/* ---- files.c ---- */
+/* A new file beside `path`, under another name, which is put into tmp. fd or -errno. */
+int files_create(const char *path, char *tmp, size_t tmp_bytes);
+int files_write(int fd, const void *buf, size_t bytes, uint64_t off_bytes) MUST_CHECK;
+int files_read(int fd, void *buf, size_t bytes, uint64_t off_bytes) MUST_CHECK;
+/* Whole file, at most max bytes; malloc'ed. NULL and *err. */
+uint8_t *files_load(const char *path, size_t max, size_t *bytes, int *err);
+/* The directory that holds `path` is on the disk, with its names. */
+int files_sync_dir_of(const char *path) MUST_CHECK;
+/* The path of `to` as the file `from` should name it: without directories where they are the same,
+ * else absolute. malloc'ed. */
+char *files_name_from(const char *from, const char *to);
+/* ... and back: malloc'ed. */
+char *files_resolve(const char *from, const char *name);
+
+#endif

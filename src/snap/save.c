@@ -1,0 +1,358 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Making a snapshot: the VM is paused, its devices come to rest, memory and state are written to
+ * new files, the VM goes on, and when all is on the disk the files get their names.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "snap/priv.h"
+
+#define SETTLE_NS 10000000000ull /* a disk that answers at all has done so by then */
+
+struct save {
+    struct vm *vm;
+    const struct snap_save *what;
+    struct snap_why why;
+    struct snap_saved saved;
+    char id[SNAP_ID_BYTES + 1];
+    const char *final_state; /* the name by which diffs will know it; absolute */
+    int state_fd, memory_fd;
+    struct snap_doc doc;
+};
+
+static void make_id(char id[SNAP_ID_BYTES + 1])
+{
+    uint8_t bytes[SNAP_ID_BYTES / 2];
+
+    host_random(bytes, sizeof(bytes));
+    for (unsigned i = 0; i < sizeof(bytes); i++)
+        (void)snprintf(id + 2 * (size_t)i, 3, "%02x", bytes[i]);
+}
+
+static json_t *describe_base(const struct save *s)
+{
+    const struct vm_base *base = vm_base(s->vm);
+    char *name;
+    json_t *j;
+
+    if (s->what->kind != SNAP_DIFF)
+        return json_null();
+    name = files_name_from(s->final_state, base->path);
+    j = name ? json_pack("{s:s, s:s}", "id", base->id, "state", name) : NULL;
+    free(name);
+    return j;
+}
+
+/* All but the lists of state and slots, which fill themselves. */
+static json_t *describe(const struct save *s, const char *final_memory)
+{
+    char *memory = files_name_from(s->final_state, final_memory);
+    json_t *given = s->what->config ? s->what->config : vm_cfg(s->vm)->config;
+    json_t *config = given ? json_deep_copy(given) : json_null();
+    json_t *j = json_pack("{s:s, s:s, s:o, s:o, s:o, s:{s:s?, s:[]}, s:[]}", "doppel",
+                          DOPPEL_VERSION, "id", s->id, "base", describe_base(s), "machine",
+                          machine_describe(s->vm), "config", config, "memory", "file", memory,
+                          "slots", "state");
+
+    if (!memory) {
+        json_decref(j);
+        j = NULL;
+    }
+    free(memory);
+    return j;
+}
+
+/* The VM stands still. */
+static int save_stopped(struct save *s, const char *final_memory)
+{
+    struct vm_base base = { .path = NULL };
+    int err = vm_settle(s->vm, SETTLE_NS);
+
+    if (err)
+        return snap_fail(&s->why, err, "a device has requests under way that do not come to an end");
+    s->doc.json = describe(s, final_memory);
+    if (!s->doc.json || !machine_save(s->vm, &s->doc))
+        return snap_fail(&s->why, -ENOMEM, "out of memory for the machine's state");
+    err = pages_save(s->vm, s->memory_fd, s->what->kind, s->id, &s->doc, &s->saved, &s->why);
+    if (err)
+        return err;
+    /* From here on the log is about this one; if it never comes to be, no diff can be made. */
+    memcpy(base.id, s->id, sizeof(base.id));
+    base.path = strdup(s->final_state);
+    vm_set_base(s->vm, &base);
+    return 0;
+}
+
+static int save_flush(struct save *s)
+{
+    size_t bytes;
+    uint8_t *file = doc_make(&s->doc, &bytes);
+    int err = file ? files_write(s->state_fd, file, bytes, 0) : -ENOMEM;
+
+    free(file);
+    if (!err && (fsync(s->memory_fd) < 0 || fsync(s->state_fd) < 0))
+        err = -errno;
+    if (err)
+        return snap_fail(&s->why, err, "cannot write the snapshot: %s", strerror(-err));
+    return 0;
+}
+
+/* Into the two files, which are open and new. */
+static int save_into(struct save *s, const char *final_memory)
+{
+    uint64_t from;
+    int err;
+
+    vm_pause(s->vm);
+    from = host_mono_ns();
+    err = save_stopped(s, final_memory);
+    s->saved.paused_ns = host_mono_ns() - from;
+    vm_resume(s->vm);
+    if (!err)
+        err = save_flush(s);
+    doc_free(&s->doc);
+    return err;
+}
+
+static int check_base(struct save *s)
+{
+    const struct vm_base *base = vm_base(s->vm);
+
+    if (s->what->kind != SNAP_DIFF)
+        return 0;
+    if (!base)
+        return snap_fail(&s->why, -ENOENT,
+                         "there is no snapshot yet that this one could be a difference to; make a "
+                         "full one first");
+    if (!strcmp(base->path, s->final_state) || access(base->path, R_OK) < 0)
+        return snap_fail(&s->why, -ENOENT,
+                         "the base, '%s', is not there, or would be replaced by its own difference",
+                         base->path);
+    return 0;
+}
+
+/* The path as others can use it: its directory resolved. malloc'ed; NULL: no such directory. */
+static char *absolute(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    char *dir = slash ? strndup(path, (size_t)(slash - path) + 1) : strdup("."), *real, *all = NULL;
+
+    real = dir ? realpath(dir, NULL) : NULL;
+    if (real && asprintf(&all, "%s/%s", strcmp(real, "/") != 0 ? real : "",
+                         slash ? slash + 1 : path) < 0)
+        all = NULL;
+    free(real);
+    free(dir);
+    return all;
+}
+
+static void forget_base(struct vm *vm)
+{
+    struct vm_base none = { .path = NULL };
+
+    vm_pause(vm);
+    vm_set_base(vm, &none);
+    vm_resume(vm);
+}
+
+/* ---- two files ---- */
+
+static int save_files(struct save *s, const char *state, const char *memory)
+{
+    char state_tmp[4096] = "", memory_tmp[4096] = "";
+    int err;
+
+    err = s->memory_fd = files_create(memory, memory_tmp, sizeof(memory_tmp));
+    if (err < 0)
+        return snap_fail(&s->why, err, "cannot make '%s': %s", memory, strerror(-err));
+    err = s->state_fd = files_create(state, state_tmp, sizeof(state_tmp));
+    if (err < 0) {
+        snap_fail(&s->why, err, "cannot make '%s': %s", state, strerror(-err));
+        goto out;
+    }
+    err = save_into(s, memory);
+    /* Memory first: a state file without its memory is refused when it is opened. */
+    if (!err && (rename(memory_tmp, memory) < 0 || rename(state_tmp, state) < 0))
+        err = snap_fail(&s->why, -errno, "cannot put the snapshot in its place: %s",
+                        strerror(errno));
+    if (!err && (files_sync_dir_of(memory) < 0 || files_sync_dir_of(state) < 0))
+        err = snap_fail(&s->why, -EIO, "cannot put the snapshot's names on the disk");
+    if (err && vm_base(s->vm) && !strcmp(vm_base(s->vm)->id, s->id))
+        forget_base(s->vm);
+
+out:
+    if (err) {
+        (void)unlink(memory_tmp);
+        (void)unlink(state_tmp);
+    }
+    (void)close(s->memory_fd); /* fsync() has told of errors */
+    if (s->state_fd >= 0)
+        (void)close(s->state_fd);
+    return err;
+}
+
+int snap_save(struct vm *vm, const struct snap_save *what, struct snap_saved *saved, char *why,
+              size_t why_bytes)
+{
+    struct save s = { .vm = vm, .what = what, .why = { why, why_bytes }, .state_fd = -1 };
+    char *state = absolute(what->files.state), *memory = absolute(what->files.memory);
+    int err;
+
+    make_id(s.id);
+    s.final_state = state;
+    if (!state || !memory) {
+        err = snap_fail(&s.why, -ENOENT, "there is no directory for '%s'",
+                        state ? what->files.memory : what->files.state);
+    } else if (!vm_claim(vm)) {
+        err = snap_fail(&s.why, -EBUSY, "a snapshot of this VM is being made already");
+    } else {
+        err = check_base(&s);
+        if (!err)
+            err = save_files(&s, state, memory);
+        vm_unclaim(vm);
+    }
+    if (saved)
+        *saved = s.saved;
+    free(memory);
+    free(state);
+    return err;
+}
+
+/* ---- a directory ---- */
+
+/* May it be replaced? Only what is a snapshot, or empty. */
+static int check_target(struct save *s, const char *dir)
+{
+    char path[4096];
+    struct stat st;
+
+    if (lstat(dir, &st) < 0)
+        return 0;
+    if (!S_ISDIR(st.st_mode))
+        return snap_fail(&s->why, -ENOTDIR, "'%s' is there already, and is no directory", dir);
+    if (rmdir(dir) == 0)
+        return 0;
+    if (snprintf(path, sizeof(path), "%s/" SNAP_STATE_FILE, dir) >= (int)sizeof(path) ||
+        access(path, F_OK) < 0)
+        return snap_fail(&s->why, -EEXIST, "'%s' is there already, and is no snapshot", dir);
+    return 0;
+}
+
+static void remove_dir(const char *dir)
+{
+    static const char *const names[] = { SNAP_STATE_FILE, SNAP_MEMORY_FILE };
+    char path[4096];
+
+    for (unsigned i = 0; i < ARRAY_SIZE(names); i++)
+        if (snprintf(path, sizeof(path), "%s/%s", dir, names[i]) < (int)sizeof(path))
+            (void)unlink(path);
+    if (rmdir(dir) < 0 && errno != ENOENT)
+        log_warn("'%s' is left over: %s", dir, strerror(errno));
+}
+
+/* tmp takes the place of dir, in one step. */
+static int put_dir(struct save *s, const char *tmp, const char *dir)
+{
+    bool there = access(dir, F_OK) == 0;
+    char inside[4200];
+
+    (void)snprintf(inside, sizeof(inside), "%s/" SNAP_STATE_FILE, tmp);
+    if (files_sync_dir_of(inside) < 0)
+        return snap_fail(&s->why, -EIO, "cannot put the snapshot's files on the disk");
+    if (renameat2(AT_FDCWD, tmp, AT_FDCWD, dir, there ? RENAME_EXCHANGE : RENAME_NOREPLACE) < 0)
+        return snap_fail(&s->why, -errno, "cannot put the snapshot in its place, '%s': %s", dir,
+                         strerror(errno));
+    if (there)
+        remove_dir(tmp);
+    if (files_sync_dir_of(dir) < 0)
+        return snap_fail(&s->why, -EIO, "cannot put the snapshot's name on the disk");
+    return 0;
+}
+
+static int open_in(const char *dir, const char *name)
+{
+    char path[4096];
+    int fd;
+
+    if (snprintf(path, sizeof(path), "%s/%s", dir, name) >= (int)sizeof(path))
+        return -ENAMETOOLONG;
+    fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    return fd < 0 ? -errno : fd;
+}
+
+static int save_dir(struct save *s, const char *dir, const char *final_memory)
+{
+    char tmp[4096];
+    int err = snprintf(tmp, sizeof(tmp), "%s.%d.tmp", dir, host_pid()) < (int)sizeof(tmp)
+                  ? 0
+                  : -ENAMETOOLONG;
+
+    if (!err && mkdir(tmp, 0700) < 0)
+        err = -errno;
+    if (err)
+        return snap_fail(&s->why, err, "cannot make the directory '%s': %s", tmp, strerror(-err));
+    s->state_fd = open_in(tmp, SNAP_STATE_FILE);
+    s->memory_fd = open_in(tmp, SNAP_MEMORY_FILE);
+    err = MIN(s->state_fd, s->memory_fd);
+    if (err < 0)
+        snap_fail(&s->why, err, "cannot make files in '%s': %s", tmp, strerror(-err));
+    else
+        err = save_into(s, final_memory);
+    if (!err)
+        err = put_dir(s, tmp, dir);
+    if (err) {
+        remove_dir(tmp);
+        if (vm_base(s->vm) && !strcmp(vm_base(s->vm)->id, s->id))
+            forget_base(s->vm);
+    }
+    if (s->state_fd >= 0)
+        (void)close(s->state_fd);
+    if (s->memory_fd >= 0)
+        (void)close(s->memory_fd);
+    return err;
+}
+
+int snap_save_dir(struct vm *vm, const char *dir, enum snap_kind kind, json_t *config,
+                  struct snap_saved *saved, char *why, size_t why_bytes)
+{
+    struct snap_save what = { .kind = kind, .config = config };
+    struct save s = {
+        .vm = vm, .what = &what, .why = { why, why_bytes }, .state_fd = -1, .memory_fd = -1
+    };
+    size_t len = strlen(dir);
+    char *plain, *whole = NULL, *state = NULL, *memory = NULL;
+    int err;
+
+    while (len > 1 && dir[len - 1] == '/')
+        len--;
+    plain = strndup(dir, len);
+    whole = plain ? absolute(plain) : NULL;
+    make_id(s.id);
+    if (!whole || asprintf(&state, "%s/" SNAP_STATE_FILE, whole) < 0 ||
+        asprintf(&memory, "%s/" SNAP_MEMORY_FILE, whole) < 0) {
+        err = snap_fail(&s.why, -ENOENT, "there is no directory for '%s'", dir);
+    } else if (!vm_claim(vm)) {
+        err = snap_fail(&s.why, -EBUSY, "a snapshot of this VM is being made already");
+    } else {
+        s.final_state = state;
+        err = check_base(&s);
+        if (!err)
+            err = check_target(&s, whole);
+        if (!err)
+            err = save_dir(&s, whole, memory);
+        vm_unclaim(vm);
+    }
+    if (saved)
+        *saved = s.saved;
+    free(memory);
+    free(state);
+    free(whole);
+    free(plain);
+    return err;
+}

@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Snapshots: a machine's state in two files, from which it (or many like it) goes on.
+ *
+ * The state file says what it is by itself (docs/snapshot.md): a head with version and checksums, a
+ * JSON description of the machine, and the devices' and vCPUs' state. The memory file is the
+ * guest's memory page by page, sparse, so that a restored machine maps it (copy-on-write) instead
+ * of reading it. Both are made under another name, flushed and renamed: an interrupted snapshot
+ * never replaces a good one. A pair that was not made together is refused.
+ *
+ * To restore:
+ *
+ *     snap = snap_open(&files, 0);              // checks all that needs no machine
+ *     ... build a struct vm_config from snap_config() and snap_info(): same devices, same order
+ *     cfg.image = snap_image(snap);
+ *     vm = vm_create(&cfg);                     // loads no kernel
+ *     err = snap_load(snap, vm, why, bytes);    // before vm_start()
+ *     snap_close(snap);                         // the VM has what it needs
+ *     vm_start(vm);                             // vm_user_pause() before it: stays paused
+ */
+#ifndef SNAP_SNAP_H
+#define SNAP_SNAP_H
+
+#include <jansson.h>
+
+#include "vm/vm.h"
+
+/* Where the two files are. */
+struct snap_files {
+    const char *state;
+    const char *memory; /* NULL, to open: the one that the state file names, beside it */
+};
+
+enum snap_kind {
+    SNAP_FULL,
+    SNAP_DIFF, /* only pages written since the VM's last snapshot (or restore), its base */
+};
+
+struct snap_save {
+    struct snap_files files;
+    enum snap_kind kind;
+    /* The caller's own description of the machine, kept as it is and given back by snap_config();
+     * borrowed. NULL: vm_config.config. */
+    json_t *config;
+};
+
+/* What came of it, for the user. */
+struct snap_saved {
+    uint64_t pages, pages_zero; /* written; left out as zeroes */
+    uint64_t paused_ns;         /* the guest stood still */
+};
+
+/*
+ * Any thread but the VM's own. Pauses the VM for the time if it is not, waits until requests that
+ * are under way have ended. 0, or -errno after a message, which is in why too: the VM goes on.
+ * -ENOENT: a diff without a base. -EBUSY: a device does not come to rest. saved may be NULL.
+ */
+int snap_save(struct vm *vm, const struct snap_save *s, struct snap_saved *saved, char *why,
+              size_t why_bytes) MUST_CHECK;
+
+/* The same with a directory's "state" and "memory"; the whole directory takes the old one's place. */
+int snap_save_dir(struct vm *vm, const char *dir, enum snap_kind kind, json_t *config,
+                  struct snap_saved *saved, char *why, size_t why_bytes) MUST_CHECK;
+
+/* ---- restoring ---- */
+
+struct snap;
+
+#define SNAP_VERIFY BIT(0) /* read all memory and compare its checksums */
+
+/* NULL after a message, which is in why too (may be NULL). The files are hostile. */
+struct snap *snap_open(const struct snap_files *files, unsigned flags, char *why, size_t why_bytes);
+struct snap *snap_open_dir(const char *dir, unsigned flags, char *why, size_t why_bytes);
+void snap_close(struct snap *s); /* NULL is fine */
+
+/* As given to snap_save() or in vm_config.config, or NULL; borrowed. */
+const json_t *snap_config(const struct snap *s);
+struct snap_info {
+    uint64_t ram_bytes;
+    uint32_t nr_cpus;
+    const char *name, *engine, *cpu_model; /* as it was; borrowed. cpu_model: NULL for the host's */
+    const char *id;                        /* of the snapshot */
+    const char *base_id;                   /* NULL: it is whole */
+};
+void snap_info(const struct snap *s, struct snap_info *out);
+/* For vm_config.image; borrowed, until snap_close(), which may come after vm_create(). */
+const struct vm_image *snap_image(const struct snap *s);
+
+/*
+ * Between vm_create() and vm_start(): vCPUs, devices, time. -EINVAL after a message (in why too):
+ * another machine, a wrong state; the VM can only be destroyed then.
+ */
+int snap_load(struct snap *s, struct vm *vm, char *why, size_t why_bytes) MUST_CHECK;
+
+#endif
