@@ -417,6 +417,16 @@ static void vcon_reset(struct virtio *vd)
     virtio_unlock(vd);
 }
 
+static void vcon_queue_reset(struct virtio *vd, struct virtq *q)
+{
+    struct vcon_port *p = vcon_port_of(vcon_of(vd), q->idx);
+
+    virtio_lock(vd);
+    if (p && p->holds && q == vcon_tx_queue(p))
+        vcon_give_back(p);
+    virtio_unlock(vd);
+}
+
 static const struct virtio_type vcon_type = {
     .name = "virtio-console",
     .id = VIRTIO_ID_CONSOLE,
@@ -425,6 +435,7 @@ static const struct virtio_type vcon_type = {
     .notify = vcon_notify,
     .config_write = vcon_config_write,
     .reset = vcon_reset,
+    .queue_reset = vcon_queue_reset,
 };
 
 void virtio_console_resize(struct virtio_console *con, uint16_t cols, uint16_t rows)

@@ -316,6 +316,25 @@ static void test_reset_gets_held_buffer_back(void **state)
     assert_int_equal(arrive(e, &e->port, "abc"), 0);
 }
 
+static void test_queue_reset_gets_held_buffer_back(void **state)
+{
+    struct env *e = *state;
+    struct virtq *q = virtio_queue(&e->con.vd, TX1);
+
+    driver_start(&e->con.vd, F_MULTIPORT | BIT64(VIRTIO_F_RING_RESET), SIZE);
+    e->port.room = 0;
+    send_text(e, TX1, "abcdef");
+    assert_int_equal(e->con.vd.nr_out, 1);
+    lock_take(bus_lock(e->m.bus));
+    virtq_reset(q);
+    assert_false(virtq_resetting(q));
+    lock_drop(bus_lock(e->m.bus));
+    assert_int_equal(e->con.vd.nr_out, 0);
+    assert_int_equal(used_idx(&e->m, TX1), 0);
+    send_text(e, TX0, "others go on");
+    assert_int_equal(used_idx(&e->m, TX0), 1);
+}
+
 /* As many as are taken in a row: what else there may be is for the channel's thread. */
 static void test_flood_is_done_in_pieces(void **state)
 {
@@ -374,6 +393,7 @@ int main(void)
         T(test_closed_port_keeps_input_outside),
         T(test_port_holds_its_guest_up),
         T(test_reset_gets_held_buffer_back),
+        T(test_queue_reset_gets_held_buffer_back),
         T(test_flood_is_done_in_pieces),
         T(test_wrong_control_messages_are_ignored),
         T(test_control_buffer_too_small_breaks_the_device),

@@ -15,7 +15,7 @@
 
 #define CORE_FEATURES                                                                        \
     (BIT64(VIRTIO_F_INDIRECT_DESC) | BIT64(VIRTIO_F_EVENT_IDX) | BIT64(VIRTIO_F_VERSION_1) | \
-     BIT64(VIRTIO_F_RING_PACKED))
+     BIT64(VIRTIO_F_RING_PACKED) | BIT64(VIRTIO_F_RING_RESET))
 
 int virtio_init(struct virtio *vd, const struct virtio_desc *desc)
 {
@@ -292,7 +292,7 @@ void virtq_enable(struct virtq *q)
 {
     struct virtio *vd = q->vd;
 
-    if (q->enabled || vd->resetting)
+    if (virtq_resetting(q) || q->enabled || vd->resetting)
         return;
     virtio_lock(vd);
     if (!q->nr_out) {
@@ -306,9 +306,43 @@ void virtq_enable(struct virtq *q)
 
 void virtq_disable(struct virtq *q)
 {
-    virtio_lock(q->vd);
+    struct virtio *vd = q->vd;
+
+    virtio_lock(vd);
     q->enabled = q->usable = false;
-    virtio_unlock(q->vd);
+    virtio_unlock(vd);
+    if (vd->type->queue_reset && !vd->resetting)
+        vd->type->queue_reset(vd, q);
+}
+
+void virtq_reset(struct virtq *q)
+{
+    struct virtio *vd = q->vd;
+
+    if (!virtio_has(vd, VIRTIO_F_RING_RESET) || !q->enabled || vd->resetting)
+        return;
+    virtio_lock(vd);
+    q->usable = false;
+    q->resetting = true;
+    virtio_unlock(vd);
+    if (vd->type->queue_reset)
+        vd->type->queue_reset(vd, q);
+}
+
+/* Chains that come back tell nobody: it is over when somebody asks. */
+bool virtq_resetting(struct virtq *q)
+{
+    struct virtio *vd = q->vd;
+    bool still;
+
+    virtio_lock(vd);
+    if (q->resetting && !q->nr_out) {
+        queue_reset(q);
+        vd->irq_queues &= ~BIT64(q->idx);
+    }
+    still = q->resetting;
+    virtio_unlock(vd);
+    return still;
 }
 
 bool virtq_ready(const struct virtq *q)

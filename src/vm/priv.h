@@ -57,7 +57,7 @@ struct vm {
     void *debug_arg;
     unsigned nr_in_hook; /* threads that are in the hook just now */
 
-    struct vm_base base; /* path NULL: none */
+    struct vm_base base;  /* path NULL: none */
     _Atomic bool claimed; /* see vm_claim() */
 
     struct thread supervisor;
