@@ -587,11 +587,28 @@ const struct vm_base *vm_base(const struct vm *vm)
     return vm->base.path ? &vm->base : NULL;
 }
 
+int vm_sync_dirty(struct vm *vm)
+{
+    const struct engine_ops *e = vm->cfg.engine;
+
+    return e->sync_dirty ? e->sync_dirty(vm->evm) : 0;
+}
+
 void vm_set_base(struct vm *vm, const struct vm_base *base)
 {
+    int err;
+
     free(vm->base.path);
     vm->base = *base;
     mmu_log_start(vm->mmu);
+    err = vm_sync_dirty(vm); /* the engine begins to log, too */
+    if (err) {
+        log_error("%s: no log of what the guest writes can be kept, and so no incremental "
+                  "snapshot be made: %s",
+                  vm->name, strerror(-err));
+        free(vm->base.path);
+        vm->base.path = NULL;
+    }
     vm_state_changed(vm);
 }
 
