@@ -83,6 +83,9 @@ static int save_stopped(struct save *s, const char *final_memory)
     s->doc.json = describe(s, final_memory);
     if (!s->doc.json || !machine_save(s->vm, &s->doc))
         return snap_fail(&s->why, -ENOMEM, "out of memory for the machine's state");
+    err = vm_sync_dirty(s->vm);
+    if (err)
+        return snap_fail(&s->why, err, "the log of what the guest wrote cannot be read");
     err = pages_save(s->vm, s->memory_fd, s->what->kind, s->id, &s->doc, &s->saved, &s->why);
     if (err)
         return err;

@@ -615,13 +615,19 @@ int vm_sync_dirty(struct vm *vm)
 
 void vm_set_base(struct vm *vm, const struct vm_base *base)
 {
+    int err;
+
     free(vm->base.path);
     vm->base = *base;
     /* Before, so that what was written until now is not told later; behind, to begin. */
     if (vm_sync_dirty(vm) < 0)
         log_warn("%s: cannot see what its guest writes: no differences", vm->name);
     mmu_log_start(vm->mmu);
-    if (vm_sync_dirty(vm) < 0) {
+    err = vm_sync_dirty(vm); /* the engine begins to log, too */
+    if (err) {
+        log_error("%s: no log of what the guest writes can be kept, and so no incremental "
+                  "snapshot be made: %s",
+                  vm->name, strerror(-err));
         free(vm->base.path);
         vm->base.path = NULL;
     }

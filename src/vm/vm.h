@@ -177,10 +177,11 @@ struct vm_base {
     char *path; /* malloc'ed; the VM's */
 };
 const struct vm_base *vm_base(const struct vm *vm); /* NULL: none */
+/* Before the dirty log is read: what the engine alone knows of it comes to the slots' notes. 0 or
+ * -errno. */
+int vm_sync_dirty(struct vm *vm) MUST_CHECK;
 /* Takes base->path. The dirty log begins. */
 void vm_set_base(struct vm *vm, const struct vm_base *base);
-/* Before the dirty log is looked at. 0 or -errno. */
-int vm_sync_dirty(struct vm *vm) MUST_CHECK;
 /* For what takes its time with a VM and must not be done twice at once: false, somebody is at it.
  */
 bool vm_claim(struct vm *vm);
