@@ -320,15 +320,8 @@ static const struct op *ins(struct ivcpu *v, const struct op *op)
     if (!string_io_allowed(v, op, &s))
         return leave_here(v, op);
     while (s.count) {
-        uint64_t dst;
-
-        /* The place is checked before the device is read: a read may not be repeated. */
-        if (!addr_in(v, op, SEG_ES, offset(v, &s, RDI), s.n, ACC_WRITE))
-            return leave_here(v, op);
-        dst = v->lin;
-        if (!rmw_slow(v, op, dst, s.n))
-            return leave_here(v, op);
-        if (!store_slow(v, op, dst, s.n, io_read(v, (uint16_t)CPU(v)->gpr[RDX], s.n)))
+        if (!addr_in(v, op, SEG_ES, offset(v, &s, RDI), s.n, ACC_WRITE) ||
+            !store_from_port(v, op, v->lin, s.n, (uint16_t)CPU(v)->gpr[RDX]))
             return leave_here(v, op);
         advance(v, &s, RDI, 1);
         count_down(v, &s, 1);
