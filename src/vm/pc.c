@@ -345,6 +345,16 @@ const char *pc_settle(struct pc *pc)
     return pc_virtio_settle(pc->virtio);
 }
 
+const char *pc_unsaveable(struct pc *pc)
+{
+    return pc_virtio_unsaveable(pc->virtio);
+}
+
+void pc_gpe(struct pc *pc, unsigned n)
+{
+    acpi_pm_gpe(&pc->acpi_pm, n);
+}
+
 bool pc_power_button(struct pc *pc)
 {
     return acpi_pm_power_button(&pc->acpi_pm);

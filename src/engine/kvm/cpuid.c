@@ -110,12 +110,6 @@ void kvm_trim(struct cpu_model *m, const struct kvm_cpuid_table *supported)
 #define SPEC_7_EDX   (BIT(26) | BIT(27) | BIT(31))                     /* IBRS+IBPB, STIBP, SSBD */
 #define SPEC_8_8_EBX (BIT(12) | BIT(14) | BIT(15) | BIT(17) | BIT(24)) /* the same, AMD's way */
 
-bool kvm_has_spec_ctrl(const struct kvm_cpuid_table *supported)
-{
-    return (supported_reg(supported, 7, 0, 3) & SPEC_7_EDX) ||
-           (supported_reg(supported, 0x80000008, 0, 1) & SPEC_8_8_EBX);
-}
-
 /* ---- a vCPU's table ---- */
 
 static void put(struct kvm_cpuid_table *t, const struct kvm_cpuid_entry2 *e)
