@@ -90,6 +90,7 @@ static void vcon_give_back(struct vcon_port *p)
 {
     assert_held(&p->con->vd.lock);
     p->holds = false;
+    p->done_bytes = 0;
     virtq_push(vcon_tx_queue(p), &p->held, 0);
 }
 
@@ -125,7 +126,6 @@ static bool vcon_write_held(struct vcon_port *p)
 static bool vcon_hold_next(struct vcon_port *p)
 {
     p->held = (struct virtq_chain){ .iov = p->iov, .at = p->at, .max = VCON_IOV };
-    p->done_bytes = 0;
     p->holds = virtq_pop(vcon_tx_queue(p), &p->held);
     return p->holds;
 }
@@ -137,7 +137,8 @@ static void vcon_transmit(struct vcon_port *p)
     unsigned nr = 0;
 
     virtio_lock(vd);
-    for (; nr < BURST && (p->holds || vcon_hold_next(p)); nr++) {
+    /* What is held while the machine stands still is as a snapshot has it. */
+    for (; !vd->paused && nr < BURST && (p->holds || vcon_hold_next(p)); nr++) {
         if (!vcon_write_held(p))
             break; /* the channel tells when there is room */
         vcon_give_back(p);
@@ -411,6 +412,7 @@ static void vcon_reset(struct virtio *vd)
 
         if (p->holds)
             vcon_give_back(p);
+        p->done_bytes = 0;
         p->ready = p->open = false;
         p->due = 0;
     }
@@ -422,10 +424,67 @@ static void vcon_queue_reset(struct virtio *vd, struct virtq *q)
     struct vcon_port *p = vcon_port_of(vcon_of(vd), q->idx);
 
     virtio_lock(vd);
-    if (p && p->holds && q == vcon_tx_queue(p))
-        vcon_give_back(p);
+    if (p && q == vcon_tx_queue(p)) {
+        if (p->holds)
+            vcon_give_back(p);
+        p->done_bytes = 0;
+    }
     virtio_unlock(vd);
 }
+
+/* ---- snapshots ---- */
+
+static unsigned vcon_keeps(struct virtio *vd)
+{
+    unsigned nr = 0;
+
+    for (unsigned i = 0; i < VCON_PORTS_MAX; i++)
+        nr += vcon_of(vd)->ports[i].holds;
+    return nr;
+}
+
+/* What may be due to a port that is there; others have nothing. */
+static uint32_t vcon_sane_due(const struct vcon_port *p)
+{
+    uint32_t due = p->due & (BIT(EVENT_DEVICE_ADD) | BIT(EVENT_PORT_OPEN));
+
+    due |= p->due & (p->name ? BIT(EVENT_PORT_NAME) : BIT(EVENT_CONSOLE_PORT) | BIT(EVENT_RESIZE));
+    return p->chr ? due : 0;
+}
+
+/*
+ * The driver does not set its ports up again, so what it was told counts. A buffer that was held is
+ * popped again; done_bytes of it were written. The terminal's size may be another one.
+ */
+static void vcon_loaded(struct virtio *vd, bool running)
+{
+    struct virtio_console *con = vcon_of(vd);
+
+    for (unsigned i = 0; i < VCON_PORTS_MAX; i++) {
+        struct vcon_port *p = &con->ports[i];
+
+        p->due = vcon_sane_due(p);
+        p->ready &= p->chr != NULL;
+        p->open &= p->chr != NULL;
+    }
+    if (con->sized && con->ports[0].ready)
+        con->ports[0].due |= BIT(EVENT_RESIZE);
+    if (running)
+        vcon_start(vd);
+}
+
+#define PORT_STATE(n)                                             \
+    FIELD(struct virtio_console, ports[n].due, U32, 1),           \
+        FIELD(struct virtio_console, ports[n].ready, BOOL, 1),    \
+        FIELD(struct virtio_console, ports[n].open, BOOL, 1),     \
+        FIELD(struct virtio_console, ports[n].attended, BOOL, 1), \
+        FIELD(struct virtio_console, ports[n].done_bytes, U32, 1)
+static const struct state_field vcon_state[] = {
+    PORT_STATE(0),  PORT_STATE(1),  PORT_STATE(2),  PORT_STATE(3),  PORT_STATE(4),  PORT_STATE(5),
+    PORT_STATE(6),  PORT_STATE(7),  PORT_STATE(8),  PORT_STATE(9),  PORT_STATE(10), PORT_STATE(11),
+    PORT_STATE(12), PORT_STATE(13), PORT_STATE(14), PORT_STATE(15),
+};
+_Static_assert(VCON_PORTS_MAX == 16, "vcon_state has all ports");
 
 static const struct virtio_type vcon_type = {
     .name = "virtio-console",
@@ -436,6 +495,10 @@ static const struct virtio_type vcon_type = {
     .config_write = vcon_config_write,
     .reset = vcon_reset,
     .queue_reset = vcon_queue_reset,
+    .state = STATE_TABLE("virtio-console", vcon_state, 1),
+    .vd_off_bytes = offsetof(struct virtio_console, vd),
+    .keeps = vcon_keeps,
+    .loaded = vcon_loaded,
 };
 
 void virtio_console_resize(struct virtio_console *con, uint16_t cols, uint16_t rows)

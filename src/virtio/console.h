@@ -30,7 +30,7 @@ struct vcon_port {
 
     /* A buffer of the guest that is not written yet, as there is no room. */
     bool holds;
-    uint32_t done_bytes; /* of it */
+    uint32_t done_bytes; /* of it; in a restored machine of the one to be popped next */
     struct virtq_chain held;
     struct host_iov iov[VCON_IOV];
     gpa_t at[VCON_IOV];

@@ -335,6 +335,81 @@ static void test_queue_reset_gets_held_buffer_back(void **state)
     assert_int_equal(used_idx(&e->m, TX0), 1);
 }
 
+/* What a snapshot has of the device; then it is as after reset, and goes on from that. */
+static void save_and_load(struct env *e)
+{
+    struct virtio *vd = &e->con.vd;
+    struct state_part part;
+    uint8_t *saved[16];
+    unsigned nr = 0;
+
+    lock_take(bus_lock(e->m.bus));
+    virtio_set_paused(vd, true);
+    lock_drop(bus_lock(e->m.bus));
+    change(e, &e->port);
+    assert_true(virtio_settle(vd));
+    for (; virtio_state_part(vd, nr, &part); nr++) {
+        saved[nr] = malloc(state_table_bytes(part.table));
+        state_table_save(part.table, part.base, saved[nr]);
+    }
+    driver_reset(vd);
+    lock_take(bus_lock(e->m.bus));
+    for (unsigned i = 0; virtio_state_part(vd, i, &part); i++) {
+        assert_int_equal(state_table_load(part.table, part.base, saved[i],
+                                          state_table_bytes(part.table), part.table->version),
+                         0);
+        free(saved[i]);
+    }
+    assert_int_equal(virtio_state_check(vd), 0);
+    virtio_state_loaded(vd);
+    virtio_set_paused(vd, false);
+    lock_drop(bus_lock(e->m.bus));
+}
+
+static void test_snapshot_has_ports_and_what_is_held(void **state)
+{
+    struct env *e = *state;
+
+    open_port(e);
+    e->port.room = 4;
+    send_text(e, TX1, "abcdef");
+    e->port.room = 1;
+    save_and_load(e);
+    assert_int_equal(used_idx(&e->m, TX1), 0);
+    e->port.room = 10;
+    change(e, &e->port);
+    assert_int_equal(used_idx(&e->m, TX1), 1);
+    assert_int_equal(e->port.nr, 6);
+    assert_memory_equal(e->port.got, "abcdef", 6);
+    send_text(e, TX1, "gh");
+    assert_memory_equal(e->port.got, "abcdefgh", 8);
+    give(e, RX1, REPLY_AT, 64, D_WRITE);
+    assert_int_equal(arrive(e, &e->port, "xyz"), 3);
+    assert_memory_equal(e->m.ram + REPLY_AT, "xyz", 3);
+    /* The driver is told what is so now. */
+    e->port.attended = false;
+    change(e, &e->port);
+    (void)expect_control(e, 1, OPEN, 0);
+}
+
+static void test_snapshot_of_a_stranger_has_no_ports_of_its_own(void **state)
+{
+    struct env *e = *state;
+
+    driver_start(&e->con.vd, F_MULTIPORT, SIZE);
+    for (unsigned i = 0; i < VCON_PORTS_MAX; i++)
+        e->con.ports[i].due = e->con.ports[i].done_bytes = UINT32_MAX;
+    save_and_load(e);
+    for (unsigned i = 0; i < 8; i++)
+        give(e, CONTROL_RX, REPLY_AT, 128, D_WRITE);
+    /* ADD, CONSOLE_PORT, OPEN of the console; ADD, NAME, OPEN of the port; sizes are not known. */
+    assert_true(used_idx(&e->m, CONTROL_RX) <= 7);
+    assert_false(e->con.vd.broken);
+    send_text(e, TX1, "nothing of it is left");
+    assert_int_equal(used_idx(&e->m, TX1), 1);
+    assert_int_equal(e->port.nr, 0);
+}
+
 /* As many as are taken in a row: what else there may be is for the channel's thread. */
 static void test_flood_is_done_in_pieces(void **state)
 {
@@ -394,6 +469,8 @@ int main(void)
         T(test_port_holds_its_guest_up),
         T(test_reset_gets_held_buffer_back),
         T(test_queue_reset_gets_held_buffer_back),
+        T(test_snapshot_has_ports_and_what_is_held),
+        T(test_snapshot_of_a_stranger_has_no_ports_of_its_own),
         T(test_flood_is_done_in_pieces),
         T(test_wrong_control_messages_are_ignored),
         T(test_control_buffer_too_small_breaks_the_device),
