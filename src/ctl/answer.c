@@ -135,10 +135,11 @@ static json_t *answer_snapshot(struct vm *vm, const json_t *request, const char 
                          "zero_bytes", (json_int_t)(saved.pages_zero << PAGE_SHIFT), "paused_ms",
                          (double)saved.paused_ns / 1e6);
     *error = err == -ENOENT && diff ? "there is no base that it could be a difference to"
-             : err == -EOPNOTSUPP   ? "a device of it (a shared folder), or --lockstep, cannot be saved"
-             : err == -EEXIST       ? "the directory is there already, and is no snapshot"
-             : err == -EBUSY        ? "a snapshot is being made already, or a disk does not answer"
-                                    : strerror(-err);
+             : err == -EOPNOTSUPP
+                 ? "a device of it (a shared folder), or --lockstep, cannot be saved"
+             : err == -EEXIST ? "the directory is there already, and is no snapshot"
+             : err == -EBUSY  ? "a snapshot is being made already, or a disk does not answer"
+                              : strerror(-err);
     return NULL;
 }
 
