@@ -471,10 +471,10 @@ static void vcon_loaded(struct virtio *vd, bool running)
         virtio_config_changed(vd);
 }
 
-#define PORT_FIELDS(i)                                    \
-    FIELD(struct virtio_console, ports[i].due, U32, 1),   \
+#define PORT_FIELDS(i)                                         \
+    FIELD(struct virtio_console, ports[i].due, U32, 1),        \
         FIELD(struct virtio_console, ports[i].ready, BOOL, 1), \
-        FIELD(struct virtio_console, ports[i].open, BOOL, 1), \
+        FIELD(struct virtio_console, ports[i].open, BOOL, 1),  \
         FIELD(struct virtio_console, ports[i].attended, BOOL, 1)
 
 static const struct state_field vcon_state[] = {

@@ -95,6 +95,7 @@ static bool split_pop(struct virtq *q, struct virtq_chain *c)
     return true;
 }
 
+/* nr_descs of a chain is 1, that of what is out when a queue is saved any number (state.c). */
 static void split_unpop(struct virtq *q, const struct virtq_chain *c)
 {
     q->avail = (uint16_t)(q->avail - c->nr_descs);

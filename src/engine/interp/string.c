@@ -116,7 +116,8 @@ static void move_up(uint8_t *to, const uint8_t *from, uint64_t nr)
     __asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(nr) : : "memory");
 }
 
-/* Of nr elements of which none is the source of a later one; downwards they must not overlap. */
+/* At once, if none of the nr elements is the source of a later one, and downwards none overlap. It
+ * is the host's memory that tells: two of the guest's pages may be one. */
 static bool bulk_move(struct ivcpu *v, const struct string *s, uint64_t dst, uint64_t src,
                       uint64_t nr)
 {
@@ -124,9 +125,11 @@ static bool bulk_move(struct ivcpu *v, const struct string *s, uint64_t dst, uin
     const uint8_t *from = bulk_ptr(v, src - below, false);
     uint8_t *to = from ? bulk_ptr(v, dst - below, true) : NULL;
 
-    if (to)
-        move_up(to, from, nr * s->n);
-    return to;
+    if (!to || (uintptr_t)to - (uintptr_t)from < nr * s->n ||
+        (!goes_up(s) && (uintptr_t)from - (uintptr_t)to < nr * s->n))
+        return false;
+    move_up(to, from, nr * s->n);
+    return true;
 }
 
 static const struct op *movs(struct ivcpu *v, const struct op *op)
@@ -147,10 +150,6 @@ static const struct op *movs(struct ivcpu *v, const struct op *op)
         dst = v->lin;
         if (s.count > 1) {
             nr = MIN(bulk_count(v, op, &s, so, src), bulk_count(v, op, &s, dof, dst));
-            if (dst - src < nr * s.n) /* each element may be the source of a later one */
-                nr = 0;
-            if (!goes_up(&s) && src - dst < nr * s.n)
-                nr = 0;
             if (nr && !bulk_move(v, &s, dst, src, nr))
                 nr = 0;
         }
