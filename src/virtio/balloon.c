@@ -323,7 +323,7 @@ void virtio_balloon_sizes(struct virtio_balloon *b, uint64_t *wanted_bytes, uint
     lock_drop(machine);
 }
 
-int virtio_balloon_init(struct virtio_balloon *b, struct bus *bus, struct mmu *mmu)
+int virtio_balloon_init(struct virtio_balloon *b, struct bus *bus, struct mmu *mmu, unsigned flags)
 {
     int err;
 
@@ -336,7 +336,8 @@ int virtio_balloon_init(struct virtio_balloon *b, struct bus *bus, struct mmu *m
                     .name = "balloon",
                     .bus = bus,
                     .mmu = mmu,
-                    .features = BIT64(F_STATS_VQ) | BIT64(F_DEFLATE_ON_OOM) | BIT64(F_REPORTING),
+                    .features = BIT64(F_STATS_VQ) | BIT64(F_REPORTING) |
+                                (flags & BALLOON_KEEPS ? 0 : BIT64(F_DEFLATE_ON_OOM)),
                     .nr_queues = NR_QUEUES,
                     .queue_size = QUEUE_SIZE,
                     .config = &b->config,
