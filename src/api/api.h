@@ -31,7 +31,6 @@ struct api_config {
     const char *metrics_path;  /* as for PUT /metrics, or NULL */
     const struct engine_ops *engine;
     const struct bt_config *bt; /* NULL: the default */
-    bool boot_timer;
 };
 
 /* Letters, digits and '-', up to API_ID_MAX. */

@@ -9,7 +9,10 @@
 /* ---- /vsock ---- */
 
 static const struct field vsock_list[] = {
-    { .name = "guest_cid", .type = FIELD_UINT, .flags = FIELD_REQUIRED, .min = VSOCK_CID_MIN,
+    { .name = "guest_cid",
+      .type = FIELD_UINT,
+      .flags = FIELD_REQUIRED,
+      .min = VSOCK_CID_MIN,
       .max = VSOCK_CID_MAX },
     { .name = "uds_path", .type = FIELD_STRING, .flags = FIELD_REQUIRED },
     { .name = "vsock_id", .type = FIELD_STRING },
@@ -21,8 +24,7 @@ void vsock_put(struct api *a, const struct request *rq, struct reply *r)
     size_t len = strlen(field_string(rq->body, "uds_path"));
 
     if (!len || len > VSOCK_PATH_MAX)
-        reply_fault(r, "Vsock config error: `uds_path` has to have 1 to %d bytes.",
-                    VSOCK_PATH_MAX);
+        reply_fault(r, "Vsock config error: `uds_path` has to have 1 to %d bytes.", VSOCK_PATH_MAX);
     else
         (void)keep(a, &a->vsock, rq->body, r);
 }
@@ -75,7 +77,9 @@ static const struct field balloon_patch_list[] = {
 const struct fields balloon_patch_fields = FIELDS(balloon_patch_list);
 
 static const struct field balloon_stats_list[] = {
-    { .name = "stats_polling_interval_s", .type = FIELD_UINT, .flags = FIELD_REQUIRED,
+    { .name = "stats_polling_interval_s",
+      .type = FIELD_UINT,
+      .flags = FIELD_REQUIRED,
       .max = UINT16_MAX },
 };
 const struct fields balloon_stats_fields = FIELDS(balloon_stats_list);
@@ -153,16 +157,21 @@ static json_t *balloon_stats(const json_t *b)
     static const struct {
         const char *ours, *theirs;
     } names[] = {
-        { "swap_in_bytes", "swap_in" },         { "swap_out_bytes", "swap_out" },
-        { "major_faults", "major_faults" },     { "minor_faults", "minor_faults" },
-        { "free_bytes", "free_memory" },        { "total_bytes", "total_memory" },
-        { "available_bytes", "available_memory" }, { "cache_bytes", "disk_caches" },
+        { "swap_in_bytes", "swap_in" },
+        { "swap_out_bytes", "swap_out" },
+        { "major_faults", "major_faults" },
+        { "minor_faults", "minor_faults" },
+        { "free_bytes", "free_memory" },
+        { "total_bytes", "total_memory" },
+        { "available_bytes", "available_memory" },
+        { "cache_bytes", "disk_caches" },
     };
     uint64_t wanted = field_uint(b, "wanted_bytes", 0), actual = field_uint(b, "actual_bytes", 0);
     const json_t *guest = json_object_get(b, "guest");
-    json_t *j = json_pack("{s:I, s:I, s:I, s:I}", "target_pages", (json_int_t)(wanted >> PAGE_SHIFT),
-                          "actual_pages", (json_int_t)(actual >> PAGE_SHIFT), "target_mib",
-                          (json_int_t)(wanted >> 20), "actual_mib", (json_int_t)(actual >> 20));
+    json_t *j =
+        json_pack("{s:I, s:I, s:I, s:I}", "target_pages", (json_int_t)(wanted >> PAGE_SHIFT),
+                  "actual_pages", (json_int_t)(actual >> PAGE_SHIFT), "target_mib",
+                  (json_int_t)(wanted >> 20), "actual_mib", (json_int_t)(actual >> 20));
 
     for (unsigned i = 0; i < ARRAY_SIZE(names) && j; i++) {
         json_t *val = json_object_get(guest, names[i].ours);

@@ -61,7 +61,8 @@ static bool drive_ok(const struct api *a, const json_t *d, struct reply *r)
         reply_fault(r, "Drive config error: `partuuid` is not one.");
         return false;
     }
-    json_array_foreach (a->drives, i, other) {
+    json_array_foreach(a->drives, i, other)
+    {
         if (field_bool(d, "is_root_device", false) && field_bool(other, "is_root_device", false) &&
             strcmp(field_string(other, "drive_id"), id) != 0) {
             reply_fault(r, "Drive config error: A root block device already exists!");
@@ -85,8 +86,9 @@ void drive_put(struct api *a, const struct request *rq, struct reply *r)
     /* What the start would say, too, but the client knows it earlier. */
     path = field_string(rq->body, "path_on_host");
     if (access(path, field_bool(rq->body, "is_read_only", false) ? R_OK : R_OK | W_OK) < 0) {
-        reply_fault(r, "Drive config error: Unable to create the virtio block device: Error "
-                       "manipulating the backing file: %m %s",
+        reply_fault(r,
+                    "Drive config error: Unable to create the virtio block device: Error "
+                    "manipulating the backing file: %m %s",
                     path);
         return;
     }

@@ -37,8 +37,8 @@ static bool check_word(const struct check *c, const struct field *f, const char 
         if (n >= sizeof(list))
             n = sizeof(list) - 1;
     }
-    (void)snprintf(c->why, c->why_bytes, "unknown variant `%.64s` of field `%s`, expected one of %s",
-                   val, f->name, list);
+    (void)snprintf(c->why, c->why_bytes,
+                   "unknown variant `%.64s` of field `%s`, expected one of %s", val, f->name, list);
     return false;
 }
 
@@ -61,9 +61,8 @@ static bool check_uint(const struct check *c, const struct field *f, const json_
     if (json_integer_value(val) >= 0 && (uint64_t)json_integer_value(val) >= f->min &&
         (uint64_t)json_integer_value(val) <= max)
         return true;
-    (void)snprintf(c->why, c->why_bytes,
-                   "invalid value of field `%s`: %lld, expected %llu to %llu", f->name,
-                   (long long)json_integer_value(val), (unsigned long long)f->min,
+    (void)snprintf(c->why, c->why_bytes, "invalid value of field `%s`: %lld, expected %llu to %llu",
+                   f->name, (long long)json_integer_value(val), (unsigned long long)f->min,
                    (unsigned long long)max);
     return false;
 }
@@ -75,7 +74,8 @@ static bool check_list(const struct check *c, const struct field *f, const json_
 
     if (!json_is_array(val))
         return refuse_type(c, f->name, "an array");
-    json_array_foreach (val, i, item) {
+    json_array_foreach(val, i, item)
+    {
         if (f->type == FIELD_OBJECTS ? !check_object(c, f->sub, item) : !check_string(c, f, item))
             return false;
     }
@@ -122,7 +122,8 @@ static bool check_object(const struct check *c, const struct fields *fields, jso
         (void)snprintf(c->why, c->why_bytes, "invalid type: expected an object");
         return false;
     }
-    json_object_foreach_safe (body, tmp, name, val) {
+    json_object_foreach_safe(body, tmp, name, val)
+    {
         const struct field *f = find(fields, name);
 
         if (!f)

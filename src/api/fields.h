@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What the JSON objects of requests may hold, as tables: a body is checked against its table before
- * anybody looks at it, so the rest can rely on names and types. Only the files of api/ include this.
+ * anybody looks at it, so the rest can rely on names and types. Only the files of api/ include
+ * this.
  */
 #ifndef API_FIELDS_H
 #define API_FIELDS_H
@@ -27,9 +28,9 @@ struct field {
     const char *name;
     enum field_kind type;
     unsigned flags;
-    uint64_t min, max;         /* of a FIELD_UINT; max 0: INT64_MAX */
-    const char *const *words;  /* of a FIELD_STRING that is one of those; ends with NULL */
-    const struct fields *sub;  /* of objects */
+    uint64_t min, max;        /* of a FIELD_UINT; max 0: INT64_MAX */
+    const char *const *words; /* of a FIELD_STRING that is one of those; ends with NULL */
+    const struct fields *sub; /* of objects */
 };
 
 struct fields {

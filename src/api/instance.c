@@ -32,16 +32,11 @@ json_t *vm_config_all(const struct api *a)
         const char *name;
         json_t *val;
     } members[] = {
-        { "drives", a->drives },
-        { "network-interfaces", a->nets },
-        { "boot-source", a->boot },
-        { "vsock", a->vsock },
-        { "balloon", a->balloon },
-        { "entropy", a->entropy },
-        { "serial", a->serial },
-        { "logger", a->logger },
-        { "metrics", a->metrics_config },
-        { "mmds-config", a->mmds_config },
+        { "drives", a->drives },          { "network-interfaces", a->nets },
+        { "boot-source", a->boot },       { "vsock", a->vsock },
+        { "balloon", a->balloon },        { "entropy", a->entropy },
+        { "serial", a->serial },          { "logger", a->logger },
+        { "metrics", a->metrics_config }, { "mmds-config", a->mmds_config },
     };
     json_t *all = json_object();
 

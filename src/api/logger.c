@@ -29,25 +29,25 @@ static const struct {
     enum log_level level;
     bool off;
 } levels[] = {
-    { "off", LOG_ERROR, true },  { "error", LOG_ERROR, false }, { "warn", LOG_WARN, false },
+    { "off", LOG_ERROR, true },     { "error", LOG_ERROR, false }, { "warn", LOG_WARN, false },
     { "warning", LOG_WARN, false }, { "info", LOG_INFO, false },   { "debug", LOG_DEBUG, false },
     { "trace", LOG_DEBUG, false },
 };
 
 struct api_log {
     const char *id;
-    struct lock lock; /* LOCK_LEAF: guards what follows */
-    int fd;           /* STDERR_FILENO, or the file */
+    /* Guards what follows. Without a rank: whoever logs may hold any lock. */
+    pthread_mutex_t lock;
+    int fd; /* STDERR_FILENO, or the file */
     bool off, show_level;
     char last_error[512];
 };
 
 static const char *level_text(enum log_level level)
 {
-    static const char *const texts[] = { [LOG_ERROR] = "ERROR",
-                                         [LOG_WARN] = "WARN",
-                                         [LOG_INFO] = "INFO",
-                                         [LOG_DEBUG] = "DEBUG" };
+    static const char *const texts[] = {
+        [LOG_ERROR] = "ERROR", [LOG_WARN] = "WARN", [LOG_INFO] = "INFO", [LOG_DEBUG] = "DEBUG"
+    };
 
     return texts[level];
 }
@@ -64,7 +64,7 @@ static void logger_line(void *arg, enum log_level level, const char *text)
     (void)clock_gettime(CLOCK_REALTIME, &now);
     (void)strftime(date, sizeof(date), "%Y-%m-%dT%H:%M:%S", gmtime_r(&now.tv_sec, &utc));
     (void)pthread_getname_np(pthread_self(), thread, sizeof(thread));
-    lock_take(&l->lock);
+    (void)pthread_mutex_lock(&l->lock);
     if (level == LOG_ERROR)
         (void)snprintf(l->last_error, sizeof(l->last_error), "%s", text);
     /* \r, because the terminal may be raw. */
@@ -73,7 +73,7 @@ static void logger_line(void *arg, enum log_level level, const char *text)
                  l->fd == STDERR_FILENO ? "\r" : "");
     if (!l->off && n > 0 && write(l->fd, line, MIN((size_t)n, sizeof(line) - 1)) < 0)
         n = 0;
-    lock_drop(&l->lock);
+    (void)pthread_mutex_unlock(&l->lock);
 }
 
 struct api_log *api_log_open(const char *id)
@@ -86,7 +86,7 @@ struct api_log *api_log_open(const char *id)
     }
     l->id = id;
     l->fd = STDERR_FILENO;
-    lock_init(&l->lock, LOCK_LEAF);
+    BUG_ON(pthread_mutex_init(&l->lock, NULL));
     log_set_sink(logger_line, l);
     return l;
 }
@@ -98,22 +98,22 @@ void api_log_close(struct api_log *l)
     log_set_sink(NULL, NULL);
     if (l->fd != STDERR_FILENO)
         (void)close(l->fd);
-    lock_destroy(&l->lock);
+    (void)pthread_mutex_destroy(&l->lock);
     free(l);
 }
 
 void api_log_forget(struct api_log *l)
 {
-    lock_take(&l->lock);
+    (void)pthread_mutex_lock(&l->lock);
     l->last_error[0] = 0;
-    lock_drop(&l->lock);
+    (void)pthread_mutex_unlock(&l->lock);
 }
 
 const char *api_log_last_error(struct api_log *l, char *buf, size_t bytes)
 {
-    lock_take(&l->lock);
+    (void)pthread_mutex_lock(&l->lock);
     (void)snprintf(buf, bytes, "%s", l->last_error[0] ? l->last_error : "out of resources");
-    lock_drop(&l->lock);
+    (void)pthread_mutex_unlock(&l->lock);
     return buf;
 }
 
@@ -133,9 +133,9 @@ static bool logger_level(struct api_log *l, const char *name)
         if (strcasecmp(levels[i].name, name) != 0)
             continue;
         log_set_level(levels[i].level);
-        lock_take(&l->lock);
+        (void)pthread_mutex_lock(&l->lock);
         l->off = levels[i].off;
-        lock_drop(&l->lock);
+        (void)pthread_mutex_unlock(&l->lock);
         return true;
     }
     return false;
@@ -150,18 +150,18 @@ int api_log_set(struct api_log *l, const json_t *logger)
 
         if (fd < 0)
             return fd;
-        lock_take(&l->lock);
+        (void)pthread_mutex_lock(&l->lock);
         old = l->fd;
         l->fd = fd;
-        lock_drop(&l->lock);
+        (void)pthread_mutex_unlock(&l->lock);
         if (old != STDERR_FILENO)
             (void)close(old);
     }
     if (level && !logger_level(l, level))
         return -EINVAL;
-    lock_take(&l->lock);
+    (void)pthread_mutex_lock(&l->lock);
     l->show_level = field_bool(logger, "show_level", l->show_level);
-    lock_drop(&l->lock);
+    (void)pthread_mutex_unlock(&l->lock);
     if (field_bool(logger, "show_log_origin", false))
         log_warn("doppel's messages have no file and line: show_log_origin has no effect");
     if (field_string(logger, "module"))

@@ -21,7 +21,7 @@
 #include "snap/snap.h"
 #include "virtio/blk.h"
 
-#define DEFAULT_ARGS                                                                 \
+#define DEFAULT_ARGS                                                                   \
     "reboot=k panic=1 nomodule 8250.nr_uarts=0 i8042.noaux i8042.nomux i8042.dumbkbd " \
     "swiotlb=noforce"
 /* What a CPU template is for: guests that find the same features on all hosts. */
@@ -78,7 +78,8 @@ static bool machine_open_disks(struct api *a)
     json_t *drive;
     size_t i;
 
-    json_array_foreach (a->drives, i, drive) {
+    json_array_foreach(a->drives, i, drive)
+    {
         a->m.disks[i].name = strdup(field_string(drive, "drive_id"));
         if (!machine_open_disk(&a->m.disks[i], drive))
             return false;
@@ -122,12 +123,14 @@ static bool machine_open_nets(struct api *a)
     json_t *net;
     size_t i;
 
-    json_array_foreach (a->nets, i, net) {
+    json_array_foreach(a->nets, i, net)
+    {
         struct net *inner = machine_open_net(a, net, (unsigned)i);
 
         if (!inner)
             return false;
-        a->m.nets[i] = link_open(inner, mmds_serves(a, field_string(net, "iface_id")) ? a->mmds : NULL);
+        a->m.nets[i] =
+            link_open(inner, mmds_serves(a, field_string(net, "iface_id")) ? a->mmds : NULL);
         if (!a->m.nets[i])
             return false;
         machine_limit_net(a, (unsigned)i, net);
@@ -174,7 +177,8 @@ static char *machine_append(const struct api *a)
 
     if (!args)
         args = DEFAULT_ARGS;
-    json_array_foreach (a->drives, i, drive) {
+    json_array_foreach(a->drives, i, drive)
+    {
         if (!field_bool(drive, "is_root_device", false))
             continue;
         uuid = field_string(drive, "partuuid");
@@ -206,9 +210,10 @@ void machine_limit_net(struct api *a, unsigned idx, const json_t *net)
     const json_t *tx = json_object_get(net, "tx_rate_limiter"),
                  *rx = json_object_get(net, "rx_rate_limiter");
 
-    link_limit(a->m.nets[idx],
-               &(struct link_limits){ .tx = { bucket_rate(tx, "ops"), bucket_rate(tx, "bandwidth") },
-                                      .rx = { bucket_rate(rx, "ops"), bucket_rate(rx, "bandwidth") } });
+    link_limit(
+        a->m.nets[idx],
+        &(struct link_limits){ .tx = { bucket_rate(tx, "ops"), bucket_rate(tx, "bandwidth") },
+                               .rx = { bucket_rate(rx, "ops"), bucket_rate(rx, "bandwidth") } });
 }
 
 int machine_limit_disk(struct api *a, unsigned idx, const json_t *limiter)
@@ -241,7 +246,8 @@ static void machine_config_disks(struct api *a, struct vm_config *cfg)
     json_t *drive;
     size_t i;
 
-    json_array_foreach (a->drives, i, drive) {
+    json_array_foreach(a->drives, i, drive)
+    {
         const json_t *limiter = json_object_get(drive, "rate_limiter");
 
         cfg->disks[i] = (struct vm_disk){

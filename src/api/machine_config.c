@@ -9,17 +9,20 @@
 #define MEM_MIB_MAX (1u << 24) /* 16 TiB: more than any host's */
 
 /* "None", and names of sets of CPU features: machine.c says what they are here. */
-static const char *const cpu_templates[] = { "C3", "T2", "T2S", "T2CL", "T2A", "V1N1", "None",
-                                             NULL };
+static const char *const cpu_templates[] = {
+    "C3", "T2", "T2S", "T2CL", "T2A", "V1N1", "None", NULL
+};
 static const char *const huge_pages[] = { "None", "Transparent", "2M", NULL };
 
-#define MACHINE_FIELDS(required)                                                            \
-    { .name = "vcpu_count", .type = FIELD_UINT, .flags = (required), .max = UINT8_MAX },    \
-    { .name = "mem_size_mib", .type = FIELD_UINT, .flags = (required), .max = UINT32_MAX }, \
-    { .name = "smt", .type = FIELD_BOOL },                                                  \
-    { .name = "cpu_template", .type = FIELD_STRING, .words = cpu_templates },               \
-    { .name = "track_dirty_pages", .type = FIELD_BOOL },                                    \
-    { .name = "huge_pages", .type = FIELD_STRING, .words = huge_pages }
+#define MACHINE_FIELDS(required)                                                                \
+    { .name = "vcpu_count", .type = FIELD_UINT, .flags = (required), .max = UINT8_MAX },        \
+        { .name = "mem_size_mib", .type = FIELD_UINT, .flags = (required), .max = UINT32_MAX }, \
+        { .name = "smt", .type = FIELD_BOOL },                                                  \
+        { .name = "cpu_template", .type = FIELD_STRING, .words = cpu_templates },               \
+        { .name = "track_dirty_pages", .type = FIELD_BOOL },                                    \
+    {                                                                                           \
+        .name = "huge_pages", .type = FIELD_STRING, .words = huge_pages                         \
+    }
 
 static const struct field put_list[] = { MACHINE_FIELDS(FIELD_REQUIRED) };
 static const struct field patch_list[] = { MACHINE_FIELDS(0) };
@@ -32,8 +35,9 @@ static bool machine_config_ok(const json_t *m, struct reply *r)
     const char *huge = field_string(m, "huge_pages"), *cpu = field_string(m, "cpu_template");
 
     if (nr < 1 || nr > VCPUS_MAX || (field_bool(m, "smt", false) && nr > 1 && nr % 2))
-        reply_fault(r, "Machine config error: The vCPU number is invalid! The vCPU number can only "
-                       "be 1 or an even number when SMT is enabled, and at most %u.",
+        reply_fault(r,
+                    "Machine config error: The vCPU number is invalid! The vCPU number can only "
+                    "be 1 or an even number when SMT is enabled, and at most %u.",
                     VCPUS_MAX);
     else if (mib < 1 || mib > MEM_MIB_MAX)
         reply_fault(r, "Machine config error: The memory size (MiB) is invalid.");
@@ -69,9 +73,9 @@ void machine_config_patch(struct api *a, const struct request *rq, struct reply 
 
 void machine_config_get(struct api *a, const struct request *rq, struct reply *r)
 {
-    json_t *j = json_pack("{s:i, s:i, s:b, s:s, s:b, s:s}", "vcpu_count", 1, "mem_size_mib", 128,
-                          "smt", 0, "cpu_template", "None", "track_dirty_pages", 0, "huge_pages",
-                          "None");
+    json_t *j =
+        json_pack("{s:i, s:i, s:b, s:s, s:b, s:s}", "vcpu_count", 1, "mem_size_mib", 128, "smt", 0,
+                  "cpu_template", "None", "track_dirty_pages", 0, "huge_pages", "None");
 
     (void)rq;
     if (j && a->machine && json_object_update(j, a->machine) < 0) {
@@ -100,7 +104,8 @@ void cpu_config_put(struct api *a, const struct request *rq, struct reply *r)
     json_t *val;
 
     (void)a;
-    json_object_foreach (rq->body, name, val) {
+    json_object_foreach(rq->body, name, val)
+    {
         if (json_array_size(val))
             reply_fault(r, "Configure CPU error: `%s` is not supported by doppel.", name);
     }
@@ -126,8 +131,9 @@ void boot_source_put(struct api *a, const struct request *rq, struct reply *r)
     else if (initrd && access(initrd, R_OK) < 0)
         reply_fault(r, "Boot source error: The initrd file cannot be opened: %s: %m", initrd);
     else if (args && strlen(args) > BOOT_CMDLINE_MAX / 2)
-        reply_fault(r, "Boot source error: The kernel command line is invalid: it is longer than "
-                       "%u bytes.",
+        reply_fault(r,
+                    "Boot source error: The kernel command line is invalid: it is longer than "
+                    "%u bytes.",
                     BOOT_CMDLINE_MAX / 2);
     else
         (void)keep(a, &a->boot, rq->body, r);

@@ -118,8 +118,8 @@ void metrics_latency(struct metrics *m, enum metrics_latency which, uint64_t ns)
 static bool add_count(json_t *o, const char *name, const char *what, uint64_t val)
 {
     json_t *key = json_sprintf("%s_%s", name, what);
-    bool ok = key && json_object_set_new(o, json_string_value(key),
-                                         json_integer((json_int_t)val)) == 0;
+    bool ok =
+        key && json_object_set_new(o, json_string_value(key), json_integer((json_int_t)val)) == 0;
 
     json_decref(key);
     return ok;
@@ -155,13 +155,13 @@ static char *metrics_line(struct api *a)
 {
     const struct metrics *m = a->metrics;
     char *stats = a->m.vm ? vm_stats_json(a->m.vm) : NULL, *text, *line = NULL;
-    json_t *o = json_pack("{s:I, s:o, s:o, s:o, s:o, s:{s:I}, s:o*}", "utc_timestamp_ms",
-                          (json_int_t)(host_real_ns() / 1000000), "get_api_requests",
-                          metrics_requests(m, "GET"), "put_api_requests",
-                          metrics_requests(m, "PUT"), "patch_api_requests",
-                          metrics_requests(m, "PATCH"), "latencies_us", metrics_latencies(m),
-                          "logger", "missed_metrics_count", (json_int_t)m->nr_missed, "doppel",
-                          stats ? json_loads(stats, 0, NULL) : NULL);
+    json_t *o =
+        json_pack("{s:I, s:o, s:o, s:o, s:o, s:{s:I}, s:o*}", "utc_timestamp_ms",
+                  (json_int_t)(host_real_ns() / 1000000), "get_api_requests",
+                  metrics_requests(m, "GET"), "put_api_requests", metrics_requests(m, "PUT"),
+                  "patch_api_requests", metrics_requests(m, "PATCH"), "latencies_us",
+                  metrics_latencies(m), "logger", "missed_metrics_count", (json_int_t)m->nr_missed,
+                  "doppel", stats ? json_loads(stats, 0, NULL) : NULL);
 
     text = o ? json_dumps(o, JSON_COMPACT) : NULL;
     if (text && asprintf(&line, "%s\n", text) < 0)

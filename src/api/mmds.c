@@ -76,7 +76,8 @@ static bool merge(json_t *into, const json_t *patch)
     const char *name;
     json_t *val;
 
-    json_object_foreach ((json_t *)patch, name, val) {
+    json_object_foreach((json_t *)patch, name, val)
+    {
         json_t *old = json_object_get(into, name), *copy;
 
         if (json_is_null(val)) {

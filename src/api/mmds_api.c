@@ -48,7 +48,8 @@ void mmds_config_put(struct api *a, const struct request *rq, struct reply *r)
                        "MMDS requests is empty.");
         return;
     }
-    json_array_foreach (list, i, id) {
+    json_array_foreach(list, i, id)
+    {
         if (list_find(a->nets, "iface_id", json_string_value(id)) >= 0)
             continue;
         reply_fault(r, "MMDS config error: The list of network interface IDs provided contains at "
@@ -64,7 +65,8 @@ bool mmds_serves(const struct api *a, const char *iface_id)
     json_t *id;
     size_t i;
 
-    json_array_foreach (json_object_get(a->mmds_config, "network_interfaces"), i, id) {
+    json_array_foreach(json_object_get(a->mmds_config, "network_interfaces"), i, id)
+    {
         if (!strcmp(json_string_value(id), iface_id))
             return true;
     }
@@ -77,8 +79,9 @@ static void mmds_result(const struct api *a, int err, struct reply *r)
     case 0:
         break;
     case -E2BIG:
-        reply_fault(r, "MMDS limit exceeded error: The MMDS patch request doesn't fit: the data "
-                       "store has a limit of %llu bytes.",
+        reply_fault(r,
+                    "MMDS limit exceeded error: The MMDS patch request doesn't fit: the data "
+                    "store has a limit of %llu bytes.",
                     (unsigned long long)a->cfg->mmds_max);
         break;
     case -EINVAL:

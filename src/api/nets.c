@@ -34,7 +34,8 @@ static bool net_ok(const struct api *a, const json_t *n, struct reply *r)
         reply_fault(r, "Network config error: `guest_mac` is no MAC address of a card: %.64s", mac);
         return false;
     }
-    json_array_foreach (a->nets, i, other) {
+    json_array_foreach(a->nets, i, other)
+    {
         const char *its_mac = field_string(other, "guest_mac");
 
         if (!strcmp(field_string(other, "iface_id"), id))

@@ -66,14 +66,14 @@ typedef void handler(struct api *a, const struct request *rq, struct reply *r);
 
 handler machine_config_get, machine_config_put, machine_config_patch; /* machine_config.c */
 handler boot_source_put, cpu_config_put;
-handler drive_put, drive_patch;                                       /* drives.c */
-handler net_put, net_patch;                                           /* nets.c */
-handler vsock_put, entropy_put, serial_put;                           /* devices.c */
+handler drive_put, drive_patch;             /* drives.c */
+handler net_put, net_patch;                 /* nets.c */
+handler vsock_put, entropy_put, serial_put; /* devices.c */
 handler balloon_put, balloon_get, balloon_patch, balloon_stats_get, balloon_stats_patch;
-handler logger_put, metrics_put;                                      /* logger.c, metrics.c */
-handler mmds_put, mmds_patch, mmds_get, mmds_config_put;              /* mmds_api.c */
+handler logger_put, metrics_put;                                         /* logger.c, metrics.c */
+handler mmds_put, mmds_patch, mmds_get, mmds_config_put;                 /* mmds_api.c */
 handler actions_put, vm_patch, vm_config_get, instance_get, version_get; /* instance.c */
-handler snapshot_create, snapshot_load;                               /* snapshot.c */
+handler snapshot_create, snapshot_load;                                  /* snapshot.c */
 
 extern const struct fields machine_config_fields, machine_config_patch_fields, boot_source_fields,
     cpu_config_fields, drive_fields, drive_patch_fields, net_fields, net_patch_fields, vsock_fields,
@@ -135,7 +135,7 @@ void metrics_latency(struct metrics *m, enum metrics_latency which, uint64_t ns)
 struct server;
 /* NULL after a message. */
 struct server *server_open(struct api *a, const char *path);
-void server_close(struct server *s); /* NULL is fine */
+void server_close(struct server *s);   /* NULL is fine */
 int server_fd(const struct server *s); /* can be read when there is something to do */
 void server_work(struct server *s);
 int server_timeout_ms(struct server *s); /* -1: none */

@@ -56,8 +56,8 @@ static const struct route {
     { "PATCH", "/drives/", AFTER_START, &drive_patch_fields, true, drive_patch, NULL },
     { "PATCH", "/network-interfaces/", AFTER_START, &net_patch_fields, true, net_patch, NULL },
     { "PATCH", "/balloon", AFTER_START, &balloon_patch_fields, true, balloon_patch, NULL },
-    { "PATCH", "/balloon/statistics", AFTER_START, &balloon_stats_fields, true,
-      balloon_stats_patch, NULL },
+    { "PATCH", "/balloon/statistics", AFTER_START, &balloon_stats_fields, true, balloon_stats_patch,
+      NULL },
     { "PATCH", "/mmds", ALWAYS, NULL, true, mmds_patch, NULL },
     { "PATCH", "/vm", AFTER_START, &vm_fields, true, vm_patch, NULL },
 };
@@ -113,7 +113,8 @@ int list_find(const json_t *list, const char *key, const char *id)
     json_t *item;
     size_t i;
 
-    json_array_foreach (list, i, item) {
+    json_array_foreach(list, i, item)
+    {
         if (!strcmp(field_string(item, key), id))
             return (int)i;
     }
@@ -125,8 +126,8 @@ bool list_keep(struct api *a, json_t *list, const char *key, const json_t *val, 
     int at = list_find(list, key, field_string(val, key));
     json_t *copy = json_deep_copy(val);
     /* Both take the copy. */
-    int err = at < 0 ? json_array_append_new(list, copy)
-                     : json_array_set_new(list, (size_t)at, copy);
+    int err =
+        at < 0 ? json_array_append_new(list, copy) : json_array_set_new(list, (size_t)at, copy);
 
     if (err < 0) {
         r->status = 500;
@@ -171,8 +172,8 @@ static const struct route *route_find(const char *method, const char *path, cons
         if (strcmp(t->method, method) != 0)
             continue;
         *id = NULL;
-        if (!strcmp(t->path, path))
-            return len > 1 && t->path[len - 1] == '/' ? NULL : t;
+        if (!strcmp(t->path, path) && (len == 1 || path[len - 1] != '/'))
+            return t;
         if (len > 1 && t->path[len - 1] == '/' && !strncmp(t->path, path, len)) {
             *id = path + len;
             return t;
@@ -204,14 +205,14 @@ static json_t *parse_body(const struct route *t, const char *body, size_t bytes,
     /* Twice the same member: the client may mean either. Depth is limited by the library. */
     j = json_loadb(body, bytes, JSON_REJECT_DUPLICATES, &err);
     if (!j) {
-        reply_fault(r, "An error occurred when deserializing the json body of a request: %s at "
-                       "line %d column %d.",
+        reply_fault(r,
+                    "An error occurred when deserializing the json body of a request: %s at "
+                    "line %d column %d.",
                     err.text, err.line, err.column);
         return NULL;
     }
     if (t->fields && !fields_check(t->fields, j, why, sizeof(why))) {
-        reply_fault(r, "An error occurred when deserializing the json body of a request: %s.",
-                    why);
+        reply_fault(r, "An error occurred when deserializing the json body of a request: %s.", why);
         json_decref(j);
         return NULL;
     }
@@ -237,8 +238,9 @@ void route(struct api *a, const char *method, const char *path, const char *body
     } else if (rq.id && !*rq.id) {
         reply_fault(r, "The ID cannot be empty.");
     } else if (rq.id && !id_ok(rq.id)) {
-        reply_fault(r, "API Resource IDs can only contain alphanumeric characters and "
-                       "underscores, at most %u of them.",
+        reply_fault(r,
+                    "API Resource IDs can only contain alphanumeric characters and "
+                    "underscores, at most %u of them.",
                     API_ID_MAX);
     } else if (!t->has_body && body_bytes) {
         reply_fault(r, "GET request cannot have a body.");
@@ -283,7 +285,8 @@ static bool config_member(struct api *a, const struct route *t, json_t *val, cha
         (void)snprintf(why, bytes, "invalid type of field `%s`: expected an array", t->config);
         return false;
     }
-    json_array_foreach (val, i, item) {
+    json_array_foreach(val, i, item)
+    {
         if (!config_put(a, t, item, why, bytes))
             return false;
     }
@@ -307,7 +310,8 @@ bool route_config(struct api *a, json_t *config, char *why, size_t why_bytes)
         (void)snprintf(why, why_bytes, "invalid type: expected an object");
         return false;
     }
-    json_object_foreach (config, name, val) {
+    json_object_foreach(config, name, val)
+    {
         /* Other tools' files name what they do not use. */
         if (!config_known(name) && !json_is_null(val)) {
             (void)snprintf(why, why_bytes, "unknown field `%.64s`", name);
@@ -315,8 +319,9 @@ bool route_config(struct api *a, json_t *config, char *why, size_t why_bytes)
         }
     }
     for (unsigned i = 0; i < ARRAY_SIZE(routes); i++)
-        if (routes[i].config && !config_member(a, &routes[i], json_object_get(config, routes[i].config),
-                                               why, why_bytes))
+        if (routes[i].config &&
+            !config_member(a, &routes[i], json_object_get(config, routes[i].config), why,
+                           why_bytes))
             return false;
     return true;
 }

@@ -17,13 +17,13 @@
 #include "api/priv.h"
 #include "lib/log.h"
 
-#define CLIENTS_MAX       256u
-#define CLIENT_BYTES      (32u << 10) /* line and headers of a request */
-#define CLIENT_SILENT_S   60u
-#define SERVER_NAME       "Firecracker API"
-#define BODY_CHUNK_BYTES  4096u
+#define CLIENTS_MAX      256u
+#define CLIENT_BYTES     (32u << 10) /* line and headers of a request */
+#define CLIENT_SILENT_S  60u
+#define SERVER_NAME      "Firecracker API"
+#define BODY_CHUNK_BYTES 4096u
 /* A body that is announced to be longer than this is not even read. */
-#define BODY_DROPPED_MAX  (64ull << 20)
+#define BODY_DROPPED_MAX (64ull << 20)
 
 struct server {
     struct api *api;
@@ -55,8 +55,8 @@ static enum MHD_Result send_reply(struct MHD_Connection *c, const struct reply *
         return MHD_NO;
     }
     if (MHD_add_response_header(resp, MHD_HTTP_HEADER_SERVER, SERVER_NAME) == MHD_YES &&
-        (!text || MHD_add_response_header(resp, MHD_HTTP_HEADER_CONTENT_TYPE,
-                                          "application/json") == MHD_YES))
+        (!text || MHD_add_response_header(resp, MHD_HTTP_HEADER_CONTENT_TYPE, "application/json") ==
+                      MHD_YES))
         ok = MHD_queue_response(c, r->status, resp);
     MHD_destroy_response(resp);
     return ok;
@@ -126,7 +126,8 @@ static void incoming_add(struct incoming *in, const char *data, size_t bytes, ui
 /* Is a body announced that is not worth reading, or one that the client waits to be asked for? */
 static bool hopeless(const struct server *s, struct MHD_Connection *c)
 {
-    const char *len = MHD_lookup_connection_value(c, MHD_HEADER_KIND, MHD_HTTP_HEADER_CONTENT_LENGTH),
+    const char *len =
+                   MHD_lookup_connection_value(c, MHD_HEADER_KIND, MHD_HTTP_HEADER_CONTENT_LENGTH),
                *expect = MHD_lookup_connection_value(c, MHD_HEADER_KIND, MHD_HTTP_HEADER_EXPECT);
     unsigned long long bytes = len ? strtoull(len, NULL, 10) : 0;
 

@@ -106,12 +106,14 @@ static bool load_override(json_t *config, const json_t *body, struct reply *r)
     json_t *nets = json_object_get(config, "network-interfaces"), *o;
     size_t i;
 
-    json_array_foreach (json_object_get(body, "network_overrides"), i, o) {
+    json_array_foreach(json_object_get(body, "network_overrides"), i, o)
+    {
         size_t at;
         json_t *net;
         bool found = false;
 
-        json_array_foreach (nets, at, net) {
+        json_array_foreach(nets, at, net)
+        {
             const char *id = field_string(net, "iface_id");
 
             if (!id || strcmp(id, field_string(o, "iface_id")) != 0)
@@ -139,8 +141,8 @@ static bool load_override(json_t *config, const json_t *body, struct reply *r)
 /* What was set by a snapshot that could not be loaded is forgotten. */
 static void forget_machine(struct api *a)
 {
-    json_t **members[] = { &a->machine, &a->boot, &a->vsock, &a->balloon, &a->entropy, &a->serial,
-                           &a->mmds_config };
+    json_t **members[] = { &a->machine, &a->boot,   &a->vsock,      &a->balloon,
+                           &a->entropy, &a->serial, &a->mmds_config };
 
     for (unsigned i = 0; i < ARRAY_SIZE(members); i++) {
         json_decref(*members[i]);
@@ -166,6 +168,8 @@ static bool load_config(struct api *a, struct snap *snap, const json_t *body, st
     /* This process has its own. */
     (void)json_object_del(config, "logger");
     (void)json_object_del(config, "metrics");
+    /* What was booted is in memory. */
+    (void)json_object_del(config, "boot-source");
     ok = load_override(config, body, r);
     if (ok && !route_config(a, config, why, sizeof(why))) {
         reply_fault(r, "Load snapshot error: the snapshot's configuration: %s", why);

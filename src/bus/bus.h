@@ -48,9 +48,9 @@ struct state_table {
     const struct state_field *fields;
     unsigned nr, version;
 };
-#define STATE_TABLE(name_, fields_, version_)                                                     \
-    {                                                                                             \
-        .name = (name_), .fields = (fields_), .nr = ARRAY_SIZE(fields_), .version = (version_)    \
+#define STATE_TABLE(name_, fields_, version_)                                                  \
+    {                                                                                          \
+        .name = (name_), .fields = (fields_), .nr = ARRAY_SIZE(fields_), .version = (version_) \
     }
 
 /* A part of a device: a struct with a table of its own. */
@@ -77,8 +77,8 @@ struct device_type {
     void (*reset)(struct device *dev); /* machine reset; optional */
     /* After state was loaded: re-arm timers, re-raise lines; optional. */
     void (*loaded)(struct device *dev);
-    /* Optional: its part number idx = 0...; false behind the last. The same ones, in the same order,
-     * in machines of the same configuration. */
+    /* Optional: its part number idx = 0...; false behind the last. The same ones, in the same
+     * order, in machines of the same configuration. */
     bool (*part)(struct device *dev, unsigned idx, struct state_part *out);
     /* Optional: before `loaded`: -EINVAL after a message refuses what was loaded. */
     int (*check)(struct device *dev);

@@ -14,7 +14,7 @@
 #include "lib/log.h"
 #include "snap/snap.h"
 
-#define DEFAULT_SOCK "/run/firecracker.socket"
+#define DEFAULT_SOCK     "/run/firecracker.socket"
 /* Of the two files of a snapshot: docs/snapshot.md. */
 #define SNAPSHOT_VERSION "1.0.0"
 
@@ -166,8 +166,8 @@ static bool option_time(void *into, const char *val)
 
 static bool option_boot_timer(void *into, const char *val)
 {
-    ((struct api_options *)into)->cfg.boot_timer = true;
-    (void)val;
+    (void)into, (void)val;
+    log_warn("--boot-timer: doppel has no device that a guest tells its boot time");
     return true;
 }
 
@@ -189,8 +189,7 @@ static const struct opt api_opts[] = {
     { "no-seccomp", 0, NULL, "taken, without effect", option_no_seccomp },
     { "seccomp-filter", 0, "FILE", "refused: filters are made for another program",
       option_seccomp_filter },
-    { "boot-timer", 0, NULL, "tell how long the guest took to say that it is up",
-      option_boot_timer },
+    { "boot-timer", 0, NULL, "taken, without effect: there is no such device", option_boot_timer },
     { "start-time-us", 0, "N", "taken, without effect", option_time },
     { "start-time-cpu-us", 0, "N", "taken, without effect", option_time },
     { "parent-cpu-time-us", 0, "N", "taken, without effect", option_time },
@@ -205,11 +204,12 @@ static void api_help(void)
                  "       firecracker --api-sock PATH [OPTION]...\n\n"
                  "Waits for requests to configure, start and steer one VM: Firecracker's API.\n\n");
     options_help(api_opts, ARRAY_SIZE(api_opts));
-    (void)printf("\nAn example, from another shell:\n"
-                 "  curl --unix-socket PATH -X PUT http://localhost/boot-source \\\n"
-                 "      -d '{\"kernel_image_path\": \"vmlinux\", \"boot_args\": \"console=ttyS0\"}'\n"
-                 "  curl --unix-socket PATH -X PUT http://localhost/actions \\\n"
-                 "      -d '{\"action_type\": \"InstanceStart\"}'\n");
+    (void)printf(
+        "\nAn example, from another shell:\n"
+        "  curl --unix-socket PATH -X PUT http://localhost/boot-source \\\n"
+        "      -d '{\"kernel_image_path\": \"vmlinux\", \"boot_args\": \"console=ttyS0\"}'\n"
+        "  curl --unix-socket PATH -X PUT http://localhost/actions \\\n"
+        "      -d '{\"action_type\": \"InstanceStart\"}'\n");
 }
 
 /* As that program prints it: tools take the version out of the first line. */
@@ -239,9 +239,10 @@ static bool api_options_ok(const struct api_options *o, int nr_args, char **argv
     else if (o->no_api && !o->cfg.config_file)
         log_error("--no-api needs --config-file: nobody could start the VM");
     else if (o->seccomp_filter)
-        log_error("--seccomp-filter '%s': filters that were made for Firecracker do not fit doppel; "
-                  "--no-seccomp is taken",
-                  o->seccomp_filter);
+        log_error(
+            "--seccomp-filter '%s': filters that were made for Firecracker do not fit doppel; "
+            "--no-seccomp is taken",
+            o->seccomp_filter);
     else
         return true;
     return false;
@@ -269,7 +270,9 @@ static int api_start(struct api_options *o)
 int cmd_api(int argc, char **argv)
 {
     struct api_options o = {
-        .cfg = { .sock_path = DEFAULT_SOCK, .id = API_DEFAULT_ID, .payload_max = API_PAYLOAD_DEFAULT },
+        .cfg = { .sock_path = DEFAULT_SOCK,
+                 .id = API_DEFAULT_ID,
+                 .payload_max = API_PAYLOAD_DEFAULT },
         .logger = json_object(),
         .engine = "auto",
     };

@@ -155,7 +155,7 @@ struct snap;
 struct restore {
     struct snap *snap; /* NULL: it is no restore */
     int argc;
-    char **argv; /* argv[0] is the subcommand; malloc'ed as a whole */
+    char **argv;  /* argv[0] is the subcommand; malloc'ed as a whole */
     char **texts; /* malloc'ed ones that argv points to */
     unsigned nr_texts;
     struct json_t *config; /* for snapshots of this VM */

@@ -22,7 +22,7 @@ static const struct kept {
     const char *name;
     bool has_value;
     enum { KEPT, KEPT_PATH, KEPT_KEYS, NOT_KEPT } how; /* its value: as it is; a file; K=V,... */
-    bool collects;                                      /* a new one replaces all of them */
+    bool collects;                                     /* a new one replaces all of them */
 } kept[] = {
     /* For the one run alone. */
     { "restore", true, NOT_KEPT, false },
@@ -131,8 +131,8 @@ static char *keys_with_cwd(const char *list)
                 key = strlen(keys[i]);
         val = strndup(list + key, len - key);
         whole = key && val ? with_cwd(val) : val;
-        if (whole && asprintf(&longer, "%s%s%.*s%s", all, *all ? "," : "", (int)key, list, whole) <
-                         0)
+        if (whole &&
+            asprintf(&longer, "%s%s%.*s%s", all, *all ? "," : "", (int)key, list, whole) < 0)
             longer = NULL;
         if (whole != val)
             free(whole);

@@ -391,8 +391,7 @@ static const struct opt run_opts[] = {
       "host (default), x86-64-v2 or x86-64-v3; ,+FEATURE and ,-FEATURE change\n"
       "single features",
       set_cpu },
-    { "paravirt", 0, "kvm|off",
-      "offer the guest KVM's paravirtual features (default), or none",
+    { "paravirt", 0, "kvm|off", "offer the guest KVM's paravirtual features (default), or none",
       option_paravirt },
     { "engine", 0, "NAME",
       "interp, bt, kvm or auto (default: the fastest that works here);\n"
@@ -605,9 +604,10 @@ int run_options_parse(struct run_options *o, int argc, char **argv, bool *help)
         return EXIT_USAGE;
     if (o->lockstep.tested && (o->nr_disks || o->nr_nets || o->nr_shares || o->rng || o->balloon ||
                                *o->vsock_path || o->console.kind != CHAN_NONE || o->nr_ports)) {
-        log_error("--disk, --net, --share, --vsock, --console, --port, --device rng and balloon with "
-                  "--lockstep: they write the guest's memory when they can, not when the other "
-                  "engine is there too");
+        log_error(
+            "--disk, --net, --share, --vsock, --console, --port, --device rng and balloon with "
+            "--lockstep: they write the guest's memory when they can, not when the other "
+            "engine is there too");
         return EXIT_USAGE;
     }
     if (o->lockstep.tested && o->nr_cpus > 1) {

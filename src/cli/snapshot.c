@@ -34,18 +34,17 @@ static const struct opt snapshot_opts[] = {
 
 static int snapshot_help(void)
 {
-    (void)printf(
-        "Usage: doppel snapshot NAME|PID DIR [--incremental]\n"
-        "\n"
-        "  doppel snapshot web /srv/web-1      the VM stands still for a moment\n"
-        "  doppel run --restore /srv/web-1     it goes on from there, here or later\n"
-        "  doppel run --restore /srv/web-1 --clone --name web2 --disk path=copy.raw\n"
-        "      one more of it, at the same time\n"
-        "\n"
-        "DIR is made; a snapshot that is there already is replaced when the new one is\n"
-        "whole. Disks are not in it: their images have to be as they were.\n"
-        "\n"
-        "Options:\n");
+    (void)printf("Usage: doppel snapshot NAME|PID DIR [--incremental]\n"
+                 "\n"
+                 "  doppel snapshot web /srv/web-1      the VM stands still for a moment\n"
+                 "  doppel run --restore /srv/web-1     it goes on from there, here or later\n"
+                 "  doppel run --restore /srv/web-1 --clone --name web2 --disk path=copy.raw\n"
+                 "      one more of it, at the same time\n"
+                 "\n"
+                 "DIR is made; a snapshot that is there already is replaced when the new one is\n"
+                 "whole. Disks are not in it: their images have to be as they were.\n"
+                 "\n"
+                 "Options:\n");
     options_help(snapshot_opts, ARRAY_SIZE(snapshot_opts));
     return 0;
 }

@@ -25,10 +25,11 @@ static bool control_ok(const struct cpu *c)
 
 static bool bases_ok(const struct cpu *c)
 {
-    const uint64_t at[] = { c->seg[SEG_FS].base, c->seg[SEG_GS].base, c->kernel_gs_base,
-                            c->gdtr.base,        c->idtr.base,        c->tr.base,
-                            c->ldtr.base,        c->lstar,            c->cstar,
-                            c->sysenter_esp,     c->sysenter_eip };
+    const uint64_t at[] = {
+        c->seg[SEG_FS].base, c->seg[SEG_GS].base, c->kernel_gs_base, c->gdtr.base, c->idtr.base,
+        c->tr.base,          c->ldtr.base,        c->lstar,          c->cstar,     c->sysenter_esp,
+        c->sysenter_eip
+    };
 
     for (unsigned i = 0; i < ARRAY_SIZE(at); i++)
         if (!is_canonical(c, at[i]))

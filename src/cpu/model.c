@@ -24,10 +24,9 @@ static const enum cpu_feature own[] = {
 
 /* The paravirtual interface; offered by all models, as a guest asks for it by itself. */
 static const enum cpu_feature own_kvm[] = {
-    FEAT_KVM_CLOCK,        FEAT_KVM_NO_IO_DELAY,    FEAT_KVM_CLOCK2,
-    FEAT_KVM_STEAL_TIME,   FEAT_KVM_PV_EOI,         FEAT_KVM_PV_UNHALT,
-    FEAT_KVM_PV_TLB_FLUSH, FEAT_KVM_PV_IPI,         FEAT_KVM_PV_SCHED_YIELD,
-    FEAT_KVM_MSI_EXT_DEST, FEAT_KVM_CLOCK_STABLE,
+    FEAT_KVM_CLOCK,          FEAT_KVM_NO_IO_DELAY,  FEAT_KVM_CLOCK2,       FEAT_KVM_STEAL_TIME,
+    FEAT_KVM_PV_EOI,         FEAT_KVM_PV_UNHALT,    FEAT_KVM_PV_TLB_FLUSH, FEAT_KVM_PV_IPI,
+    FEAT_KVM_PV_SCHED_YIELD, FEAT_KVM_MSI_EXT_DEST, FEAT_KVM_CLOCK_STABLE,
 };
 
 /*
@@ -58,9 +57,15 @@ static const enum cpu_feature hidden[] = { FEAT_MONITOR, FEAT_CR8_LEGACY };
 static const struct {
     enum cpu_feature what, needs;
 } prerequisites[] = {
-    { FEAT_XSAVEOPT, FEAT_XSAVE }, { FEAT_XSAVEC, FEAT_XSAVE }, { FEAT_XGETBV1, FEAT_XSAVE },
-    { FEAT_AVX, FEAT_XSAVE },      { FEAT_AVX2, FEAT_AVX },     { FEAT_FMA, FEAT_AVX },
-    { FEAT_F16C, FEAT_AVX },       { FEAT_VAES, FEAT_AVX },     { FEAT_VPCLMUL, FEAT_AVX },
+    { FEAT_XSAVEOPT, FEAT_XSAVE },
+    { FEAT_XSAVEC, FEAT_XSAVE },
+    { FEAT_XGETBV1, FEAT_XSAVE },
+    { FEAT_AVX, FEAT_XSAVE },
+    { FEAT_AVX2, FEAT_AVX },
+    { FEAT_FMA, FEAT_AVX },
+    { FEAT_F16C, FEAT_AVX },
+    { FEAT_VAES, FEAT_AVX },
+    { FEAT_VPCLMUL, FEAT_AVX },
     { FEAT_KVM_PV_TLB_FLUSH, FEAT_KVM_STEAL_TIME },
     { FEAT_KVM_PV_SCHED_YIELD, FEAT_KVM_STEAL_TIME },
 };

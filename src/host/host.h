@@ -18,7 +18,8 @@ void host_close(int fd);
 /* Shared read-write mapping of a file; huge pages are asked for where the host gives them. NULL on
  * failure, errno set. */
 void *host_map_fd(int fd, uint64_t off_bytes, uint64_t bytes);
-/* Private (copy-on-write) mapping of a file that nobody makes shorter. NULL on failure, errno set. */
+/* Private (copy-on-write) mapping of a file that nobody makes shorter. NULL on failure, errno set.
+ */
 void *host_map_private(int fd, uint64_t off_bytes, uint64_t bytes);
 /* In the place of what is mapped at `at`: a shared mapping of the file; or zero pages of the
  * process's own. */

@@ -66,8 +66,7 @@ bool slot_page_dirty(const struct slot *s, uint64_t page)
     return atomic_load_explicit(&s->notes[page], memory_order_acquire) & PAGE_NOTE_DIRTY;
 }
 
-static bool file_data_next(const struct slot *s, uint64_t off_bytes, uint64_t *start,
-                           uint64_t *end)
+static bool file_data_next(const struct slot *s, uint64_t off_bytes, uint64_t *start, uint64_t *end)
 {
     bool is_private = s->flags & SLOT_PRIVATE;
     uint64_t base = is_private ? s->image_off_bytes : s->fd_off_bytes;

@@ -33,7 +33,7 @@
 #define SLOT_LOG_DIRTY BIT(1)
 /* A private mapping of a snapshot's file: pages are read from there when they are touched, and this
  * process's own once they were written; nobody else can have the same memory (no fd). */
-#define SLOT_PRIVATE BIT(2)
+#define SLOT_PRIVATE   BIT(2)
 
 struct slot {
     gpa_t base;
@@ -69,9 +69,9 @@ struct slot_desc {
     unsigned flags;
 };
 /*
- * From now on slots are not made of fresh memory, but of a snapshot's: `find` says where in the file
- * that of a name is. -ENOENT: not there, it is made fresh. The file is mapped, so it must not become
- * shorter; fd stays the caller's. NULL: fresh memory again.
+ * From now on slots are not made of fresh memory, but of a snapshot's: `find` says where in the
+ * file that of a name is. -ENOENT: not there, it is made fresh. The file is mapped, so it must not
+ * become shorter; fd stays the caller's. NULL: fresh memory again.
  */
 struct mmu_image {
     int fd;

@@ -93,10 +93,12 @@ static struct slot *slot_make(const struct mmu *m, const struct slot_desc *d, in
     *err = -ENOMEM;
     if (!s)
         return NULL;
-    *s = (struct slot){
-        .base = d->base, .bytes = d->bytes, .flags = d->flags, .fd = -1, .image_fd = -1,
-        .name = d->name
-    };
+    *s = (struct slot){ .base = d->base,
+                        .bytes = d->bytes,
+                        .flags = d->flags,
+                        .fd = -1,
+                        .image_fd = -1,
+                        .name = d->name };
     s->notes = calloc(d->bytes >> PAGE_SHIFT, sizeof(*s->notes));
     if (!s->notes)
         goto fail;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The state file: a head with checksums, a JSON text, and the bytes that it describes. Reading it is
- * reading a stranger's: nothing is believed before it was checked.
+ * The state file: a head with checksums, a JSON text, and the bytes that it describes. Reading it
+ * is reading a stranger's: nothing is believed before it was checked.
  */
 #include <errno.h>
 #include <stdarg.h>
@@ -120,10 +120,9 @@ static int doc_read_section(struct snap_doc *d, const json_t *entry, size_t *at)
     if (!name || version < 0 || version > INT32_MAX || bytes < 0 ||
         (uint64_t)bytes > d->state_bytes - *at)
         return -EINVAL;
-    d->sections[d->nr_sections++] = (struct snap_section){ .name = name,
-                                                           .version = (unsigned)version,
-                                                           .data = d->state + *at,
-                                                           .bytes = (size_t)bytes };
+    d->sections[d->nr_sections++] = (struct snap_section){
+        .name = name, .version = (unsigned)version, .data = d->state + *at, .bytes = (size_t)bytes
+    };
     *at += (size_t)bytes;
     return 0;
 }
@@ -156,8 +155,8 @@ int doc_parse(struct snap_doc *d, uint8_t *file, size_t bytes, const struct snap
     err = doc_check_head(file, bytes, &h, why);
     if (err)
         goto fail;
-    d->json = json_loadb((const char *)file + sizeof(h), h.json_bytes, JSON_REJECT_DUPLICATES,
-                         &error);
+    d->json =
+        json_loadb((const char *)file + sizeof(h), h.json_bytes, JSON_REJECT_DUPLICATES, &error);
     if (!json_is_object(d->json)) {
         err = snap_fail(why, -EINVAL, "the snapshot's JSON: line %d: %s", error.line,
                         d->json ? "no object" : error.text);

@@ -26,8 +26,8 @@ int files_create(const char *path, char *tmp, size_t tmp_bytes)
 int files_write(int fd, const void *buf, size_t bytes, uint64_t off_bytes)
 {
     for (size_t done = 0; done < bytes;) {
-        ssize_t n = pwrite(fd, (const uint8_t *)buf + done, bytes - done,
-                           (off_t)(off_bytes + done));
+        ssize_t n =
+            pwrite(fd, (const uint8_t *)buf + done, bytes - done, (off_t)(off_bytes + done));
 
         if (n < 0 && errno == EINTR)
             continue;

@@ -97,8 +97,10 @@ static int open_base(struct snap *s, const struct snap_why *why)
     if (!is_id(id) || !name)
         return snap_fail(why, -EINVAL, "the snapshot does not say what it is a difference to");
     if (s->nr == SNAP_CHAIN_MAX)
-        return snap_fail(why, -EINVAL, "the snapshot is a difference to a difference, more than %u "
-                         "times; make a full one", SNAP_CHAIN_MAX);
+        return snap_fail(why, -EINVAL,
+                         "the snapshot is a difference to a difference, more than %u "
+                         "times; make a full one",
+                         SNAP_CHAIN_MAX);
     path = files_resolve(top->path, name);
     if (!path)
         return snap_fail(why, -ENOMEM, "out of memory");
@@ -147,9 +149,8 @@ static int open_all(struct snap *s, const struct snap_files *files, unsigned fla
         return err;
     s->info.id = s->layers[0].id;
     s->info.base_id = s->nr > 1 ? s->layers[1].id : NULL;
-    s->image.memory = (struct mmu_image){
-        .fd = s->layers[s->nr - 1].fd, .find = image_find, .ctx = s
-    };
+    s->image.memory =
+        (struct mmu_image){ .fd = s->layers[s->nr - 1].fd, .find = image_find, .ctx = s };
     return machine_image(json_object_get(s->layers[0].doc.json, "machine"), &s->image, &s->model,
                          &s->info, why);
 }
@@ -226,8 +227,7 @@ int snap_load(struct snap *s, struct vm *vm, char *why, size_t why_bytes)
                          "the snapshot is of a machine with %u vCPUs and %llu MiB, this one has %u "
                          "and %llu",
                          s->info.nr_cpus, (unsigned long long)(s->info.ram_bytes >> 20),
-                         vm_nr_vcpus(vm),
-                         (unsigned long long)(vm_cfg(vm)->boot.ram_bytes >> 20));
+                         vm_nr_vcpus(vm), (unsigned long long)(vm_cfg(vm)->boot.ram_bytes >> 20));
     /* Devices' threads live already: they are to begin nothing before all is loaded. */
     vm_pause(vm);
     for (unsigned i = s->nr - 1; i-- > 0 && !err;)

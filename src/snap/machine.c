@@ -99,9 +99,10 @@ static bool load_piece(void *arg, const struct state_table *t, void *base)
     const struct snap_section *s = &l->doc->sections[l->at];
 
     if (l->at >= l->doc->nr_sections || strcmp(s->name, t->name) != 0) {
-        l->err = snap_fail(l->why, -EINVAL,
-                           "the snapshot is of another machine: it has '%s' where this one has '%s'",
-                           l->at < l->doc->nr_sections ? s->name : "nothing", t->name);
+        l->err =
+            snap_fail(l->why, -EINVAL,
+                      "the snapshot is of another machine: it has '%s' where this one has '%s'",
+                      l->at < l->doc->nr_sections ? s->name : "nothing", t->name);
         return false;
     }
     l->at++;
@@ -200,11 +201,11 @@ int machine_load(struct vm *vm, const struct snap_doc *d, const struct snap_why 
 static json_t *describe_cpu(const struct cpu_model *m)
 {
     json_t *words = json_array();
-    json_t *j = json_pack("{s:s, s:s, s:s, s:s, s:I, s:i, s:i, s:I}", "model", m->name, "vendor",
-                          m->vendor == VENDOR_AMD ? "AMD" : "Intel", "vendor_id", m->vendor_id,
-                          "brand", m->brand, "signature", (json_int_t)m->signature, "phys_bits",
-                          (int)m->phys_bits, "lin_bits", (int)m->lin_bits, "xcr0",
-                          (json_int_t)m->xcr0);
+    json_t *j =
+        json_pack("{s:s, s:s, s:s, s:s, s:I, s:i, s:i, s:I}", "model", m->name, "vendor",
+                  m->vendor == VENDOR_AMD ? "AMD" : "Intel", "vendor_id", m->vendor_id, "brand",
+                  m->brand, "signature", (json_int_t)m->signature, "phys_bits", (int)m->phys_bits,
+                  "lin_bits", (int)m->lin_bits, "xcr0", (json_int_t)m->xcr0);
 
     for (unsigned i = 0; words && i < NR_FEATURE_WORDS; i++)
         (void)json_array_append_new(words, json_integer(m->words[i])); /* seen by its size */
@@ -234,8 +235,7 @@ static bool get_number(const json_t *j, const char *key, uint64_t max, uint64_t 
 {
     const json_t *n = json_object_get(j, key);
 
-    if (!json_is_integer(n) || json_integer_value(n) < 0 ||
-        (uint64_t)json_integer_value(n) > max)
+    if (!json_is_integer(n) || json_integer_value(n) < 0 || (uint64_t)json_integer_value(n) > max)
         return false;
     *val = (uint64_t)json_integer_value(n);
     return true;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the files of snap/ share and nobody else sees. The format is explained in docs/snapshot.md. */
+/* What the files of snap/ share and nobody else sees. The format is explained in docs/snapshot.md.
+ */
 #ifndef SNAP_PRIV_H
 #define SNAP_PRIV_H
 

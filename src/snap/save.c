@@ -55,10 +55,10 @@ static json_t *describe(const struct save *s, const char *final_memory)
     char *memory = files_name_from(s->final_state, final_memory);
     json_t *given = s->what->config ? s->what->config : vm_cfg(s->vm)->config;
     json_t *config = given ? json_deep_copy(given) : json_null();
-    json_t *j = json_pack("{s:s, s:s, s:o, s:o, s:o, s:{s:s?, s:[]}, s:[]}", "doppel",
-                          DOPPEL_VERSION, "id", s->id, "base", describe_base(s), "machine",
-                          machine_describe(s->vm), "config", config, "memory", "file", memory,
-                          "slots", "state");
+    json_t *j =
+        json_pack("{s:s, s:s, s:o, s:o, s:o, s:{s:s?, s:[]}, s:[]}", "doppel", DOPPEL_VERSION, "id",
+                  s->id, "base", describe_base(s), "machine", machine_describe(s->vm), "config",
+                  config, "memory", "file", memory, "slots", "state");
 
     if (!memory) {
         json_decref(j);
@@ -75,7 +75,8 @@ static int save_stopped(struct save *s, const char *final_memory)
     int err = vm_settle(s->vm, SETTLE_NS);
 
     if (err)
-        return snap_fail(&s->why, err, "a device has requests under way that do not come to an end");
+        return snap_fail(&s->why, err,
+                         "a device has requests under way that do not come to an end");
     s->doc.json = describe(s, final_memory);
     if (!s->doc.json || !machine_save(s->vm, &s->doc))
         return snap_fail(&s->why, -ENOMEM, "out of memory for the machine's state");
@@ -144,8 +145,8 @@ static char *absolute(const char *path)
     char *dir = slash ? strndup(path, (size_t)(slash - path) + 1) : strdup("."), *real, *all = NULL;
 
     real = dir ? realpath(dir, NULL) : NULL;
-    if (real && asprintf(&all, "%s/%s", strcmp(real, "/") != 0 ? real : "",
-                         slash ? slash + 1 : path) < 0)
+    if (real &&
+        asprintf(&all, "%s/%s", strcmp(real, "/") != 0 ? real : "", slash ? slash + 1 : path) < 0)
         all = NULL;
     free(real);
     free(dir);
@@ -179,8 +180,8 @@ static int save_files(struct save *s, const char *state, const char *memory)
     err = save_into(s, memory);
     /* Memory first: a state file without its memory is refused when it is opened. */
     if (!err && (rename(memory_tmp, memory) < 0 || rename(state_tmp, state) < 0))
-        err = snap_fail(&s->why, -errno, "cannot put the snapshot in its place: %s",
-                        strerror(errno));
+        err =
+            snap_fail(&s->why, -errno, "cannot put the snapshot in its place: %s", strerror(errno));
     if (!err && (files_sync_dir_of(memory) < 0 || files_sync_dir_of(state) < 0))
         err = snap_fail(&s->why, -EIO, "cannot put the snapshot's names on the disk");
     if (err && vm_base(s->vm) && !strcmp(vm_base(s->vm)->id, s->id))

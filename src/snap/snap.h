@@ -58,7 +58,8 @@ struct snap_saved {
 int snap_save(struct vm *vm, const struct snap_save *s, struct snap_saved *saved, char *why,
               size_t why_bytes) MUST_CHECK;
 
-/* The same with a directory's "state" and "memory"; the whole directory takes the old one's place. */
+/* The same with a directory's "state" and "memory"; the whole directory takes the old one's place.
+ */
 int snap_save_dir(struct vm *vm, const char *dir, enum snap_kind kind, json_t *config,
                   struct snap_saved *saved, char *why, size_t why_bytes) MUST_CHECK;
 

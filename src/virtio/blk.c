@@ -475,11 +475,10 @@ static int blk_make_reqs(struct virtio_blk *b)
 
 static int blk_connect(struct virtio_blk *b)
 {
-    int err = store_connect(b->cfg.store, &(struct store_client){ .poll = blk_poll,
-                                                                  .done = blk_done,
-                                                                  .batch = blk_batch,
-                                                                  .held = blk_held,
-                                                                  .arg = b });
+    int err = store_connect(
+        b->cfg.store,
+        &(struct store_client){
+            .poll = blk_poll, .done = blk_done, .batch = blk_batch, .held = blk_held, .arg = b });
 
     b->connected = !err;
     return err;

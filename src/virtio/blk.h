@@ -36,7 +36,8 @@ void virtio_blk_resized(struct virtio_blk *b);
 void virtio_blk_limit(struct virtio_blk *b, const struct blk_limits *limits);
 /*
  * From now on that is the image; the old one is the caller's again. The VM is paused and the device
- * has settled; no locks held. -EROFS: one is read-only and the other is not; -errno after a message.
+ * has settled; no locks held. -EROFS: one is read-only and the other is not; -errno after a
+ * message.
  */
 int virtio_blk_replace(struct virtio_blk *b, struct store *store) MUST_CHECK;
 

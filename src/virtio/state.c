@@ -9,25 +9,20 @@
 #include "virtio/transport.h"
 
 static const struct state_field core_fields[] = {
-    FIELD(struct virtio, features, U64, 1),    FIELD(struct virtio, status, U8, 1),
+    FIELD(struct virtio, features, U64, 1),         FIELD(struct virtio, status, U8, 1),
     FIELD(struct virtio, config_generation, U8, 1), FIELD(struct virtio, broken, BOOL, 1),
-    FIELD(struct virtio, broken_told, BOOL, 1), FIELD(struct virtio, irq_queues, U64, 1),
+    FIELD(struct virtio, broken_told, BOOL, 1),     FIELD(struct virtio, irq_queues, U64, 1),
     FIELD(struct virtio, config_due, BOOL, 1),
 };
 static const struct state_table core_table = STATE_TABLE("virtio", core_fields, 1);
 
 /* Chains that were out are not popped yet in `saved_avail`. */
 static const struct state_field queue_fields[] = {
-    FIELD(struct virtq, enabled, BOOL, 1),
-    FIELD(struct virtq, size, U16, 1),
-    FIELD(struct virtq, desc_at, U64, 1),
-    FIELD(struct virtq, driver_at, U64, 1),
-    FIELD(struct virtq, device_at, U64, 1),
-    FIELD(struct virtq, saved_avail, U16, 1),
-    FIELD(struct virtq, saved_avail_wrap, BOOL, 1),
-    FIELD(struct virtq, used, U16, 1),
-    FIELD(struct virtq, used_wrap, BOOL, 1),
-    FIELD(struct virtq, nr_unsignalled, U16, 1),
+    FIELD(struct virtq, enabled, BOOL, 1),          FIELD(struct virtq, size, U16, 1),
+    FIELD(struct virtq, desc_at, U64, 1),           FIELD(struct virtq, driver_at, U64, 1),
+    FIELD(struct virtq, device_at, U64, 1),         FIELD(struct virtq, saved_avail, U16, 1),
+    FIELD(struct virtq, saved_avail_wrap, BOOL, 1), FIELD(struct virtq, used, U16, 1),
+    FIELD(struct virtq, used_wrap, BOOL, 1),        FIELD(struct virtq, nr_unsignalled, U16, 1),
     FIELD(struct virtq, notify_off, BOOL, 1),
 };
 static const struct state_table queue_table = STATE_TABLE("virtqueue", queue_fields, 1);

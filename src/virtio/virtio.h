@@ -93,8 +93,8 @@ struct virtio_type {
     /* The reset is done: no chain is out. */
     void (*reset_done)(struct virtio *vd);
     /*
-     * For snapshots. What is saved of the struct that the device is embedded in, vd_off bytes before
-     * it; version 0: nothing.
+     * For snapshots. What is saved of the struct that the device is embedded in, vd_off bytes
+     * before it; version 0: nothing.
      */
     struct state_table state;
     size_t vd_off_bytes;

@@ -18,8 +18,8 @@ int vm_limit_disk(struct vm *vm, unsigned disk, uint64_t requests_per_s, uint64_
 
     if (!b)
         return -ENOENT;
-    virtio_blk_limit(b, &(struct blk_limits){ .requests_per_s = requests_per_s,
-                                              .bytes_per_s = bytes_per_s });
+    virtio_blk_limit(
+        b, &(struct blk_limits){ .requests_per_s = requests_per_s, .bytes_per_s = bytes_per_s });
     return 0;
 }
 

@@ -238,8 +238,8 @@ struct virtio_balloon *pc_virtio_balloon(struct pc_virtio *pv)
 
 /* In this order on the bus. */
 static int (*const pc_virtio_adders[])(struct pc_virtio *pv) = {
-    pc_virtio_add_disks,   pc_virtio_add_nets,  pc_virtio_add_rng,
-    pc_virtio_add_balloon, pc_virtio_add_vsock, pc_virtio_add_console, pc_virtio_add_shares,
+    pc_virtio_add_disks, pc_virtio_add_nets,    pc_virtio_add_rng,    pc_virtio_add_balloon,
+    pc_virtio_add_vsock, pc_virtio_add_console, pc_virtio_add_shares,
 };
 
 void pc_virtio_destroy(struct pc_virtio *pv)

@@ -57,7 +57,7 @@ struct vm {
     void *debug_arg;
     unsigned nr_in_hook; /* threads that are in the hook just now */
 
-    struct vm_base base; /* path NULL: none */
+    struct vm_base base;  /* path NULL: none */
     _Atomic bool claimed; /* see vm_claim() */
 
     struct thread supervisor;
@@ -100,7 +100,7 @@ void pc_virtio_destroy(struct pc_virtio *pv);
 void pc_virtio_set_paused(struct pc_virtio *pv, bool on);
 /* See virtio_settle(), of all; NULL, or the name of one that has requests under way. */
 const char *pc_virtio_settle(struct pc_virtio *pv);
-struct virtio_balloon *pc_virtio_balloon(struct pc_virtio *pv); /* NULL: none */
+struct virtio_balloon *pc_virtio_balloon(struct pc_virtio *pv);        /* NULL: none */
 struct virtio_blk *pc_virtio_disk(struct pc_virtio *pv, unsigned idx); /* NULL: none */
 /* -ENOENT: no such disk; else as store_resize(). */
 int pc_virtio_disk_resize(struct pc_virtio *pv, unsigned idx, uint64_t bytes) MUST_CHECK;
@@ -158,7 +158,7 @@ uint8_t pc_pic_ack(struct pc *pc);
 void pc_ferr(struct pc *pc);
 struct virtio_balloon *pc_balloon(struct pc *pc);
 void pc_resize_console(struct pc *pc, uint16_t cols, uint16_t rows); /* machine lock held */
-struct virtio_blk *pc_disk(struct pc *pc, unsigned disk); /* NULL: no virtio disk */
+struct virtio_blk *pc_disk(struct pc *pc, unsigned disk);            /* NULL: no virtio disk */
 int pc_resize_disk(struct pc *pc, unsigned disk, uint64_t bytes) MUST_CHECK;
 
 #endif

@@ -80,8 +80,8 @@ static int vm_restore_model(struct vm *vm)
     char missing[256];
 
     if (was->vendor != vm->model.vendor) {
-        log_error("%s: the snapshot is of a machine on an %s processor, this one is an %s", vm->name,
-                  was->vendor == VENDOR_AMD ? "AMD" : "Intel",
+        log_error("%s: the snapshot is of a machine on an %s processor, this one is an %s",
+                  vm->name, was->vendor == VENDOR_AMD ? "AMD" : "Intel",
                   vm->model.vendor == VENDOR_AMD ? "AMD" : "Intel");
         return -EINVAL;
     }

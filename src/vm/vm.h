@@ -174,8 +174,8 @@ int vm_settle(struct vm *vm, uint64_t wait_ns) MUST_CHECK;
 void vm_state_changed(struct vm *vm);
 const struct cpu_model *vm_model(const struct vm *vm);
 /*
- * The snapshot that the VM's dirty log began with: its id and state file. path NULL: none. VM paused,
- * or not started; the caller sees to it that there is one snapshot at a time.
+ * The snapshot that the VM's dirty log began with: its id and state file. path NULL: none. VM
+ * paused, or not started; the caller sees to it that there is one snapshot at a time.
  */
 struct vm_base {
     char id[33];
@@ -184,7 +184,8 @@ struct vm_base {
 const struct vm_base *vm_base(const struct vm *vm); /* NULL: none */
 /* Takes base->path. The dirty log begins. */
 void vm_set_base(struct vm *vm, const struct vm_base *base);
-/* For what takes its time with a VM and must not be done twice at once: false, somebody is at it. */
+/* For what takes its time with a VM and must not be done twice at once: false, somebody is at it.
+ */
 bool vm_claim(struct vm *vm);
 void vm_unclaim(struct vm *vm);
 

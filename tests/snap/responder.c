@@ -101,8 +101,12 @@ static void answer_rtc(char *out)
     if (fd < 0 || ioctl(fd, RTC_RD_TIME, &r) < 0) {
         (void)strcpy(out, "none");
     } else {
-        tm = (struct tm){ .tm_sec = r.tm_sec, .tm_min = r.tm_min, .tm_hour = r.tm_hour,
-                          .tm_mday = r.tm_mday, .tm_mon = r.tm_mon, .tm_year = r.tm_year };
+        tm = (struct tm){ .tm_sec = r.tm_sec,
+                          .tm_min = r.tm_min,
+                          .tm_hour = r.tm_hour,
+                          .tm_mday = r.tm_mday,
+                          .tm_mon = r.tm_mon,
+                          .tm_year = r.tm_year };
         (void)sprintf(out, "%lld", (long long)timegm(&tm));
     }
     if (fd >= 0)

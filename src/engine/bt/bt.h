@@ -249,7 +249,7 @@ struct bt_vcpu {
     uint64_t overhead_then;
     uint32_t ticks_per_us;
     bool checked_once;               /* the next instruction is not for the direct tier */
-    bool asked_to_share; /* the machine was asked for memory that workers can have */
+    bool asked_to_share;             /* the machine was asked for memory that workers can have */
     struct tb *making;               /* room for bt_translate() */
     struct insn ahead[TB_MAX_INSNS]; /* and for the block's instructions */
     uint8_t cold[COLD_COUNTERS];
@@ -341,7 +341,7 @@ struct trans {
         int site; /* index */
         uint8_t why;
         bool branch; /* a return that is not where its CALL was: to the table */
-    } slow[256]; /* jumps to stubs behind the block */
+    } slow[256];     /* jumps to stubs behind the block */
     struct tb_exit exits[64 + SHARES];
 };
 

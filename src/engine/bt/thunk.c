@@ -82,7 +82,7 @@ static void emit_leave(struct emit *e)
 
 uint8_t *bt_emit_table(struct emit *e, enum jc_class class, bool slow_pext)
 {
-    size_t jc = BT_OFF(jc) + (size_t)class * sizeof(struct jc);
+    size_t jc = BT_OFF(jc) + (size_t) class * sizeof(struct jc);
     uint8_t *miss;
 
     if (slow_pext) {
@@ -134,7 +134,7 @@ bool bt_make_thunks(struct bt_cache *bc, bool slow_pext)
     }
     for (unsigned class = 0; class < NR_JCS; class ++) {
         bc->branch[class] = emit_pc(e);
-        emit_branch(e, (enum jc_class)class, slow_pext, bc->leave[WHY_MISS]);
+        emit_branch(e, (enum jc_class) class, slow_pext, bc->leave[WHY_MISS]);
     }
     bc->start = e->p;
     return !e->full;

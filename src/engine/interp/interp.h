@@ -111,8 +111,8 @@ struct code_page {
 /*
  * The software TLB: direct-mapped, in arrays, so that bt's translated code indexes them with what
  * one instruction takes out of an address. Tags are PAGE_BYTES minus the page's address: address +
- * bytes - 1 + tag, shifted by PAGE_SHIFT, is 1 exactly when the access lies in the entry's page (the
- * page before it has another index).
+ * bytes - 1 + tag, shifted by PAGE_SHIFT, is 1 exactly when the access lies in the entry's page
+ * (the page before it has another index).
  */
 #define TLB_INDEX_BITS 16
 #define TLB_ENTRIES    (1u << TLB_INDEX_BITS)

@@ -26,7 +26,8 @@
 #define ENOSYS      1000
 
 /* Of leaf 40000001h. */
-#define WANTED (1u << 0 | 1u << 3 | 1u << 5 | 1u << 6 | 1u << 7 | 1u << 9 | 1u << 11 | 1u << 13 | 1u << 24)
+#define WANTED \
+    (1u << 0 | 1u << 3 | 1u << 5 | 1u << 6 | 1u << 7 | 1u << 9 | 1u << 11 | 1u << 13 | 1u << 24)
 
 #define VEC_A     0x51u
 #define VEC_B     0x61u

@@ -38,8 +38,8 @@ struct door_regs {
 struct worker {
     int pid; /* 0: none */
     int fd_go, fd_told;
-    uint64_t home; /* where it lies in the worker */
-    uint8_t *hva;  /* and here */
+    uint64_t home;           /* where it lies in the worker */
+    uint8_t *hva;            /* and here */
     struct host_delay delay; /* how long it waits for CPUs */
     unsigned nr_cmds;
     enum rest rest;
