@@ -11,9 +11,9 @@
 
 #include "api/mmds_priv.h"
 
-#define NS_PER_S      1000000000ull
-#define TOKEN_PATH    "/latest/api/token"
-#define TOKEN_TTL_MAX 21600u /* seconds */
+#define NS_PER_S       1000000000ull
+#define TOKEN_PATH     "/latest/api/token"
+#define TOKEN_TTL_MAX  21600u /* seconds */
 #define PATH_MAX_BYTES 1024
 
 /* A request, taken apart. Texts are cut out of a copy. */
@@ -35,8 +35,8 @@ static const char *status_text(unsigned status)
         unsigned status;
         const char *text;
     } texts[] = {
-        { 200, "OK" },           { 400, "Bad Request" },        { 401, "Unauthorized" },
-        { 404, "Not Found" },    { 405, "Method Not Allowed" }, { 501, "Not Implemented" },
+        { 200, "OK" },        { 400, "Bad Request" },        { 401, "Unauthorized" },
+        { 404, "Not Found" }, { 405, "Method Not Allowed" }, { 501, "Not Implemented" },
     };
 
     for (unsigned i = 0; i < ARRAY_SIZE(texts); i++)
@@ -137,7 +137,8 @@ static char *list_names(const json_t *o)
 
     if (!f)
         return NULL;
-    json_object_foreach ((json_t *)o, name, val) {
+    json_object_foreach((json_t *)o, name, val)
+    {
         (void)fprintf(f, "%s%s%s", first ? "" : "\n", name, json_is_object(val) ? "/" : "");
         first = false;
     }
@@ -196,12 +197,14 @@ static void answer_put(struct mmds *m, const struct http *h, struct answer *a, c
     } else if (h->forwarded) {
         say(a, 400, "Invalid header. Reason: X-Forwarded-For is not supported.");
     } else if (!h->ttl) {
-        say(a, 400, "Token time to live value not found. Use `X-metadata-token-ttl-seconds` or "
-                    "`X-aws-ec2-metadata-token-ttl-seconds` header to specify the token's "
-                    "lifetime.");
+        say(a, 400,
+            "Token time to live value not found. Use `X-metadata-token-ttl-seconds` or "
+            "`X-aws-ec2-metadata-token-ttl-seconds` header to specify the token's "
+            "lifetime.");
     } else if (*end || end == h->ttl || ttl < 1 || ttl > TOKEN_TTL_MAX) {
-        say(a, 400, "Invalid time to live value provided for token. It has to be between 1 and "
-                    "21600 seconds.");
+        say(a, 400,
+            "Invalid time to live value provided for token. It has to be between 1 and "
+            "21600 seconds.");
     } else {
         say(a, 200, token_make(m, now_ns + ttl * NS_PER_S)->text);
         (void)snprintf(extra, extra_bytes, "X-metadata-token-ttl-seconds: %lu\r\n", ttl);
@@ -215,8 +218,9 @@ static void answer_get(struct mmds *m, const struct http *h, struct answer *a, u
     const json_t *val;
 
     if (m->cfg.v2 && !h->token) {
-        say(a, 401, "No MMDS token provided. Use `X-metadata-token` or `X-aws-ec2-metadata-token` "
-                    "header to specify the session token.");
+        say(a, 401,
+            "No MMDS token provided. Use `X-metadata-token` or `X-aws-ec2-metadata-token` "
+            "header to specify the session token.");
         return;
     }
     if (m->cfg.v2 && !token_ok(m, h->token, now_ns)) {
@@ -250,11 +254,11 @@ char *mmds_answer(struct mmds *m, const char *request, size_t bytes, uint64_t no
         a.extra = "Allow: GET, PUT\r\n";
     }
     lock_drop(&m->lock);
-    if (a.body && asprintf(&all,
-                           "HTTP/1.1 %u %s\r\nServer: MMDS\r\nConnection: close\r\n%s"
-                           "Content-Type: %s\r\nContent-Length: %zu\r\n\r\n%s",
-                           a.status, status_text(a.status), a.extra, a.type, strlen(a.body),
-                           a.body) < 0)
+    if (a.body &&
+        asprintf(&all,
+                 "HTTP/1.1 %u %s\r\nServer: MMDS\r\nConnection: close\r\n%s"
+                 "Content-Type: %s\r\nContent-Length: %zu\r\n\r\n%s",
+                 a.status, status_text(a.status), a.extra, a.type, strlen(a.body), a.body) < 0)
         all = NULL;
     free(a.body);
     free(copy);

@@ -16,21 +16,21 @@
 #include "host/host.h"
 #include "lib/log.h"
 
-#define NS_PER_MS     1000000ull
-#define CONNS_MAX     16u
-#define REQUEST_MAX   4096u
-#define PORT          80u
-#define WINDOW        REQUEST_MAX
-#define FLIGHT_SEGS   8u /* at most that many segments unacknowledged */
-#define RESEND_NS     (300 * NS_PER_MS)
-#define RESENDS_MAX   6u
-#define IDLE_NS       (30000 * NS_PER_MS)
-#define MSS_DEFAULT   536u
-#define MSS_MAX       1460u
-#define MSS_MIN       64u
+#define NS_PER_MS   1000000ull
+#define CONNS_MAX   16u
+#define REQUEST_MAX 4096u
+#define PORT        80u
+#define WINDOW      REQUEST_MAX
+#define FLIGHT_SEGS 8u /* at most that many segments unacknowledged */
+#define RESEND_NS   (300 * NS_PER_MS)
+#define RESENDS_MAX 6u
+#define IDLE_NS     (30000 * NS_PER_MS)
+#define MSS_DEFAULT 536u
+#define MSS_MAX     1460u
+#define MSS_MIN     64u
 
-#define ETH_IPV4 0x0800u
-#define ETH_ARP  0x0806u
+#define ETH_IPV4  0x0800u
+#define ETH_ARP   0x0806u
 #define ARP_BYTES 28u
 #define IP_BYTES  20u
 #define TCP_BYTES 20u
@@ -454,8 +454,8 @@ static size_t put_reset(struct mmds_net *n, uint8_t *buf)
         o.seq = s->ack;
     } else {
         o.flags |= TCP_ACK;
-        o.ack = s->seq + (uint32_t)s->bytes + ((s->flags & TCP_SYN) != 0) +
-                ((s->flags & TCP_FIN) != 0);
+        o.ack =
+            s->seq + (uint32_t)s->bytes + ((s->flags & TCP_SYN) != 0) + ((s->flags & TCP_FIN) != 0);
     }
     return put_segment(n, buf, &o);
 }
