@@ -67,7 +67,7 @@ static bool count_wait(const _Atomic uint64_t *count, uint64_t nr)
 {
     uint64_t end = host_mono_ns() + CARD_WAIT_S * 1000000000ull;
 
-    while (atomic_load(count) != nr)
+    while (*count != nr)
         if (host_mono_ns() > end)
             return false;
     return true;

@@ -273,6 +273,16 @@ static void balloon_reset(struct virtio *vd)
     virtio_unlock(vd);
 }
 
+static void balloon_queue_reset(struct virtio *vd, struct virtq *q)
+{
+    struct virtio_balloon *b = balloon_of(vd);
+
+    virtio_lock(vd);
+    if (q == balloon_queue(b, Q_STATS))
+        balloon_return_stats(b);
+    virtio_unlock(vd);
+}
+
 /* The driver's buffer for statistics waits here until they are asked for. */
 static unsigned balloon_keeps(struct virtio *vd)
 {
@@ -297,6 +307,7 @@ static const struct virtio_type balloon_type = {
     .notify = balloon_notify,
     .config_write = balloon_config_write,
     .reset = balloon_reset,
+    .queue_reset = balloon_queue_reset,
     .state = STATE_TABLE("virtio-balloon", balloon_state, 1),
     .vd_off_bytes = offsetof(struct virtio_balloon, vd),
     .keeps = balloon_keeps,

@@ -36,6 +36,7 @@ enum {
     REG_QUEUE_DEVICE = 0xa0,
     REG_SHM_LEN = 0xb0, /* low, high */
     REG_SHM_BASE = 0xb8,
+    REG_QUEUE_RESET = 0xc0,
     REG_GENERATION = 0xfc,
     REG_CONFIG = 0x100,
 };
@@ -93,7 +94,9 @@ static uint32_t mmio_read_reg(struct virtio_mmio *m, uint32_t reg)
     case REG_QUEUE_SIZE_MAX:
         return q ? q->max_size : 0;
     case REG_QUEUE_READY:
-        return q && virtq_ready(q);
+        return q && !virtq_resetting(q) && virtq_ready(q);
+    case REG_QUEUE_RESET:
+        return q && virtq_resetting(q);
     case REG_INTERRUPT_STATUS:
         return m->interrupt_status;
     case REG_STATUS:
@@ -125,6 +128,10 @@ static void mmio_write_queue(struct virtio_mmio *m, uint32_t reg, uint32_t val)
             virtq_enable(q);
         else
             virtq_disable(q);
+        break;
+    case REG_QUEUE_RESET:
+        if (val == 1)
+            virtq_reset(q);
         break;
     case REG_QUEUE_DESC:
     case REG_QUEUE_DESC + 4:

@@ -49,7 +49,9 @@ enum {
     COMMON_QUEUE_DESC = 0x20, /* 64 bits each */
     COMMON_QUEUE_DRIVER = 0x28,
     COMMON_QUEUE_DEVICE = 0x30,
-    COMMON_BYTES = 0x38,
+    COMMON_NOTIFY_DATA = 0x38, /* 16 bits each */
+    COMMON_QUEUE_RESET = 0x3a,
+    COMMON_BYTES = 0x3c,
 };
 #define NO_VECTOR 0xffffu
 
@@ -120,7 +122,7 @@ static uint32_t two_halves(uint32_t low, uint32_t high)
 static uint32_t common_read(struct virtio_pci *p, uint32_t reg)
 {
     struct virtio *vd = p->vd;
-    const struct virtq *q = virtio_queue(vd, p->queue_sel);
+    struct virtq *q = virtio_queue(vd, p->queue_sel);
 
     switch (reg) {
     case COMMON_OFFERED_SEL:
@@ -138,7 +140,7 @@ static uint32_t common_read(struct virtio_pci *p, uint32_t reg)
     case COMMON_QUEUE_SIZE:
         return q ? two_halves(q->size, p->queue_vectors[q->idx]) : two_halves(0, NO_VECTOR);
     case COMMON_QUEUE_ENABLE:
-        return q ? two_halves(q->enabled, q->idx) : 0;
+        return q ? two_halves(!virtq_resetting(q) && q->enabled, q->idx) : 0;
     case COMMON_QUEUE_DESC:
     case COMMON_QUEUE_DESC + 4:
         return q ? virtq_address(q, VIRTQ_DESC, (reg & 4) != 0) : 0;
@@ -148,6 +150,8 @@ static uint32_t common_read(struct virtio_pci *p, uint32_t reg)
     case COMMON_QUEUE_DEVICE:
     case COMMON_QUEUE_DEVICE + 4:
         return q ? virtq_address(q, VIRTQ_DEVICE, (reg & 4) != 0) : 0;
+    case COMMON_NOTIFY_DATA: /* of a feature that is not offered; then queue_reset */
+        return q ? two_halves(0, virtq_resetting(q)) : 0;
     default:
         return 0;
     }
@@ -183,6 +187,10 @@ static void common_write_queue(struct virtio_pci *p, uint32_t reg, uint32_t val)
     case COMMON_QUEUE_DEVICE + 4:
         virtq_set_address(q, VIRTQ_DEVICE, (reg & 4) != 0, val);
         break;
+    case COMMON_QUEUE_RESET:
+        if (val == 1)
+            virtq_reset(q);
+        break;
     default:
         break; /* read-only, or there is none */
     }
@@ -192,7 +200,7 @@ static void common_write_queue(struct virtio_pci *p, uint32_t reg, uint32_t val)
  * 64-bit fields as halves). */
 static unsigned common_width(uint32_t reg)
 {
-    if (reg < COMMON_CONFIG_VECTOR || reg >= COMMON_QUEUE_DESC)
+    if (reg < COMMON_CONFIG_VECTOR || (reg >= COMMON_QUEUE_DESC && reg < COMMON_NOTIFY_DATA))
         return 4;
     return reg == COMMON_STATUS || reg == COMMON_STATUS + 1 ? 1 : 2;
 }

@@ -44,6 +44,10 @@ uint32_t virtq_address(const struct virtq *q, enum virtq_area area, unsigned hal
 void virtq_enable(struct virtq *q);
 /* The driver takes it back (MMIO's QueueReady = 0): nothing more is popped or pushed. */
 void virtq_disable(struct virtq *q);
+/* "Virtqueue Reset", if that was agreed on: a queue as before it was made ready, when
+ * virtq_resetting() is false again. */
+void virtq_reset(struct virtq *q);
+bool virtq_resetting(struct virtq *q);
 /* False once it is disabled and none of its chains is out. */
 bool virtq_ready(const struct virtq *q);
 void virtio_notify(struct virtio *vd, uint32_t queue_idx);

@@ -19,6 +19,8 @@ struct env {
     uint8_t config[12];
     unsigned nr_notified;
     uint16_t notified_idx;
+    bool wants_queue_reset; /* the driver does */
+    unsigned nr_queue_resets;
 
     struct irq_shared line;
     int level;
@@ -39,6 +41,14 @@ static void toy_notify(struct virtio *vd, struct virtq *q)
     e->notified_idx = q->idx;
 }
 
+static void toy_queue_reset(struct virtio *vd, struct virtq *q)
+{
+    struct env *e = container_of(vd, struct env, vd);
+
+    e->nr_queue_resets++;
+    e->notified_idx = q->idx;
+}
+
 static void toy_config_write(struct virtio *vd, uint32_t off_bytes, const void *buf, uint32_t bytes)
 {
     memcpy(container_of(vd, struct env, vd)->config + off_bytes, buf, bytes);
@@ -50,6 +60,7 @@ static const struct virtio_type toy_type = {
     .pci_class = 0x078000,
     .notify = toy_notify,
     .config_write = toy_config_write,
+    .queue_reset = toy_queue_reset,
 };
 
 static void env_level(void *ctx, unsigned idx, int level)
@@ -101,6 +112,33 @@ static int teardown(void **state)
     testmachine_fini(&e->m);
     free(e);
     return 0;
+}
+
+/* The upper half of the features that the driver takes. */
+static uint32_t upper_features(const struct env *e)
+{
+    return 1 | (e->wants_queue_reset ? BIT(VIRTIO_F_RING_RESET - 32) : 0);
+}
+
+static struct virtq_chain take_chain(struct env *e, unsigned queue, struct host_iov *iov, gpa_t *at)
+{
+    struct virtq_chain c = { .iov = iov, .at = at, .max = 1 };
+
+    put_split(&e->m, queue, 0, TEST_BUFFERS, 8, D_WRITE, 0);
+    make_available(&e->m, queue, SIZE, 0);
+    virtio_lock(&e->vd);
+    assert_true(virtq_pop(&e->vd.queues[queue], &c));
+    virtio_unlock(&e->vd);
+    return c;
+}
+
+static void give_chain(struct env *e, unsigned queue, const struct virtq_chain *c)
+{
+    virtio_lock(&e->vd);
+    virtq_push(&e->vd.queues[queue], c, 8);
+    virtq_publish(&e->vd.queues[queue]);
+    virtio_unlock(&e->vd);
+    virtio_signal(&e->vd);
 }
 
 static void interrupt(struct env *e, unsigned queue)
@@ -156,7 +194,7 @@ static void mmio_start(struct env *e)
     wr(e, 0x14, 0);
     assert_int_equal(rd(e, 0x10), BIT(28) | BIT(29) | BIT(5));
     wr(e, 0x24, 1);
-    wr(e, 0x20, 1);
+    wr(e, 0x20, upper_features(e));
     wr(e, 0x70, 11);
     assert_int_equal(rd(e, 0x70), 11);
     for (unsigned i = 0; i < 2; i++) {
@@ -235,6 +273,30 @@ static void test_mmio_configuration_space(void **state)
     assert_int_not_equal(rd(e, 0xfc), generation);
 }
 
+static void test_mmio_queue_reset_waits_for_what_is_out(void **state)
+{
+    struct env *e = *state;
+    struct host_iov iov;
+    gpa_t at;
+    struct virtq_chain c;
+
+    e->wants_queue_reset = true;
+    mmio_start(e);
+    c = take_chain(e, 1, &iov, &at);
+    wr(e, 0x30, 1);
+    wr(e, 0xc0, 1);
+    assert_int_equal(e->nr_queue_resets, 1);
+    assert_int_equal(rd(e, 0xc0), 1);
+    wr(e, 0x50, 1);
+    assert_int_equal(e->nr_notified, 0);
+    give_chain(e, 1, &c);
+    assert_int_equal(rd(e, 0xc0), 0);
+    assert_int_equal(rd(e, 0x44), 0);
+    assert_int_equal(used_idx(&e->m, 1), 0); /* nobody was told */
+    wr(e, 0x30, 0);
+    assert_int_equal(rd(e, 0x44), 1); /* the other one goes on */
+}
+
 /* ---- PCI ---- */
 
 static int setup_pci(void **state)
@@ -310,7 +372,7 @@ static void pci_start(struct env *e)
     assert_int_equal(get(e, 1, 0x12, 2), 2);
     put(e, 1, 0x14, 1, 3);
     put(e, 1, 8, 4, 1);
-    put(e, 1, 0xc, 4, 1);
+    put(e, 1, 0xc, 4, upper_features(e));
     put(e, 1, 0x14, 1, 11);
     assert_int_equal(get(e, 1, 0x14, 1), 11);
     for (unsigned i = 0; i < 2; i++) {
@@ -430,6 +492,47 @@ static void test_pci_bus_master_gates_the_queues(void **state)
     assert_int_equal(e->nr_notified, 2); /* both, in case */
 }
 
+static void test_pci_queue_reset_and_a_new_ring(void **state)
+{
+    struct env *e = *state;
+    struct host_iov iov;
+    gpa_t at;
+    struct virtq_chain c;
+
+    e->wants_queue_reset = true;
+    pci_start(e);
+    c = take_chain(e, 1, &iov, &at);
+    put(e, 1, 0x3a, 2, 1);
+    assert_int_equal(get(e, 1, 0x3a, 2), 1);
+    assert_int_equal(get(e, 1, 0x1c, 2), 0);
+    put(e, 1, 0x1c, 2, 1); /* too early */
+    assert_int_equal(get(e, 1, 0x1c, 2), 0);
+    give_chain(e, 1, &c);
+    assert_int_equal(get(e, 1, 0x3a, 2), 0);
+    assert_int_equal(get(e, 1, 0x18, 2), 64); /* as at first */
+    assert_int_equal(get(e, 1, 0x20, 4), 0);
+    put(e, 1, 0x18, 2, SIZE);
+    put(e, 1, 0x20, 8, queue_at(1));
+    put(e, 1, 0x28, 8, queue_at(1) + TEST_DRIVER);
+    put(e, 1, 0x30, 8, queue_at(1) + TEST_DEVICE);
+    put16(&e->m, queue_at(1) + TEST_DRIVER + 2, 0);
+    put(e, 1, 0x1c, 2, 1);
+    assert_int_equal(get(e, 1, 0x1c, 2), 1);
+    c = take_chain(e, 1, &iov, &at);
+    give_chain(e, 1, &c);
+    assert_int_equal(used_idx(&e->m, 1), 1);
+}
+
+static void test_pci_queue_reset_must_be_agreed_on(void **state)
+{
+    struct env *e = *state;
+
+    pci_start(e);
+    put(e, 1, 0x3a, 2, 1);
+    assert_int_equal(e->nr_queue_resets, 0);
+    assert_int_equal(get(e, 1, 0x1c, 2), 1);
+}
+
 #define MMIO_TEST(fn) cmocka_unit_test_setup_teardown(fn, setup_mmio, teardown_mmio)
 #define PCI_TEST(fn)  cmocka_unit_test_setup_teardown(fn, setup_pci, teardown_pci)
 
@@ -439,11 +542,14 @@ int main(void)
         MMIO_TEST(test_mmio_driver_starts_and_resets_a_device),
         MMIO_TEST(test_mmio_interrupts_stay_up_until_acknowledged),
         MMIO_TEST(test_mmio_configuration_space),
+        MMIO_TEST(test_mmio_queue_reset_waits_for_what_is_out),
         PCI_TEST(test_pci_function_says_what_it_is),
         PCI_TEST(test_pci_intx_and_isr),
         PCI_TEST(test_pci_msix_vectors),
         PCI_TEST(test_pci_window_in_configuration_space),
         PCI_TEST(test_pci_bus_master_gates_the_queues),
+        PCI_TEST(test_pci_queue_reset_and_a_new_ring),
+        PCI_TEST(test_pci_queue_reset_must_be_agreed_on),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -15,7 +15,7 @@
 
 #define CORE_FEATURES                                                                        \
     (BIT64(VIRTIO_F_INDIRECT_DESC) | BIT64(VIRTIO_F_EVENT_IDX) | BIT64(VIRTIO_F_VERSION_1) | \
-     BIT64(VIRTIO_F_RING_PACKED))
+     BIT64(VIRTIO_F_RING_PACKED) | BIT64(VIRTIO_F_RING_RESET))
 
 int virtio_init(struct virtio *vd, const struct virtio_desc *desc)
 {
@@ -292,7 +292,7 @@ void virtq_enable(struct virtq *q)
 {
     struct virtio *vd = q->vd;
 
-    if (q->enabled || vd->resetting)
+    if (virtq_resetting(q) || q->enabled || vd->resetting)
         return;
     virtio_lock(vd);
     if (!q->nr_out) {
@@ -306,9 +306,48 @@ void virtq_enable(struct virtq *q)
 
 void virtq_disable(struct virtq *q)
 {
-    virtio_lock(q->vd);
+    struct virtio *vd = q->vd;
+
+    virtio_lock(vd);
     q->enabled = q->usable = false;
+    virtio_unlock(vd);
+    if (vd->type->queue_reset && !vd->resetting)
+        vd->type->queue_reset(vd, q);
+}
+
+void virtq_reset(struct virtq *q)
+{
+    struct virtio *vd = q->vd;
+
+    if (!virtio_has(vd, VIRTIO_F_RING_RESET) || !q->enabled || vd->resetting)
+        return;
+    virtio_lock(vd);
+    q->usable = false;
+    q->resetting = true;
+    virtio_unlock(vd);
+    if (vd->type->queue_reset)
+        vd->type->queue_reset(vd, q);
+}
+
+/* Chains that come back tell nobody: it is over when somebody asks. */
+void virtq_end_reset(struct virtq *q)
+{
+    assert_held(&q->vd->lock);
+    if (!q->resetting || q->nr_out)
+        return;
+    queue_reset(q);
+    q->vd->irq_queues &= ~BIT64(q->idx);
+}
+
+bool virtq_resetting(struct virtq *q)
+{
+    bool still;
+
+    virtio_lock(q->vd);
+    virtq_end_reset(q);
+    still = q->resetting;
     virtio_unlock(q->vd);
+    return still;
 }
 
 bool virtq_ready(const struct virtq *q)

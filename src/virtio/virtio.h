@@ -58,6 +58,7 @@ enum virtio_id {
 #define VIRTIO_F_EVENT_IDX     29u
 #define VIRTIO_F_VERSION_1     32u
 #define VIRTIO_F_RING_PACKED   34u
+#define VIRTIO_F_RING_RESET    40u
 
 #define VIRTQ_SIZE_MAX 1024u
 
@@ -93,6 +94,11 @@ struct virtio_type {
     /* The reset is done: no chain is out. */
     void (*reset_done)(struct virtio *vd);
     /*
+     * This queue is being reset, or the driver took it back: it is empty from now on. Chains of it
+     * that are only kept must be pushed; those at work come by themselves, and the driver waits.
+     */
+    void (*queue_reset)(struct virtio *vd, struct virtq *q);
+    /*
      * For snapshots. What is saved of the struct that the device is embedded in, vd_off bytes
      * before it; version 0: nothing.
      */
@@ -103,6 +109,7 @@ struct virtio_type {
     /*
      * The state was loaded: as start(), of a device that ran; running: DRIVER_OK was set. Also the
      * place to put right what a hostile state may hold. Called for all devices, running or not.
+     * NULL: a machine with such a device cannot be saved.
      */
     void (*loaded)(struct virtio *vd, bool running);
 };
@@ -133,7 +140,8 @@ struct virtq {
     gpa_t desc_at, driver_at, device_at;
 
     /* Guarded by the device's lock. */
-    bool usable; /* enabled, mapped, and the device started */
+    bool usable;    /* enabled, mapped, and the device started */
+    bool resetting; /* by itself: until none of its chains is out */
     bool packed, event_idx;
     uint8_t *desc, *driver, *device; /* the three areas in RAM, as large as size says */
     uint16_t avail;             /* next to be popped: split: as avail.idx counts; packed: slot */

@@ -27,10 +27,14 @@ endef
 $(foreach e,$(BOOT_ENGINES),$(eval $(call boot_engine,$(e))))
 
 # Guests on network links.
-TESTS += $(O)/tests/boot/net
-$(O)/tests/boot/net: $(O)/doppel build/guest/kernel/vmlinuz build/guest/initramfs.cpio tests/boot/net tests/boot/rules.mk
+$(O)/tests/boot/rings-program: tests/boot/rings.c
 	@mkdir -p $(@D)
-	$(Q)printf '#!/bin/sh\nexec tests/boot/net --doppel $(O)/doppel --engine bt --kernel build/guest/kernel/vmlinuz --initramfs build/guest/initramfs.cpio "$$@"\n' >$@
+	$(Q)$(CC) -std=gnu17 -O2 -g -Wall -Wextra -Werror -static -o $@ $<
+
+TESTS += $(O)/tests/boot/net
+$(O)/tests/boot/net: $(O)/doppel $(O)/tests/boot/rings-program build/guest/kernel/vmlinuz build/guest/initramfs.cpio tests/boot/net tests/boot/rules.mk
+	@mkdir -p $(@D)
+	$(Q)printf '#!/bin/sh\nexec tests/boot/net --doppel $(O)/doppel --engine bt --kernel build/guest/kernel/vmlinuz --initramfs build/guest/initramfs.cpio --rings $(O)/tests/boot/rings-program "$$@"\n' >$@
 	$(Q)chmod +x $@
 
 # Memory that comes and goes.
