@@ -8,6 +8,7 @@
 #include "cli/net_options.h"
 #include "cli/share_options.h"
 #include "ctl/ctl.h"
+#include "host/sandbox.h"
 #include "vm/vm.h"
 
 #define EXIT_VMM_ERROR 1
@@ -115,6 +116,7 @@ struct run_options {
     unsigned nr_ports;
     enum vm_transport console_transport, rng_transport, balloon_transport, vsock_transport;
     bool debug_exit, rng, balloon, no_reboot, quiet, verbose;
+    enum sandbox_mode sandbox;
     uint64_t timeout_ns;
     const char *stats_file, *trace_file;
     uint32_t trace_mask;
@@ -138,6 +140,9 @@ bool option_restore(void *into, const char *val);
 bool option_memory(void *into, const char *val);
 bool option_cpus(void *into, const char *val);
 bool option_paravirt(void *into, const char *val);
+/* Of --sandbox; and once all options are known, before the first thread: sandbox_options.c. */
+bool option_sandbox(void *into, const char *val);
+bool sandbox_options_begin(const struct run_options *o);
 bool option_display(void *into, const char *val); /* display_options.c */
 /* 0, or an exit status after a message (or after --help: *help). */
 int run_options_parse(struct run_options *o, int argc, char **argv, bool *help);

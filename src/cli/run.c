@@ -215,6 +215,8 @@ static bool session_make_vm(struct session *s)
 
 static bool session_open(struct session *s)
 {
+    if (!sandbox_options_begin(&s->o))
+        return false;
     if (s->o.trace_mask) {
         s->trace = trace_out_open(s->o.trace_mask, s->o.trace_file);
         if (!s->trace)
@@ -337,6 +339,9 @@ static int session_run(struct session *s)
     enum stop_reason why;
     int exit_code, status;
 
+    /* All is open; what is left of the process's rights is what its guest could come by. */
+    sandbox_settled();
+    sandbox_enter(HOST_MAIN);
     if (vm_start(s->vm) < 0)
         return EXIT_VMM_ERROR;
     why = vm_wait(s->vm, &exit_code);

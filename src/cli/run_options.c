@@ -463,6 +463,10 @@ static const struct opt run_opts[] = {
       "balloon: memory that the guest can give back;\n"
       "the last two with [,transport=pci|mmio]",
       option_device },
+    { "sandbox", 0, "auto|on|off",
+      "give up rights before the guest runs: as far as the host knows how\n"
+      "(auto, the default), or all of it or no run (on)",
+      option_sandbox },
     { "timeout", 0, "SECONDS", "end the run after that time, with status 124", set_timeout },
     { "no-reboot", 0, NULL, "a guest's reset ends the run, with status 0", set_no_reboot },
     { "restore", 0, "DIR",

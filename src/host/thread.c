@@ -14,9 +14,20 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "host/sandbox.h"
+
 #define NS_PER_S 1000000000ull
 
-int thread_start(struct thread *t, const char *name, void *(*fn)(void *), void *arg)
+static void *thread_main(void *arg)
+{
+    struct thread *t = arg;
+
+    sandbox_enter(t->role);
+    return t->fn(t->arg);
+}
+
+int thread_start_as(struct thread *t, enum host_role role, const char *name, void *(*fn)(void *),
+                    void *arg)
 {
     /*
      * What the thread's own instructions raise stays deliverable: the handlers restore the terminal
@@ -32,8 +43,11 @@ int thread_start(struct thread *t, const char *name, void *(*fn)(void *), void *
     for (unsigned i = 0; i < ARRAY_SIZE(own_faults); i++)
         (void)sigdelset(&block, own_faults[i]);
     BUG_ON(t->started);
+    t->role = role;
+    t->fn = fn;
+    t->arg = arg;
     BUG_ON(pthread_sigmask(SIG_SETMASK, &block, &old)); /* the new thread inherits it */
-    err = pthread_create(&t->t, NULL, fn, arg);
+    err = pthread_create(&t->t, NULL, thread_main, t);
     BUG_ON(pthread_sigmask(SIG_SETMASK, &old, NULL));
     if (err)
         return -err;
@@ -41,6 +55,11 @@ int thread_start(struct thread *t, const char *name, void *(*fn)(void *), void *
     (void)snprintf(short_name, sizeof(short_name), "%s", name);
     (void)pthread_setname_np(t->t, short_name); /* only for ps and gdb */
     return 0;
+}
+
+int thread_start(struct thread *t, const char *name, void *(*fn)(void *), void *arg)
+{
+    return thread_start_as(t, HOST_HELPER, name, fn, arg);
 }
 
 void thread_join(struct thread *t)
