@@ -24,6 +24,7 @@ extern const struct command *const cli_commands; /* ends with a NULL name */
 
 int cmd_run(int argc, char **argv);
 int cmd_stat(int argc, char **argv);
+int cmd_top(int argc, char **argv);
 int cmd_ps(int argc, char **argv);
 int cmd_snapshot(int argc, char **argv);
 int cmd_stop(int argc, char **argv);
@@ -120,6 +121,8 @@ struct run_options {
     uint64_t timeout_ns;
     const char *stats_file, *trace_file;
     uint32_t trace_mask;
+    enum trace_format trace_format;
+    bool trace_format_given;
     struct bt_config bt;
     struct lockstep_config lockstep;
     struct disk_option disks[VM_DISKS_MAX];
@@ -141,6 +144,9 @@ bool option_memory(void *into, const char *val);
 bool option_cpus(void *into, const char *val);
 bool option_paravirt(void *into, const char *val);
 /* Of --sandbox; and once all options are known, before the first thread: sandbox_options.c. */
+bool option_trace_format(void *into, const char *val); /* trace_options.c */
+/* --trace-file x.json is Chrome's, too. False after a message. */
+bool trace_options_check(struct run_options *o);
 bool option_sandbox(void *into, const char *val);
 bool sandbox_options_begin(const struct run_options *o);
 bool option_display(void *into, const char *val); /* display_options.c */

@@ -484,6 +484,10 @@ static const struct opt run_opts[] = {
       "instruction until gdb lets it go",
       set_gdb },
     { "trace", 0, "CAT[,CAT]", "print what happens; `--trace help` lists categories", set_trace },
+    { "trace-format", 0, "text|chrome",
+      "chrome: JSON for Chrome's and Perfetto's viewers, which a --trace-file\n"
+      "that ends in .json is anyway",
+      option_trace_format },
     { "trace-file", 0, "FILE", "to that file instead of standard error", set_trace_file },
     { "bt-hot", 0, "N", "engine bt translates code that has run N times (default 2)", set_bt_hot },
     { "bt-limit", 0, "N",
@@ -595,6 +599,8 @@ int run_options_parse(struct run_options *o, int argc, char **argv, bool *help)
         log_error("run: --kernel FILE is missing; `doppel run --help` shows examples");
         return EXIT_USAGE;
     }
+    if (!trace_options_check(o))
+        return EXIT_USAGE;
     if (o->trace_file && !o->trace_mask) {
         log_error("--trace-file '%s' without --trace: nothing would be in it", o->trace_file);
         return EXIT_USAGE;

@@ -36,6 +36,7 @@ static void allow_chan(const struct chan_option *c)
 
 bool sandbox_options_begin(const struct run_options *o)
 {
+    const char *const again[] = { o->kernel, o->initrd, o->firmware, o->vga_bios };
     char dir[96];
 
     if (sandbox_begin(o->sandbox) < 0)
@@ -57,6 +58,10 @@ bool sandbox_options_begin(const struct run_options *o)
     for (unsigned i = 0; i < o->nr_nets; i++)
         if (*o->nets[i].where == '/' || strchr(o->nets[i].where, '/'))
             sandbox_allow_dir_of(BIT(HOST_NET) | BIT(HOST_MAIN), o->nets[i].where, SANDBOX_SOCKET);
+    /* A reset loads them again. */
+    for (unsigned i = 0; i < ARRAY_SIZE(again); i++)
+        if (again[i])
+            sandbox_allow(BIT(HOST_CONTROL) | BIT(HOST_MAIN), again[i], SANDBOX_READ);
     if (o->stats_file)
         sandbox_allow_dir_of(BIT(HOST_MAIN), o->stats_file, SANDBOX_WRITE | SANDBOX_PLACE);
     if (o->display_file)

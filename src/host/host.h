@@ -140,6 +140,7 @@ struct thread {
     pthread_t t;
     bool started;
     enum host_role role;
+    char name[16]; /* with the final 0: the kernel's limit */
     void *(*fn)(void *);
     void *arg;
 };
@@ -181,7 +182,10 @@ uint64_t host_delay_ns(struct host_delay *d);
 bool host_delay_known(void);
 /* Lets another thread run on this CPU, if one wants to. */
 void host_yield(void);
-int host_pid(void); /* of the process, for names */
+int host_pid(void);
+int host_tid(void);
+/* Processor time of this process. */
+uint64_t host_cpu_ns(void); /* of the process, for names */
 
 /* ---- getting a thread out of a system call ---- */
 struct host_kick {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The monitor's sandbox: no new privileges, no capabilities, a list of system calls per kind of
- * thread, Landlock's list of files, limits. Each thread goes in by itself: what a filter or Landlock
- * holds is a thread and what it starts, not a process.
+ * thread, Landlock's list of files, limits. Each thread goes in by itself: what a filter or
+ * Landlock holds is a thread and what it starts, not a process.
  */
 #include "host/sandbox.h"
 
@@ -182,18 +182,12 @@ static void set_limits(void)
 
 void sandbox_settled(void)
 {
-    static const enum host_role later[] = { HOST_HELPER, HOST_VCPU, HOST_CONTROL, HOST_DISK };
-
     if (!sandbox_state.on) {
         if (sandbox_state.mode == SANDBOX_OFF)
             log_debug("sandbox: off");
         return;
     }
     set_limits();
-    /* Of the threads that the main thread starts after it has gone in, and cannot make then. */
-    for (unsigned i = 0; i < ARRAY_SIZE(later); i++)
-        if (prepare(later[i]) < 0)
-            log_warn("sandbox: no %s threads can be started later", role_texts[later[i]]);
     /* Who asked for the terminal has taken SIGSYS, too. */
     if (sandbox_state.filters && trap_catch_sigsys() < 0)
         log_warn("sandbox: violations will not be named");

@@ -7,9 +7,9 @@
  * speculative store bypass for these threads, which costs far more than the filter.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
-#include <fcntl.h>
 #include <sched.h>
 #include <seccomp.h>
 #include <signal.h>
@@ -84,8 +84,8 @@ static const struct {
     { R(DISK) | R(CONTROL), SYS_ioctl, { MASKED(1, IOCTL_KIND, KIND_BLOCK) }, 1 },
     { R(SHARE), SYS_ioctl, { MASKED(1, IOCTL_KIND, KIND_FS) }, 1 },
     { R(SHARE), SYS_ioctl, { MASKED(1, IOCTL_KIND, KIND_XFS) }, 1 },
-    { R(CONTROL) | R(DISK), SYS_ioctl, { EQ(1, 0x40049409) }, 1 },  /* FICLONE */
-    { R(CONTROL) | R(MAIN), SYS_ioctl, { EQ(1, 0xc0606610) }, 1 },  /* PAGEMAP_SCAN */
+    { R(CONTROL) | R(DISK), SYS_ioctl, { EQ(1, 0x40049409) }, 1 }, /* FICLONE */
+    { R(CONTROL) | R(MAIN), SYS_ioctl, { EQ(1, 0xc0606610) }, 1 }, /* PAGEMAP_SCAN */
     { R(NET) | R(VSOCK), SYS_socket, { EQ(0, AF_UNIX) }, 1 },
     { R(USERNET), SYS_socket, { EQ(0, AF_INET) }, 1 },
     { R(USERNET), SYS_socket, { EQ(0, AF_UNIX) }, 1 },

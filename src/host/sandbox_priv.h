@@ -15,7 +15,8 @@ int filter_make(enum host_role role, struct sock_fprog *prog) MUST_CHECK;
 int filter_load(const struct sock_fprog *prog) MUST_CHECK;
 
 /* ---- sandbox_trap.c: what a violation looks like ---- */
-/* Handles SIGSYS; who had it before comes after. May be called again, when somebody else took it. */
+/* Handles SIGSYS; who had it before comes after. May be called again, when somebody else took it.
+ */
 int trap_catch_sigsys(void) MUST_CHECK;
 
 /* ---- sandbox_paths.c: Landlock ---- */

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <ucontext.h>
 #include <unistd.h>
 
 #include "host/sandbox_priv.h"
@@ -33,9 +34,9 @@ static size_t put(char *line, size_t at, size_t bytes, const char *text)
 }
 
 /* SIGNAL_SAFE */
-static size_t put_number(char *line, size_t at, size_t bytes, unsigned nr)
+static size_t put_number(char *line, size_t at, size_t bytes, uint64_t nr)
 {
-    char digits[12];
+    char digits[24];
     unsigned i = sizeof(digits) - 1;
 
     digits[i] = 0;
@@ -46,7 +47,7 @@ static size_t put_number(char *line, size_t at, size_t bytes, unsigned nr)
 }
 
 /* SIGNAL_SAFE */
-static void say(unsigned nr)
+static void say(unsigned nr, uint64_t first_arg)
 {
     char line[200], thread[16] = "?";
     size_t at = 0, bytes = sizeof(line);
@@ -59,7 +60,9 @@ static void say(unsigned nr)
         at = put(line, at, bytes, sandbox_trap.names[nr]);
     else
         at = put_number(line, at, bytes, nr);
-    at = put(line, at, bytes, ", which it may not make: the VM ends here\r\n");
+    at = put(line, at, bytes, " (first argument ");
+    at = put_number(line, at, bytes, first_arg);
+    at = put(line, at, bytes, "), which it may not make: the VM ends here\r\n");
     if (write(STDERR_FILENO, line, at) < 0)
         return;
 }
@@ -71,7 +74,7 @@ static void on_sigsys(int sig, siginfo_t *info, void *uctx)
     sigset_t set;
 
     if (info->si_code == 1) /* SYS_SECCOMP, and not somebody's kill() */
-        say((unsigned)info->si_syscall);
+        say((unsigned)info->si_syscall, (uint64_t)((ucontext_t *)uctx)->uc_mcontext.gregs[REG_RDI]);
     /* Whoever had the signal before: the terminal is restored. */
     if (sandbox_trap.before.sa_flags & SA_SIGINFO)
         sandbox_trap.before.sa_sigaction(sig, info, uctx);
