@@ -24,6 +24,7 @@
 #include "host/sandbox_priv.h"
 
 #define R(id) BIT(HOST_##id)
+#define CTL   (R(CONTROL) | R(KEEPER))
 #define ALL   (~0u)
 
 static const struct {
@@ -77,15 +78,15 @@ static const struct {
     { R(VCPU) | R(MAIN) | R(SHARE), SYS_prlimit64, { EQ(0, 0) }, 1 },
     { ALL, SYS_ioctl, { EQ(1, 0x541b) }, 1 }, /* FIONREAD */
     { ALL, SYS_ioctl, { EQ(1, 0x5401) }, 1 }, /* TCGETS: isatty() */
-    { R(VCPU) | R(CONTROL) | R(MAIN) | R(DISK) | R(HELPER),
+    { R(VCPU) | CTL | R(MAIN) | R(DISK) | R(HELPER),
       SYS_ioctl,
       { MASKED(1, IOCTL_KIND, KIND_KVM) },
       1 },
-    { R(DISK) | R(CONTROL), SYS_ioctl, { MASKED(1, IOCTL_KIND, KIND_BLOCK) }, 1 },
+    { R(DISK) | CTL, SYS_ioctl, { MASKED(1, IOCTL_KIND, KIND_BLOCK) }, 1 },
     { R(SHARE), SYS_ioctl, { MASKED(1, IOCTL_KIND, KIND_FS) }, 1 },
     { R(SHARE), SYS_ioctl, { MASKED(1, IOCTL_KIND, KIND_XFS) }, 1 },
-    { R(CONTROL) | R(DISK), SYS_ioctl, { EQ(1, 0x40049409) }, 1 }, /* FICLONE */
-    { R(CONTROL) | R(MAIN), SYS_ioctl, { EQ(1, 0xc0606610) }, 1 }, /* PAGEMAP_SCAN */
+    { CTL | R(DISK), SYS_ioctl, { EQ(1, 0x40049409) }, 1 }, /* FICLONE */
+    { CTL | R(MAIN), SYS_ioctl, { EQ(1, 0xc0606610) }, 1 }, /* PAGEMAP_SCAN */
     { R(NET) | R(VSOCK), SYS_socket, { EQ(0, AF_UNIX) }, 1 },
     { R(USERNET), SYS_socket, { EQ(0, AF_INET) }, 1 },
     { R(USERNET), SYS_socket, { EQ(0, AF_UNIX) }, 1 },
@@ -152,7 +153,7 @@ static int filter_rules(scmp_filter_ctx f, enum host_role role)
             err = seccomp_rule_add_array(f, SCMP_ACT_ALLOW, conditional[i].nr,
                                          conditional[i].nr_cmp, conditional[i].cmp);
     for (unsigned i = 0; i < ARRAY_SIZE(tty_requests) && !err; i++)
-        if ((R(CHAN) | R(MAIN) | R(CONTROL)) & BIT(role))
+        if ((R(CHAN) | R(MAIN) | CTL) & BIT(role))
             err = seccomp_rule_add(f, SCMP_ACT_ALLOW, SYS_ioctl, 1, EQ(1, tty_requests[i]));
     if (!err)
         err = filter_signals(f, role);

@@ -251,7 +251,7 @@ static void *run_supervise(void *arg)
 
 int run_start(struct vm *vm)
 {
-    int err = thread_start_as(&vm->supervisor, HOST_CONTROL, "vm", run_supervise, vm);
+    int err = thread_start_as(&vm->supervisor, HOST_KEEPER, "vm", run_supervise, vm);
 
     for (unsigned i = 0; i < vm->nr_vcpus && !err; i++) {
         char name[16];
