@@ -30,3 +30,10 @@ bench:
 	$(Q)bench/run --doppel $(O)/doppel --kernel $(GUEST_KERNEL) --initrd $(BENCH_SMALL) --initrd-everyday $(BENCH_EVERYDAY) \
 		--initrd-run $(GUEST_INITRAMFS) --work $(BENCH_WORK) --bench "$(BENCH)" --engines "$(ENGINES)" --peers "$(PEERS)" \
 		$(BENCH_ARGS)
+	$(Q)$(MAKE) --no-print-directory bench-clones
+
+# What a restored guest costs, and a hundred of them: also by itself.
+.PHONY: bench-clones
+bench-clones: all guest $(O)/tests/snap/responder
+	$(Q)bench/clones --doppel $(O)/doppel --kernel $(GUEST_KERNEL) --initramfs $(GUEST_INITRAMFS) \
+		--responder $(O)/tests/snap/responder $(CLONES_ARGS)

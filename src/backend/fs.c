@@ -70,7 +70,8 @@ static int fs_divide_fds(struct fs_share *fs)
     }
     mine = (all - FDS_OF_OTHERS) / nr_shares;
     files = MIN(mine / 4, FILES_MAX);
-    return fs_table_open(fs, (unsigned)MIN(mine - files, NODES_MAX), (unsigned)files);
+    fs->max_open_nodes = (uint32_t)MIN(mine - files, NODES_MAX);
+    return fs_table_open(fs, fs->mount_fd < 0 ? fs->max_open_nodes : NODES_MAX, (unsigned)files);
 }
 
 /* ---- opening ---- */
@@ -107,9 +108,11 @@ static int fs_open_root(struct fs_share *fs)
     if (access(fs->cfg.path, R_OK | X_OK) < 0) {
         log_error("share '%s': cannot read the folder '%s': %s", fs->cfg.tag, fs->cfg.path,
                   strerror(errno));
-        return -errno;
+        (void)close(fs->root_fd);
+        fs->root_fd = -1;
+        return -EACCES;
     }
-    return fs_probe(fs);
+    return 0;
 }
 
 struct fs_share *fs_open(const struct fs_config *cfg)
@@ -121,7 +124,7 @@ struct fs_share *fs_open(const struct fs_config *cfg)
         return NULL;
     }
     fs->cfg = *cfg;
-    fs->root_fd = -1;
+    fs->root_fd = fs->mount_fd = -1;
     fs->owners = fs_creds_can_own();
     fs->uid = geteuid();
     fs->gid = getegid();
@@ -130,7 +133,9 @@ struct fs_share *fs_open(const struct fs_config *cfg)
     cond_init(&fs->begun);
     for (unsigned i = 0; i < ARRAY_SIZE(fs->waiters); i++)
         cond_init(&fs->waiters[i].more);
-    if (fs_open_root(fs) < 0 || fs_divide_fds(fs) < 0) {
+    if (fs_open_root(fs) == 0)
+        fs_handles_open(fs);
+    if (fs->root_fd < 0 || fs_probe(fs) < 0 || fs_divide_fds(fs) < 0) {
         fs_close(fs);
         return NULL;
     }
@@ -147,6 +152,8 @@ void fs_close(struct fs_share *fs)
         return;
     fs_end_session(fs);
     fs_table_close(fs);
+    if (fs->mount_fd >= 0)
+        (void)close(fs->mount_fd);
     if (fs->root_fd >= 0)
         (void)close(fs->root_fd);
     for (unsigned i = 0; i < ARRAY_SIZE(fs->waiters); i++)

@@ -26,11 +26,15 @@ struct fs_table {
     uint32_t nr_items;
 };
 
-/* A file or folder that the guest knows: held by an O_PATH descriptor, so it keeps its identity
- * whatever happens to its names. */
+/*
+ * A file or folder that the guest knows: held by an O_PATH descriptor, so it keeps its identity
+ * whatever happens to its names; or, when descriptors are short, by the host's handle for it.
+ */
+struct file_handle;
 struct fs_node {
     uint64_t id;
-    int fd;
+    int fd;                     /* -1: closed for now, which it never is to who uses the node */
+    struct file_handle *handle; /* NULL: there is none */
     dev_t dev;
     ino_t ino;
     mode_t type;   /* S_IFMT's bits */
@@ -41,6 +45,8 @@ struct fs_node {
     off_t opened_bytes;
     uint64_t nr_lookups; /* that the guest has not taken back; 0: no longer in the table */
     unsigned refs;
+    bool used;            /* since the last look for one to be closed */
+    bool hashed;          /* in its bucket */
     struct fs_node *next; /* in its bucket, or of what is to be closed */
 };
 
@@ -63,7 +69,9 @@ struct fs_waiters {
 
 struct fs_share {
     struct fs_config cfg;
-    int root_fd; /* O_PATH */
+    int root_fd;  /* O_PATH */
+    int mount_fd; /* what handles are opened by; -1: without handles */
+    int mount_id;
     bool owners; /* files get and have the guest's owners; else all are this process's */
     uid_t uid;   /* this process's */
     gid_t gid;
@@ -73,9 +81,11 @@ struct fs_share {
     bool ready;       /* FUSE_INIT was answered */
     bool writeback;   /* the guest caches what it writes */
     struct fs_table nodes, files;
-    struct fs_node **buckets;  /* by dev and ino */
-    uint32_t nr_buckets;       /* a power of two */
-    struct fs_node *old_nodes; /* of a session that has ended */
+    uint32_t nr_open_nodes, max_open_nodes; /* that have descriptors */
+    uint32_t hand;                          /* the slot where the next look begins */
+    struct fs_node **buckets;               /* by dev and ino */
+    uint32_t nr_buckets;                    /* a power of two */
+    struct fs_node *old_nodes;              /* of a session that has ended */
     struct fs_file *old_files;
 
     /* Threads (fs.c). */
@@ -115,6 +125,8 @@ struct fs_file *fs_file_get(struct fs_share *fs, uint64_t id, bool is_dir);
 void fs_file_put(struct fs_share *fs, struct fs_file *f); /* NULL is fine */
 void fs_file_release(struct fs_share *fs, uint64_t id, bool is_dir);
 
+/* Finds out whether the host gives handles, and opens them. */
+void fs_handles_open(struct fs_share *fs);
 /* Closes what an ended session left. */
 void fs_collect(struct fs_share *fs);
 

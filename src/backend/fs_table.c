@@ -127,29 +127,144 @@ static void bucket_remove(struct fs_share *fs, struct fs_node *n)
 {
     struct fs_node **at = bucket_of(fs, n->dev, n->ino);
 
+    if (!n->hashed)
+        return;
     while (*at != n)
         at = &(*at)->next;
     *at = n->next;
+    n->hashed = false;
+}
+
+/* ---- handles ---- */
+
+/* The host's handle for what fd is open on, malloc'ed; NULL: without. */
+static struct file_handle *handle_of(const struct fs_share *fs, int fd)
+{
+    union {
+        struct file_handle h;
+        uint8_t bytes[sizeof(struct file_handle) + MAX_HANDLE_SZ];
+    } u = { .h = { .handle_bytes = MAX_HANDLE_SZ } };
+    struct file_handle *copy;
+    int mount_id;
+
+    if (fs->mount_fd < 0 || name_to_handle_at(fd, "", &u.h, &mount_id, AT_EMPTY_PATH) < 0 ||
+        mount_id != fs->mount_id)
+        return NULL;
+    copy = malloc(sizeof(*copy) + u.h.handle_bytes);
+    if (copy)
+        memcpy(copy, &u, sizeof(*copy) + u.h.handle_bytes);
+    return copy;
+}
+
+static bool handle_equal(const struct file_handle *a, const struct file_handle *b)
+{
+    return a && b && a->handle_bytes == b->handle_bytes && a->handle_type == b->handle_type &&
+           !memcmp(a->f_handle, b->f_handle, a->handle_bytes);
+}
+
+static int handle_open(const struct fs_share *fs, struct file_handle *h)
+{
+    int fd = open_by_handle_at(fs->mount_fd, h, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+
+    return fd < 0 ? -errno : fd;
+}
+
+void fs_handles_open(struct fs_share *fs)
+{
+    struct file_handle *h;
+    int fd = open(fs_path(fs->root_fd).s, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    union {
+        struct file_handle h;
+        uint8_t bytes[sizeof(struct file_handle) + MAX_HANDLE_SZ];
+    } u = { .h = { .handle_bytes = MAX_HANDLE_SZ } };
+
+    if (fd < 0 || name_to_handle_at(fd, "", &u.h, &fs->mount_id, AT_EMPTY_PATH) < 0) {
+        if (fd >= 0)
+            (void)close(fd);
+        return;
+    }
+    fs->mount_fd = fd;
+    h = handle_of(fs, fd);
+    fd = h ? handle_open(fs, h) : -1; /* takes CAP_DAC_READ_SEARCH */
+    free(h);
+    if (fd >= 0) {
+        (void)close(fd);
+        return;
+    }
+    (void)close(fs->mount_fd);
+    fs->mount_fd = -1;
 }
 
 /* ---- nodes ---- */
 
 static void node_close(struct fs_node *n)
 {
-    (void)close(n->fd); /* O_PATH: nothing can be lost */
+    if (n->fd >= 0)
+        (void)close(n->fd); /* O_PATH: nothing can be lost */
+    free(n->handle);
     free(n);
+}
+
+/* Share's lock held. Closes a descriptor that was not used for a while, if that is needed for one
+ * more. False: there is none. */
+static bool nodes_make_room(struct fs_share *fs)
+{
+    for (uint64_t looks = 0; fs->nr_open_nodes >= fs->max_open_nodes; looks++) {
+        struct fs_node *n;
+
+        if (looks > 2ull * fs->nodes.nr)
+            return false;
+        fs->hand = fs->hand + 1 < fs->nodes.nr ? fs->hand + 1 : FUSE_ROOT_ID + 1;
+        n = fs->hand < fs->nodes.nr ? fs->nodes.slots[fs->hand].item : NULL;
+        if (!n || n->fd < 0 || !n->handle || n->refs > 1)
+            continue;
+        if (n->used) {
+            n->used = false;
+            continue;
+        }
+        (void)close(n->fd);
+        n->fd = -1;
+        fs->nr_open_nodes--;
+    }
+    return true;
+}
+
+/* Share's lock held. The node has this descriptor from now on, or it is closed. */
+static bool node_adopt(struct fs_share *fs, struct fs_node *n, int fd)
+{
+    if (n->fd >= 0 || !nodes_make_room(fs)) {
+        (void)close(fd);
+        return n->fd >= 0;
+    }
+    n->fd = fd;
+    fs->nr_open_nodes++;
+    return true;
 }
 
 struct fs_node *fs_node_get(struct fs_share *fs, uint64_t id)
 {
     struct fs_node *n;
+    bool open = false;
+    int fd;
 
     lock_take(&fs->lock);
     n = table_find(&fs->nodes, id);
-    if (n)
+    if (n) {
         n->refs++;
+        n->used = true;
+        open = n->fd >= 0;
+    }
     lock_drop(&fs->lock);
-    return n;
+    if (!n || open)
+        return n;
+    fd = handle_open(fs, n->handle);
+    lock_take(&fs->lock);
+    open = fd >= 0 ? node_adopt(fs, n, fd) : n->fd >= 0;
+    lock_drop(&fs->lock);
+    if (open)
+        return n;
+    fs_node_put(fs, n); /* it is no longer there, or too many are in use */
+    return NULL;
 }
 
 void fs_node_put(struct fs_share *fs, struct fs_node *n)
@@ -160,6 +275,8 @@ void fs_node_put(struct fs_share *fs, struct fs_node *n)
         return;
     lock_take(&fs->lock);
     last = !--n->refs;
+    if (last && n->fd >= 0)
+        fs->nr_open_nodes--;
     lock_drop(&fs->lock);
     if (last)
         node_close(n);
@@ -168,19 +285,43 @@ void fs_node_put(struct fs_share *fs, struct fs_node *n)
 /* Share's lock held. The caller is one of its users; the table is the other. */
 static int node_insert(struct fs_share *fs, struct fs_node *n)
 {
-    int err = table_add(&fs->nodes, n, &n->id);
     struct fs_node **at;
+    int err;
 
+    if (!nodes_make_room(fs))
+        return -ENFILE;
+    err = table_add(&fs->nodes, n, &n->id);
     if (err)
         return err;
+    fs->nr_open_nodes++;
     if (fs->nodes.nr_items > fs->nr_buckets)
         buckets_grow(fs);
     at = bucket_of(fs, n->dev, n->ino);
     n->next = *at;
     *at = n;
+    n->hashed = n->used = true;
     n->refs = 2;
     n->nr_lookups = 1;
     return 0;
+}
+
+/*
+ * Share's lock held. The node that is what fresh is, or NULL. While a node is open its inode's
+ * number is its own; when it was closed, the handles tell whether the number is another file's now.
+ */
+static struct fs_node *node_find(struct fs_share *fs, struct fs_node *fresh)
+{
+    struct fs_node *n = bucket_find(fs, fresh->dev, fresh->ino);
+
+    if (!n || n->fd >= 0)
+        return n;
+    if (!handle_equal(n->handle, fresh->handle)) {
+        bucket_remove(fs, n);
+        return NULL;
+    }
+    (void)node_adopt(fs, n, fresh->fd); /* if there is no room, later */
+    fresh->fd = -1;
+    return n;
 }
 
 int fs_node_add(struct fs_share *fs, int fd, const struct stat *st, const struct fs_node *parent,
@@ -195,15 +336,17 @@ int fs_node_add(struct fs_share *fs, int fd, const struct stat *st, const struct
     }
     *fresh =
         (struct fs_node){ .fd = fd,
+                          .handle = handle_of(fs, fd),
                           .dev = st->st_dev,
                           .ino = st->st_ino,
                           .type = st->st_mode & S_IFMT,
                           .submount = parent && S_ISDIR(st->st_mode) && parent->dev != st->st_dev };
     lock_take(&fs->lock);
-    known = bucket_find(fs, st->st_dev, st->st_ino);
+    known = node_find(fs, fresh);
     if (known) {
         known->nr_lookups++;
         known->refs++;
+        known->used = true;
     } else {
         err = node_insert(fs, fresh);
     }
@@ -212,10 +355,10 @@ int fs_node_add(struct fs_share *fs, int fd, const struct stat *st, const struct
     if (known || err)
         node_close(fresh);
     if (err == -ENFILE && log_first(&fs->seen, SEEN_NODES))
-        log_warn("share '%s': the guest knows %u files at once, which is all there are file "
-                 "descriptors for; others fail with ENFILE until it forgets some (raise the hard "
+        log_warn("share '%s': the guest knows so many files (%u) that there are no file "
+                 "descriptors left; others fail with ENFILE until it forgets some (raise the hard "
                  "limit: ulimit -Hn)",
-                 fs->cfg.tag, fs->nodes.max);
+                 fs->cfg.tag, MIN(fs->nodes.max, fs->max_open_nodes));
     return err;
 }
 
@@ -429,7 +572,7 @@ static int table_add_root(struct fs_share *fs)
         (void)close(fd);
         return err;
     }
-    err = fs_node_add(fs, fd, &st, NULL, &n);
+    err = fs_node_add(fs, fd, &st, NULL, &n); /* (is never closed before the end) */
     if (err)
         return err;
     BUG_ON(n->id != FUSE_ROOT_ID);

@@ -256,6 +256,75 @@ static void test_nodes_are_counted_and_bounded(void **state)
     assert_int_equal(guest_open(g, FUSE_OPENDIR, ROOT, O_RDONLY), -ENFILE);
 }
 
+static void test_more_nodes_than_descriptors(void **state)
+{
+    enum { NR = 40 };
+    struct guest *g = *state;
+    struct fuse_getattr_in ga = { .dummy = 0 };
+    struct fuse_attr_out out;
+    int64_t ids[NR], old, id;
+    struct stat st;
+    char name[16];
+    unsigned nodes, files;
+
+    if (g->fs->mount_fd < 0) {
+        skip(); /* this host gives no handles */
+        return;
+    }
+    g->fs->max_open_nodes = 4;
+    for (unsigned i = 0; i < NR; i++) {
+        (void)snprintf(name, sizeof(name), "f%u", i);
+        guest_put_file(g, name, name);
+        if (i % 3 == 1)
+            assert_int_equal(symlink(name, guest_path(g, "l")), 0);
+        ids[i] = guest_lookup(g, ROOT, i % 3 == 1 ? "l" : name);
+        assert_true(ids[i] > 0);
+        if (i % 3 == 1)
+            assert_int_equal(rename(guest_path(g, "l"), guest_path(g, name)), 0);
+        assert_true(g->fs->nr_open_nodes <= 4);
+    }
+    fs_count(g->fs, &nodes, &files);
+    assert_int_equal(nodes, NR);
+    for (unsigned i = 0; i < NR; i++) {
+        (void)snprintf(name, sizeof(name), "f%u", i);
+        assert_int_equal(guest_call(g, FUSE_GETATTR, (uint64_t)ids[i], &ga, sizeof(ga)), 0);
+        memcpy(&out, g->answer, sizeof(out));
+        assert_int_equal(lstat(guest_path(g, name), &st), 0);
+        assert_int_equal(out.attr.ino, st.st_ino);
+        assert_int_equal(out.attr.mode, st.st_mode);
+        assert_int_equal(guest_lookup(g, ROOT, name), ids[i]);
+        if (i % 3 != 1) {
+            assert_int_equal(guest_read(g, guest_open(g, FUSE_OPEN, ids[i], O_RDONLY), 0, 10), 0);
+            assert_memory_equal(g->answer, name, strlen(name));
+        }
+    }
+    assert_true(g->fs->nr_open_nodes <= 4);
+    /* One without a name that the guest has open. */
+    assert_true(guest_create(g, ROOT, "unnamed", O_RDWR, 0600) > 0);
+    memcpy(&id, g->answer, sizeof(id));
+    assert_int_equal(guest_name(g, FUSE_UNLINK, ROOT, "", 0, "unnamed"), 0);
+    for (unsigned i = 0; i < NR; i++)
+        assert_int_equal(guest_call(g, FUSE_GETATTR, (uint64_t)ids[i], &ga, sizeof(ga)), 0);
+    assert_int_equal(guest_call(g, FUSE_GETATTR, (uint64_t)id, &ga, sizeof(ga)), 0);
+    /* A file that is gone, and one that may have its inode's number now. */
+    assert_int_equal(lstat(guest_path(g, "f0"), &st), 0);
+    assert_int_equal(guest_call(g, FUSE_DESTROY, 0, "", 0), 0);
+    assert_int_equal(guest_init(g), 0);
+    old = guest_lookup(g, ROOT, "f0");
+    for (unsigned i = 2; i < NR; i++) {
+        (void)snprintf(name, sizeof(name), "f%u", i);
+        assert_true(guest_lookup(g, ROOT, name) > 0);
+    }
+    assert_int_equal(unlink(guest_path(g, "f0")), 0);
+    guest_put_file(g, "new", "new");
+    id = guest_lookup(g, ROOT, "new");
+    assert_true(id > 0 && id != old);
+    assert_int_equal(guest_call(g, FUSE_GETATTR, (uint64_t)old, &ga, sizeof(ga)), -ESTALE);
+    assert_int_equal(guest_call(g, FUSE_FORGET, (uint64_t)old, &(struct fuse_forget_in){ 1 }, 8),
+                     1);
+    assert_int_equal(guest_call(g, FUSE_GETATTR, (uint64_t)id, &ga, sizeof(ga)), 0);
+}
+
 /* ---- a share that is read-only ---- */
 
 static void test_readonly_share_changes_nothing(void **state)
@@ -703,6 +772,7 @@ int main(void)
         TEST(test_unknown_numbers_are_refused),
         TEST(test_session_begins_with_init_and_ends_with_destroy),
         TEST(test_nodes_are_counted_and_bounded),
+        TEST(test_more_nodes_than_descriptors),
         TEST(test_readonly_share_changes_nothing),
         TEST(test_data_and_appending),
         TEST(test_large_data_goes_through_whole),

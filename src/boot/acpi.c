@@ -31,7 +31,6 @@
 #define FADT_PROC_C1         BIT(2)
 #define FADT_SLP_BUTTON \
     BIT(5) /* set: there is no fixed sleep button (PWR_BUTTON clear: there is one) */
-#define FADT_FIX_RTC       BIT(6) /* set: RTC wake status is not in the fixed registers */
 #define FADT_TMR_VAL_EXT   BIT(8) /* 32-bit timer */
 #define FADT_RESET_REG_SUP BIT(10)
 
@@ -186,8 +185,7 @@ static void fadt_put_features(struct bytes *b, bool has_vga)
     put8(b, RTC_CENTURY_IDX);
     put16(b, IAPC_LEGACY_DEVICES | IAPC_8042 | (has_vga ? 0 : IAPC_VGA_NOT_PRESENT));
     put8(b, 0);
-    put32(b, FADT_WBINVD | FADT_PROC_C1 | FADT_SLP_BUTTON | FADT_FIX_RTC | FADT_TMR_VAL_EXT |
-                 FADT_RESET_REG_SUP);
+    put32(b, FADT_WBINVD | FADT_PROC_C1 | FADT_SLP_BUTTON | FADT_TMR_VAL_EXT | FADT_RESET_REG_SUP);
     acpi_put_gas(b, &reset);
     put8(b, RESET_VALUE);
     put16(b, 0); /* Arm boot flags */

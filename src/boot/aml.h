@@ -35,6 +35,7 @@ void aml_op(struct bytes *b, unsigned op); /* AML_*, operands follow */
 #define AML_STORE              0x70u /* value, target */
 #define AML_AND                0x7bu /* a, b, target */
 #define AML_OR                 0x7du /* a, b, target */
+#define AML_NOTIFY             0x86u /* object, value */
 #define AML_CREATE_DWORD_FIELD 0x8au /* buffer, byte offset, new name */
 #define AML_LEQUAL             0x93u
 #define AML_LNOT               0x92u

@@ -39,9 +39,10 @@
 #define PC_LAPIC_AT       0xfee00000ull
 #define PC_ACPI_PM_PORT \
     0x600u /* PM1a event (4), control (2) at +4, PM timer (4) at +8, GPE0 at +0x10 */
-#define PC_SCI_GSI    9u
-#define PC_S5_SLP_TYP 5u /* SLP_TYP that means "off" in PM1a control */
-#define PC_IOAPIC_ID  0u
+#define PC_SCI_GSI     9u
+#define PC_VMGENID_GPE 5u
+#define PC_S5_SLP_TYP  5u /* SLP_TYP that means "off" in PM1a control */
+#define PC_IOAPIC_ID   0u
 /* Where PCI's interrupt lines A to H (GSIs from 16 on) arrive at the 8259s, if they are used: what
  * SeaBIOS and OVMF set up, and the DSDT tells. */
 #define PC_PIRQ_ROUTES                 \
@@ -75,6 +76,13 @@ struct boot_config {
     bool has_vga;
     const char *vm_name; /* for SMBIOS */
 };
+
+/*
+ * Where the VM's generation identifier is, 16 bytes, in a machine without firmware: in the EBDA,
+ * which is RAM that a guest leaves alone.
+ */
+#define PC_VMGENID_AT    (BOOT_EBDA_AT + 0x100u)
+#define PC_VMGENID_BYTES 16u
 
 struct boot_map {
     struct e820_entry e[E820_MAX];

@@ -142,11 +142,14 @@ static int bzimage_parse(const struct image *img, struct bzimage *bz)
     return bzimage_parse_placement(img, p, bz);
 }
 
-/* The preferred address if that is free, else, for a relocatable kernel, the lowest suitable one.
+/*
+ * The preferred address if that is free, else, for a relocatable kernel, the lowest suitable one
+ * above: from below Linux moves itself there all the same, whether that much RAM is there or not.
  */
 static int bzimage_place(struct loader *ld, const struct bzimage *bz, uint64_t *at)
 {
-    const struct span within = { .at = BOOT_KERNEL_AT, .bytes = PC_LOW_RAM_MAX - BOOT_KERNEL_AT };
+    const uint64_t from = MAX(BOOT_KERNEL_AT, MIN(bz->pref_address, PC_LOW_RAM_MAX));
+    const struct span within = { .at = from, .bytes = PC_LOW_RAM_MAX - from };
     bool pref_ok = bz->pref_address < GIB(4) && load_is_free(ld, bz->pref_address, bz->init_bytes);
 
     *at = bz->pref_address;
@@ -155,9 +158,10 @@ static int bzimage_place(struct loader *ld, const struct bzimage *bz, uint64_t *
     if (bz->relocatable && (!pref_ok || (*at & (bz->align - 1))) &&
         !load_find_low(ld, &within, bz->init_bytes, bz->align, at))
         return image_refuse(ld->kernel,
-                            "it needs %#llx bytes of memory (init_size) aligned to %#llx: give the "
-                            "guest more memory",
-                            (unsigned long long)bz->init_bytes, (unsigned long long)bz->align);
+                            "it needs %#llx bytes of memory (init_size) from %#llx on, aligned to "
+                            "%#llx: give the guest more memory",
+                            (unsigned long long)bz->init_bytes,
+                            (unsigned long long)bz->pref_address, (unsigned long long)bz->align);
     if (!bz->relocatable && *at >= GIB(4))
         return image_refuse(ld->kernel, "it must be loaded at %#llx (pref_address), above 4 GB",
                             (unsigned long long)*at);

@@ -126,7 +126,7 @@ static void test_bzimage_without_64bit_entry_starts_in_protected_mode(void **sta
     tm_fini(&tm);
 }
 
-static void test_bzimage_relocatable_moves_when_preferred_address_is_no_ram(void **state)
+static void test_bzimage_relocatable_moves_up_and_never_below_the_preferred_address(void **state)
 {
     static uint8_t img[IMAGE_BYTES];
     struct testmachine tm;
@@ -134,9 +134,11 @@ static void test_bzimage_relocatable_moves_when_preferred_address_is_no_ram(void
     (void)state;
     make_image(img);
     tm_init(&tm, RAM_BYTES);
-    set(img, 0x258, 0x40000000, 8);
+    set(img, 0x258, 0x1100000, 8);
     assert_int_equal(tm_load(&tm, img, sizeof(img)), 0);
-    assert_int_equal(tm.c.rip, 0x200200); /* the lowest multiple of kernel_alignment above 1 MB */
+    assert_int_equal(tm.c.rip, 0x1200200); /* the next multiple of kernel_alignment */
+    set(img, 0x258, 0x40000000, 8);
+    tm_expect_refusal(&tm, img, sizeof(img), "from 0x40000000 on");
     set(img, 0x234, 0, 1);
     tm_expect_refusal(&tm, img, sizeof(img), "not in the guest's RAM");
     set(img, 0x258, GIB(5), 8);
@@ -258,7 +260,7 @@ int main(void)
         cmocka_unit_test(test_bzimage_64bit_entry_gets_registers_and_boot_params),
         cmocka_unit_test(test_bzimage_page_tables_map_4_gb_to_itself),
         cmocka_unit_test(test_bzimage_without_64bit_entry_starts_in_protected_mode),
-        cmocka_unit_test(test_bzimage_relocatable_moves_when_preferred_address_is_no_ram),
+        cmocka_unit_test(test_bzimage_relocatable_moves_up_and_never_below_the_preferred_address),
         cmocka_unit_test(test_bzimage_initrd_goes_high_below_its_limit),
         cmocka_unit_test(test_bzimage_field_errors_are_named),
         cmocka_unit_test(test_bzimage_command_line_at_and_above_the_limit),

@@ -363,6 +363,45 @@ static void dsdt_s5(struct bytes *b)
     aml_end(b, pkg);
 }
 
+/*
+ * Microsoft, "Virtual Machine Generation ID": Device (VGEN) { Name (_HID, ...) Name (_CID,
+ * "VM_Gen_Counter") Name (_DDN, "VM_Gen_Counter") Name (ADDR, Package () { low, high }) }. Where
+ * firmware places the tables there is no memory that is known to be left alone.
+ */
+static void dsdt_vmgenid(struct bytes *b)
+{
+    size_t dev = aml_device(b, "VGEN"), pkg;
+
+    aml_name(b, "_HID");
+    aml_string(b, "DOPL0001");
+    aml_name(b, "_CID");
+    aml_string(b, "VM_Gen_Counter");
+    aml_name(b, "_DDN");
+    aml_string(b, "VM_Gen_Counter");
+    aml_name(b, "ADDR");
+    pkg = aml_package(b, 2);
+    aml_int(b, (uint32_t)PC_VMGENID_AT);
+    aml_int(b, PC_VMGENID_AT >> 32);
+    aml_end(b, pkg);
+    aml_end(b, dev);
+}
+
+/* Scope (\_GPE) { Method (_E05) { Notify (\_SB.VGEN, 0x80) } }: an edge of that GPE says that the
+ * identifier has changed. */
+static void dsdt_vmgenid_event(struct bytes *b)
+{
+    size_t gpe = aml_scope(b, "\\_GPE"), method;
+    char name[8];
+
+    (void)snprintf(name, sizeof(name), "_E%02X", PC_VMGENID_GPE);
+    method = aml_method(b, name, 0);
+    aml_op(b, AML_NOTIFY);
+    aml_path(b, "\\_SB.VGEN");
+    aml_int(b, 0x80);
+    aml_end(b, method);
+    aml_end(b, gpe);
+}
+
 void dsdt_build(struct bytes *b, const struct acpi_machine *am)
 {
     size_t sb;
@@ -379,6 +418,10 @@ void dsdt_build(struct bytes *b, const struct acpi_machine *am)
         dsdt_virtio_mmio(b, i);
     for (uint32_t i = 0; i < am->cfg->nr_cpus && !b->full; i++)
         dsdt_cpu(b, i);
+    if (!am->cfg->firmware)
+        dsdt_vmgenid(b);
     aml_end(b, sb);
+    if (!am->cfg->firmware)
+        dsdt_vmgenid_event(b);
     dsdt_s5(b);
 }

@@ -136,27 +136,6 @@ static void clock_change_end(struct clock *c)
     set_alarm(c);
 }
 
-/*
- * The guest has measured, or was told, how fast its TSC is: it goes on with that. A host whose own
- * rate differs by more than NTP can correct would make the guest's clock wrong. (250 ppm.)
- */
-int clock_restore(struct clock *c, uint64_t tsc, uint64_t khz)
-{
-    uint64_t off = khz > c->khz ? khz - c->khz : c->khz - khz;
-
-    BUG_ON(!atomic_load_explicit(&c->paused, memory_order_relaxed));
-    if (khz < MIN_TSC_KHZ || off > c->khz / 4000 || (int64_t)tsc < 0)
-        return -EINVAL;
-    lock_take(&c->lock);
-    clock_change_begin(c);
-    c->khz = khz;
-    c->ns_mult = (uint64_t)(((unsigned __int128)NS_PER_MS << NS_SHIFT) / khz);
-    atomic_store_explicit(&c->frozen_at, tsc, memory_order_relaxed);
-    clock_change_end(c);
-    lock_drop(&c->lock);
-    return 0;
-}
-
 void clock_pause(struct clock *c)
 {
     lock_take(&c->lock);
@@ -194,6 +173,26 @@ static void clock_set_source(struct clock *c, bool from_tsc, uint64_t khz)
     c->from_tsc = from_tsc;
     c->khz = khz;
     c->ns_mult = (uint64_t)(((unsigned __int128)NS_PER_MS << NS_SHIFT) / khz);
+}
+
+/*
+ * The guest has measured, or was told, how fast its TSC is: it goes on with that. A host whose own
+ * rate differs by more than NTP can correct would make the guest's clock wrong. (250 ppm.)
+ */
+int clock_restore(struct clock *c, uint64_t tsc, uint64_t khz)
+{
+    uint64_t off = khz > c->khz ? khz - c->khz : c->khz - khz;
+
+    BUG_ON(!atomic_load_explicit(&c->paused, memory_order_relaxed));
+    if (khz < MIN_TSC_KHZ || off > c->khz / 4000 || (int64_t)tsc < 0)
+        return -EINVAL;
+    lock_take(&c->lock);
+    clock_change_begin(c);
+    clock_set_source(c, c->from_tsc, khz);
+    atomic_store_explicit(&c->frozen_at, tsc, memory_order_relaxed);
+    clock_change_end(c);
+    lock_drop(&c->lock);
+    return 0;
 }
 
 void clock_use_tsc(struct clock *c, uint64_t khz)

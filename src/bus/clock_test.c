@@ -246,6 +246,24 @@ static void test_timers_wait_while_paused(void **state)
     env_close(&e);
 }
 
+static void test_use_tsc_counts_the_hosts_tsc_only_where_the_clock_did_not(void **state)
+{
+    struct env e;
+    uint64_t offset, khz;
+
+    (void)state;
+    env_open(&e);
+    khz = clock_tsc_khz(e.clock);
+    clock_pause(e.clock);
+    clock_use_tsc(e.clock, 0); /* not known: as it was */
+    assert_int_equal(clock_tsc_khz(e.clock), khz);
+    clock_use_tsc(e.clock, 2000000);
+    assert_int_equal(clock_tsc_khz(e.clock), host_tsc_khz() ? khz : 2000000);
+    clock_resume(e.clock);
+    assert_true(clock_tsc_offset(e.clock, &offset));
+    env_close(&e);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -257,6 +275,7 @@ int main(void)
         cmocka_unit_test(test_cancelled_under_the_machine_lock_never_fires),
         cmocka_unit_test(test_moved_timer_fires_once_at_its_new_time),
         cmocka_unit_test(test_timers_wait_while_paused),
+        cmocka_unit_test(test_use_tsc_counts_the_hosts_tsc_only_where_the_clock_did_not),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

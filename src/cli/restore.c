@@ -52,8 +52,14 @@ static const struct kept {
     { "net", true, KEPT_KEYS, true },
     { "vsock", true, KEPT_KEYS, false },
     { "serial", true, KEPT_KEYS, false },
+    { "console", true, KEPT_KEYS, false },
+    { "port", true, KEPT_KEYS, true },
     { "debugcon", true, KEPT_KEYS, false },
     { "display", true, KEPT_KEYS, false },
+    { "console", true, KEPT_KEYS, false },
+    { "port", true, KEPT_KEYS, true },
+    { "share", true, KEPT_KEYS, true },
+    { "fs", true, KEPT_KEYS, true },
 };
 
 /* All others have a value that is kept as it is. */
@@ -175,7 +181,7 @@ static json_t *config_of(int argc, char *const *argv)
 
 struct given {
     const char *dir; /* NULL: no --restore */
-    bool clone, verify, named;
+    bool clone, verify, lockstep;
     bool replaced[ARRAY_SIZE(kept)];
 };
 
@@ -190,7 +196,7 @@ static void look_at_given(int argc, char *const *argv, struct given *g)
             g->dir = o.val;
         g->clone |= walk_is(&o, "clone");
         g->verify |= walk_is(&o, "verify");
-        g->named |= walk_is(&o, "name");
+        g->lockstep |= walk_is(&o, "lockstep");
         if (o.kind->collects)
             g->replaced[o.kind - kept] = true;
     }
@@ -262,6 +268,10 @@ int restore_prepare(struct restore *r, int argc, char **argv)
 
     *r = (struct restore){ .argc = argc };
     look_at_given(argc, argv, &g);
+    if (g.dir && g.lockstep) {
+        log_error("--restore with --lockstep: both engines would need the memory");
+        return EXIT_USAGE;
+    }
     if (!g.dir && (g.clone || g.verify)) {
         log_error("--%s without --restore: of what?", g.clone ? "clone" : "verify");
         return EXIT_USAGE;

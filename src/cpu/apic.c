@@ -76,12 +76,12 @@ void apic_sync(struct cpu *c)
 {
     struct apic *a = &c->apic;
 
-    pv_eoi_sync(c);
     for (unsigned i = 0; i < 8; i++) {
         uint32_t in, level;
 
         if (likely(!__atomic_load_n((uint32_t *)&a->pir[i], __ATOMIC_RELAXED)))
             continue;
+        pv_eoi_sync(c);
         /* Pairs with the release in apic_post(). */
         in = __atomic_exchange_n((uint32_t *)&a->pir[i], 0, __ATOMIC_ACQUIRE);
         level = __atomic_load_n((uint32_t *)&a->pir_tmr[i], __ATOMIC_RELAXED);

@@ -235,6 +235,17 @@ static void test_a_later_interrupt_takes_the_offer_back(void **state)
     assert_int_equal(apic_pending_vector(&f.c), VECTOR + 1);
 }
 
+/* A look at requests that brings no vector, as there is one after each tick of the timer. */
+static void test_an_offer_outlasts_requests_without_vectors(void **state)
+{
+    (void)state;
+    wr(MSR_KVM_PV_EOI, EOI_AT | 1);
+    take(VECTOR);
+    cpu_post(&f.c, REQ_IRQ);
+    assert_int_equal(cpu_take_events(&f.c), STEP_NEXT);
+    assert_int_equal(f.ram[EOI_AT], 1);
+}
+
 static void test_an_end_in_memory_lets_the_next_one_through(void **state)
 {
     (void)state;
@@ -312,6 +323,7 @@ int main(void)
         TEST(test_eoi_in_memory_ends_when_somebody_looks),
         TEST(test_eoi_by_register_takes_the_offer_back),
         TEST(test_a_later_interrupt_takes_the_offer_back),
+        TEST(test_an_offer_outlasts_requests_without_vectors),
         TEST(test_an_end_in_memory_lets_the_next_one_through),
         TEST(test_ends_that_others_hear_of_are_not_offered),
         TEST(test_init_leaves_no_offer_behind),

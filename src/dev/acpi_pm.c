@@ -202,6 +202,13 @@ bool acpi_pm_power_button(struct acpi_pm *pm)
     return (pm->control & PM1_SCI_EN) && (pm->enable & PM1_PWRBTN);
 }
 
+void acpi_pm_rtc_alarm(struct acpi_pm *pm)
+{
+    assert_held(bus_lock(pm->dev.bus));
+    pm->status |= PM1_RTC;
+    acpi_pm_update(pm);
+}
+
 void acpi_pm_gpe(struct acpi_pm *pm, unsigned n)
 {
     assert_held(bus_lock(pm->dev.bus));

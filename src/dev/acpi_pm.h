@@ -42,6 +42,8 @@ void acpi_pm_fini(struct acpi_pm *pm);
 /* Somebody presses the power button: an operating system that listens shuts down. False: none
  * does; it has not enabled the button's event. */
 bool acpi_pm_power_button(struct acpi_pm *pm);
+/* The real-time clock's alarm rang. */
+void acpi_pm_rtc_alarm(struct acpi_pm *pm);
 /* Raises GPE n (0..15), edge. */
 void acpi_pm_gpe(struct acpi_pm *pm, unsigned n);
 

@@ -143,6 +143,22 @@ static void test_timer_status_is_set_when_the_top_bit_changes(void **state)
     assert_int_equal(in(e, STS, 2), 1);
 }
 
+static void test_rtc_alarm_raises_sci_until_cleared(void **state)
+{
+    struct env *e = *state;
+
+    out(e, 0xb2, 1, 0xf1);
+    lock_take(bus_lock(e->bus));
+    acpi_pm_rtc_alarm(&e->pm);
+    lock_drop(bus_lock(e->bus));
+    assert_int_equal(in(e, STS, 2) & 0x400, 0x400);
+    assert_int_equal(e->sci, 0);
+    out(e, EN, 2, 0x400);
+    assert_int_equal(e->sci, 1);
+    out(e, STS, 2, 0x400);
+    assert_int_equal(e->sci, 0);
+}
+
 static void test_timer_raises_sci_at_overflow_when_enabled(void **state)
 {
     struct env *e = *state;
@@ -269,6 +285,7 @@ int main(void)
         TEST(test_acpi_mode_is_switched_by_the_smi_port),
         cmocka_unit_test_setup_teardown(test_without_smi_port_acpi_mode_is_always_on, setup_no_smi,
                                         teardown),
+        TEST(test_rtc_alarm_raises_sci_until_cleared),
         TEST(test_power_button_raises_sci_until_cleared),
         TEST(test_gpe_raises_sci_while_status_and_enable),
         TEST(test_sleep_type_s5_with_enable_powers_off),

@@ -63,7 +63,7 @@ void ide_raise(struct ide_chan *c)
 
 void ide_end(struct ide_chan *c, uint8_t error)
 {
-    struct ide_drive *d = c->active;
+    struct ide_drive *d = ide_active(c);
 
     c->x = (struct ide_xfer){ .is_packet = c->x.is_packet };
     d->r.error = error;
@@ -89,7 +89,7 @@ void ide_set_signature(struct ide_drive *d)
 static void ide_chan_reset(struct ide_chan *c)
 {
     c->irq_wanted = false;
-    c->active = &c->drives[0];
+    c->active_nr = 0;
     c->x = (struct ide_xfer){ .is_write = false };
     for (unsigned i = 0; i < IDE_NR_DRIVES; i++) {
         struct ide_drive *d = &c->drives[i];
@@ -137,7 +137,7 @@ static void ide_command(struct ide_chan *c, uint8_t cmd)
     /* A transfer of the other drive that was left half done is lost. */
     for (unsigned i = 0; i < IDE_NR_DRIVES; i++)
         c->drives[i].r.status &= (uint8_t)~IDE_DRQ;
-    c->active = d;
+    c->active_nr = (uint8_t)(d - c->drives);
     c->x = (struct ide_xfer){ .is_write = false };
     if (ide_common_command(d, cmd))
         return;
@@ -290,16 +290,77 @@ static void ide_reset(struct device *dev)
 }
 
 /*
- * TODO(snapshots): the function's own state, which is the identity's only now; disks have to be
- * drained before.
+ * A request in flight is saved as what it is (doing), with its buffer, and made again by whoever
+ * loads the state: reading or writing the same twice changes nothing.
  */
+/* clang-format off */
+#define DRIVE_FIELDS(d)                                                                        \
+    FIELD(struct ide, d.r, BYTES, 2), FIELD(struct ide, d.heads, U16, 2),                      \
+    FIELD(struct ide, d.sectors, U16, 2), FIELD(struct ide, d.multiple, U8, 2),                \
+    FIELD(struct ide, d.mode, U8, 2), FIELD(struct ide, d.sense_key, U8, 2),                   \
+    FIELD(struct ide, d.sense_code, U8, 2)
+#define XFER_FIELDS(x)                                                                         \
+    FIELD(struct ide, x.is_write, BOOL, 2), FIELD(struct ide, x.is_dma, BOOL, 2),              \
+    FIELD(struct ide, x.is_packet, BOOL, 2), FIELD(struct ide, x.wants_dma, BOOL, 2),          \
+    FIELD(struct ide, x.wants_packet, BOOL, 2), FIELD(struct ide, x.at_bytes, U64, 2),         \
+    FIELD(struct ide, x.left_bytes, U64, 2), FIELD(struct ide, x.block_bytes, U32, 2),         \
+    FIELD(struct ide, x.at, U32, 2), FIELD(struct ide, x.end, U32, 2),                         \
+    FIELD(struct ide, x.buf_bytes, U32, 2)
+#define CHAN_FIELDS(c)                                                                         \
+    DRIVE_FIELDS(c.drives[0]), DRIVE_FIELDS(c.drives[1]), XFER_FIELDS(c.x),                    \
+    FIELD(struct ide, c.active_nr, U8, 2), FIELD(struct ide, c.control, U8, 2),                \
+    FIELD(struct ide, c.irq_wanted, BOOL, 2), FIELD(struct ide, c.abandoned, BOOL, 2),         \
+    FIELD(struct ide, c.doing, U8, 2), FIELD(struct ide, c.buf, BYTES, 2),                     \
+    FIELD(struct ide, c.bm_command, U8, 2), FIELD(struct ide, c.bm_status, U8, 2),             \
+    FIELD(struct ide, c.bm_table, U32, 2), FIELD(struct ide, c.bm_next, U32, 2),               \
+    FIELD(struct ide, c.bm_at, U32, 2), FIELD(struct ide, c.bm_left, U32, 2),                  \
+    FIELD(struct ide, c.bm_last, BOOL, 2)
+
 static const struct state_field ide_state[] = {
     PCI_DEV_FIELDS(struct ide, pci, 1),
+    CHAN_FIELDS(chans[0]),
+    CHAN_FIELDS(chans[1]),
 };
+/* clang-format on */
+
+/* A state may say anything; what cannot be is an error of the command that was under way. */
+static void ide_chan_loaded(struct ide_chan *c)
+{
+    uint8_t doing = c->doing;
+    bool possible;
+
+    c->active_nr %= IDE_NR_DRIVES;
+    for (unsigned i = 0; i < IDE_NR_DRIVES; i++) {
+        struct ide_drive *d = &c->drives[i];
+
+        d->heads = (uint16_t)MIN(MAX(d->heads, 1), 16);
+        d->sectors = (uint16_t)MIN(MAX(d->sectors, 1), 255);
+        d->multiple = (uint8_t)MIN(d->multiple, IDE_MULTIPLE_MAX);
+    }
+    possible = doing <= IDE_DOES_FLUSH && ide_xfer_ok(c);
+    if (!possible) {
+        c->doing = IDE_DOES_NOTHING;
+        c->abandoned = false;
+        ide_end(c, IDE_ABRT);
+    } else if (c->abandoned) { /* the reset waits for nothing now */
+        c->doing = IDE_DOES_NOTHING;
+        c->abandoned = false;
+        for (unsigned i = 0; i < IDE_NR_DRIVES; i++)
+            ide_set_signature(&c->drives[i]);
+    } else if (doing) {
+        ide_xfer_resume(c);
+    }
+    c->irq_up = false;
+    ide_update_irq(c);
+}
 
 static void ide_loaded(struct device *dev)
 {
-    pci_dev_loaded(&container_of(dev, struct ide, pci.dev)->pci);
+    struct ide *ide = container_of(dev, struct ide, pci.dev);
+
+    pci_dev_loaded(&ide->pci);
+    for (unsigned i = 0; i < IDE_NR_CHANS; i++)
+        ide_chan_loaded(&ide->chans[i]);
 }
 
 static const struct device_type ide_type = {
@@ -311,7 +372,7 @@ static const struct device_type ide_type = {
     .loaded = ide_loaded,
     .state = ide_state,
     .nr_state = ARRAY_SIZE(ide_state),
-    .version = 1,
+    .version = 2,
 };
 
 static int ide_init_pci(struct ide *ide, const struct ide_config *cfg)

@@ -15,11 +15,12 @@
 #include "dev/pci.h"
 #include "mmu/mmu.h"
 
-#define IDE_NR_CHANS  2u
-#define IDE_NR_DRIVES 2u
-#define IDE_BUF_BYTES 0x10000u
-#define IDE_BLOCK     512u  /* of a hard disk */
-#define IDE_CD_BLOCK  2048u /* of a CD-ROM */
+#define IDE_NR_CHANS     2u
+#define IDE_NR_DRIVES    2u
+#define IDE_BUF_BYTES    0x10000u
+#define IDE_BLOCK        512u  /* of a hard disk */
+#define IDE_MULTIPLE_MAX 16u   /* blocks an interrupt */
+#define IDE_CD_BLOCK     2048u /* of a CD-ROM */
 
 /* Status register (ATA/ATAPI-7, "Status register") */
 #define IDE_ERR  BIT(0) /* CHK to a packet device */
@@ -67,13 +68,16 @@ struct ide_xfer {
     uint32_t buf_bytes;   /* what of the buffer is filled */
 };
 
+/* What a request in flight is: it is made again when a saved state is loaded. */
+enum { IDE_DOES_NOTHING, IDE_DOES_READ, IDE_DOES_WRITE, IDE_DOES_FLUSH };
+
 struct ide_chan {
     struct ide *ide;
     struct irq_line irq;
     struct ide_drive drives[IDE_NR_DRIVES];
-    struct ide_drive *active; /* whose command is or was the last; c->x is its */
-    uint8_t control;          /* device control register */
-    bool irq_wanted;          /* INTRQ, before nIEN */
+    uint8_t active_nr; /* of the drive whose command is or was the last; c->x is its */
+    uint8_t control;   /* device control register */
+    bool irq_wanted;   /* INTRQ, before nIEN */
     bool irq_up;
     struct ide_xfer x;
     uint8_t buf[IDE_BUF_BYTES];
@@ -89,6 +93,7 @@ struct ide_chan {
     struct ide_drive *req_drive;
     bool waiting; /* for the disk's thread to fetch it */
     bool in_flight, abandoned;
+    uint8_t doing; /* IDE_DOES_..., while in flight */
     void (*then)(struct ide_chan *c, int err);
 };
 
@@ -124,6 +129,11 @@ static inline struct ide_drive *ide_selected(struct ide_chan *c)
     return &c->drives[c->drives[0].r.device >> 4 & 1];
 }
 
+static inline struct ide_drive *ide_active(struct ide_chan *c)
+{
+    return &c->drives[c->active_nr];
+}
+
 void ide_raise(struct ide_chan *c);
 /* The command ends, with an interrupt; error 0 or IDE_ABRT, ... */
 void ide_end(struct ide_chan *c, uint8_t error);
@@ -141,6 +151,10 @@ void ide_atapi_packet(struct ide_drive *d);
 void ide_send(struct ide_chan *c, uint32_t bytes);
 /* c->x was filled: from disk to the host, or from the host to the disk. */
 void ide_xfer_start(struct ide_chan *c);
+/* c->doing was loaded: makes that request again. */
+void ide_xfer_resume(struct ide_chan *c);
+/* Is what was loaded into c->x possible? */
+bool ide_xfer_ok(struct ide_chan *c);
 /* Submits a request of the selected drive; then() is called when it is done. Busy meanwhile. */
 void ide_submit(struct ide_chan *c, enum store_op op, uint32_t bytes,
                 void (*then)(struct ide_chan *c, int err));

@@ -11,9 +11,8 @@
 
 #include "dev/ide_id.h"
 
-#define MULTIPLE_MAX 16u
-#define DEVICE_LBA   BIT(6)
-#define LBA28_END    (1ull << 28)
+#define DEVICE_LBA BIT(6)
+#define LBA28_END  (1ull << 28)
 
 #define FEATURE_SET_MODE     0x03
 #define FEATURE_WRITE_CACHE  0x02
@@ -122,7 +121,7 @@ static void ata_identify(struct ide_drive *d)
     id_word(id, 3, 16);
     id_word(id, 6, 63);
     id_names(id, d, "DOPPEL HARDDISK");
-    id_word(id, 47, 0x8000 | MULTIPLE_MAX);
+    id_word(id, 47, 0x8000 | IDE_MULTIPLE_MAX);
     id_word(id, 49, 0x0b00); /* IORDY, LBA, DMA */
     id_word(id, 50, 0x4000);
     id_word(id, 54,
@@ -153,7 +152,7 @@ static void ata_set_multiple(struct ide_drive *d)
 {
     unsigned nr = d->r.count;
 
-    if (nr > MULTIPLE_MAX || (nr & (nr - 1))) {
+    if (nr > IDE_MULTIPLE_MAX || (nr & (nr - 1))) {
         ide_end(d->chan, IDE_ABRT);
         return;
     }

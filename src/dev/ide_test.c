@@ -567,6 +567,92 @@ static void test_packet_read_by_dma(void **state)
         expect_sector(slot_hva(e->ram, GPA(0x8000 + n * IDE_BLOCK)), 4 + n);
 }
 
+/* ---- saved state ---- */
+
+/* To a device that was reset meanwhile, and has no request out. */
+static void save_and_load(struct env *e)
+{
+    struct device *dev = &e->ide.pci.dev;
+    size_t bytes = state_bytes(dev);
+    uint8_t *buf = malloc(bytes);
+
+    assert_non_null(buf);
+    lock_take(bus_lock(e->bus));
+    state_save(dev, buf);
+    dev->type->reset(dev);
+    while (e->ide.chans[0].in_flight)
+        cond_wait(&e->ide.idle, bus_lock(e->bus));
+    assert_int_equal(state_load(dev, buf, bytes, dev->type->version), 0);
+    lock_drop(bus_lock(e->bus));
+    free(buf);
+}
+
+/* Saved after each step, with the request still out or done. */
+static void test_pio_read_goes_on_where_it_was_saved(void **state)
+{
+    struct env *e = *state;
+    uint8_t buf[IDE_BLOCK];
+
+    command(e, 0x20, 100, 200);
+    for (unsigned n = 100; n < 300; n++) {
+        save_and_load(e);
+        assert_int_equal(wait_idle(e, DISK), IDE_DRDY | IDE_DSC | IDE_DRQ);
+        read_data(e, DISK, buf, 100);
+        save_and_load(e);
+        read_data(e, DISK, buf + 100, sizeof(buf) - 100);
+        expect_sector(buf, n);
+    }
+    save_and_load(e);
+    assert_int_equal(in(e, DISK + STATUS), IDE_DRDY | IDE_DSC);
+}
+
+static void test_saved_write_reaches_the_disk(void **state)
+{
+    struct env *e = *state;
+    uint8_t buf[IDE_BLOCK];
+
+    for (unsigned round = 0; round < 20; round++) {
+        command(e, 0x30, round, 1);
+        assert_true(wait_idle(e, DISK) & IDE_DRQ);
+        for (unsigned i = 0; i < IDE_BLOCK; i += 2)
+            bus_port_write(e->bus, DISK, 2, (uint64_t)round << 8 | i / 2);
+        save_and_load(e);
+        assert_int_equal(wait_idle(e, DISK), IDE_DRDY | IDE_DSC);
+        command(e, 0x20, round, 1);
+        assert_true(wait_idle(e, DISK) & IDE_DRQ);
+        read_data(e, DISK, buf, sizeof(buf));
+        for (unsigned i = 0; i < IDE_BLOCK; i += 2)
+            assert_int_equal(buf[i] | buf[i + 1] << 8, round << 8 | i / 2);
+    }
+}
+
+/* Whatever a state says: nothing outside buffer and disk is touched. */
+static void test_loaded_nonsense_is_an_error_of_the_command(void **state)
+{
+    struct env *e = *state;
+    struct ide_chan *c = &e->ide.chans[0];
+    const struct ide_xfer nonsense[] = {
+        { .at = 8, .end = IDE_BUF_BYTES + 1, .buf_bytes = IDE_BUF_BYTES },
+        { .at = 2, .end = 1 },
+        { .buf_bytes = IDE_BUF_BYTES + 1 },
+        { .block_bytes = UINT32_MAX },
+        { .at_bytes = NR_SECTORS * IDE_BLOCK, .left_bytes = 1 },
+        { .left_bytes = UINT64_MAX, .at_bytes = 2 },
+        { .is_write = true, .buf_bytes = IDE_BLOCK },
+    };
+
+    for (unsigned i = 0; i < ARRAY_SIZE(nonsense); i++) {
+        lock_take(bus_lock(e->bus));
+        c->x = nonsense[i];
+        c->drives[0].r.status = IDE_DRDY | IDE_DSC | IDE_DRQ;
+        c->active_nr = 2;
+        lock_drop(bus_lock(e->bus));
+        save_and_load(e);
+        assert_int_equal(in(e, DISK + STATUS), IDE_DRDY | IDE_DSC | IDE_ERR);
+        assert_int_equal(in(e, DISK + ERROR), IDE_ABRT);
+    }
+}
+
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
 
 int main(void)
@@ -592,6 +678,9 @@ int main(void)
         TEST(test_packet_capacity_and_toc_tell_the_disc),
         TEST(test_packet_failure_is_told_by_sense),
         TEST(test_packet_read_by_dma),
+        TEST(test_pio_read_goes_on_where_it_was_saved),
+        TEST(test_saved_write_reaches_the_disk),
+        TEST(test_loaded_nonsense_is_an_error_of_the_command),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

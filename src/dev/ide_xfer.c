@@ -52,6 +52,7 @@ static void ide_store_done(void *arg, struct store_req *r)
 
     lock_take(lock);
     c->in_flight = false;
+    c->doing = IDE_DOES_NOTHING;
     if (c->abandoned) { /* a reset came in between, and waited for this */
         c->abandoned = false;
         for (unsigned i = 0; i < IDE_NR_DRIVES; i++)
@@ -84,11 +85,14 @@ const struct store_client ide_store_client = {
 void ide_submit(struct ide_chan *c, enum store_op op, uint32_t bytes,
                 void (*then)(struct ide_chan *c, int err))
 {
-    struct ide_drive *d = c->active;
+    struct ide_drive *d = ide_active(c);
 
     BUG_ON(c->in_flight);
     d->r.status = IDE_BSY | IDE_DRDY;
     c->in_flight = c->waiting = true;
+    c->doing = op == STORE_READ    ? IDE_DOES_READ
+               : op == STORE_WRITE ? IDE_DOES_WRITE
+                                   : IDE_DOES_FLUSH;
     c->then = then;
     c->req_drive = d;
     c->iov = (struct host_iov){ .base = c->buf, .bytes = bytes };
@@ -114,7 +118,7 @@ void ide_flush(struct ide_chan *c)
 static void xfer_block(struct ide_chan *c)
 {
     struct ide_xfer *x = &c->x;
-    struct ide_drive *d = c->active;
+    struct ide_drive *d = ide_active(c);
 
     x->end = x->at + MIN(x->block_bytes, x->buf_bytes - x->at);
     if (x->is_packet) { /* "Byte Count", "Interrupt Reason": data to the host */
@@ -133,7 +137,7 @@ static void xfer_in_end(struct ide_chan *c)
     if (c->x.is_packet || c->x.is_dma)
         ide_end(c, 0);
     else
-        c->active->r.status = IDE_DRDY | IDE_DSC;
+        ide_active(c)->r.status = IDE_DRDY | IDE_DSC;
 }
 
 static void xfer_filled(struct ide_chan *c, int err)
@@ -189,7 +193,7 @@ static void xfer_block_moved(struct ide_chan *c)
     if (x->wants_packet) {
         x->wants_packet = false;
         x->at = x->end = x->buf_bytes = 0;
-        ide_atapi_packet(c->active);
+        ide_atapi_packet(ide_active(c));
     } else if (x->is_write) {
         ide_submit(c, STORE_WRITE, x->buf_bytes, xfer_emptied);
     } else if (x->at < x->buf_bytes) {
@@ -207,8 +211,8 @@ static bool xfer_may_move(struct ide_chan *c, unsigned bytes, bool is_write)
 {
     const struct ide_xfer *x = &c->x;
 
-    return !c->in_flight && ide_selected(c) == c->active &&
-           (c->active->r.status & (IDE_DRQ | IDE_BSY)) == IDE_DRQ && !x->wants_dma &&
+    return !c->in_flight && ide_selected(c) == ide_active(c) &&
+           (ide_active(c)->r.status & (IDE_DRQ | IDE_BSY)) == IDE_DRQ && !x->wants_dma &&
            (x->is_write || x->wants_packet) == is_write && x->at <= x->end &&
            x->end - x->at >= bytes;
 }
@@ -287,7 +291,7 @@ static bool bm_move(struct ide_chan *c)
 static void xfer_try_dma(struct ide_chan *c)
 {
     struct ide_xfer *x = &c->x;
-    struct ide_drive *d = c->active;
+    struct ide_drive *d = ide_active(c);
 
     d->r.status = IDE_DRDY | IDE_DSC | IDE_DRQ;
     x->wants_dma = true;
@@ -329,7 +333,7 @@ void ide_send(struct ide_chan *c, uint32_t bytes)
 void ide_xfer_start(struct ide_chan *c)
 {
     struct ide_xfer *x = &c->x;
-    struct ide_drive *d = c->active;
+    struct ide_drive *d = ide_active(c);
 
     x->at = x->end = 0;
     x->wants_dma = x->wants_packet = false;
@@ -377,7 +381,7 @@ static void bm_command(struct ide_chan *c, uint8_t val)
     c->bm_next = c->bm_table;
     c->bm_left = 0;
     c->bm_last = false;
-    if (c->x.wants_dma && !c->in_flight && c->active->store)
+    if (c->x.wants_dma && !c->in_flight && ide_active(c)->store)
         xfer_try_dma(c);
 }
 
@@ -400,4 +404,34 @@ void ide_bm_write(struct ide_chan *c, unsigned off, uint8_t val)
     default:
         break;
     }
+}
+
+/* ---- a state that was loaded ---- */
+
+bool ide_xfer_ok(struct ide_chan *c)
+{
+    const struct ide_xfer *x = &c->x;
+    const struct ide_drive *d = ide_active(c);
+    uint64_t disk_bytes = d->nr_blocks * (d->is_cd ? IDE_CD_BLOCK : IDE_BLOCK);
+    bool moves_disk = x->is_write || c->doing == IDE_DOES_READ;
+
+    if (x->at > x->end || x->end > IDE_BUF_BYTES || x->buf_bytes > IDE_BUF_BYTES ||
+        x->block_bytes > IDE_BUF_BYTES || x->left_bytes > disk_bytes ||
+        x->at_bytes > disk_bytes - x->left_bytes)
+        return false;
+    if (moves_disk && x->buf_bytes > x->left_bytes)
+        return false;
+    return d->store || (!c->doing && !x->end && !x->buf_bytes && !x->left_bytes);
+}
+
+void ide_xfer_resume(struct ide_chan *c)
+{
+    uint32_t bytes = c->x.buf_bytes;
+
+    if (c->doing == IDE_DOES_READ)
+        ide_submit(c, STORE_READ, bytes, xfer_filled);
+    else if (c->doing == IDE_DOES_WRITE)
+        ide_submit(c, STORE_WRITE, bytes, xfer_emptied);
+    else
+        ide_submit(c, STORE_FLUSH, 0, flush_done);
 }

@@ -132,6 +132,16 @@ static uint64_t rtc_next_event_ns(const struct rtc *r, uint64_t now)
     return at;
 }
 
+/* ICH9, "PM1_STS", RTC_STS: the alarm's interrupt also is an event of the power management. */
+static void rtc_tell_alarm(struct rtc *r)
+{
+    bool up = r->cmos[RTC_B] & r->cmos[RTC_C] & RTC_ALARM;
+
+    if (up && !r->alarm_up && r->alarm)
+        r->alarm(r->ctx);
+    r->alarm_up = up;
+}
+
 /* IRQF and the line follow the flags; the timer waits for the next of them. */
 static void rtc_update_irq(struct rtc *r)
 {
@@ -139,6 +149,7 @@ static void rtc_update_irq(struct rtc *r)
     uint64_t now = r->synced_ns, at = rtc_next_event_ns(r, now);
 
     r->cmos[RTC_C] = (uint8_t)((r->cmos[RTC_C] & RTC_SOURCES) | (up ? RTC_C_IRQF : 0));
+    rtc_tell_alarm(r);
     up = up && !r->detached;
     if (up != r->irq_up) {
         r->irq_up = up;
@@ -341,6 +352,7 @@ static void rtc_loaded(struct device *dev)
     r->dow_shift %= 7;
     rtc_find_alarm(r);
     r->irq_up = false;
+    r->alarm_up = r->cmos[RTC_B] & r->cmos[RTC_C] & RTC_ALARM; /* was told then */
     irq_set(&r->irq, 0);
     rtc_sync(r, rtc_real_ns(r));
     rtc_update_irq(r);
@@ -403,6 +415,8 @@ int rtc_init(struct rtc *r, const struct rtc_config *cfg)
     *r = (struct rtc){
         .dev = { .type = &rtc_type, .bus = cfg->bus, .state_base = r },
         .irq = cfg->irq,
+        .alarm = cfg->alarm,
+        .ctx = cfg->ctx,
     };
     timer_init(&r->timer, bus_clock(cfg->bus), rtc_timer, r);
     rtc_fill_cmos(r, cfg);

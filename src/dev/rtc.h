@@ -8,6 +8,9 @@
 struct rtc_config {
     struct bus *bus;
     struct irq_line irq; /* IRQ 8 */
+    /* The alarm's interrupt rises, wherever IRQ 8 goes; optional. Under the machine lock. */
+    void (*alarm)(void *ctx);
+    void *ctx;
     uint64_t low_ram_bytes,
         high_ram_bytes; /* RAM below and above 4 GB, for the CMOS bytes firmware reads */
 };
@@ -15,6 +18,8 @@ struct rtc_config {
 struct rtc {
     struct device dev;
     struct irq_line irq;
+    void (*alarm)(void *ctx);
+    void *ctx;
     uint8_t index; /* port 70h: bits 6..0 choose the byte, bit 7 masks NMI */
     /* Registers A to D at 0Ah..0Dh; the time's bytes are current only while the clock stands still.
      */
@@ -29,7 +34,7 @@ struct rtc {
     bool stopped;       /* SET, or the divider held in reset: cmos[] has the time */
     uint64_t synced_ns; /* host UTC up to which flags of register C were computed */
     int64_t alarm_s;    /* guest time of the next alarm match after that; INT64_MAX: none */
-    bool irq_up;
+    bool irq_up, alarm_up;
     bool detached;
     struct timer timer;
 };

@@ -22,7 +22,7 @@ struct env {
     struct bus *bus;
     struct rtc rtc;
     int level;
-    unsigned nr_edges;
+    unsigned nr_edges, nr_alarms;
 };
 
 static void env_irq(void *ctx, unsigned idx, int level)
@@ -32,6 +32,13 @@ static void env_irq(void *ctx, unsigned idx, int level)
     (void)idx;
     e->nr_edges += level && !e->level;
     e->level = level;
+}
+
+static void env_alarm(void *ctx)
+{
+    struct env *e = ctx;
+
+    e->nr_alarms++;
 }
 
 static uint8_t get(struct env *e, uint8_t idx)
@@ -67,6 +74,8 @@ static int setup(void **state)
     *state = e;
     return rtc_init(&e->rtc, &(struct rtc_config){ .bus = e->bus,
                                                    .irq = { env_irq, e, 8 },
+                                                   .alarm = env_alarm,
+                                                   .ctx = e,
                                                    .low_ram_bytes = GIB(2),
                                                    .high_ram_bytes = GIB(5) });
 }
@@ -284,6 +293,29 @@ static void test_alarm_in_pm_hours(void **state)
     assert_int_equal(e->nr_edges, 1);
 }
 
+static void test_alarm_is_told_once_and_without_irq_8_too(void **state)
+{
+    struct env *e = *state;
+
+    lock_take(bus_lock(e->bus));
+    rtc_detach_irq(&e->rtc, true);
+    lock_drop(bus_lock(e->bus));
+    put(e, 0x01, 0x55);
+    put(e, 0x03, 0x59);
+    put(e, 0x05, 0x23);
+    put(e, 0x0b, 0x42); /* periodic */
+    fakeclock_advance(e->bus, 4 * NS_PER_S);
+    put(e, 0x0b, 0x72); /* alarm and update as well */
+    fakeclock_advance(e->bus, NS_PER_S);
+    assert_int_equal(e->nr_alarms, 1);
+    fakeclock_advance(e->bus, 2 * NS_PER_S);
+    assert_int_equal(e->nr_alarms, 1);
+    assert_int_equal(e->nr_edges, 0);
+    (void)get(e, 0x0c);
+    fakeclock_advance(e->bus, 86398 * NS_PER_S);
+    assert_int_equal(e->nr_alarms, 2);
+}
+
 static void test_cmos_tells_the_memory_and_its_checksum(void **state)
 {
     struct env *e = *state;
@@ -358,6 +390,7 @@ int main(void)
         TEST(test_periodic_interrupt_at_every_rate),
         TEST(test_alarm_with_wildcards),
         TEST(test_alarm_in_pm_hours),
+        TEST(test_alarm_is_told_once_and_without_irq_8_too),
         TEST(test_cmos_tells_the_memory_and_its_checksum),
         TEST(test_nmi_mask_is_bit_7_of_the_index),
         TEST(test_reset_keeps_time_and_drops_interrupts),

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * From registers and video memory to a picture, as a monitor would show it: text, the 16- and
- * 256-colour modes of a VGA, and the linear modes of the Bochs extensions. Nothing blinks: the
- * cursor is shown, blinking text is steady.
+ * 256-colour modes of a VGA, the CGA's graphics, and the linear modes of the Bochs extensions.
+ * Nothing blinks, since a picture has no time: the cursor is shown, blinking text is steady.
  *
  * Manual: IBM VGA XGA Technical Reference, "VGA Registers". Registers may hold anything: all
  * addresses wrap at the end of video memory.
@@ -13,20 +13,22 @@
 
 #include "dev/vga.h"
 
-#define SEQ_CLOCK        1
-#define SEQ_CLOCK_8DOTS  BIT(0)
-#define SEQ_CLOCK_OFF    BIT(5)
-#define SEQ_FONTS        3
-#define GR_MODE          5
-#define GR_MODE_SHIFT256 BIT(6)
-#define GR_MISC          6
-#define GR_MISC_GRAPHICS BIT(0)
-#define ATTR_MODE        0x10
-#define ATTR_MODE_LINE9  BIT(2)
-#define ATTR_MODE_BLINK  BIT(3)
-#define ATTR_MODE_P54    BIT(7)
-#define ATTR_COLOURS     0x14
-#define ATTR_PALETTE     BIT(5)
+#define SEQ_CLOCK          1
+#define SEQ_CLOCK_8DOTS    BIT(0)
+#define SEQ_CLOCK_OFF      BIT(5)
+#define SEQ_FONTS          3
+#define GR_MODE            5
+#define GR_MODE_INTERLEAVE BIT(5)
+#define GR_MODE_SHIFT256   BIT(6)
+#define GR_MISC            6
+#define GR_MISC_GRAPHICS   BIT(0)
+#define ATTR_MODE          0x10
+#define ATTR_MODE_LINE9    BIT(2)
+#define ATTR_MODE_BLINK    BIT(3)
+#define ATTR_MODE_P54      BIT(7)
+#define ATTR_PLANES        0x12
+#define ATTR_COLOURS       0x14
+#define ATTR_PALETTE       BIT(5)
 
 enum {
     CRTC_H_END = 0x01,
@@ -40,9 +42,11 @@ enum {
     CRTC_CURSOR_LOW = 0x0f,
     CRTC_V_END = 0x12,
     CRTC_OFFSET = 0x13,
+    CRTC_MODE = 0x17,
 };
-#define CURSOR_OFF  BIT(5)
-#define SCAN_DOUBLE BIT(7)
+#define CRTC_BYTE_MODE BIT(6)
+#define CURSOR_OFF     BIT(5)
+#define SCAN_DOUBLE    BIT(7)
 
 #define NR_OFFS    0x10000u /* bytes of a plane that a VGA has */
 #define FONT_LINES 32u
@@ -231,29 +235,94 @@ char *vga_text(const struct vga *v)
 
 /* ---- the VGA's graphics ---- */
 
+/* "Color Plane Enable Register" */
+static uint32_t plane_colour(const struct vga *v, unsigned idx)
+{
+    return attr_colour(v, idx & v->attr[ATTR_PLANES]);
+}
+
 static uint32_t planar_pixel(const struct vga *v, uint32_t row, unsigned x)
 {
     unsigned idx = 0;
 
     for (unsigned p = 0; p < 4; p++)
         idx |= (plane_byte(v, row + x / 8, p) >> (7 - x % 8) & 1u) << p;
-    return attr_colour(v, idx);
+    return plane_colour(v, idx);
+}
+
+/* "Shift Register Interleave Mode", of the CGA's four colours: two bits a pixel, by turns from
+ * planes 0 and 1, and two more from planes 2 and 3. */
+static uint32_t interleaved_pixel(const struct vga *v, uint32_t row, unsigned x)
+{
+    unsigned odd = x >> 2 & 1, shift = 6 - 2 * (x & 3);
+
+    return plane_colour(v, (plane_byte(v, row + x / 8, odd) >> shift & 3u) |
+                               (plane_byte(v, row + x / 8, 2 + odd) >> shift & 3u) << 2);
+}
+
+/*
+ * "CRTC Mode Control Register": where a CGA has its odd lines, and a Hercules each fourth, in a
+ * bank of their own, bits 0 and 1 of the line within its row take the place of address bits 13
+ * and 14. These are the processor's, which in word mode has two bytes for each of a plane's.
+ */
+struct banks {
+    unsigned lines;   /* of a row, each of which is seen once; 1: there are no banks */
+    unsigned doubled; /* shift count: how often a line is shown */
+    uint32_t bank[2]; /* bytes of a plane to the next one */
+};
+
+static struct banks crtc_banks(const struct vga *v)
+{
+    uint8_t mode = v->crtc[CRTC_MODE];
+    uint32_t bank = mode & CRTC_BYTE_MODE ? 0x2000 : 0x1000;
+    struct banks b = { .lines = (v->crtc[CRTC_MAX_SCAN] & 0x1f) + 1u,
+                       .doubled = !!(v->crtc[CRTC_MAX_SCAN] & SCAN_DOUBLE),
+                       .bank = { mode & BIT(0) ? 0 : bank, mode & BIT(1) ? 0 : 2 * bank } };
+
+    if (!b.bank[0] && !b.bank[1])
+        b.lines = 1;
+    return b;
+}
+
+static unsigned graphics_height(const struct vga *v, const struct banks *b)
+{
+    unsigned lines = crtc_lines(v);
+
+    lines = b->lines > 1 ? lines >> b->doubled : lines / crtc_row_lines(v);
+    return MAX(lines, 1u);
+}
+
+static uint32_t graphics_row(const struct vga *v, const struct banks *b, unsigned y)
+{
+    unsigned line = y % b->lines;
+
+    return crtc_start(v) + y / b->lines * v->crtc[CRTC_OFFSET] * 2u + (line & 1 ? b->bank[0] : 0) +
+           (line & 2 ? b->bank[1] : 0);
+}
+
+static uint32_t graphics_pixel(const struct vga *v, uint32_t row, unsigned x)
+{
+    uint8_t mode = v->gr[GR_MODE];
+
+    if (mode & GR_MODE_SHIFT256)
+        return dac_colour(v, plane_byte(v, row + x / 4, x % 4));
+    return mode & GR_MODE_INTERLEAVE ? interleaved_pixel(v, row, x) : planar_pixel(v, row, x);
 }
 
 static int graphics_draw(const struct vga *v, struct picture *pic)
 {
     bool is_256 = v->gr[GR_MODE] & GR_MODE_SHIFT256;
-    unsigned repeat = crtc_row_lines(v), width = (v->crtc[CRTC_H_END] + 1u) * 8 / (is_256 ? 2 : 1);
-    unsigned height = MAX(crtc_lines(v) / repeat, 1u);
+    unsigned width = (v->crtc[CRTC_H_END] + 1u) * 8 / (is_256 ? 2 : 1);
+    const struct banks b = crtc_banks(v);
+    unsigned height = graphics_height(v, &b);
 
     if (picture_make(pic, width, height) < 0)
         return -ENOMEM;
     for (unsigned y = 0; y < height && !is_blank(v); y++) {
-        uint32_t row = crtc_start(v) + y * v->crtc[CRTC_OFFSET] * 2u;
+        uint32_t row = graphics_row(v, &b, y);
 
         for (unsigned x = 0; x < width; x++)
-            pic->pixels[(size_t)y * width + x] =
-                is_256 ? dac_colour(v, plane_byte(v, row + x / 4, x % 4)) : planar_pixel(v, row, x);
+            pic->pixels[(size_t)y * width + x] = graphics_pixel(v, row, x);
     }
     return 0;
 }

@@ -275,6 +275,50 @@ static void test_mode_that_does_not_fit_is_refused(void **state)
     free(pic.pixels);
 }
 
+/* 320 x 200 in four colours, and 640 x 200 in two: odd lines are 8 KB behind the even ones. */
+static void test_cga_modes_have_their_odd_lines_apart(void **state)
+{
+    struct env *e = *state;
+    struct picture pic;
+
+    text_mode(e);
+    indexed(e, 0x3c4, 2, 0xf);
+    indexed(e, 0x3ce, 5, 0x30);
+    indexed(e, 0x3ce, 6, 0x0f);
+    indexed(e, 0x3d4, 0x01, 39);
+    indexed(e, 0x3d4, 0x09, 0xc1);
+    indexed(e, 0x3d4, 0x13, 20);
+    indexed(e, 0x3d4, 0x17, 0xa2);
+    attribute(e, 0x12, 3);
+    bus_mmio_write(e->bus, GPA(0xb8000 + 1), 1, 0x1b);
+    bus_mmio_write(e->bus, GPA(0xb8000 + 0x2000), 1, 0xe4);
+    bus_mmio_write(e->bus, GPA(0xb8000 + 80), 1, 0xc0);
+    assert_int_equal(vga_draw(&e->vga, &pic), 0);
+    assert_int_equal(pic.width, 320);
+    assert_int_equal(pic.height, 200);
+    for (unsigned i = 0; i < 4; i++) {
+        assert_int_equal(pic.pixels[4 + i], i * 0x040404);
+        assert_int_equal(pic.pixels[320 + i], (3 - i) * 0x040404);
+    }
+    assert_int_equal(pic.pixels[2 * 320], 3 * 0x040404);
+    free(pic.pixels);
+
+    indexed(e, 0x3c4, 4, 6);
+    indexed(e, 0x3ce, 5, 0);
+    indexed(e, 0x3ce, 6, 0x0d);
+    indexed(e, 0x3d4, 0x01, 79);
+    indexed(e, 0x3d4, 0x13, 40);
+    indexed(e, 0x3d4, 0x17, 0xc2);
+    attribute(e, 0x12, 1);
+    bus_mmio_write(e->bus, GPA(0xb8000 + 0x2000 + 79), 1, 0x01);
+    assert_int_equal(vga_draw(&e->vga, &pic), 0);
+    assert_int_equal(pic.width, 640);
+    assert_int_equal(pic.height, 200);
+    assert_int_equal(pic.pixels[640 + 639], 0x040404);
+    assert_int_equal(pic.pixels[640 + 638], 0);
+    free(pic.pixels);
+}
+
 static void test_any_registers_give_a_picture(void **state)
 {
     struct env *e = *state;
@@ -338,6 +382,7 @@ int main(void)
         TEST(test_write_modes_go_through_latches),
         TEST(test_linear_mode_is_drawn_from_the_frame_buffer),
         TEST(test_mode_that_does_not_fit_is_refused),
+        TEST(test_cga_modes_have_their_odd_lines_apart),
         TEST(test_any_registers_give_a_picture),
         TEST(test_frame_buffer_moves_are_told),
         TEST(test_registers_and_rom_are_in_memory),

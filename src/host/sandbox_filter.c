@@ -23,9 +23,11 @@
 
 #include "host/sandbox_priv.h"
 
-#define R(id) BIT(HOST_##id)
-#define CTL   (R(CONTROL) | R(KEEPER))
-#define ALL   (~0u)
+#define R(id)  BIT(HOST_##id)
+#define CTL    (R(CONTROL) | R(KEEPER))
+/* Who makes, resets and takes down what engines have: workers, timers, places on the host. */
+#define ENGINE (R(VCPU) | R(MAIN) | CTL)
+#define ALL    (~0u)
 
 static const struct {
     uint32_t roles;
@@ -71,11 +73,14 @@ static const struct {
     { ALL, SYS_prctl, { EQ(0, PR_GET_NAME) }, 1 },
     { ALL, SYS_prctl, { EQ(0, PR_SET_NO_NEW_PRIVS) }, 1 },
     { ALL, SYS_prctl, { EQ(0, PR_CAP_AMBIENT) }, 1 },
+    { R(SHARE), SYS_prctl, { EQ(0, PR_GET_SECUREBITS) }, 1 },
+    { R(SHARE), SYS_prctl, { EQ(0, PR_SET_SECUREBITS) }, 1 },
+    { R(SHARE), SYS_prctl, { EQ(0, PR_CAPBSET_READ) }, 1 },
     { R(VCPU), SYS_prctl, { EQ(0, PR_SET_PDEATHSIG) }, 1 },
     { R(VCPU), SYS_prctl, { EQ(0, PR_SET_DUMPABLE) }, 1 },
     { R(VCPU), SYS_prctl, { EQ(0, PR_SET_VMA) }, 1 },
     /* Limits of this process alone. */
-    { R(VCPU) | R(MAIN) | R(SHARE), SYS_prlimit64, { EQ(0, 0) }, 1 },
+    { ENGINE | R(SHARE), SYS_prlimit64, { EQ(0, 0) }, 1 },
     { ALL, SYS_ioctl, { EQ(1, 0x541b) }, 1 }, /* FIONREAD */
     { ALL, SYS_ioctl, { EQ(1, 0x5401) }, 1 }, /* TCGETS: isatty() */
     { R(VCPU) | CTL | R(MAIN) | R(DISK) | R(HELPER),
@@ -113,7 +118,7 @@ static int filter_signals(scmp_filter_ctx f, enum host_role role)
     if (!err)
         err = seccomp_rule_add(f, SCMP_ACT_ALLOW, SYS_tgkill, 1,
                                SCMP_CMP64(2, SCMP_CMP_EQ, (uint64_t)SIGUSR1));
-    if (!err && (role == HOST_VCPU || role == HOST_MAIN))
+    if (!err && (ENGINE & BIT(role)))
         err = seccomp_rule_add(f, SCMP_ACT_ALLOW, SYS_kill, 0);
     return err;
 }

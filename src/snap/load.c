@@ -216,6 +216,25 @@ const struct vm_image *snap_image(const struct snap *s)
 
 /* ---- loading ---- */
 
+/* All that a guest can write is from the snapshot, and all of the snapshot is there. */
+static int check_memory(const struct snap *s, struct vm *vm, const struct snap_why *why)
+{
+    const struct snap_layout *l = &s->layers[s->nr - 1].layout;
+    const struct slot *slot;
+    unsigned nr = 0;
+
+    for (unsigned i = 0; (slot = mmu_slot_at(vm_mmu(vm), i)); i++) {
+        if (slot->flags & SLOT_RO)
+            continue;
+        if (!(slot->flags & SLOT_PRIVATE))
+            return snap_fail(why, -EINVAL, "the snapshot has no memory '%s'", slot->name);
+        nr++;
+    }
+    if (nr != l->nr)
+        return snap_fail(why, -EINVAL, "the snapshot has memory that this machine has not");
+    return 0;
+}
+
 int snap_load(struct snap *s, struct vm *vm, char *why, size_t why_bytes)
 {
     struct snap_why w = { why, why_bytes };
@@ -228,6 +247,9 @@ int snap_load(struct snap *s, struct vm *vm, char *why, size_t why_bytes)
                          "and %llu",
                          s->info.nr_cpus, (unsigned long long)(s->info.ram_bytes >> 20),
                          vm_nr_vcpus(vm), (unsigned long long)(vm_cfg(vm)->boot.ram_bytes >> 20));
+    err = check_memory(s, vm, &w);
+    if (err)
+        return err;
     /* Devices' threads live already: they are to begin nothing before all is loaded. */
     vm_pause(vm);
     for (unsigned i = s->nr - 1; i-- > 0 && !err;)
@@ -238,6 +260,7 @@ int snap_load(struct snap *s, struct vm *vm, char *why, size_t why_bytes)
         memcpy(base.id, s->info.id, sizeof(base.id));
         base.path = strdup(s->layers[0].path);
         vm_set_base(vm, &base);
+        vm_new_generation(vm);
     }
     vm_resume(vm);
     return err;

@@ -77,9 +77,15 @@ static int save_stopped(struct save *s, const char *final_memory)
     if (err)
         return snap_fail(&s->why, err,
                          "a device has requests under way that do not come to an end");
+    err = s->what->kind == SNAP_DIFF ? vm_sync_dirty(s->vm) : 0;
+    if (err)
+        return snap_fail(&s->why, err, "cannot see what the guest wrote: %s", strerror(-err));
     s->doc.json = describe(s, final_memory);
     if (!s->doc.json || !machine_save(s->vm, &s->doc))
         return snap_fail(&s->why, -ENOMEM, "out of memory for the machine's state");
+    err = vm_sync_dirty(s->vm);
+    if (err)
+        return snap_fail(&s->why, err, "the log of what the guest wrote cannot be read");
     err = pages_save(s->vm, s->memory_fd, s->what->kind, s->id, &s->doc, &s->saved, &s->why);
     if (err)
         return err;
@@ -121,10 +127,15 @@ static int save_into(struct save *s, const char *final_memory)
     return err;
 }
 
-static int check_base(struct save *s)
+static int check_vm(struct save *s)
 {
     const struct vm_base *base = vm_base(s->vm);
+    const char *device = vm_unsaveable(s->vm);
 
+    if (device)
+        return snap_fail(&s->why, -EOPNOTSUPP, "a machine with %s cannot be saved", device);
+    if (vm_cfg(s->vm)->lockstep.reference)
+        return snap_fail(&s->why, -EOPNOTSUPP, "a machine under --lockstep cannot be saved");
     if (s->what->kind != SNAP_DIFF)
         return 0;
     if (!base)
@@ -213,7 +224,7 @@ int snap_save(struct vm *vm, const struct snap_save *what, struct snap_saved *sa
     } else if (!vm_claim(vm)) {
         err = snap_fail(&s.why, -EBUSY, "a snapshot of this VM is being made already");
     } else {
-        err = check_base(&s);
+        err = check_vm(&s);
         if (!err)
             err = save_files(&s, state, memory);
         vm_unclaim(vm);
@@ -342,7 +353,7 @@ int snap_save_dir(struct vm *vm, const char *dir, enum snap_kind kind, json_t *c
         err = snap_fail(&s.why, -EBUSY, "a snapshot of this VM is being made already");
     } else {
         s.final_state = state;
-        err = check_base(&s);
+        err = check_vm(&s);
         if (!err)
             err = check_target(&s, whole);
         if (!err)

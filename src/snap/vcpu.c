@@ -9,7 +9,7 @@
 #include <errno.h>
 #include <stdatomic.h>
 
-#define REQ_SAVED (REQ_IRQ | REQ_NMI | REQ_INIT | REQ_SIPI | REQ_TIMER | REQ_SMI)
+#define REQ_SAVED (REQ_IRQ | REQ_NMI | REQ_INIT | REQ_SIPI | REQ_TIMER | REQ_SMI | REQ_KICK)
 
 #define CPU_U64(m)    FIELD(struct cpu, m, U64, 1)
 #define CPU_U32(m)    FIELD(struct cpu, m, U32, 1)
@@ -65,6 +65,13 @@ static const struct state_field vcpu_fields[] = {
     CPU_U64(mtrr_physmask),
     CPU_U64(mtrr_fixed),
     CPU_U64(mcg_status),
+    CPU_U64(pv.clock),
+    CPU_U64(pv.wall),
+    CPU_U64(pv.steal),
+    CPU_U64(pv.eoi),
+    CPU_U64(pv.steal_ns),
+    CPU_BOOL(pv.eoi_offered),
+    CPU_BOOL(pv.kicked),
     CPU_U16(fpu.fcw),
     CPU_U16(fpu.fsw),
     FIELD(struct cpu, fpu.ftw, U8, 1),

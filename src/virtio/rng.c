@@ -29,11 +29,17 @@ static void rng_notify(struct virtio *vd, struct virtq *q)
     virtio_signal_locked(vd);
 }
 
+static void rng_loaded(struct virtio *vd, bool running)
+{
+    (void)vd, (void)running; /* there is nothing but its queue */
+}
+
 static const struct virtio_type rng_type = {
     .name = "virtio-rng",
     .id = VIRTIO_ID_RNG,
     .pci_class = 0x00ff00,
     .notify = rng_notify,
+    .loaded = rng_loaded,
 };
 
 int virtio_rng_init(struct virtio_rng *r, struct bus *bus, struct mmu *mmu)

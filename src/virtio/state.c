@@ -23,7 +23,7 @@ static const struct state_field queue_fields[] = {
     FIELD(struct virtq, device_at, U64, 1),         FIELD(struct virtq, saved_avail, U16, 1),
     FIELD(struct virtq, saved_avail_wrap, BOOL, 1), FIELD(struct virtq, used, U16, 1),
     FIELD(struct virtq, used_wrap, BOOL, 1),        FIELD(struct virtq, nr_unsignalled, U16, 1),
-    FIELD(struct virtq, notify_off, BOOL, 1),
+    FIELD(struct virtq, notify_off, BOOL, 1),       FIELD(struct virtq, resetting, BOOL, 1),
 };
 static const struct state_table queue_table = STATE_TABLE("virtqueue", queue_fields, 1);
 
@@ -47,8 +47,10 @@ bool virtio_state_part(struct virtio *vd, unsigned idx, struct state_part *out)
 static void queue_settle(struct virtq *q)
 {
     const struct virtq_chain out = { .nr_descs = q->nr_out };
-    struct virtq before = *q;
+    struct virtq before;
 
+    virtq_end_reset(q);
+    before = *q;
     virtq_publish(q);
     before.avail = q->avail;
     before.avail_wrap = q->avail_wrap;
@@ -95,7 +97,7 @@ void virtio_state_loaded(struct virtio *vd)
 
         q->avail = q->saved_avail;
         q->avail_wrap = q->saved_avail_wrap;
-        if (q->enabled && running && !vd->broken)
+        if (q->enabled && !q->resetting && running && !vd->broken)
             virtq_resume(q);
     }
     if (vd->nr_queues < 64)

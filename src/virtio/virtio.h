@@ -109,6 +109,7 @@ struct virtio_type {
     /*
      * The state was loaded: as start(), of a device that ran; running: DRIVER_OK was set. Also the
      * place to put right what a hostile state may hold. Called for all devices, running or not.
+     * NULL: a machine with such a device cannot be saved.
      */
     void (*loaded)(struct virtio *vd, bool running);
 };

@@ -207,6 +207,13 @@ static void pc_del_pit(struct pc *pc)
     pit_fini(&pc->pit);
 }
 
+static void pc_rtc_alarm(void *arg)
+{
+    struct pc *pc = arg;
+
+    acpi_pm_rtc_alarm(&pc->acpi_pm);
+}
+
 static int pc_add_rtc(struct pc *pc, struct bus *bus)
 {
     uint64_t ram = pc->vm->cfg.boot.ram_bytes, low = MIN(ram, PC_LOW_RAM_MAX);
@@ -214,6 +221,8 @@ static int pc_add_rtc(struct pc *pc, struct bus *bus)
     return rtc_init(&pc->rtc, &(struct rtc_config){
                                   .bus = bus,
                                   .irq = bus_gsi(bus, IRQ_RTC),
+                                  .alarm = pc_rtc_alarm,
+                                  .ctx = pc,
                                   .low_ram_bytes = low,
                                   .high_ram_bytes = ram - low,
                               });
@@ -343,6 +352,16 @@ void pc_set_paused(struct pc *pc, bool on)
 const char *pc_settle(struct pc *pc)
 {
     return pc_virtio_settle(pc->virtio);
+}
+
+const char *pc_unsaveable(struct pc *pc)
+{
+    return pc_virtio_unsaveable(pc->virtio);
+}
+
+void pc_gpe(struct pc *pc, unsigned n)
+{
+    acpi_pm_gpe(&pc->acpi_pm, n);
 }
 
 bool pc_power_button(struct pc *pc)

@@ -300,6 +300,18 @@ void pc_virtio_set_paused(struct pc_virtio *pv, bool on)
     }
 }
 
+const char *pc_virtio_unsaveable(struct pc_virtio *pv)
+{
+    for (unsigned i = 0; i < pv->nr_slots; i++) {
+        struct pc_virtio_slot *s = &pv->slots[i];
+        struct virtio *vd = s->transport == VM_TRANSPORT_PCI ? s->pci.vd : s->mmio.vd;
+
+        if (!vd->type->loaded)
+            return vd->type->name;
+    }
+    return NULL;
+}
+
 const char *pc_virtio_settle(struct pc_virtio *pv)
 {
     for (unsigned i = 0; i < pv->nr_slots; i++) {

@@ -100,6 +100,8 @@ void pc_virtio_destroy(struct pc_virtio *pv);
 void pc_virtio_set_paused(struct pc_virtio *pv, bool on);
 /* See virtio_settle(), of all; NULL, or the name of one that has requests under way. */
 const char *pc_virtio_settle(struct pc_virtio *pv);
+/* NULL, or the name of a device whose state cannot be saved. */
+const char *pc_virtio_unsaveable(struct pc_virtio *pv);
 struct virtio_balloon *pc_virtio_balloon(struct pc_virtio *pv); /* NULL: none */
 /* -ENOENT: no such disk; else as store_resize(). */
 int pc_virtio_disk_resize(struct pc_virtio *pv, unsigned idx, uint64_t bytes) MUST_CHECK;
@@ -139,7 +141,9 @@ void pc_destroy(struct pc *pc);
 void pc_set_paused(struct pc *pc, bool on);
 /* NULL, or the name of a device that has requests under way. Paused. */
 const char *pc_settle(struct pc *pc);
-bool pc_power_button(struct pc *pc); /* see acpi_pm_power_button(); machine lock held */
+const char *pc_unsaveable(struct pc *pc); /* see pc_virtio_unsaveable() */
+void pc_gpe(struct pc *pc, unsigned n);   /* machine lock held */
+bool pc_power_button(struct pc *pc);      /* see acpi_pm_power_button(); machine lock held */
 void pc_reset(struct vm *vm);
 /* PCI's interrupt lines as a firmware would have led them to the 8259s. */
 void pc_route_intx(struct pc *pc);

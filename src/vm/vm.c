@@ -95,6 +95,19 @@ static int vm_restore_model(struct vm *vm)
     return 0;
 }
 
+static int vm_restore_clock(struct vm *vm)
+{
+    const struct vm_image *image = vm->cfg.image;
+    struct clock *c = bus_clock(vm->bus);
+    int err = clock_restore(c, image->tsc, image->tsc_khz);
+
+    if (err)
+        log_error("%s: the snapshot's TSC runs at %llu kHz, this host's at %llu: too far from it",
+                  vm->name, (unsigned long long)image->tsc_khz,
+                  (unsigned long long)clock_tsc_khz(c));
+    return err;
+}
+
 static int vm_add_engine(struct vm *vm)
 {
     char why[256];
@@ -121,13 +134,13 @@ static int vm_add_engine(struct vm *vm)
     vm_trim_paravirt(vm);
     if (vm->cfg.boot.firmware)
         vm->model.phys_bits = MIN(vm->model.phys_bits, FIRMWARE_PHYS_BITS);
-    if (vm->cfg.image && vm_restore_model(vm) < 0)
-        return -EINVAL;
-    vm->model.nr_cpus = vm->cfg.boot.nr_cpus;
     if (vm->cfg.engine->trim_model)
         vm->cfg.engine->trim_model(&vm->model);
     if (vm->cfg.engine->tsc_khz)
         clock_use_tsc(bus_clock(vm->bus), vm->cfg.engine->tsc_khz());
+    if (vm->cfg.image && (vm_restore_model(vm) < 0 || vm_restore_clock(vm) < 0))
+        return -EINVAL;
+    vm->model.nr_cpus = vm->cfg.boot.nr_cpus;
     vm->model.tsc_khz = clock_tsc_khz(bus_clock(vm->bus));
     err = vm->cfg.engine->vm_create(&vm->ecfg, &vm->evm);
     if (err)
@@ -172,6 +185,14 @@ static int vm_add_vcpus(struct vm *vm)
     return 0;
 }
 
+static bool vm_write_generation(struct vm *vm)
+{
+    uint8_t id[PC_VMGENID_BYTES];
+
+    host_random(id, sizeof(id));
+    return mmu_write(vm->mmu, GPA(PC_VMGENID_AT), id, sizeof(id)) == sizeof(id);
+}
+
 /* Firmware: the vCPUs stay as reset leaves them. Without: tables and kernel in memory as a firmware
  * would have left them, the first vCPU at the kernel. */
 static int vm_boot(struct vm *vm)
@@ -188,6 +209,8 @@ static int vm_boot(struct vm *vm)
         cpu_firmware_mtrrs(&vm->vcpus[i].v->cpu, GPA(PC_LOW_RAM_MAX));
     boot_map_init(&vm->map, vm->cfg.boot.ram_bytes);
     err = boot_tables(vm->mmu, &vm->cfg.boot, &vm->map);
+    if (!err && !vm_write_generation(vm))
+        err = -ENOMEM;
     if (!err)
         err = boot_load(vm->mmu, &vm->cfg.boot, &vm->map, bsp);
     if (!err)
@@ -232,20 +255,6 @@ static void vm_hold_sink(void *ctx, bool on)
     run_posted(vm);
 }
 
-/* Before anything asks for the time, or for the TSC's rate. */
-static int vm_restore_clock(struct vm *vm)
-{
-    const struct vm_image *image = vm->cfg.image;
-    struct clock *c = bus_clock(vm->bus);
-    int err = clock_restore(c, image->tsc, image->tsc_khz);
-
-    if (err)
-        log_error("%s: the snapshot's TSC runs at %llu kHz, this host's at %llu: too far from it",
-                  vm->name, (unsigned long long)image->tsc_khz,
-                  (unsigned long long)clock_tsc_khz(c));
-    return err;
-}
-
 static int vm_build(struct vm *vm)
 {
     int err;
@@ -254,8 +263,6 @@ static int vm_build(struct vm *vm)
     if (!vm->bus)
         return -ENOMEM;
     clock_pause(bus_clock(vm->bus)); /* until the VM starts */
-    if (vm->cfg.image && vm_restore_clock(vm) < 0)
-        return -EINVAL;
     bus_set_stop_sink(vm->bus, vm_stop_sink, vm);
     bus_set_hold_sink(vm->bus, vm_hold_sink, vm);
     err = vm_add_ram(vm);
@@ -556,6 +563,11 @@ int vm_settle(struct vm *vm, uint64_t wait_ns)
     return 0;
 }
 
+const char *vm_unsaveable(struct vm *vm)
+{
+    return pc_unsaveable(vm->pc);
+}
+
 void vm_state_changed(struct vm *vm)
 {
     for (unsigned i = 0; i < vm->nr_vcpus; i++) {
@@ -564,6 +576,15 @@ void vm_state_changed(struct vm *vm)
         v->cpu.ops->tlb_flush(&v->cpu, &(struct tlb_flush){ .kind = FLUSH_ALL });
         vm->cfg.engine->state_changed(v);
     }
+}
+
+void vm_new_generation(struct vm *vm)
+{
+    if (vm->cfg.boot.firmware || !vm_write_generation(vm))
+        return;
+    lock_take(bus_lock(vm->bus));
+    pc_gpe(vm->pc, PC_VMGENID_GPE);
+    lock_drop(bus_lock(vm->bus));
 }
 
 bool vm_claim(struct vm *vm)
@@ -587,11 +608,29 @@ const struct vm_base *vm_base(const struct vm *vm)
     return vm->base.path ? &vm->base : NULL;
 }
 
+int vm_sync_dirty(struct vm *vm)
+{
+    return vm->cfg.engine->sync_dirty ? vm->cfg.engine->sync_dirty(vm->evm) : 0;
+}
+
 void vm_set_base(struct vm *vm, const struct vm_base *base)
 {
+    int err;
+
     free(vm->base.path);
     vm->base = *base;
+    /* Before, so that what was written until now is not told later; behind, to begin. */
+    if (vm_sync_dirty(vm) < 0)
+        log_warn("%s: cannot see what its guest writes: no differences", vm->name);
     mmu_log_start(vm->mmu);
+    err = vm_sync_dirty(vm); /* the engine begins to log, too */
+    if (err) {
+        log_error("%s: no log of what the guest writes can be kept, and so no incremental "
+                  "snapshot be made: %s",
+                  vm->name, strerror(-err));
+        free(vm->base.path);
+        vm->base.path = NULL;
+    }
     vm_state_changed(vm);
 }
 

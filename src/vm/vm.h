@@ -160,8 +160,13 @@ int vm_resize_disk(struct vm *vm, unsigned disk, uint64_t bytes) MUST_CHECK;
  * there is of a request is in its memory. -EBUSY after a message.
  */
 int vm_settle(struct vm *vm, uint64_t wait_ns) MUST_CHECK;
+/* NULL, or the name of a device of it whose state cannot be saved. */
+const char *vm_unsaveable(struct vm *vm);
 /* Of a paused VM: what engines have derived from memory and vCPUs is dropped. */
 void vm_state_changed(struct vm *vm);
+/* The guest is to know that it is another one than before: its generation identifier changes. VM
+ * paused. */
+void vm_new_generation(struct vm *vm);
 const struct cpu_model *vm_model(const struct vm *vm);
 /*
  * The snapshot that the VM's dirty log began with: its id and state file. path NULL: none. VM
@@ -172,6 +177,9 @@ struct vm_base {
     char *path; /* malloc'ed; the VM's */
 };
 const struct vm_base *vm_base(const struct vm *vm); /* NULL: none */
+/* Before the dirty log is read: what the engine alone knows of it comes to the slots' notes. 0 or
+ * -errno. */
+int vm_sync_dirty(struct vm *vm) MUST_CHECK;
 /* Takes base->path. The dirty log begins. */
 void vm_set_base(struct vm *vm, const struct vm_base *base);
 /* For what takes its time with a VM and must not be done twice at once: false, somebody is at it.

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * In a guest: rings INTERFACE RX TX. Gives a network card rings of that size, for which Linux resets
- * its queues one by one, and prints what it has then. tests/boot/net runs it.
+ * In a guest: rings INTERFACE RX TX. Gives a network card rings of that size, for which Linux
+ * resets its queues one by one, and prints what it has then. tests/boot/net runs it.
  */
 #include <linux/ethtool.h>
 #include <linux/sockios.h>

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # What boots by firmware. Those that take more than some seconds are for test-long, as is the reference engine.
 
-FIRMWARE_CASES := seabios grub_serial grub_screen png vnc vnc_password
+FIRMWARE_CASES := seabios grub_serial grub_screen png cga vnc vnc_password
 FIRMWARE_CASES_long := memtest ovmf installer
 
 define firmware_test

@@ -85,6 +85,7 @@ static struct fs_share *place_open(void)
     BUG_ON(setrlimit(RLIMIT_FSIZE, &(struct rlimit){ FILE_MAX, FILE_MAX }));
     fs = fs_open(&(struct fs_config){ .tag = "fuzz", .path = share });
     BUG_ON(!fs || fs_thread_begin(fs));
+    fs->max_open_nodes = 4; /* so that they are closed and opened again */
     return fs;
 }
 

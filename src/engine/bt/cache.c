@@ -9,11 +9,19 @@
 #include <stdlib.h>
 #include <string.h>
 
+/*
+ * Blocks of one page are near each other: a guest that runs little code then touches little of the
+ * table, which is 2 MB (half of it in a restored guest that has answered a request, where all of it
+ * was).
+ */
+#define SLOTS_OF_PAGE 128u
+
 static struct tb **hash_slot(struct bt_cache *bc, uint64_t gpa, uint32_t key)
 {
-    uint64_t h = (gpa ^ (uint64_t)key << 20) * 0x9e3779b97f4a7c15ull;
+    uint64_t group = ((gpa >> PAGE_SHIFT) ^ (uint64_t)key << 40) * 0x9e3779b97f4a7c15ull;
+    unsigned off = (unsigned)(gpa ^ gpa >> 7) % SLOTS_OF_PAGE;
 
-    return &bc->hash[h >> 46]; /* TB_BUCKETS = 2^18 */
+    return &bc->hash[(group >> 32) % (TB_BUCKETS / SLOTS_OF_PAGE) * SLOTS_OF_PAGE + off];
 }
 
 static struct tb_page **page_slot(struct bt_cache *bc, uint64_t page)
@@ -296,7 +304,8 @@ void bt_flush_cache(struct bt_vcpu *b)
             free(pg);
         }
     bt_fluid_drop_all(b);
-    memset(bc->hash, 0, sizeof(bc->hash));
+    if (bc->nr_by_pc) /* else it is empty: 2 MB that a small guest hardly touches */
+        memset(bc->hash, 0, sizeof(bc->hash));
     for (unsigned i = 0; i < bc->nr_by_pc; i++)
         tb_fini(bc->by_pc[i]);
     bc->nr_by_pc = 0;

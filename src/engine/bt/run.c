@@ -581,6 +581,7 @@ static enum run_result run_loop(struct bt_vcpu *b)
     for (;;) {
         if (wanted(b) || cpu_event_ready(c)) {
             v->wait_step |= c->shadow_sti || c->shadow_movss;
+            v->link = NULL; /* what runs next may be a handler */
             if (c->req)
                 bt_vectors_out(b);
             if (!interp_serve(v, &res))
@@ -604,6 +605,7 @@ static enum run_result run_loop(struct bt_vcpu *b)
             if (v->graveyard)
                 block_bury(v);
         } else if (bt_wants_direct(b)) {
+            v->link = NULL;
             bt_vectors_out(b);
             if (!bt_run_direct(b, &res))
                 return res;

@@ -27,8 +27,9 @@ static const struct op *pause(struct ivcpu *v, const struct op *op)
     }
     v->paused_at = now;
     v->nr_pauses = 0;
-    if (!flushed)
+    if (likely(!flushed && !v->graveyard))
         NEXT(v, op);
+    /* What the guest left in its flag, or code in the flag's page: the block is not what it was. */
     sync_rip(v, op);
     return leave_step(v, op, STEP_NEXT);
 }

@@ -27,6 +27,7 @@ static const struct {
     [FW_8_1_ECX] = { 0x80000001, 0, 2 },
     [FW_8_8_EBX] = { 0x80000008, 0, 1 },
     [FW_8_21_EAX] = { 0x80000021, 0, 0 },
+    [FW_KVM] = { KVM_LEAF_FEATURES, 0, 0 },
 };
 
 /* Made by the machine, not by the processor that runs the code: local APIC, MTRRs, topology. */
@@ -34,6 +35,16 @@ static const enum cpu_feature of_machine[] = {
     FEAT_APIC, FEAT_X2APIC,     FEAT_TSC_DEADLINE, FEAT_MTRR,       FEAT_MCE,        FEAT_MCA,
     FEAT_HTT,  FEAT_HYPERVISOR, FEAT_TOPOEXT,      FEAT_CMP_LEGACY, FEAT_TSC_ADJUST,
 };
+
+/*
+ * Services of the kernel that need its own local APIC are left out: PV EOI (6), unhalt (7), IPIs
+ * (11), interrupts for asynchronous page faults (14), and those faults themselves (4, 10); also
+ * what only makes sense where nested guests migrate.
+ */
+#define PV_FEATURES                                                 \
+    (BIT(KVM_FEATURE_CLOCKSOURCE) | BIT(KVM_FEATURE_NOP_IO_DELAY) | \
+     BIT(KVM_FEATURE_CLOCKSOURCE2) | BIT(KVM_FEATURE_STEAL_TIME) |  \
+     BIT(KVM_FEATURE_CLOCKSOURCE_STABLE_BIT))
 
 static uint32_t entry_reg(const struct kvm_cpuid_entry2 *e, unsigned reg)
 {
@@ -76,6 +87,7 @@ void kvm_trim(struct cpu_model *m, const struct kvm_cpuid_table *supported)
     for (unsigned i = 0; i < NR_FEATURE_WORDS; i++)
         m->words[i] &=
             machine[i] | supported_reg(supported, words[i].leaf, words[i].subleaf, words[i].reg);
+    m->words[FW_KVM] &= PV_FEATURES;
     if (!model_has(m, FEAT_XSAVE))
         m->words[FEAT_AVX / 32] &= ~BIT(FEAT_AVX % 32);
     if (!model_has(m, FEAT_AVX)) {
@@ -98,23 +110,7 @@ void kvm_trim(struct cpu_model *m, const struct kvm_cpuid_table *supported)
 #define SPEC_7_EDX   (BIT(26) | BIT(27) | BIT(31))                     /* IBRS+IBPB, STIBP, SSBD */
 #define SPEC_8_8_EBX (BIT(12) | BIT(14) | BIT(15) | BIT(17) | BIT(24)) /* the same, AMD's way */
 
-bool kvm_has_spec_ctrl(const struct kvm_cpuid_table *supported)
-{
-    return (supported_reg(supported, 7, 0, 3) & SPEC_7_EDX) ||
-           (supported_reg(supported, 0x80000008, 0, 1) & SPEC_8_8_EBX);
-}
-
 /* ---- a vCPU's table ---- */
-
-/*
- * Services of the kernel that need its own local APIC are left out: PV EOI (6), unhalt (7), IPIs
- * (11), interrupts for asynchronous page faults (14), and those faults themselves (4, 10); also
- * what only makes sense where nested guests migrate.
- */
-#define PV_FEATURES                                                 \
-    (BIT(KVM_FEATURE_CLOCKSOURCE) | BIT(KVM_FEATURE_NOP_IO_DELAY) | \
-     BIT(KVM_FEATURE_CLOCKSOURCE2) | BIT(KVM_FEATURE_STEAL_TIME) |  \
-     BIT(KVM_FEATURE_CLOCKSOURCE_STABLE_BIT))
 
 static void put(struct kvm_cpuid_table *t, const struct kvm_cpuid_entry2 *e)
 {
@@ -171,29 +167,14 @@ static void put_range(struct kvm_vcpu *k, struct kvm_cpuid_table *t, uint32_t fi
         put_model(k, t, leaf, nr_subleaves(leaf));
 }
 
-static void put_pv(struct kvm_vcpu *k, struct kvm_cpuid_table *t)
-{
-    const struct kvm_cpuid_entry2 *sign = entry_find(&k->vm->supported, KVM_LEAF, 0);
-    const struct kvm_cpuid_entry2 *features = entry_find(&k->vm->supported, KVM_LEAF_FEATURES, 0);
-    struct kvm_cpuid_entry2 e;
-
-    if (!sign || !features)
-        return;
-    e = *sign;
-    e.eax = TIMING_LEAF;
-    put(t, &e);
-    e = *features;
-    e.eax &= PV_FEATURES;
-    put(t, &e);
-    put_model(k, t, TIMING_LEAF, 1);
-}
-
 int kvm_set_cpuid(struct kvm_vcpu *k)
 {
     struct kvm_cpuid_table t = { .head = { .nent = 0 } };
 
     put_range(k, &t, 0);
     put_range(k, &t, 0x80000000);
-    put_pv(k, &t);
+    put_model(k, &t, KVM_LEAF, 1); /* KVM's name, if anything of it is offered */
+    put_model(k, &t, KVM_LEAF_FEATURES, 1);
+    put_model(k, &t, TIMING_LEAF, 1);
     return kvm_ioctl(k->fd, KVM_SET_CPUID2, &t);
 }

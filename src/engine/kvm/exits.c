@@ -88,6 +88,7 @@ static bool exit_msr(struct kvm_vcpu *k, enum run_result *res)
         /* The kernel shows it in CPUID. The instruction has to be complete first. */
         if (kvm_export(k) < 0)
             return fail(res);
+        k->known_valid = false; /* what was remembered has the new one, the kernel the old */
         kvm_changed(k);
     }
     return true;

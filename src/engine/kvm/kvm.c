@@ -201,7 +201,6 @@ static int vm_set_up(struct kvm_vm *vm, int sys)
     err = kvm_get_supported(sys, &vm->supported);
     if (err < 0)
         return err;
-    vm->spec_ctrl = kvm_has_spec_ctrl(&vm->supported);
     if (can(vm->fd, KVM_CAP_SET_IDENTITY_MAP_ADDR))
         err = kvm_ioctl(vm->fd, KVM_SET_IDENTITY_MAP_ADDR, &identity);
     if (err >= 0 && can(vm->fd, KVM_CAP_SET_TSS_ADDR))

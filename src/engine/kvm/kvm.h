@@ -33,7 +33,6 @@ struct kvm_vm {
     struct interp_vm ivm;
     int fd;
     uint32_t run_bytes; /* of a vCPU's struct kvm_run and what is behind it */
-    bool spec_ctrl;     /* guests have SPEC_CTRL and its kind */
     bool tsc_offset;    /* a vCPU's TSC offset can be set as it is */
     struct lock lock;   /* LOCK_CODE: guards all below but supported */
     bool clock_told;    /* the paravirtual clock was set, when the VM clock's offset was */
@@ -111,7 +110,6 @@ int kvm_try(struct kvm_verdict *out);
 int kvm_get_supported(int sys, struct kvm_cpuid_table *out) MUST_CHECK;
 void kvm_trim(struct cpu_model *m, const struct kvm_cpuid_table *supported);
 int kvm_set_cpuid(struct kvm_vcpu *k) MUST_CHECK;
-bool kvm_has_spec_ctrl(const struct kvm_cpuid_table *supported);
 
 /* ---- msr.c ---- */
 /* Which MSRs the kernel answers itself; all others come to us. */

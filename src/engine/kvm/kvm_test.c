@@ -280,7 +280,8 @@ static void test_registers_come_back_as_they_were(void **state)
     memset(c->gpr, 0xee, sizeof(c->gpr));
     memset(&c->fpu, 0xee, sizeof(c->fpu));
     memset(c->seg, 0xee, sizeof(c->seg));
-    c->star = c->lstar = c->pat = c->cr0 = c->cr2 = c->dr[0] = c->dr[3] = c->xcr0 = 0;
+    c->star = c->lstar = c->pat = c->cr0 = c->cr2 = c->dr[0] = c->dr[3] = 0;
+    c->xcr0 = model_has(&m->model, FEAT_XSAVE) ? 0 : was.xcr0;
     c->nmi_blocked = false;
     assert_int_equal(kvm_export(k), 0);
     assert_memory_equal(c->gpr, was.gpr, NR_GPRS * 8);
@@ -361,6 +362,17 @@ static void test_msr_of_the_core_exits_and_one_of_the_kernel_does_not(void **sta
                      RUN_STOPPED);
     assert_int_equal(m->v->nr_exits[EXIT_MSR], before);
     assert_int_equal(m->v->cpu.sysenter_cs, 8);
+}
+
+static void test_apic_that_is_disabled_is_gone_from_cpuid(void **state)
+{
+    struct machine *m = machine(state);
+
+    /* mov ecx, APIC_BASE; rdmsr; and ah, F7h; wrmsr; mov eax, 1; cpuid */
+    assert_int_equal(RUN(m, 0xb9, 0x1b, 0, 0, 0, 0x0f, 0x32, 0x80, 0xe4, 0xf7, 0x0f, 0x30, 0xb8, 1,
+                         0, 0, 0, 0x0f, 0xa2, STOP),
+                     RUN_STOPPED);
+    assert_int_equal(m->v->cpu.gpr[RDX] & BIT(9), 0);
 }
 
 static void test_triple_fault_ends_the_run(void **state)
@@ -510,6 +522,7 @@ int main(void)
         TEST(test_port_write_reaches_the_device_and_stops),
         TEST(test_device_memory_and_writes_to_rom_exit),
         TEST(test_msr_of_the_core_exits_and_one_of_the_kernel_does_not),
+        TEST(test_apic_that_is_disabled_is_gone_from_cpuid),
         TEST(test_triple_fault_ends_the_run),
         TEST(test_step_is_one_instruction),
         TEST(test_kick_gets_a_guest_out_of_its_loop),

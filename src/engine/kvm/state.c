@@ -147,12 +147,12 @@ static int export_fpu(struct kvm_vcpu *k)
 {
     struct cpu *c = CPU(&k->iv);
     struct kvm_xsave x;
-    struct kvm_xcrs xcrs;
+    struct kvm_xcrs xcrs = { .nr_xcrs = 0 };
     uint32_t mask = c->fpu.mxcsr_mask;
     uint64_t bv;
     int err = kvm_ioctl(k->fd, KVM_GET_XSAVE, &x);
 
-    if (!err)
+    if (!err && model_has(c->model, FEAT_XSAVE))
         err = kvm_ioctl(k->fd, KVM_GET_XCRS, &xcrs);
     if (err)
         return err;

@@ -76,7 +76,6 @@ static const struct {
     { KVM_CAP_IMMEDIATE_EXIT, "IMMEDIATE_EXIT" },
     { KVM_CAP_SREGS2, "SREGS2" },
     { KVM_CAP_XSAVE, "XSAVE" },
-    { KVM_CAP_XCRS, "XCRS" },
     { KVM_CAP_DEBUGREGS, "DEBUGREGS" },
     { KVM_CAP_VCPU_EVENTS, "VCPU_EVENTS" },
     { KVM_CAP_EXT_CPUID, "EXT_CPUID" },

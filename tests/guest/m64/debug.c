@@ -357,6 +357,53 @@ static void registers(void)
     write_dr7(0);
 }
 
+static volatile unsigned ticks;
+
+static void tick(struct frame *f)
+{
+    (void)f;
+    ticks++;
+    apic_write(APIC_EOI, 0);
+}
+
+/* Interrupts at any place of code that runs for the first time, and then goes by the same way
+ * without them. */
+static void watched_and_interrupted(void)
+{
+    static uint8_t jumps[1 << 14] PAGE_ALIGNED;
+    word_t (*run)(void);
+    unsigned wrong = 0;
+
+    start();
+    apic_init();
+    trap_handle(0x51, tick);
+    apic_write(APIC_TIMER_DIV, 0xb);
+    apic_write(APIC_LVT_TIMER, 1u << 17 | 0x51);
+    apic_write(APIC_TIMER_INIT, 50000);
+    write_dr0((word_t)&data[1]);
+    write_dr7(DR7_G(0) | DR7_RW(0, RW_WRITE, LEN_8));
+    run = (word_t(*)(void))(word_t)jumps;
+    sti();
+    for (unsigned pass = 0; pass < 1000 && ticks < 200; pass++) {
+        /* jmp to the next one, often; mov $pass, %eax; ret */
+        for (unsigned i = 0; i < sizeof(jumps) - 8; i += 2) {
+            jumps[i] = 0xeb;
+            jumps[i + 1] = 0;
+        }
+        jumps[sizeof(jumps) - 8] = 0xb8;
+        memcpy(jumps + sizeof(jumps) - 7, &pass, 4);
+        jumps[sizeof(jumps) - 3] = 0xc3;
+        for (unsigned i = 0; i < 3; i++)
+            wrong += (uint32_t)run() != pass;
+    }
+    cli();
+    apic_write(APIC_LVT_TIMER, 1u << 16);
+    write_dr7(0);
+    EXPECT(ticks >= 200, "interrupts come while data is watched");
+    EXPECT_EQ(wrong, 0, "and go back to where they came");
+    EXPECT_EQ(nr_hits, 0, "what is watched was not touched");
+}
+
 int main(void)
 {
     trap_handle(VEC_DB, note);
@@ -367,5 +414,6 @@ int main(void)
     data_breakpoints();
     combinations();
     registers();
+    watched_and_interrupted();
     return 0;
 }

@@ -1,0 +1,387 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Snapshots of machines with guests of a few instructions: what comes back, what is refused, and
+ * that damage is found wherever it is. Booted guests are tests/snap's.
+ */
+#include "snap/priv.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "snap/crc.h"
+#include "snap/vcpu.h"
+
+#define LOAD_AT 0x100000u
+#define DATA_AT 0x800000u
+
+struct fixture {
+    char tmp[64], image[96], a[96], b[96];
+};
+
+/* Multiboot 1 header with addresses, then 32-bit code: jmp . ; out %al, $0xf4; jmp . */
+static const struct {
+    uint32_t magic, flags, checksum, header_at, load_at, load_end, bss_end, entry;
+    uint8_t code[6];
+} image = { 0x1badb002, 0x10000,      -(0x1badb002u + 0x10000u),
+            LOAD_AT,    LOAD_AT,      0,
+            0,          LOAD_AT + 32, { 0xeb, 0xfe, 0xe6, 0xf4, 0xeb, 0xfe } };
+#define AT_OUT (LOAD_AT + 34)
+
+static int setup(void **state)
+{
+    struct fixture *f = calloc(1, sizeof(*f));
+    FILE *out;
+
+    log_set_level((enum log_level) - 1);
+    strcpy(f->tmp, "/tmp/doppel-snap-test-XXXXXX");
+    if (!f || !mkdtemp(f->tmp))
+        return -1;
+    snprintf(f->image, sizeof(f->image), "%s/image", f->tmp);
+    snprintf(f->a, sizeof(f->a), "%s/a", f->tmp);
+    snprintf(f->b, sizeof(f->b), "%s/b", f->tmp);
+    out = fopen(f->image, "wb");
+    if (!out || fwrite(&image, sizeof(image), 1, out) != 1 || fclose(out))
+        return -1;
+    *state = f;
+    return 0;
+}
+
+static void remove_snapshot(const char *dir)
+{
+    char path[128];
+
+    snprintf(path, sizeof(path), "%s/state", dir);
+    unlink(path);
+    snprintf(path, sizeof(path), "%s/memory", dir);
+    unlink(path);
+    rmdir(dir);
+}
+
+static int teardown(void **state)
+{
+    struct fixture *f = *state;
+
+    remove_snapshot(f->a);
+    remove_snapshot(f->b);
+    unlink(f->image);
+    rmdir(f->tmp);
+    free(f);
+    return 0;
+}
+
+static struct vm *make(const struct fixture *f, const struct vm_image *from, bool rng)
+{
+    return vm_create(&(struct vm_config){
+        .engine = &interp_engine,
+        .boot = { .kernel = f->image, .ram_bytes = MIB(16) },
+        .debug_exit = true,
+        .rng = rng,
+        .image = from,
+    });
+}
+
+/* One that is about to leave with status 15h, and has something in memory. */
+static struct vm *make_origin(const struct fixture *f)
+{
+    struct vm *vm = make(f, NULL, false);
+    struct cpu *c = &vm_vcpu(vm, 0)->cpu;
+    uint64_t data = 0x0123456789abcdefull;
+
+    assert_non_null(vm);
+    c->rip = AT_OUT;
+    c->gpr[RAX] = 0x15;
+    c->gpr[R15] = 0xfeedface;
+    c->fpu.xmm[7][3] = 0x77;
+    assert_int_equal(mmu_write(vm_mmu(vm), GPA(DATA_AT), &data, sizeof(data)), sizeof(data));
+    return vm;
+}
+
+static void save(struct vm *vm, const char *dir, enum snap_kind kind)
+{
+    char why[256] = "";
+
+    assert_int_equal(snap_save_dir(vm, dir, kind, NULL, NULL, why, sizeof(why)), 0);
+}
+
+/* NULL: refused, and why. */
+static struct vm *load(const struct fixture *f, const char *dir, bool rng, char *why)
+{
+    struct snap *s = snap_open_dir(dir, SNAP_VERIFY, why, 256);
+    struct vm *vm = s ? make(f, snap_image(s), rng) : NULL;
+
+    if (vm && snap_load(s, vm, why, 256) < 0) {
+        vm_destroy(vm);
+        vm = NULL;
+    }
+    snap_close(s);
+    return vm;
+}
+
+static uint64_t data_of(struct vm *vm)
+{
+    uint64_t data = 0;
+
+    assert_int_equal(mmu_read(vm_mmu(vm), GPA(DATA_AT), &data, sizeof(data)), sizeof(data));
+    return data;
+}
+
+static void test_a_restored_machine_goes_on_where_it_was(void **state)
+{
+    const struct fixture *f = *state;
+    struct vm *vm = make_origin(f);
+    char why[256] = "";
+    int status;
+
+    save(vm, f->a, SNAP_FULL);
+    vm_destroy(vm);
+    vm = load(f, f->a, false, why);
+    assert_non_null(vm);
+    assert_int_equal(vm_vcpu(vm, 0)->cpu.gpr[R15], 0xfeedface);
+    assert_int_equal(vm_vcpu(vm, 0)->cpu.fpu.xmm[7][3], 0x77);
+    assert_int_equal(data_of(vm), 0x0123456789abcdefull);
+    assert_int_equal(vm_start(vm), 0);
+    assert_int_equal(vm_wait(vm, &status), STOP_EXIT);
+    assert_int_equal(status, 0x15 << 1 | 1);
+    vm_destroy(vm);
+}
+
+static void test_a_difference_has_what_was_written_since(void **state)
+{
+    const struct fixture *f = *state;
+    struct vm *vm = make_origin(f);
+    struct snap_saved saved;
+    char why[256] = "";
+    uint64_t data = 42;
+
+    assert_int_equal(snap_save_dir(vm, f->b, SNAP_DIFF, NULL, NULL, why, sizeof(why)), -ENOENT);
+    save(vm, f->a, SNAP_FULL);
+    assert_int_equal(snap_save_dir(vm, f->a, SNAP_DIFF, NULL, NULL, why, sizeof(why)), -ENOENT);
+    assert_int_equal(mmu_write(vm_mmu(vm), GPA(DATA_AT), &data, sizeof(data)), sizeof(data));
+    assert_int_equal(snap_save_dir(vm, f->b, SNAP_DIFF, NULL, &saved, why, sizeof(why)), 0);
+    assert_int_equal(saved.pages, 1);
+    vm_destroy(vm);
+    vm = load(f, f->b, false, why);
+    assert_non_null(vm);
+    assert_int_equal(data_of(vm), 42);
+    vm_destroy(vm);
+    vm = load(f, f->a, false, why);
+    assert_non_null(vm);
+    assert_int_equal(data_of(vm), 0x0123456789abcdefull);
+    vm_destroy(vm);
+}
+
+static void test_another_machine_is_refused(void **state)
+{
+    const struct fixture *f = *state;
+    struct vm *vm = make_origin(f);
+    char why[256] = "";
+
+    save(vm, f->a, SNAP_FULL);
+    vm_destroy(vm);
+    assert_null(load(f, f->a, true, why));
+    assert_non_null(strstr(why, "another machine"));
+}
+
+/* ---- damage ---- */
+
+static uint8_t *read_state(const char *dir, size_t *bytes)
+{
+    char path[128];
+    uint8_t *file;
+    int err;
+
+    snprintf(path, sizeof(path), "%s/state", dir);
+    file = files_load(path, MIB(16), bytes, &err);
+    assert_non_null(file);
+    return file;
+}
+
+static void write_state(const char *dir, const uint8_t *file, size_t bytes)
+{
+    char path[128];
+    FILE *f;
+
+    snprintf(path, sizeof(path), "%s/state", dir);
+    f = fopen(path, "wb");
+    assert_non_null(f);
+    assert_int_equal(fwrite(file, 1, bytes, f), bytes);
+    assert_int_equal(fclose(f), 0);
+}
+
+static void test_each_damaged_byte_is_found(void **state)
+{
+    const struct fixture *f = *state;
+    struct vm *vm = make_origin(f);
+    size_t bytes;
+    uint8_t *file;
+
+    save(vm, f->a, SNAP_FULL);
+    vm_destroy(vm);
+    file = read_state(f->a, &bytes);
+    for (size_t i = 0; i < bytes; i++) {
+        uint8_t *copy = malloc(bytes);
+        struct snap_doc d;
+
+        memcpy(copy, file, bytes);
+        copy[i] ^= (uint8_t)(1u << i % 8);
+        assert_int_equal(doc_parse(&d, copy, bytes, NULL), -EINVAL);
+    }
+    for (size_t n = 0; n < bytes; n += n / 16 + 1) {
+        uint8_t *copy = malloc(n + 1);
+        struct snap_doc d;
+
+        memcpy(copy, file, n);
+        assert_int_equal(doc_parse(&d, copy, n, NULL), -EINVAL);
+    }
+    free(file);
+}
+
+/* Whoever makes a file to do harm makes its checksums, too. */
+static void seal(uint8_t *file, size_t bytes)
+{
+    uint32_t json_bytes, crc;
+
+    memcpy(&json_bytes, file + 20, 4);
+    crc = crc32c(0, file + 64, json_bytes);
+    memcpy(file + 32, &crc, 4);
+    crc = crc32c(0, file + 64 + json_bytes, bytes - 64 - json_bytes);
+    memcpy(file + 36, &crc, 4);
+    crc = crc32c(0, file, 60);
+    memcpy(file + 60, &crc, 4);
+}
+
+/* The first byte of a section's data in the file. */
+static size_t section_at(const uint8_t *file, size_t bytes, const char *name)
+{
+    uint8_t *copy = malloc(bytes);
+    struct snap_doc d;
+    size_t at = 0;
+
+    memcpy(copy, file, bytes);
+    assert_int_equal(doc_parse(&d, copy, bytes, NULL), 0);
+    for (size_t i = 0; i < d.nr_sections && !at; i++)
+        if (!strcmp(d.sections[i].name, name))
+            at = (size_t)(d.sections[i].data - copy);
+    doc_free(&d);
+    assert_true(at);
+    return at;
+}
+
+static void test_a_state_that_no_processor_has_is_refused(void **state)
+{
+    const struct fixture *f = *state;
+    struct vm *vm = make_origin(f);
+    char why[256] = "";
+    uint64_t cr0 = 0x80000000; /* paging without protection */
+    size_t bytes, at = 0;
+    uint8_t *file;
+
+    save(vm, f->a, SNAP_FULL);
+    vm_destroy(vm);
+    file = read_state(f->a, &bytes);
+    for (unsigned i = 0; i < vcpu_table.nr && strcmp(vcpu_table.fields[i].name, "cr0") != 0; i++)
+        at += vcpu_table.fields[i].bytes;
+    memcpy(file + section_at(file, bytes, "vcpu") + at, &cr0, sizeof(cr0));
+    seal(file, bytes);
+    write_state(f->a, file, bytes);
+    free(file);
+    assert_null(load(f, f->a, false, why));
+    assert_non_null(strstr(why, "vCPU 0"));
+}
+
+static void test_a_changed_description_is_refused(void **state)
+{
+    static const struct {
+        const char *from, *to; /* of the same length */
+    } cases[] = {
+        { "\"name\": \"ram-low\"", "\"name\": \"ram-owl\"" },
+        { "\"name\": \"vcpu\"", "\"name\": \"vcup\"" },
+        { "\"vendor\": \"AMD\"", "\"vendor\": \"ABC\"" },
+        { "\"cpus\": 1", "\"cpus\": 0" },
+        { "\"tsc\": ", "\"tsx\": " },
+        { "\"base\": null", "\"base\": {}  " },
+        { "\"file\": \"memory\"", "\"file\": \"mammal\"" },
+        { "\"version\": 1", "\"version\": 9" },
+    };
+    const struct fixture *f = *state;
+    struct vm *vm = make_origin(f);
+    size_t bytes;
+    uint8_t *file;
+
+    save(vm, f->a, SNAP_FULL);
+    vm_destroy(vm);
+    file = read_state(f->a, &bytes);
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        uint8_t *copy = malloc(bytes), *at;
+        char why[256] = "";
+
+        assert_int_equal(strlen(cases[i].from), strlen(cases[i].to));
+        memcpy(copy, file, bytes);
+        at = memmem(copy, bytes, cases[i].from, strlen(cases[i].from));
+        if (at) {
+            memcpy(at, cases[i].to, strlen(cases[i].to));
+            seal(copy, bytes);
+            write_state(f->a, copy, bytes);
+            assert_null(load(f, f->a, false, why));
+        }
+        free(copy);
+    }
+    free(file);
+}
+
+static void test_crc32c_is_that_of_rfc_3720(void **state)
+{
+    uint8_t zeroes[32] = { 0 }, ones[32];
+
+    (void)state;
+    memset(ones, 0xff, sizeof(ones));
+    assert_int_equal(crc32c(0, "123456789", 9), 0xe3069283);
+    assert_int_equal(crc32c(0, zeroes, 32), 0x8a9136aa);
+    assert_int_equal(crc32c(0, ones, 32), 0x62a8ab43);
+    assert_int_equal(crc32c(crc32c(0, "1234", 4), "56789", 5), 0xe3069283);
+}
+
+static void test_files_are_named_from_each_other(void **state)
+{
+    char *name = files_name_from("/x/y/a/state", "/x/y/a/memory");
+
+    (void)state;
+    assert_string_equal(name, "memory");
+    free(name);
+    name = files_name_from("/x/y/b/state", "/x/y/a/state");
+    assert_string_equal(name, "../a/state");
+    free(name);
+    name = files_resolve("/x/y/b/state", "../a/state");
+    assert_string_equal(name, "/x/y/b/../a/state");
+    free(name);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_crc32c_is_that_of_rfc_3720),
+        cmocka_unit_test(test_files_are_named_from_each_other),
+        cmocka_unit_test_setup_teardown(test_a_restored_machine_goes_on_where_it_was, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_a_difference_has_what_was_written_since, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_another_machine_is_refused, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_each_damaged_byte_is_found, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_state_that_no_processor_has_is_refused, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_a_changed_description_is_refused, setup, teardown),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
