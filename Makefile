@@ -23,7 +23,7 @@ LDFLAGS += -fsanitize=address,undefined
 endif
 CFLAGS += -std=gnu17 -g $(OPT) -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla $(if $(WERROR),-Werror)
 CPPFLAGS += -Isrc -D_GNU_SOURCE -DDOPPEL_VERSION='"$(shell cat VERSION)"'
-LDLIBS += -lZydis -ljansson -lpng -lslirp -luring -lnbd -lmicrohttpd -lpthread
+LDLIBS += -lZydis -ljansson -lpng -lslirp -luring -lnbd -lmicrohttpd -lseccomp -lpthread
 
 ALL_C := $(sort $(shell find src -name '*.c'))
 TEST_C := $(filter %_test.c,$(ALL_C))
@@ -65,7 +65,7 @@ $(O)/firecracker: $(O)/doppel
 
 $(O)/doppel-vnc: $(VNC_C:%.c=$(O)/%.o) $(O)/libdoppel.a
 	@echo "  LD      $@"
-	$(Q)$(CC) $(LDFLAGS) -o $@ $^ -lvncserver -lpthread
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ -lvncserver -lseccomp -lpthread
 
 $(O)/libdoppel.a: $(LIB_O)
 	$(Q)rm -f $@; ar crs $@ $^

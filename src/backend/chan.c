@@ -553,7 +553,7 @@ struct chr *chan_open(const struct chan_config *cfg)
     ch->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     err = ch->wake_fd < 0 ? -errno : chan_make_rings(ch);
     if (!err)
-        err = thread_start(&ch->thread, cfg->name, chan_main, ch);
+        err = thread_start_as(&ch->thread, HOST_CHAN, cfg->name, chan_main, ch);
     if (err) {
         log_error("%s: cannot start: %s", cfg->name, strerror(-err));
         chan_free(ch);

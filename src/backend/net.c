@@ -11,6 +11,7 @@
 
 #include "backend/net_priv.h"
 #include "lib/log.h"
+#include "lib/probe.h"
 
 void net_mac_derive(uint8_t mac[NET_MAC_BYTES], const char *vm, unsigned idx)
 {
@@ -99,6 +100,7 @@ static void count(_Atomic uint64_t *counter, uint64_t by)
 
 void net_count_tx(struct net *net, size_t bytes)
 {
+    probe(net_sent, net->name, bytes);
     count(&net->counts.tx_frames, 1);
     count(&net->counts.tx_bytes, bytes);
 }
@@ -128,6 +130,7 @@ static bool deliver_one(void *arg, struct net_frame *f)
     if (!d->net->card->rx(d->net->card_arg, d->pair, f))
         return false;
     d->nr_done++;
+    probe(net_received, d->net->name, f->bytes);
     count(&d->net->counts.rx_frames, 1);
     count(&d->net->counts.rx_bytes, f->bytes);
     return true;

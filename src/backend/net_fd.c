@@ -242,7 +242,7 @@ int net_fd_start(struct net_fd *f)
     char name[16];
 
     (void)snprintf(name, sizeof(name), "net queue %u", f->pair);
-    return thread_start(&f->thread, name, fd_main, f);
+    return thread_start_as(&f->thread, HOST_NET, name, fd_main, f);
 }
 
 void net_fd_stop(struct net_fd *f)

@@ -311,7 +311,7 @@ static int user_start(struct net *net)
     struct net_user *u = user_of(net);
 
     net_set_link(net, true);
-    return thread_start(&u->thread, "net user", user_main, u);
+    return thread_start_as(&u->thread, HOST_USERNET, "net user", user_main, u);
 }
 
 static void user_stop(struct net *net)

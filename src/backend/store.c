@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "backend/store_impl.h"
+#include "lib/probe.h"
 
 #define RETRY_NS 500000000ull /* between two looks whether there is room again */
 
@@ -142,6 +143,7 @@ static void store_end(struct store *d, struct store_req *r, int error)
                  "failures of this kind are not shown)",
                  d->cfg.name, d->what, op_names[r->op], (unsigned long long)r->bytes,
                  (unsigned long long)r->off_bytes, strerror(-error));
+    probe(disk_done, d->cfg.name, (int)r->op, r->off_bytes, r->bytes, error);
     r->error = error;
     d->nr_done++;
     d->client.done(d->client.arg, r);
@@ -213,8 +215,35 @@ static void store_start(struct store *d, struct store_req *r)
     d->engine->start(d, r);
 }
 
+static void count(uint64_t *what, uint64_t add)
+{
+    __atomic_store_n(what, *what + add, __ATOMIC_RELAXED);
+}
+
+static void store_count(struct store *d, const struct store_req *r)
+{
+    struct store_counts *c = &d->counts;
+
+    probe(disk_request, d->cfg.name, (int)r->op, r->off_bytes, r->bytes);
+    if (r->op == STORE_READ) {
+        count(&c->reads, 1);
+        count(&c->read_bytes, r->bytes);
+    } else if (r->op == STORE_WRITE) {
+        count(&c->writes, 1);
+        count(&c->written_bytes, r->bytes);
+    } else if (r->op == STORE_FLUSH) {
+        count(&c->flushes, 1);
+    }
+}
+
+const struct store_counts *store_counts(const struct store *d)
+{
+    return &d->counts;
+}
+
 void store_submit(struct store *d, struct store_req *r)
 {
+    store_count(d, r);
     r->retried = false;
     store_start(d, r);
 }
@@ -306,7 +335,7 @@ int store_connect(struct store *d, const struct store_client *client)
         d->engine = NULL;
     } else {
         atomic_store(&d->quit, false);
-        err = thread_start(&d->thread, d->cfg.name, store_main, d);
+        err = thread_start_as(&d->thread, HOST_DISK, d->cfg.name, store_main, d);
     }
     if (err) {
         log_error("%s: cannot start%s: %s", d->cfg.name,

@@ -70,6 +70,11 @@ struct store *store_open(const struct store_config *cfg);
 void store_close(struct store *d);
 
 const char *store_name(const struct store *d);
+/* What was asked of it; each number is read as it changes (relaxed). */
+struct store_counts {
+    uint64_t reads, read_bytes, writes, written_bytes, flushes;
+};
+const struct store_counts *store_counts(const struct store *d);
 bool store_readonly(const struct store *d);
 uint64_t store_bytes(struct store *d); /* a multiple of STORE_SECTOR_BYTES; any thread */
 /*

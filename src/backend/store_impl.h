@@ -65,6 +65,8 @@ struct store {
     uint64_t retry_ns;
     bool held;
 
+    struct store_counts counts; /* the thread's; others only read them */
+
     struct log_seen seen;
 };
 

@@ -82,7 +82,7 @@ static int pool_open(struct store *d)
     cond_init(&p->more);
     d->engine_data = p;
     for (unsigned i = 0; i < NR_WORKERS && !err; i++)
-        err = thread_start(&p->workers[i], d->cfg.name, pool_work, p);
+        err = thread_start_as(&p->workers[i], HOST_DISK, d->cfg.name, pool_work, p);
     if (err)
         pool_close(d);
     return err;

@@ -253,7 +253,7 @@ static void *unix_main(void *arg)
 
 static int vsock_unix_start(struct vsock *v)
 {
-    return thread_start(&unix_of(v)->thread, "vsock", unix_main, unix_of(v));
+    return thread_start_as(&unix_of(v)->thread, HOST_VSOCK, "vsock", unix_main, unix_of(v));
 }
 
 static void vsock_unix_stop(struct vsock *v)

@@ -8,6 +8,7 @@
 #include "cli/net_options.h"
 #include "cli/share_options.h"
 #include "ctl/ctl.h"
+#include "host/sandbox.h"
 #include "vm/vm.h"
 
 #define EXIT_VMM_ERROR 1
@@ -26,6 +27,7 @@ int cmd_api(int argc, char **argv);
 /* The same, but what is wrong with options is told as the program of that name does. */
 int cmd_firecracker(int argc, char **argv);
 int cmd_stat(int argc, char **argv);
+int cmd_top(int argc, char **argv);
 int cmd_ps(int argc, char **argv);
 int cmd_snapshot(int argc, char **argv);
 int cmd_stop(int argc, char **argv);
@@ -118,9 +120,12 @@ struct run_options {
     unsigned nr_ports;
     enum vm_transport console_transport, rng_transport, balloon_transport, vsock_transport;
     bool debug_exit, rng, balloon, no_reboot, quiet, verbose;
+    enum sandbox_mode sandbox;
     uint64_t timeout_ns;
     const char *stats_file, *trace_file;
     uint32_t trace_mask;
+    enum trace_format trace_format;
+    bool trace_format_given;
     struct bt_config bt;
     struct lockstep_config lockstep;
     struct disk_option disks[VM_DISKS_MAX];
@@ -141,6 +146,12 @@ bool option_restore(void *into, const char *val);
 bool option_memory(void *into, const char *val);
 bool option_cpus(void *into, const char *val);
 bool option_paravirt(void *into, const char *val);
+/* Of --sandbox; and once all options are known, before the first thread: sandbox_options.c. */
+bool option_trace_format(void *into, const char *val); /* trace_options.c */
+/* --trace-file x.json is Chrome's, too. False after a message. */
+bool trace_options_check(struct run_options *o);
+bool option_sandbox(void *into, const char *val);
+bool sandbox_options_begin(const struct run_options *o);
 bool option_display(void *into, const char *val); /* display_options.c */
 /* 0, or an exit status after a message (or after --help: *help). */
 int run_options_parse(struct run_options *o, int argc, char **argv, bool *help);

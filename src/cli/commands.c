@@ -10,6 +10,7 @@ static const struct command table[] = {
     { "run", "run a virtual machine", cmd_run },
     { "api", "a virtual machine that Firecracker's clients drive, over a socket", cmd_api },
     { "stat", "where a running VM's time goes", cmd_stat },
+    { "top", "what the running VMs do, as a live table", cmd_top },
     { "ps", "which VMs are running", cmd_ps },
     { "console", "this terminal on a running VM's console", cmd_console },
     { "pause", "let a running VM stand still", cmd_pause },

@@ -215,8 +215,10 @@ static bool session_make_vm(struct session *s)
 
 static bool session_open(struct session *s)
 {
+    if (!sandbox_options_begin(&s->o))
+        return false;
     if (s->o.trace_mask) {
-        s->trace = trace_out_open(s->o.trace_mask, s->o.trace_file);
+        s->trace = trace_out_open(s->o.trace_mask, s->o.trace_file, s->o.trace_format);
         if (!s->trace)
             return false;
     }
@@ -337,8 +339,17 @@ static int session_run(struct session *s)
     enum stop_reason why;
     int exit_code, status;
 
+    /*
+     * All is open; what is left of the process's rights is what its guest could come by. The VM's
+     * threads start before this one goes in, since theirs would be inside its sandbox otherwise; but
+     * no guest code runs yet.
+     */
+    vm_pause(s->vm);
     if (vm_start(s->vm) < 0)
         return EXIT_VMM_ERROR;
+    sandbox_settled();
+    sandbox_enter(HOST_MAIN);
+    vm_resume(s->vm);
     why = vm_wait(s->vm, &exit_code);
     status = vm_exit_status(why, exit_code);
     session_explain(s, why);

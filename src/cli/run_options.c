@@ -463,6 +463,10 @@ static const struct opt run_opts[] = {
       "balloon: memory that the guest can give back;\n"
       "the last two with [,transport=pci|mmio]",
       option_device },
+    { "sandbox", 0, "auto|on|off",
+      "give up rights before the guest runs: as far as the host knows how\n"
+      "(auto, the default), or all of it or no run (on)",
+      option_sandbox },
     { "timeout", 0, "SECONDS", "end the run after that time, with status 124", set_timeout },
     { "no-reboot", 0, NULL, "a guest's reset ends the run, with status 0", set_no_reboot },
     { "restore", 0, "DIR",
@@ -480,6 +484,10 @@ static const struct opt run_opts[] = {
       "instruction until gdb lets it go",
       set_gdb },
     { "trace", 0, "CAT[,CAT]", "print what happens; `--trace help` lists categories", set_trace },
+    { "trace-format", 0, "text|chrome",
+      "chrome: JSON for Chrome's and Perfetto's viewers, which a --trace-file\n"
+      "that ends in .json is anyway",
+      option_trace_format },
     { "trace-file", 0, "FILE", "to that file instead of standard error", set_trace_file },
     { "bt-hot", 0, "N", "engine bt translates code that has run N times (default 2)", set_bt_hot },
     { "bt-limit", 0, "N",
@@ -591,6 +599,8 @@ int run_options_parse(struct run_options *o, int argc, char **argv, bool *help)
         log_error("run: --kernel FILE is missing; `doppel run --help` shows examples");
         return EXIT_USAGE;
     }
+    if (!trace_options_check(o))
+        return EXIT_USAGE;
     if (o->trace_file && !o->trace_mask) {
         log_error("--trace-file '%s' without --trace: nothing would be in it", o->trace_file);
         return EXIT_USAGE;

@@ -20,6 +20,19 @@ static json_t *answer_stat(struct vm *vm, const json_t *request, const char **er
     return j;
 }
 
+/* {"text": "..."}, for Prometheus. */
+static json_t *answer_prometheus(struct vm *vm, const json_t *request, const char **error)
+{
+    json_t *vms = json_pack("[o]", answer_stat(vm, request, error)), *j = NULL;
+    char *text = vms ? ctl_prometheus(vms) : NULL;
+
+    if (text)
+        j = json_pack("{s:s}", "text", text);
+    free(text);
+    json_decref(vms);
+    return j;
+}
+
 static json_t *answer_stop(struct vm *vm, const json_t *request, const char **error)
 {
     (void)request, (void)error;
@@ -193,6 +206,7 @@ static const struct {
     { "console-size", answer_console_size },
     { "pause", answer_pause },
     { "powerdown", answer_powerdown },
+    { "prometheus", answer_prometheus },
     { "resume", answer_resume },
     { "screenshot", answer_screenshot },
     { "screen-text", answer_screen_text },

@@ -85,6 +85,9 @@ unsigned ctl_list(void (*fn)(void *arg, const char *name), void *arg);
 /* ---- statistics as text (stat_text.c); malloc'ed ---- */
 /* From vm_stats_json(): what `doppel stat` and the monitors show. */
 char *ctl_stat_text(const char *stats_json);
+/* Prometheus' text of VMs: an array of what vm_stats_json() gives. */
+struct json_t;
+char *ctl_prometheus(const struct json_t *vms);
 /* A few lines: name, engine, state, memory. */
 char *ctl_info_text(const char *stats_json);
 
@@ -92,8 +95,9 @@ char *ctl_info_text(const char *stats_json);
 struct trace_out;
 /* "pio,irq" or "all"; false: *bad points to the first word that is no category. */
 bool trace_parse(const char *text, uint32_t *mask, const char **bad);
-/* path NULL: standard error. NULL after a message. */
-struct trace_out *trace_out_open(uint32_t mask, const char *path);
+enum trace_format { TRACE_TEXT, TRACE_CHROME };
+/* path NULL: standard error (text only). NULL after a message. */
+struct trace_out *trace_out_open(uint32_t mask, const char *path, enum trace_format format);
 const struct trace *trace_out_trace(const struct trace_out *o);
 void trace_out_close(struct trace_out *o);
 

@@ -395,7 +395,7 @@ int gdb_open(struct vm *vm, const struct gdb_config *cfg, struct gdb **out)
     if (cfg->wait)
         gdb_hold(g);
     vm_set_debug_hook(vm, gdb_hook, g);
-    err = thread_start(&g->thread, "gdb", gdb_main, g);
+    err = thread_start_as(&g->thread, HOST_KEEPER, "gdb", gdb_main, g);
     if (err) {
         log_error("cannot start the gdb stub: %s", strerror(-err));
         vm_set_debug_hook(vm, NULL, NULL);

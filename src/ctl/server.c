@@ -209,7 +209,7 @@ int ctl_serve(struct ctl *c, struct vm *vm)
 
     c->vm = vm;
     c->quit_fd = eventfd(0, EFD_CLOEXEC);
-    err = c->quit_fd < 0 ? -errno : thread_start(&c->thread, "ctl", ctl_main, c);
+    err = c->quit_fd < 0 ? -errno : thread_start_as(&c->thread, HOST_CONTROL, "ctl", ctl_main, c);
     if (err)
         log_error("cannot serve the control socket: %s", strerror(-err));
     return err;

@@ -336,7 +336,7 @@ static int vnc_start(struct vnc *n, const struct vnc_config *cfg)
                   strerror(-err));
     else if (!server_is_ready(n))
         err = -EIO; /* it has said why */
-    return err ? err : thread_start(&n->thread, "vnc", vnc_run, n);
+    return err ? err : thread_start_as(&n->thread, HOST_KEEPER, "vnc", vnc_run, n);
 }
 
 int vnc_open(struct vm *vm, const struct vnc_config *cfg, struct vnc **out)

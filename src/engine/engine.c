@@ -2,6 +2,8 @@
 /* What all engines share: the list of them, the names of exits, and where exits are counted. */
 #include "engine/engine.h"
 
+#include "lib/probe.h"
+
 #include "host/host.h"
 
 #include <string.h>
@@ -40,12 +42,14 @@ const struct engine_ops *engine_find(const char *name)
 
 uint64_t vcpu_exit_begin(struct vcpu *v, enum exit_reason why)
 {
+    probe(exit, v->cpu.id, (int)why);
     v->nr_exits[why]++;
     return v->evm->cfg.time_exits ? host_mono_ns() : 0;
 }
 
 void vcpu_exit_end(struct vcpu *v, enum exit_reason why, uint64_t start)
 {
+    probe(exit_end, v->cpu.id, (int)why);
     if (start)
         v->exit_ns[why] += host_mono_ns() - start;
 }

@@ -130,10 +130,24 @@ void cond_wake_all(struct cond *c);
 
 /* ---- threads: named; all signals blocked but those an instruction of the thread itself raises
  * (SIGSEGV, SIGFPE, ...) ---- */
+/* What a thread is for, and so what it may do in the sandbox: see sandbox.h. */
+enum host_role {
+#define ROLE(id, text) HOST_##id,
+#include "host/sandbox.def"
+    NR_HOST_ROLES
+};
 struct thread {
     pthread_t t;
     bool started;
+    enum host_role role;
+    char name[16]; /* with the final 0: the kernel's limit */
+    void *(*fn)(void *);
+    void *arg;
 };
+/* *t stays where it is until thread_join(). */
+int thread_start_as(struct thread *t, enum host_role role, const char *name, void *(*fn)(void *),
+                    void *arg) MUST_CHECK;
+/* HOST_HELPER: it opens nothing and reaches nobody. */
 int thread_start(struct thread *t, const char *name, void *(*fn)(void *), void *arg) MUST_CHECK;
 void thread_join(struct thread *t);
 /*
@@ -168,7 +182,10 @@ uint64_t host_delay_ns(struct host_delay *d);
 bool host_delay_known(void);
 /* Lets another thread run on this CPU, if one wants to. */
 void host_yield(void);
-int host_pid(void); /* of the process, for names */
+int host_pid(void);
+int host_tid(void);
+/* Processor time of this process. */
+uint64_t host_cpu_ns(void); /* of the process, for names */
 
 /* ---- getting a thread out of a system call ---- */
 struct host_kick {

@@ -10,13 +10,26 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "host/sandbox.h"
+
 #define NS_PER_S 1000000000ull
 
-int thread_start(struct thread *t, const char *name, void *(*fn)(void *), void *arg)
+static void *thread_main(void *arg)
+{
+    struct thread *t = arg;
+
+    (void)pthread_setname_np(pthread_self(), t->name); /* only for ps, gdb and messages */
+    sandbox_enter(t->role);
+    return t->fn(t->arg);
+}
+
+int thread_start_as(struct thread *t, enum host_role role, const char *name, void *(*fn)(void *),
+                    void *arg)
 {
     /*
      * What the thread's own instructions raise stays deliverable: the handlers restore the terminal
@@ -24,7 +37,6 @@ int thread_start(struct thread *t, const char *name, void *(*fn)(void *), void *
      * kill the process without a handler.)
      */
     static const int own_faults[] = { SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP, SIGABRT, SIGSYS };
-    char short_name[16]; /* with the final 0: the kernel's limit */
     sigset_t block, old;
     int err;
 
@@ -32,15 +44,22 @@ int thread_start(struct thread *t, const char *name, void *(*fn)(void *), void *
     for (unsigned i = 0; i < ARRAY_SIZE(own_faults); i++)
         (void)sigdelset(&block, own_faults[i]);
     BUG_ON(t->started);
+    t->role = role;
+    t->fn = fn;
+    t->arg = arg;
+    (void)snprintf(t->name, sizeof(t->name), "%s", name);
     BUG_ON(pthread_sigmask(SIG_SETMASK, &block, &old)); /* the new thread inherits it */
-    err = pthread_create(&t->t, NULL, fn, arg);
+    err = pthread_create(&t->t, NULL, thread_main, t);
     BUG_ON(pthread_sigmask(SIG_SETMASK, &old, NULL));
     if (err)
         return -err;
     t->started = true;
-    (void)snprintf(short_name, sizeof(short_name), "%s", name);
-    (void)pthread_setname_np(t->t, short_name); /* only for ps and gdb */
     return 0;
+}
+
+int thread_start(struct thread *t, const char *name, void *(*fn)(void *), void *arg)
+{
+    return thread_start_as(t, HOST_HELPER, name, fn, arg);
 }
 
 void thread_join(struct thread *t)
@@ -54,6 +73,26 @@ void thread_join(struct thread *t)
 int host_pid(void)
 {
     return (int)getpid();
+}
+
+int host_tid(void)
+{
+    return (int)gettid();
+}
+
+/* Children count when they have ended and were waited for. */
+uint64_t host_cpu_ns(void)
+{
+    struct rusage own, children;
+
+    (void)getrusage(RUSAGE_SELF, &own);
+    (void)getrusage(RUSAGE_CHILDREN, &children);
+    return (uint64_t)(own.ru_utime.tv_sec + own.ru_stime.tv_sec + children.ru_utime.tv_sec +
+                      children.ru_stime.tv_sec) *
+               NS_PER_S +
+           (uint64_t)(own.ru_utime.tv_usec + own.ru_stime.tv_usec + children.ru_utime.tv_usec +
+                      children.ru_stime.tv_usec) *
+               1000;
 }
 
 void host_yield(void)

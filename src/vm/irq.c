@@ -7,6 +7,7 @@
  * pin is 2 (the MADT's interrupt source override says so). GSIs from 16 on have a pin and the ISA
  * bridge's router (dev/pirq.h), which may lead them to the 8259s.
  */
+#include "lib/probe.h"
 #include "lib/trace.h"
 #include "vm/priv.h"
 
@@ -25,6 +26,7 @@ static void irq_set_gsi(void *ctx, unsigned gsi, int level)
 {
     struct vm *vm = ctx;
 
+    probe(gsi, gsi, (int)level);
     trace(vm->cfg.trace, IRQ, "gsi %u %s", gsi, level ? "up" : "down");
     if (gsi < NR_ISA_IRQS)
         pc_set_pic(vm->pc, gsi, level);
@@ -70,6 +72,7 @@ static void irq_send_lowest(struct vm *vm, const struct apic_msg *msg, uint32_t 
 
 void irq_send(struct vm *vm, const struct apic_msg *msg, uint32_t sender)
 {
+    probe(apic_message, msg->dest, (int)msg->vector);
     trace(vm->cfg.trace, IRQ, "message to %s %#x: mode %u vector %#x%s",
           msg->to_all || msg->not_self ? "all, not"
           : msg->logical               ? "logical"

@@ -251,13 +251,13 @@ static void *run_supervise(void *arg)
 
 int run_start(struct vm *vm)
 {
-    int err = thread_start(&vm->supervisor, "vm", run_supervise, vm);
+    int err = thread_start_as(&vm->supervisor, HOST_KEEPER, "vm", run_supervise, vm);
 
     for (unsigned i = 0; i < vm->nr_vcpus && !err; i++) {
         char name[16];
 
         (void)snprintf(name, sizeof(name), "vcpu%u", i);
-        err = thread_start(&vm->vcpus[i].thread, name, run_vcpu, &vm->vcpus[i]);
+        err = thread_start_as(&vm->vcpus[i].thread, HOST_VCPU, name, run_vcpu, &vm->vcpus[i]);
     }
     return err;
 }

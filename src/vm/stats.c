@@ -4,9 +4,11 @@
  * vCPUs' threads; here they are read while they change, each by itself.
  */
 #include <jansson.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "backend/net.h"
+#include "backend/store.h"
 #include "virtio/balloon.h"
 #include "vm/priv.h"
 
@@ -58,13 +60,17 @@ static json_t *stats_exits(const struct vcpu *v)
 static json_t *stats_vcpus(struct vm *vm)
 {
     json_t *vcpus = json_array();
+    uint64_t guest_ns = clock_now_ns(bus_clock(vm->bus)), halted_ns;
 
     for (unsigned i = 0; i < vm->nr_vcpus; i++) {
         const struct vcpu *v = vm->vcpus[i].v;
 
+        halted_ns = stats_peek(&v->exit_ns[EXIT_HLT]);
         (void)json_array_append_new(
-            vcpus, json_pack("{s:i, s:I, s:o}", "id", (int)i, "instructions",
-                             (json_int_t)stats_peek(&v->nr_insns), "exits", stats_exits(v)));
+            vcpus, json_pack("{s:i, s:I, s:I, s:o}", "id", (int)i, "instructions",
+                             (json_int_t)stats_peek(&v->nr_insns), "busy_ns",
+                             (json_int_t)(guest_ns > halted_ns ? guest_ns - halted_ns : 0), "exits",
+                             stats_exits(v)));
     }
     return vcpus;
 }
@@ -116,6 +122,26 @@ static json_t *stats_nets(struct vm *vm)
     return nets;
 }
 
+static json_t *stats_disks(struct vm *vm)
+{
+    json_t *disks = json_array();
+
+    for (unsigned i = 0; i < vm->cfg.nr_disks; i++) {
+        const struct store_counts *c = store_counts(vm->cfg.disks[i].store);
+        char name[16];
+
+        (void)snprintf(name, sizeof(name), "disk%u", i);
+        (void)json_array_append_new(
+            disks, json_pack("{s:s, s:I, s:I, s:I, s:I, s:I}", "name", name, "reads",
+                             (json_int_t)stats_peek(&c->reads), "read_bytes",
+                             (json_int_t)stats_peek(&c->read_bytes), "writes",
+                             (json_int_t)stats_peek(&c->writes), "written_bytes",
+                             (json_int_t)stats_peek(&c->written_bytes), "flushes",
+                             (json_int_t)stats_peek(&c->flushes)));
+    }
+    return disks;
+}
+
 char *vm_stats_json(struct vm *vm)
 {
     enum vm_state state = vm_state(vm);
@@ -138,6 +164,9 @@ char *vm_stats_json(struct vm *vm)
     if (chr_pty_name(vm->cfg.serial))
         (void)json_object_set_new(top, "serial", json_string(chr_pty_name(vm->cfg.serial)));
     (void)json_object_set_new(top, "vcpus", stats_vcpus(vm));
+    (void)json_object_set_new(top, "cpu_ns", json_integer((json_int_t)host_cpu_ns()));
+    if (vm->cfg.nr_disks)
+        (void)json_object_set_new(top, "disks", stats_disks(vm));
     if (vm->cfg.nr_nets)
         (void)json_object_set_new(top, "nets", stats_nets(vm));
     if (pc_balloon(vm->pc))

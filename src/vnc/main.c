@@ -15,8 +15,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/select.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -35,7 +33,6 @@
 
 #define CLIENTS_MAX    32u
 #define CLIENT_WAIT_MS 3000
-#define FILES_MAX      128
 #define PASSWORD_MAX   8 /* more does not count in RFB's "VNC Authentication" */
 /* Until the VM has drawn: as text mode has them. */
 #define FIRST_WIDTH    720
@@ -197,18 +194,6 @@ static bool server_read_password(struct server *s, const char *path)
     return ok && *s->password;
 }
 
-/* Who speaks to the network has no more than it needs. */
-static void server_confine(void)
-{
-    const struct rlimit none = { 0, 0 }, files = { FILES_MAX, FILES_MAX };
-
-    /* Each is a courtesy: without it the server works as well. */
-    (void)prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
-    (void)prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
-    (void)setrlimit(RLIMIT_CORE, &none);
-    (void)setrlimit(RLIMIT_NOFILE, &files);
-}
-
 static bool server_make(struct server *s, const char *name)
 {
     void *shared = mmap(NULL, VNC_MEMORY_BYTES, PROT_READ, MAP_SHARED, VNC_MEMORY_FD, 0);
@@ -286,7 +271,7 @@ int main(int argc, char **argv)
         vnc_unlisten(&s.listener);
         return 1;
     }
-    server_confine();
+    vnc_confine();
     server_tell(VNC_READY, 0, 0, 0);
     server_run(&s);
     vnc_unlisten(&s.listener);

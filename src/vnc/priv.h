@@ -27,4 +27,7 @@ bool vnc_listen(struct vnc_listener *l, const char *where, const char *port);
 int vnc_accept(const struct vnc_listener *l); /* a descriptor, or -1 */
 void vnc_unlisten(struct vnc_listener *l);
 
+/* For the rest of the process's life: confine.c. */
+void vnc_confine(void);
+
 #endif

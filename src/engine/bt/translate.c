@@ -5,6 +5,7 @@
  * address and mode and does not know at which virtual address it runs.
  */
 #include "engine/bt/bt.h"
+#include "lib/probe.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -340,6 +341,7 @@ struct tb *bt_translate(struct bt_vcpu *b, gpa_t at, uint32_t key, const uint8_t
         emit_exit_stubs(&t);
         tb->end = emit_pc(t.e);
         if (!t.e->full && bt_insert(b, tb)) {
+            probe(translate, b->iv.vc.cpu.id, tb->end);
             b->iv.vc.nr_exits[EXIT_TRANSLATE]++;
             return tb;
         }

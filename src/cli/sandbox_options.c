@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* --sandbox, and what a run will open once its guest runs. */
+#include <string.h>
+
+#include "cli/cli.h"
+#include "lib/log.h"
+
+bool option_sandbox(void *into, const char *val)
+{
+    static const char *const modes[] = {
+        [SANDBOX_AUTO] = "auto", [SANDBOX_ON] = "on", [SANDBOX_OFF] = "off"
+    };
+    struct run_options *o = into;
+
+    for (unsigned i = 0; i < ARRAY_SIZE(modes); i++) {
+        if (strcmp(val, modes[i]) != 0)
+            continue;
+        o->sandbox = (enum sandbox_mode)i;
+        return true;
+    }
+    log_error("--sandbox '%s' is none of auto, on and off", val);
+    return false;
+}
+
+/* The socket's file is removed at the end. */
+static void allow_socket(const char *path)
+{
+    sandbox_allow_dir_of(BIT(HOST_MAIN), path, SANDBOX_REMOVE);
+}
+
+static void allow_chan(const struct chan_option *c)
+{
+    if (c->kind == CHAN_SOCKET)
+        allow_socket(c->path);
+}
+
+bool sandbox_options_begin(const struct run_options *o)
+{
+    const char *const again[] = { o->kernel, o->initrd, o->firmware, o->vga_bios };
+    char dir[96];
+
+    if (sandbox_begin(o->sandbox) < 0)
+        return false;
+    if (ctl_dir(dir, sizeof(dir), true))
+        sandbox_allow(BIT(HOST_MAIN), dir, SANDBOX_REMOVE);
+    allow_chan(&o->serial);
+    allow_chan(&o->debugcon);
+    allow_chan(&o->console);
+    for (unsigned i = 0; i < o->nr_ports; i++)
+        allow_chan(&o->ports[i]);
+    if (*o->vsock_path)
+        allow_socket(o->vsock_path);
+    if (o->gdb && o->gdb_cfg.unix_path)
+        allow_socket(o->gdb_cfg.unix_path);
+    for (unsigned i = 0; i < o->nr_shares; i++)
+        sandbox_allow(BIT(HOST_SHARE), o->shares[i].path,
+                      SANDBOX_READ | SANDBOX_WRITE | SANDBOX_PLACE | SANDBOX_DIRS);
+    for (unsigned i = 0; i < o->nr_nets; i++)
+        if (*o->nets[i].where == '/' || strchr(o->nets[i].where, '/'))
+            sandbox_allow_dir_of(BIT(HOST_NET) | BIT(HOST_MAIN), o->nets[i].where, SANDBOX_SOCKET);
+    /* A reset loads them again. */
+    for (unsigned i = 0; i < ARRAY_SIZE(again); i++)
+        if (again[i])
+            sandbox_allow(BIT(HOST_KEEPER), again[i], SANDBOX_READ);
+    if (o->stats_file)
+        sandbox_allow_dir_of(BIT(HOST_MAIN), o->stats_file, SANDBOX_WRITE | SANDBOX_PLACE);
+    if (o->display_file)
+        sandbox_allow_dir_of(BIT(HOST_MAIN), o->display_file, SANDBOX_WRITE | SANDBOX_PLACE);
+    /* Snapshots and pictures go where the user says, at any time. */
+    sandbox_allow(BIT(HOST_CONTROL), "/",
+                  SANDBOX_READ | SANDBOX_WRITE | SANDBOX_PLACE | SANDBOX_DIRS);
+    return true;
+}

@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The sandbox of the monitor: what is left of the user's rights once a VM runs.
+ *
+ * In this order, by `doppel run`: sandbox_begin() before the first thread, sandbox_allow() for what
+ * will be opened later, then all is opened and its threads start, each going into its own sandbox
+ * (thread_start_as()); at last sandbox_enter(HOST_MAIN), and only then run the vCPUs.
+ */
+#ifndef HOST_SANDBOX_H
+#define HOST_SANDBOX_H
+
+#include "host/host.h"
+
+enum sandbox_mode { SANDBOX_AUTO, SANDBOX_ON, SANDBOX_OFF };
+
+/*
+ * Sets the sandbox up for this process. SANDBOX_AUTO takes what the host has and says (log_debug)
+ * what it has not; SANDBOX_ON: -ENOSYS after a message if something is missing.
+ */
+int sandbox_begin(enum sandbox_mode mode) MUST_CHECK;
+
+/* What a path is needed for, once all is open. */
+#define SANDBOX_READ   BIT(0) /* open to read, what is there and below */
+#define SANDBOX_REMOVE BIT(1) /* in the directory: remove files */
+#define SANDBOX_PLACE  BIT(2) /* in the directory: link, rename and make files */
+#define SANDBOX_WRITE  BIT(3) /* open to write, what is there and below */
+#define SANDBOX_DIRS   BIT(4) /* make and remove directories, special files, links */
+#define SANDBOX_SOCKET BIT(5) /* in the directory: make and remove Unix sockets */
+/* For threads of these roles (BIT(enum host_role)). Not there: fine, then it is not needed. No-op
+ * without sandbox. */
+void sandbox_allow(uint32_t roles, const char *path, unsigned what);
+/* ... the directory that the file is in. */
+void sandbox_allow_dir_of(uint32_t roles, const char *path, unsigned what);
+
+/* This thread gives its rights up; for ever. No-op without sandbox. */
+void sandbox_enter(enum host_role role);
+/* Ends the setup: rulesets are closed, and the rest is logged (log_debug). */
+void sandbox_settled(void);
+
+#endif

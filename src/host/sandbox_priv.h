@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Shared by the sandbox's files. */
+#ifndef HOST_SANDBOX_PRIV_H
+#define HOST_SANDBOX_PRIV_H
+
+#include "host/sandbox.h"
+
+/* ---- sandbox_filter.c: lists of system calls ---- */
+struct sock_fprog;
+/* The kernel has what it takes. */
+bool filter_possible(void);
+/* The role's filter, malloc'ed program and all. 0 or -errno. */
+int filter_make(enum host_role role, struct sock_fprog *prog) MUST_CHECK;
+/* From now on this thread is held to it; a violation is SIGSYS, see sandbox_trap.c. */
+int filter_load(const struct sock_fprog *prog) MUST_CHECK;
+
+/* ---- sandbox_trap.c: what a violation looks like ---- */
+/* Handles SIGSYS; who had it before comes after. May be called again, when somebody else took it.
+ */
+int trap_catch_sigsys(void) MUST_CHECK;
+
+/* ---- sandbox_paths.c: Landlock ---- */
+/* The version of Landlock's interface; 0: there is none. */
+int paths_abi(void);
+/* For the whole process, from before its first thread: no signals to and no looking into processes
+ * that are not our own. 0 or -errno. */
+int paths_shut_in(void) MUST_CHECK;
+/* A list of what may be opened; empty. A descriptor, or -errno. */
+int paths_new(void) MUST_CHECK;
+int paths_add(int rules, const char *path, unsigned what) MUST_CHECK;
+int paths_enter(int rules) MUST_CHECK;
+
+#endif
