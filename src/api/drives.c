@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* /drives/{drive_id}: disks, and the rate limits that all devices have in the same form. */
+#include <errno.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -41,6 +42,24 @@ static const struct field patch_list[] = {
 };
 const struct fields drive_patch_fields = FIELDS(patch_list);
 
+bool limiter_keep(json_t *dev, const char *key, const json_t *val, struct reply *r)
+{
+    json_t *old = json_object_get(dev, key), *all = old ? json_deep_copy(old) : json_object();
+
+    if (!val) {
+        json_decref(all);
+        return true;
+    }
+    if (all && json_object_update(all, (json_t *)val) < 0) {
+        json_decref(all);
+        all = NULL;
+    }
+    if (json_object_set_new(dev, key, all) == 0)
+        return true;
+    reply_json(r, NULL);
+    return false;
+}
+
 static bool drive_ok(const struct api *a, const json_t *d, struct reply *r)
 {
     const char *id = field_string(d, "drive_id"), *uuid = field_string(d, "partuuid");
@@ -77,6 +96,24 @@ static bool drive_ok(const struct api *a, const json_t *d, struct reply *r)
     return true;
 }
 
+/* The kernel is told that its root is the first one. False: out of memory. */
+static bool root_first(json_t *drives)
+{
+    json_t *drive;
+    size_t i;
+    int err = 0;
+
+    json_array_foreach(drives, i, drive)
+    {
+        if (!field_bool(drive, "is_root_device", false))
+            continue;
+        json_incref(drive);
+        err = json_array_remove(drives, i);
+        return json_array_insert_new(drives, 0, drive) == 0 && !err;
+    }
+    return true;
+}
+
 void drive_put(struct api *a, const struct request *rq, struct reply *r)
 {
     const char *path;
@@ -92,7 +129,9 @@ void drive_put(struct api *a, const struct request *rq, struct reply *r)
                     path);
         return;
     }
-    (void)list_keep(a, a->drives, "drive_id", rq->body, r);
+    if (list_keep(a, a->drives, "drive_id", rq->body, r) &&
+        field_bool(rq->body, "is_root_device", false) && !root_first(a->drives))
+        reply_json(r, NULL);
 }
 
 void drive_patch(struct api *a, const struct request *rq, struct reply *r)
@@ -100,6 +139,7 @@ void drive_patch(struct api *a, const struct request *rq, struct reply *r)
     const char *id, *path = field_string(rq->body, "path_on_host");
     const json_t *limiter = json_object_get(rq->body, "rate_limiter");
     char why[512];
+    json_t *drive;
     int idx, err = 0;
 
     if (!id_matches(rq, "drive_id", r))
@@ -110,14 +150,18 @@ void drive_patch(struct api *a, const struct request *rq, struct reply *r)
         reply_fault(r, "Drive config error: Invalid block device ID: %s", id);
         return;
     }
+    drive = json_array_get(a->drives, (size_t)idx);
     api_log_forget(a->log);
     if (path)
         err = machine_replace_disk(a, (unsigned)idx, path);
+    if (!err && path &&
+        json_object_set(drive, "path_on_host", json_object_get(rq->body, "path_on_host")) < 0)
+        err = -ENOMEM;
+    if (!err && !limiter_keep(drive, "rate_limiter", limiter, r))
+        return;
     if (!err && limiter)
-        err = machine_limit_disk(a, (unsigned)idx, limiter);
+        err = machine_limit_disk(a, (unsigned)idx, json_object_get(drive, "rate_limiter"));
     if (err)
         reply_fault(r, "Drive config error: Unable to patch the block device: %s",
                     api_log_last_error(a->log, why, sizeof(why)));
-    else if (json_object_update(json_array_get(a->drives, (size_t)idx), rq->body) < 0)
-        reply_json(r, NULL);
 }

@@ -12,7 +12,7 @@
 #include "api/mmds.h"
 #include "api/mmds_net.h"
 
-#define S(n)   ((uint64_t)(n) * 1000000000ull)
+#define S(n)   ((uint64_t)(n)*1000000000ull)
 #define FIN    1
 #define SYN    2
 #define RST    4
@@ -126,7 +126,9 @@ static void set_up(struct env *e, size_t value_bytes)
 
     memset(value, 'v', value_bytes);
     data = json_pack("{s:s}", "a", value);
-    *e = (struct env){ .mmds = mmds_create(100000), .now_ns = S(100), .seq = 0xfffffff0, .window = WINDOW };
+    *e = (struct env){
+        .mmds = mmds_create(100000), .now_ns = S(100), .seq = 0xfffffff0, .window = WINDOW
+    };
     e->n = mmds_net_create(e->mmds);
     assert_int_equal(mmds_put_data(e->mmds, data), 0);
     json_decref(data);
@@ -336,7 +338,9 @@ static void test_many_connections_and_garbage_are_survived(void **state)
     (void)state;
     set_up(&e, 10);
     for (unsigned i = 0; i < 20000; i++) {
-        struct net_frame f = { .data = buf, .bytes = 14 + i % 180, .hdr.flags = NET_HDR_DATA_VALID };
+        struct net_frame f = { .data = buf,
+                               .bytes = 14 + i % 180,
+                               .hdr.flags = NET_HDR_DATA_VALID };
 
         for (size_t k = 0; k < sizeof(buf); k++)
             buf[k] = (uint8_t)((rand = rand * 1103515245 + 12345) >> 16);

@@ -54,7 +54,8 @@ static void test_patch_merges_and_null_removes(void **state)
     } cases[] = {
         { "{\"a\": 1}", "{\"b\": 2}", "{\"a\": 1, \"b\": 2}" },
         { "{\"a\": {\"x\": 1, \"y\": 2}}", "{\"a\": {\"x\": null}}", "{\"a\": {\"y\": 2}}" },
-        { "{\"a\": [1]}", "{\"a\": {\"b\": {\"c\": null, \"d\": 3}}}", "{\"a\": {\"b\": {\"d\": 3}}}" },
+        { "{\"a\": [1]}", "{\"a\": {\"b\": {\"c\": null, \"d\": 3}}}",
+          "{\"a\": {\"b\": {\"d\": 3}}}" },
         { "{\"a\": {}}", "{\"a\": [{\"b\": null}]}", "{\"a\": [{\"b\": null}]}" },
     };
     (void)state;
@@ -145,15 +146,16 @@ static void test_tokens_are_needed_and_end(void **state)
     expect(m, "GET /a HTTP/1.1\r\nX-metadata-token: guess", 0, 401, NULL);
     expect(m, "PUT /latest/api/token HTTP/1.1", 0, 400, NULL);
     expect(m, "PUT /latest/api/token HTTP/1.1\r\nX-metadata-token-ttl-seconds: 0", 0, 400, NULL);
-    expect(m, "PUT /latest/api/token HTTP/1.1\r\nX-metadata-token-ttl-seconds: 21601", 0, 400, NULL);
+    expect(m, "PUT /latest/api/token HTTP/1.1\r\nX-metadata-token-ttl-seconds: 21601", 0, 400,
+           NULL);
     expect(m, "PUT /latest/api/token HTTP/1.1\r\nX-metadata-token-ttl-seconds: 6x", 0, 400, NULL);
     expect(m, "PUT /latest HTTP/1.1\r\nX-metadata-token-ttl-seconds: 6", 0, 404, NULL);
     expect(m,
            "PUT /latest/api/token HTTP/1.1\r\nX-metadata-token-ttl-seconds: 6\r\n"
            "X-Forwarded-For: a",
            0, 400, NULL);
-    all = mmds_answer(m, "PUT /latest/api/token HTTP/1.1\r\nx-aws-ec2-metadata-token-ttl-seconds: 6",
-                      72, 0);
+    all = mmds_answer(
+        m, "PUT /latest/api/token HTTP/1.1\r\nx-aws-ec2-metadata-token-ttl-seconds: 6", 72, 0);
     token = strstr(all, "\r\n\r\n") + 4;
     assert_non_null(strstr(all, "X-metadata-token-ttl-seconds: 6\r\n"));
     (void)snprintf(request, sizeof(request), "GET /a HTTP/1.1\r\nX-metadata-token: %s", token);
@@ -162,7 +164,8 @@ static void test_tokens_are_needed_and_end(void **state)
     expect(m, request, 6 * NS_PER_S, 401, NULL);
     /* So many others make it go. */
     for (unsigned i = 0; i < 1000; i++)
-        expect(m, "PUT /latest/api/token HTTP/1.1\r\nX-metadata-token-ttl-seconds: 60", 0, 200, NULL);
+        expect(m, "PUT /latest/api/token HTTP/1.1\r\nX-metadata-token-ttl-seconds: 60", 0, 200,
+               NULL);
     expect(m, request, 0, 401, NULL);
     free(all);
     mmds_destroy(m);

@@ -92,9 +92,8 @@ void net_patch(struct api *a, const struct request *rq, struct reply *r)
         return;
     }
     net = json_array_get(a->nets, (size_t)idx);
-    if (json_object_update(net, rq->body) < 0) {
-        reply_json(r, NULL);
+    if (!limiter_keep(net, "rx_rate_limiter", json_object_get(rq->body, "rx_rate_limiter"), r) ||
+        !limiter_keep(net, "tx_rate_limiter", json_object_get(rq->body, "tx_rate_limiter"), r))
         return;
-    }
     machine_limit_net(a, (unsigned)idx, net);
 }

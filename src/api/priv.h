@@ -87,6 +87,9 @@ bool keep(struct api *a, json_t **at, const json_t *val, struct reply *r);
 int list_find(const json_t *list, const char *key, const char *id);
 /* Replaces that one, or appends. False, and a fault: out of memory. */
 bool list_keep(struct api *a, json_t *list, const char *key, const json_t *val, struct reply *r);
+/* The buckets that `val` has replace those of the device's member `key`. False, and a fault: out of
+ * memory. */
+bool limiter_keep(json_t *dev, const char *key, const json_t *val, struct reply *r);
 /* A path's id and a body's have to be the same. False, and a fault: they are not. */
 bool id_matches(const struct request *rq, const char *key, struct reply *r);
 

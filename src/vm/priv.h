@@ -102,7 +102,7 @@ void pc_virtio_set_paused(struct pc_virtio *pv, bool on);
 const char *pc_virtio_settle(struct pc_virtio *pv);
 /* NULL, or the name of a device whose state cannot be saved. */
 const char *pc_virtio_unsaveable(struct pc_virtio *pv);
-struct virtio_balloon *pc_virtio_balloon(struct pc_virtio *pv); /* NULL: none */
+struct virtio_balloon *pc_virtio_balloon(struct pc_virtio *pv);        /* NULL: none */
 struct virtio_blk *pc_virtio_disk(struct pc_virtio *pv, unsigned idx); /* NULL: none */
 /* -ENOENT: no such disk; else as store_resize(). */
 int pc_virtio_disk_resize(struct pc_virtio *pv, unsigned idx, uint64_t bytes) MUST_CHECK;
