@@ -341,8 +341,8 @@ static int session_run(struct session *s)
 
     /*
      * All is open; what is left of the process's rights is what its guest could come by. The VM's
-     * threads start before this one goes in, since theirs would be inside its sandbox otherwise; but
-     * no guest code runs yet.
+     * threads start before this one goes in, since theirs would be inside its sandbox otherwise;
+     * but no guest code runs yet.
      */
     vm_pause(s->vm);
     if (vm_start(s->vm) < 0)

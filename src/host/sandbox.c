@@ -59,7 +59,8 @@ static int missing(const char *what, int err)
 static void allow_known(void)
 {
     /* How long threads waited for a processor (delay.c); which pages are a process's own. */
-    sandbox_allow(BIT(HOST_VCPU) | BIT(HOST_CONTROL) | BIT(HOST_KEEPER) | BIT(HOST_MAIN), "/proc", SANDBOX_READ);
+    sandbox_allow(BIT(HOST_VCPU) | BIT(HOST_CONTROL) | BIT(HOST_KEEPER) | BIT(HOST_MAIN), "/proc",
+                  SANDBOX_READ);
     sandbox_allow(BIT(HOST_USERNET), "/etc/resolv.conf", SANDBOX_READ);
 }
 
