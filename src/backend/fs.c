@@ -261,7 +261,8 @@ int fs_start(struct fs_share *fs, const struct fs_client *client)
         err = -ENOMEM;
     for (; nr < FS_WORKERS && !err; nr++) {
         fs->workers[nr] = (struct fs_worker){ .fs = fs, .idx = nr };
-        err = thread_start_as(&fs->threads[nr], HOST_SHARE, fs->cfg.tag, worker_run, &fs->workers[nr]);
+        err = thread_start_as(&fs->threads[nr], HOST_SHARE, fs->cfg.tag, worker_run,
+                              &fs->workers[nr]);
         if (err)
             break;
     }
