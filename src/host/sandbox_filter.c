@@ -73,6 +73,11 @@ static const struct {
     { ALL, SYS_prctl, { EQ(0, PR_GET_NAME) }, 1 },
     { ALL, SYS_prctl, { EQ(0, PR_SET_NO_NEW_PRIVS) }, 1 },
     { ALL, SYS_prctl, { EQ(0, PR_CAP_AMBIENT) }, 1 },
+    /* How it opens is in memory, where no filter can look. */
+    { R(SHARE), SYS_openat2, { { 0 } }, 0 },
+    /* Why has the process that serves an image ended? */
+    { R(DISK), SYS_waitid, { { 0 } }, 0 },
+    { R(DISK), SYS_wait4, { { 0 } }, 0 },
     { R(SHARE), SYS_prctl, { EQ(0, PR_GET_SECUREBITS) }, 1 },
     { R(SHARE), SYS_prctl, { EQ(0, PR_SET_SECUREBITS) }, 1 },
     { R(SHARE), SYS_prctl, { EQ(0, PR_CAPBSET_READ) }, 1 },
