@@ -201,7 +201,9 @@ static void fill(struct ivcpu *v, struct tlb *t, const struct walk *w, const str
     uint64_t ntag = ntag_of(w->at.v & PAGE_MASK);
     bool watched = page_watched(v, w->at.v);
 
-    if (note->page != s->at.v >> PAGE_SHIFT || t->add[i] != (uintptr_t)s->hva - w->at.v ||
+    /* What was found not global must not outlive a flush as part of an entry that is. */
+    if (note->global != w->global || note->page != s->at.v >> PAGE_SHIFT ||
+        t->add[i] != (uintptr_t)s->hva - w->at.v ||
         (t->ntag_r[i] != ntag && t->ntag_w[i] != ntag && t->ntag_x[i] != ntag))
         entry_clear(t, i);
     note->page = s->at.v >> PAGE_SHIFT;

@@ -139,6 +139,23 @@ static void test_an_entry_that_changes_its_kind_is_flushed_as_what_it_is(void **
     assert_false(may_read(f, 4));
 }
 
+/* MOV to CR3 drops what is not global (SDM 3, "Operations that Invalidate TLBs and
+ * Paging-Structure Caches"): here the right to execute, found before the page became global. */
+static void test_a_right_found_not_global_does_not_survive_as_global(void **state)
+{
+    struct fake *f = *state;
+    struct span s;
+
+    map(f, 4, 4, PTE_P);
+    assert_int_equal(span_find(f->v, LIN(4), ACC_EXEC, &s), STEP_NEXT);
+    assert_true(TLB_HIT(f->v->tlb, x, LIN(4), 1));
+    map(f, 4, 4, PTE_P | PTE_G);
+    assert_true(tlb_fill(f->v, LIN(4), 4, false));
+    tlb_flush_nonglobal(f->v);
+    assert_true(may_read(f, 4));
+    assert_false(TLB_HIT(f->v->tlb, x, LIN(4), 1));
+}
+
 static void test_pages_of_both_kinds_are_protected(void **state)
 {
     struct fake *f = *state;
@@ -159,6 +176,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_a_switch_of_processes_keeps_what_is_global),
         TEST(test_an_entry_that_changes_its_kind_is_flushed_as_what_it_is),
+        TEST(test_a_right_found_not_global_does_not_survive_as_global),
         TEST(test_pages_of_both_kinds_are_protected),
     };
 
