@@ -23,7 +23,7 @@ LDFLAGS += -fsanitize=address,undefined
 endif
 CFLAGS += -std=gnu17 -g $(OPT) -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla $(if $(WERROR),-Werror)
 CPPFLAGS += -Isrc -D_GNU_SOURCE -DDOPPEL_VERSION='"$(shell cat VERSION)"'
-LDLIBS += -lZydis -ljansson -lpng -lslirp -luring -lnbd -lpthread
+LDLIBS += -lZydis -ljansson -lpng -lslirp -luring -lnbd -lmicrohttpd -lpthread
 
 ALL_C := $(sort $(shell find src -name '*.c'))
 TEST_C := $(filter %_test.c,$(ALL_C))
@@ -53,11 +53,15 @@ LONG_TESTS :=
 
 -include $(sort $(wildcard tests/*/rules.mk bench/rules.mk tools/rules.mk))
 
-all: $(O)/doppel $(O)/doppel-vnc
+all: $(O)/doppel $(O)/doppel-vnc $(O)/firecracker
 
 $(O)/doppel: $(MAIN_O) $(O)/libdoppel.a
 	@echo "  LD      $@"
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+# Under this name it takes that program's options.
+$(O)/firecracker: $(O)/doppel
+	$(Q)ln -sfn doppel $@
 
 $(O)/doppel-vnc: $(VNC_C:%.c=$(O)/%.o) $(O)/libdoppel.a
 	@echo "  LD      $@"

@@ -76,8 +76,8 @@ static inline void chr_again(struct chr *c)
 }
 /*
  * A visitor: fd, a stream socket, is the channel's from now on, if this returns 0. It is sent
- * `hello` (a constant, or NULL) before anything else. -EBUSY: there is one already; -EOPNOTSUPP:
- * this channel has a terminal or a pipe.
+ * `hello` (a constant, or NULL) before anything else. -EBUSY: there is one already; -EAGAIN: which
+ * is about to go; -EOPNOTSUPP: this channel has a terminal or a pipe.
  */
 static inline int chr_visit(struct chr *c, int fd, const char *hello)
 {

@@ -31,12 +31,20 @@ void visitor_fini(struct visitor *v)
     v->news.p = NULL;
 }
 
+/* The one who is here has closed its end, which the channel's thread has yet to see. */
+static bool visitor_is_gone(const struct visitor *v)
+{
+    char c;
+
+    return v->fd >= 0 && recv(v->fd, &c, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
+}
+
 int visitor_enter(struct visitor *v, int fd, const char *hello)
 {
     int flags = fcntl(fd, F_GETFL);
 
     if (v->here)
-        return -EBUSY;
+        return visitor_is_gone(v) ? -EAGAIN : -EBUSY;
     if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0)
         return -errno;
     v->here = true;

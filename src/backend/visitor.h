@@ -28,7 +28,7 @@ int visitor_init(struct visitor *v) MUST_CHECK;
 void visitor_fini(struct visitor *v);
 
 /* ---- the channel's lock held ---- */
-/* -EBUSY: there is one. */
+/* -EBUSY: there is one; -EAGAIN: that is about to go. */
 int visitor_enter(struct visitor *v, int fd, const char *hello) MUST_CHECK;
 /* It goes; `keep`: what it has not read stays for the next one. */
 void visitor_leave(struct visitor *v, enum chr_keep keep);

@@ -22,6 +22,9 @@ struct command {
 extern const struct command *const cli_commands; /* ends with a NULL name */
 
 int cmd_run(int argc, char **argv);
+int cmd_api(int argc, char **argv);
+/* The same, but what is wrong with options is told as the program of that name does. */
+int cmd_firecracker(int argc, char **argv);
 int cmd_stat(int argc, char **argv);
 int cmd_ps(int argc, char **argv);
 int cmd_snapshot(int argc, char **argv);

@@ -8,6 +8,7 @@
 
 static const struct command table[] = {
     { "run", "run a virtual machine", cmd_run },
+    { "api", "a virtual machine that Firecracker's clients drive, over a socket", cmd_api },
     { "stat", "where a running VM's time goes", cmd_stat },
     { "ps", "which VMs are running", cmd_ps },
     { "console", "this terminal on a running VM's console", cmd_console },
@@ -96,10 +97,20 @@ int cmd_help(int argc, char **argv)
     return c->run(2, help);
 }
 
+/* By a link of that name? */
+static bool is_called(const char *arg0, const char *name)
+{
+    const char *slash = strrchr(arg0, '/');
+
+    return !strcmp(slash ? slash + 1 : arg0, name);
+}
+
 int cli_main(int argc, char **argv)
 {
     const struct command *c;
 
+    if (argc && is_called(argv[0], "firecracker"))
+        return cmd_firecracker(argc, argv);
     if (argc < 2) {
         print_overview(stderr);
         return EXIT_USAGE;

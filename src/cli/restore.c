@@ -52,8 +52,14 @@ static const struct kept {
     { "net", true, KEPT_KEYS, true },
     { "vsock", true, KEPT_KEYS, false },
     { "serial", true, KEPT_KEYS, false },
+    { "console", true, KEPT_KEYS, false },
+    { "port", true, KEPT_KEYS, true },
     { "debugcon", true, KEPT_KEYS, false },
     { "display", true, KEPT_KEYS, false },
+    { "console", true, KEPT_KEYS, false },
+    { "port", true, KEPT_KEYS, true },
+    { "share", true, KEPT_KEYS, true },
+    { "fs", true, KEPT_KEYS, true },
 };
 
 /* All others have a value that is kept as it is. */

@@ -135,10 +135,11 @@ static json_t *answer_snapshot(struct vm *vm, const json_t *request, const char 
                          "zero_bytes", (json_int_t)(saved.pages_zero << PAGE_SHIFT), "paused_ms",
                          (double)saved.paused_ns / 1e6);
     *error = err == -ENOENT && diff ? "there is no base that it could be a difference to"
-             : err == -EOPNOTSUPP   ? "one of its devices, or --lockstep, cannot be saved"
-             : err == -EEXIST       ? "the directory is there already, and is no snapshot"
-             : err == -EBUSY        ? "a snapshot is being made already, or a disk does not answer"
-                                    : strerror(-err);
+             : err == -EOPNOTSUPP
+                 ? "a device of it (a shared folder), or --lockstep, cannot be saved"
+             : err == -EEXIST ? "the directory is there already, and is no snapshot"
+             : err == -EBUSY  ? "a snapshot is being made already, or a disk does not answer"
+                              : strerror(-err);
     return NULL;
 }
 
@@ -278,6 +279,21 @@ static char *answer_no_visit(struct chr *c, int sized, int err)
     return answer_error("%s", strerror(-err));
 }
 
+/* A visitor that has just left may not be seen to have gone yet. */
+#define VISIT_WAIT_NS 1000000000ull
+#define VISIT_POLL_NS 5000000ull
+
+static int visit(struct chr *c, int fd, const char *hello)
+{
+    uint64_t end_ns = host_mono_ns() + VISIT_WAIT_NS;
+    _Atomic uint32_t never = 0;
+    int err;
+
+    while ((err = chr_visit(c, fd, hello)) == -EAGAIN && host_mono_ns() < end_ns)
+        host_futex_wait(&never, 0, host_mono_ns() + VISIT_POLL_NS);
+    return err == -EAGAIN ? -EBUSY : err;
+}
+
 bool ctl_answer_console(struct vm *vm, const char *line, size_t bytes, int *fd, char **answer)
 {
     static const char *const hello[] = {
@@ -291,7 +307,7 @@ bool ctl_answer_console(struct vm *vm, const char *line, size_t bytes, int *fd, 
     if (is) {
         struct chr *c = answer_channel(vm_cfg(vm), answer_arg(request));
         bool sized = c && c == vm_cfg(vm)->console.chr;
-        int err = c ? chr_visit(c, *fd, hello[sized]) : -ENOENT;
+        int err = c ? visit(c, *fd, hello[sized]) : -ENOENT;
 
         if (!err)
             *fd = -1;

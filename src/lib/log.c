@@ -10,11 +10,19 @@
 #include <stdlib.h>
 
 static _Atomic int log_max = LOG_INFO;
+static log_sink *log_to; /* NULL: standard error */
+static void *log_to_arg;
 _Thread_local void (*log_guard)(void);
 
 void log_set_level(enum log_level level)
 {
     log_max = (int)level;
+}
+
+void log_set_sink(log_sink *sink, void *arg)
+{
+    log_to = sink;
+    log_to_arg = arg;
 }
 
 void log_msg(enum log_level level, const char *fmt, ...)
@@ -28,10 +36,14 @@ void log_msg(enum log_level level, const char *fmt, ...)
         return;
     if (log_guard)
         log_guard();
-    n = snprintf(line, sizeof(line), "doppel: %s", tags[level]);
+    n = log_to ? 0 : snprintf(line, sizeof(line), "doppel: %s", tags[level]);
     va_start(ap, fmt);
     (void)vsnprintf(line + n, sizeof(line) - (size_t)n, fmt, ap);
     va_end(ap);
+    if (log_to) {
+        log_to(log_to_arg, level, line);
+        return;
+    }
     /* One write, so that lines of several threads do not mix; \r because the terminal may be raw.
      */
     (void)fprintf(stderr, "%s\r\n", line);

@@ -39,4 +39,11 @@ bool log_first(struct log_seen *seen, uint64_t key);
 /* Lines above this level are dropped. Default LOG_INFO. */
 void log_set_level(enum log_level level);
 
+/*
+ * From now on the lines that are not dropped go there, as they were given to log_msg(), instead of
+ * to standard error; NULL: back to that. Any thread calls it. To be set while there is one thread.
+ */
+typedef void log_sink(void *arg, enum log_level level, const char *text);
+void log_set_sink(log_sink *sink, void *arg);
+
 #endif

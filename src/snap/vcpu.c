@@ -112,13 +112,6 @@ static const struct state_field vcpu_fields[] = {
     CPU_U32(apic.pir),
     CPU_U32(apic.pir_tmr),
     CPU_U32(apic.told),
-    CPU_U64(pv.clock),
-    CPU_U64(pv.wall),
-    CPU_U64(pv.steal),
-    CPU_U64(pv.eoi),
-    CPU_U64(pv.steal_ns),
-    CPU_BOOL(pv.eoi_offered),
-    CPU_BOOL(pv.kicked),
 };
 const struct state_table vcpu_table = STATE_TABLE("vcpu", vcpu_fields, 1);
 

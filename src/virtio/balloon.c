@@ -334,25 +334,25 @@ void virtio_balloon_sizes(struct virtio_balloon *b, uint64_t *wanted_bytes, uint
     lock_drop(machine);
 }
 
-int virtio_balloon_init(struct virtio_balloon *b, struct bus *bus, struct mmu *mmu)
+int virtio_balloon_init(struct virtio_balloon *b, struct bus *bus, struct mmu *mmu, unsigned flags)
 {
     int err;
 
     *b = (struct virtio_balloon){ .made = true };
     lock_init(&b->lock, LOCK_LEAF);
     cond_init(&b->changed);
-    err = virtio_init(
-        &b->vd, &(struct virtio_desc){
-                    .type = &balloon_type,
-                    .name = "balloon",
-                    .bus = bus,
-                    .mmu = mmu,
-                    .features = BIT64(F_STATS_VQ) | BIT64(F_DEFLATE_ON_OOM) | BIT64(F_REPORTING),
-                    .nr_queues = NR_QUEUES,
-                    .queue_size = QUEUE_SIZE,
-                    .config = &b->config,
-                    .config_bytes = sizeof(b->config),
-                });
+    err = virtio_init(&b->vd, &(struct virtio_desc){
+                                  .type = &balloon_type,
+                                  .name = "balloon",
+                                  .bus = bus,
+                                  .mmu = mmu,
+                                  .features = BIT64(F_STATS_VQ) | BIT64(F_REPORTING) |
+                                              (flags & BALLOON_KEEPS ? 0 : BIT64(F_DEFLATE_ON_OOM)),
+                                  .nr_queues = NR_QUEUES,
+                                  .queue_size = QUEUE_SIZE,
+                                  .config = &b->config,
+                                  .config_bytes = sizeof(b->config),
+                              });
     if (!err)
         err = thread_start(&b->thread, "balloon", balloon_main, b);
     if (err)

@@ -46,8 +46,10 @@ struct virtio_balloon {
     gpa_t held_at[BALLOON_HELD_MAX];
 };
 
+#define BALLOON_KEEPS BIT(0) /* a driver may not take pages back when its guest has no others */
 /* 0 or -errno after a message. */
-int virtio_balloon_init(struct virtio_balloon *b, struct bus *bus, struct mmu *mmu) MUST_CHECK;
+int virtio_balloon_init(struct virtio_balloon *b, struct bus *bus, struct mmu *mmu,
+                        unsigned flags) MUST_CHECK;
 /* Ends the thread; before the transport goes. No locks held. */
 void virtio_balloon_stop(struct virtio_balloon *b);
 void virtio_balloon_fini(struct virtio_balloon *b);

@@ -23,7 +23,7 @@ static int setup(void **state)
     struct env *e = calloc(1, sizeof(*e));
 
     testmachine_init(&e->m);
-    assert_int_equal(virtio_balloon_init(&e->b, e->m.bus, e->m.mmu), 0);
+    assert_int_equal(virtio_balloon_init(&e->b, e->m.bus, e->m.mmu, 0), 0);
     virtio_attach(&e->b.vd, &test_transport, &e->m);
     *state = e;
     return 0;

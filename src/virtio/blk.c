@@ -289,6 +289,24 @@ static bool limits_set(const struct blk_limits *l)
     return l->requests_per_s || l->bytes_per_s;
 }
 
+static struct blk_limits blk_limits_now(struct virtio_blk *b)
+{
+    struct blk_limits l;
+
+    virtio_lock(&b->vd);
+    l = b->cfg.limits;
+    virtio_unlock(&b->vd);
+    return l;
+}
+
+void virtio_blk_limit(struct virtio_blk *b, const struct blk_limits *limits)
+{
+    virtio_lock(&b->vd);
+    b->cfg.limits = *limits;
+    virtio_unlock(&b->vd);
+    store_kick(b->cfg.store);
+}
+
 static void blk_unthrottle(void *arg)
 {
     store_kick(((struct virtio_blk *)arg)->cfg.store);
@@ -332,7 +350,8 @@ static void blk_batch(void *arg)
 
 static void blk_serve(struct virtio_blk *b, struct virtq *q)
 {
-    bool limited = limits_set(&b->cfg.limits);
+    struct blk_limits limits = blk_limits_now(b);
+    bool limited = limits_set(&limits);
     struct blk_req *r;
 
     for (;;) {
@@ -343,9 +362,9 @@ static void blk_serve(struct virtio_blk *b, struct virtq *q)
         r = blk_take(b, q);
         if (!r)
             return;
-        limit_use(&b->requests_ns, now, 1, b->cfg.limits.requests_per_s);
+        limit_use(&b->requests_ns, now, 1, limits.requests_per_s);
         limit_use(&b->bytes_ns, now, (uint64_t)r->chain.out_bytes + r->chain.in_bytes,
-                  b->cfg.limits.bytes_per_s);
+                  limits.bytes_per_s);
         blk_handle(r);
     }
 }
@@ -454,6 +473,17 @@ static int blk_make_reqs(struct virtio_blk *b)
     return 0;
 }
 
+static int blk_connect(struct virtio_blk *b)
+{
+    int err = store_connect(
+        b->cfg.store,
+        &(struct store_client){
+            .poll = blk_poll, .done = blk_done, .batch = blk_batch, .held = blk_held, .arg = b });
+
+    b->connected = !err;
+    return err;
+}
+
 static int blk_init(struct virtio_blk *b)
 {
     uint64_t features = BIT64(F_SEG_MAX) | BIT64(F_BLK_SIZE) | BIT64(F_FLUSH) | BIT64(F_TOPOLOGY) |
@@ -478,14 +508,7 @@ static int blk_init(struct virtio_blk *b)
                               });
     if (!err)
         err = blk_make_reqs(b);
-    if (!err)
-        err = store_connect(b->cfg.store, &(struct store_client){ .poll = blk_poll,
-                                                                  .done = blk_done,
-                                                                  .batch = blk_batch,
-                                                                  .held = blk_held,
-                                                                  .arg = b });
-    b->connected = !err;
-    return err;
+    return err ? err : blk_connect(b);
 }
 
 struct virtio_blk *virtio_blk_create(const struct blk_config *cfg)
@@ -535,4 +558,27 @@ void virtio_blk_resized(struct virtio_blk *b)
     b->space.capacity = store_bytes(b->cfg.store) / STORE_SECTOR_BYTES;
     virtio_config_changed(&b->vd);
     lock_drop(machine);
+}
+
+int virtio_blk_replace(struct virtio_blk *b, struct store *store)
+{
+    struct store *old = b->cfg.store;
+    int err;
+
+    if (store_readonly(store) != store_readonly(old))
+        return -EROFS;
+    store_disconnect(old);
+    b->cfg.store = store;
+    err = blk_connect(b);
+    if (err) {
+        b->cfg.store = old;
+        if (blk_connect(b) < 0)
+            log_error("%s: the disk has lost its image", store_name(old));
+        return err;
+    }
+    /* A request of the guest may wait there for the limit's timer. */
+    b->requests_ns = b->bytes_ns = 0;
+    virtio_blk_resized(b);
+    store_kick(store);
+    return 0;
 }

@@ -32,5 +32,13 @@ void virtio_blk_destroy(struct virtio_blk *b);
 struct virtio *virtio_blk_device(struct virtio_blk *b);
 /* The image has another size: tells the driver. No lock of rank MACHINE or above may be held. */
 void virtio_blk_resized(struct virtio_blk *b);
+/* Any thread. */
+void virtio_blk_limit(struct virtio_blk *b, const struct blk_limits *limits);
+/*
+ * From now on that is the image; the old one is the caller's again. The VM is paused and the device
+ * has settled; no locks held. -EROFS: one is read-only and the other is not; -errno after a
+ * message.
+ */
+int virtio_blk_replace(struct virtio_blk *b, struct store *store) MUST_CHECK;
 
 #endif

@@ -137,7 +137,8 @@ static void vcon_transmit(struct vcon_port *p)
     unsigned nr = 0;
 
     virtio_lock(vd);
-    for (; nr < BURST && (p->holds || vcon_hold_next(p)); nr++) {
+    /* While the machine stands still a chain that is held stays so: a snapshot may count on it. */
+    for (; nr < BURST && !vd->paused && (p->holds || vcon_hold_next(p)); nr++) {
         if (!vcon_write_held(p))
             break; /* the channel tells when there is room */
         vcon_give_back(p);
@@ -427,6 +428,63 @@ static void vcon_queue_reset(struct virtio *vd, struct virtq *q)
     virtio_unlock(vd);
 }
 
+/* ---- snapshots ---- */
+
+static unsigned vcon_keeps(struct virtio *vd)
+{
+    struct virtio_console *con = vcon_of(vd);
+    unsigned nr = 0;
+
+    for (unsigned i = 0; i < VCON_PORTS_MAX; i++)
+        nr += con->ports[i].holds;
+    return nr;
+}
+
+/* A buffer that was partly written then is popped again, and written from its start: whoever is at
+ * the other end now has not seen any of it. */
+static void vcon_port_loaded(struct vcon_port *p)
+{
+    bool sized = !vcon_port_id(p) && p->con->sized;
+    uint32_t may = BIT(EVENT_DEVICE_ADD) | BIT(EVENT_PORT_OPEN) |
+                   BIT(p->name ? EVENT_PORT_NAME : EVENT_CONSOLE_PORT);
+
+    if (!p->chr) {
+        p->ready = p->open = p->attended = false;
+        p->due = 0;
+        return;
+    }
+    p->due &= may;
+    /* The terminal may be another one. */
+    if (p->ready && sized)
+        p->due |= BIT(EVENT_RESIZE);
+    chr_accept(p->chr);
+    chr_again(p->chr); /* tells whether somebody is there, too */
+}
+
+static void vcon_loaded(struct virtio *vd, bool running)
+{
+    struct virtio_console *con = vcon_of(vd);
+
+    for (unsigned i = 0; i < VCON_PORTS_MAX; i++)
+        vcon_port_loaded(&con->ports[i]);
+    if (running && con->sized)
+        virtio_config_changed(vd);
+}
+
+#define PORT_FIELDS(i)                                         \
+    FIELD(struct virtio_console, ports[i].due, U32, 1),        \
+        FIELD(struct virtio_console, ports[i].ready, BOOL, 1), \
+        FIELD(struct virtio_console, ports[i].open, BOOL, 1),  \
+        FIELD(struct virtio_console, ports[i].attended, BOOL, 1)
+
+static const struct state_field vcon_state[] = {
+    PORT_FIELDS(0),  PORT_FIELDS(1),  PORT_FIELDS(2),  PORT_FIELDS(3),
+    PORT_FIELDS(4),  PORT_FIELDS(5),  PORT_FIELDS(6),  PORT_FIELDS(7),
+    PORT_FIELDS(8),  PORT_FIELDS(9),  PORT_FIELDS(10), PORT_FIELDS(11),
+    PORT_FIELDS(12), PORT_FIELDS(13), PORT_FIELDS(14), PORT_FIELDS(15),
+};
+_Static_assert(VCON_PORTS_MAX == 16, "a row for each port");
+
 static const struct virtio_type vcon_type = {
     .name = "virtio-console",
     .id = VIRTIO_ID_CONSOLE,
@@ -436,6 +494,10 @@ static const struct virtio_type vcon_type = {
     .config_write = vcon_config_write,
     .reset = vcon_reset,
     .queue_reset = vcon_queue_reset,
+    .state = STATE_TABLE("virtio-console", vcon_state, 1),
+    .vd_off_bytes = offsetof(struct virtio_console, vd),
+    .keeps = vcon_keeps,
+    .loaded = vcon_loaded,
 };
 
 void virtio_console_resize(struct virtio_console *con, uint16_t cols, uint16_t rows)

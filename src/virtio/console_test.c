@@ -381,6 +381,136 @@ static void test_control_buffer_too_small_breaks_the_device(void **state)
     assert_true(e->con.vd.status & VIRTIO_STATUS_NEEDS_RESET);
 }
 
+/* All of a device's parts, one behind the other, to or from a buffer. */
+static void copy_state(struct virtio *vd, uint8_t *buf, bool load)
+{
+    struct state_part part;
+
+    for (unsigned i = 0; virtio_state_part(vd, i, &part); i++) {
+        size_t bytes = state_table_bytes(part.table);
+
+        if (!load)
+            state_table_save(part.table, part.base, buf);
+        else
+            assert_int_equal(
+                state_table_load(part.table, part.base, buf, bytes, part.table->version), 0);
+        buf += bytes;
+    }
+}
+
+/* The machine stops while a port holds a buffer, is saved, and comes back with an empty device. */
+static void save_and_load(struct env *e)
+{
+    static uint8_t buf[16384];
+    struct virtio *vd = &e->con.vd;
+
+    lock_take(bus_lock(e->m.bus));
+    virtio_set_paused(vd, true);
+    lock_drop(bus_lock(e->m.bus));
+    change(e, &e->port); /* room, but nothing moves now */
+    assert_true(virtio_settle(vd));
+    copy_state(vd, buf, false);
+    lock_take(bus_lock(e->m.bus));
+    virtio_set_paused(vd, false);
+    lock_drop(bus_lock(e->m.bus));
+    driver_reset(vd);
+    lock_take(bus_lock(e->m.bus));
+    virtio_set_paused(vd, true);
+    copy_state(vd, buf, true);
+    assert_int_equal(virtio_state_check(vd), 0);
+    virtio_state_loaded(vd);
+    virtio_set_paused(vd, false);
+    lock_drop(bus_lock(e->m.bus));
+}
+
+static void test_restored_port_sends_held_buffer_from_its_start(void **state)
+{
+    struct env *e = *state;
+    unsigned nr_agains;
+
+    open_port(e);
+    e->port.room = 4;
+    send_text(e, TX1, "abcdef");
+    assert_int_equal(e->con.vd.nr_out, 1);
+    e->port.room = 0;
+    nr_agains = e->port.nr_agains;
+    save_and_load(e);
+    assert_true(e->port.nr_agains > nr_agains);
+    assert_int_equal(used_idx(&e->m, TX1), 0);
+    e->port.nr = 0;
+    e->port.room = 10;
+    change(e, &e->port);
+    assert_int_equal(used_idx(&e->m, TX1), 1);
+    assert_int_equal(e->port.nr, 6);
+    assert_memory_equal(e->port.got, "abcdef", 6);
+    /* The guest's program still has it open. */
+    give(e, RX1, REPLY_AT, 16, D_WRITE);
+    assert_int_equal(arrive(e, &e->port, "xyz"), 3);
+    assert_memory_equal(e->m.ram + REPLY_AT, "xyz", 3);
+}
+
+static void test_restored_port_tells_that_its_visitor_has_gone(void **state)
+{
+    struct env *e = *state;
+
+    open_port(e);
+    save_and_load(e);
+    e->port.attended = false;
+    change(e, &e->port);
+    (void)expect_control(e, 1, OPEN, 0);
+}
+
+static void test_paused_machine_keeps_held_buffer(void **state)
+{
+    struct env *e = *state;
+
+    open_port(e);
+    e->port.room = 0;
+    send_text(e, TX1, "abcdef");
+    lock_take(bus_lock(e->m.bus));
+    virtio_set_paused(&e->con.vd, true);
+    lock_drop(bus_lock(e->m.bus));
+    e->port.room = 10;
+    change(e, &e->port);
+    assert_int_equal(used_idx(&e->m, TX1), 0);
+    lock_take(bus_lock(e->m.bus));
+    virtio_set_paused(&e->con.vd, false);
+    lock_drop(bus_lock(e->m.bus));
+    assert_int_equal(used_idx(&e->m, TX1), 1);
+    assert_memory_equal(e->port.got, "abcdef", 6);
+}
+
+static void test_queue_under_reset_is_saved_as_reset(void **state)
+{
+    struct env *e = *state;
+    struct virtq *q = virtio_queue(&e->con.vd, TX0);
+
+    driver_start(&e->con.vd, F_MULTIPORT | BIT64(VIRTIO_F_RING_RESET), SIZE);
+    lock_take(bus_lock(e->m.bus));
+    virtq_reset(q);
+    lock_drop(bus_lock(e->m.bus));
+    save_and_load(e);
+    assert_false(q->enabled);
+    assert_false(q->usable);
+    send_text(e, TX1, "others go on");
+    assert_int_equal(used_idx(&e->m, TX1), 1);
+}
+
+/* Bits that make no sense for the machine that loads it. */
+static void test_hostile_state_is_put_right(void **state)
+{
+    struct env *e = *state;
+
+    open_port(e);
+    e->con.ports[0].due = e->con.ports[1].due = e->con.ports[5].due = UINT32_MAX;
+    e->con.ports[5].ready = true;
+    save_and_load(e);
+    assert_int_equal(e->con.ports[5].due, 0);
+    for (unsigned i = 0; i < 8; i++)
+        give(e, CONTROL_RX, REPLY_AT, 128, D_WRITE);
+    assert_int_equal(e->con.ports[0].due | e->con.ports[1].due, 0);
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 int main(void)
 {
@@ -397,6 +527,11 @@ int main(void)
         T(test_flood_is_done_in_pieces),
         T(test_wrong_control_messages_are_ignored),
         T(test_control_buffer_too_small_breaks_the_device),
+        T(test_restored_port_sends_held_buffer_from_its_start),
+        T(test_restored_port_tells_that_its_visitor_has_gone),
+        T(test_paused_machine_keeps_held_buffer),
+        T(test_queue_under_reset_is_saved_as_reset),
+        T(test_hostile_state_is_put_right),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

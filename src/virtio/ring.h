@@ -58,6 +58,8 @@ bool chain_add_table(struct virtq *q, struct virtq_chain *c, const struct virtq_
 void virtq_start(struct virtq *q);
 /* The same for one whose places in the ring were loaded. */
 void virtq_resume(struct virtq *q);
+/* Is it being reset, and no chain out any more: the reset is done. Device's lock held. */
+void virtq_end_reset(struct virtq *q);
 
 /* ---- shared memory: each access is one load or store, which is never repeated ---- */
 

@@ -95,10 +95,10 @@ static bool split_pop(struct virtq *q, struct virtq_chain *c)
     return true;
 }
 
+/* nr_descs of a chain is 1, that of what is out when a queue is saved any number (state.c). */
 static void split_unpop(struct virtq *q, const struct virtq_chain *c)
 {
-    (void)c;
-    q->avail--;
+    q->avail = (uint16_t)(q->avail - c->nr_descs);
 }
 
 static void split_push(struct virtq *q, const struct virtq_chain *c, uint32_t nr_written)

@@ -47,8 +47,10 @@ bool virtio_state_part(struct virtio *vd, unsigned idx, struct state_part *out)
 static void queue_settle(struct virtq *q)
 {
     const struct virtq_chain out = { .nr_descs = q->nr_out };
-    struct virtq before = *q;
+    struct virtq before;
 
+    virtq_end_reset(q);
+    before = *q;
     virtq_publish(q);
     before.avail = q->avail;
     before.avail_wrap = q->avail_wrap;

@@ -330,18 +330,23 @@ void virtq_reset(struct virtq *q)
 }
 
 /* Chains that come back tell nobody: it is over when somebody asks. */
+void virtq_end_reset(struct virtq *q)
+{
+    assert_held(&q->vd->lock);
+    if (!q->resetting || q->nr_out)
+        return;
+    queue_reset(q);
+    q->vd->irq_queues &= ~BIT64(q->idx);
+}
+
 bool virtq_resetting(struct virtq *q)
 {
-    struct virtio *vd = q->vd;
     bool still;
 
-    virtio_lock(vd);
-    if (q->resetting && !q->nr_out) {
-        queue_reset(q);
-        vd->irq_queues &= ~BIT64(q->idx);
-    }
+    virtio_lock(q->vd);
+    virtq_end_reset(q);
     still = q->resetting;
-    virtio_unlock(vd);
+    virtio_unlock(q->vd);
     return still;
 }
 

@@ -192,6 +192,37 @@ static void test_unpopped_chain_comes_again(void **state)
     }
 }
 
+/* What came back is not in a snapshot's queue again. */
+static void test_saved_queue_is_where_it_was(void **state)
+{
+    static const uint64_t formats[] = { SPLIT, PACKED };
+    struct env *e = *state;
+
+    for (unsigned i = 0; i < ARRAY_SIZE(formats); i++) {
+        memset(e->m.ram, 0, TEST_BUFFERS);
+        driver_start(&e->vd, formats[i], SIZE);
+        if (formats[i] == SPLIT) {
+            desc(e, 0, 0x20000, 3, 0, 0);
+            available(e, 0);
+        } else {
+            put_desc(&e->m, TEST_QUEUE, 0x20000, 3, 0, D_AVAIL);
+        }
+        assert_true(pop(e, 0));
+        push(e, 0, 0);
+        e->vd.paused = true;
+        assert_true(virtio_settle(&e->vd));
+        assert_int_equal(queue(e)->saved_avail, 1);
+        queue(e)->usable = false; /* as in a machine that is restored */
+        lock_take(bus_lock(e->m.bus));
+        virtio_state_loaded(&e->vd);
+        lock_drop(bus_lock(e->m.bus));
+        e->vd.paused = false;
+        assert_false(e->vd.broken);
+        assert_false(pop(e, 0));
+        driver_reset(&e->vd);
+    }
+}
+
 static void test_rings_turn_many_times(void **state)
 {
     struct env *e = *state;
@@ -699,6 +730,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_chain_gives_its_buffers_in_order),
         TEST(test_unpopped_chain_comes_again),
+        TEST(test_saved_queue_is_where_it_was),
         TEST(test_rings_turn_many_times),
         TEST(test_packed_batch_is_shown_by_its_first_flags),
         TEST(test_indirect_tables_in_both_formats),

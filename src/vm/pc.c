@@ -152,6 +152,11 @@ struct virtio_balloon *pc_balloon(struct pc *pc)
     return pc_virtio_balloon(pc->virtio);
 }
 
+struct virtio_blk *pc_disk(struct pc *pc, unsigned disk)
+{
+    return pc_virtio_disk(pc->virtio, disk);
+}
+
 int pc_resize_disk(struct pc *pc, unsigned disk, uint64_t bytes)
 {
     return pc_virtio_disk_resize(pc->virtio, disk, bytes);

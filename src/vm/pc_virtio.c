@@ -186,7 +186,8 @@ static int pc_virtio_add_balloon(struct pc_virtio *pv)
 
     if (!pv->vm->cfg.balloon)
         return 0;
-    err = virtio_balloon_init(&pv->balloon, pv->vm->bus, pv->vm->mmu);
+    err = virtio_balloon_init(&pv->balloon, pv->vm->bus, pv->vm->mmu,
+                              pv->vm->cfg.balloon_keeps ? BALLOON_KEEPS : 0);
     return err ? err : pc_virtio_add(pv, &pv->balloon.vd, pv->vm->cfg.balloon_transport);
 }
 
@@ -334,6 +335,11 @@ int pc_virtio_disk_resize(struct pc_virtio *pv, unsigned idx, uint64_t bytes)
     if (!err)
         virtio_blk_resized(pv->disks[idx]);
     return err;
+}
+
+struct virtio_blk *pc_virtio_disk(struct pc_virtio *pv, unsigned idx)
+{
+    return idx < pv->nr_disks ? pv->disks[idx] : NULL;
 }
 
 void pc_virtio_resize_console(struct pc_virtio *pv, uint16_t cols, uint16_t rows)

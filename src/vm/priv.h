@@ -103,6 +103,7 @@ const char *pc_virtio_settle(struct pc_virtio *pv);
 /* NULL, or the name of a device whose state cannot be saved. */
 const char *pc_virtio_unsaveable(struct pc_virtio *pv);
 struct virtio_balloon *pc_virtio_balloon(struct pc_virtio *pv); /* NULL: none */
+struct virtio_blk *pc_virtio_disk(struct pc_virtio *pv, unsigned idx); /* NULL: none */
 /* -ENOENT: no such disk; else as store_resize(). */
 int pc_virtio_disk_resize(struct pc_virtio *pv, unsigned idx, uint64_t bytes) MUST_CHECK;
 /* See vm_resize_console(); machine lock held. */
@@ -161,6 +162,7 @@ uint8_t pc_pic_ack(struct pc *pc);
 void pc_ferr(struct pc *pc);
 struct virtio_balloon *pc_balloon(struct pc *pc);
 void pc_resize_console(struct pc *pc, uint16_t cols, uint16_t rows); /* machine lock held */
+struct virtio_blk *pc_disk(struct pc *pc, unsigned disk);            /* NULL: no virtio disk */
 int pc_resize_disk(struct pc *pc, unsigned disk, uint64_t bytes) MUST_CHECK;
 
 #endif

@@ -530,11 +530,6 @@ int vm_set_memory(struct vm *vm, uint64_t bytes)
     return 0;
 }
 
-int vm_resize_disk(struct vm *vm, unsigned disk, uint64_t bytes)
-{
-    return pc_resize_disk(vm->pc, disk, bytes);
-}
-
 void vm_resize_console(struct vm *vm, uint16_t cols, uint16_t rows)
 {
     lock_take(bus_lock(vm->bus));

@@ -103,6 +103,7 @@ struct vm_config {
     bool debug_exit;        /* --device debug-exit */
     bool rng;               /* --device rng */
     bool balloon;           /* --device balloon */
+    bool balloon_keeps;     /* ... not even a guest that is out of memory takes pages back */
     enum vm_transport rng_transport, balloon_transport, vsock_transport;
     struct vm_console console; /* none if it has neither terminal nor ports */
     struct vm_disk disks[VM_DISKS_MAX];
@@ -154,6 +155,15 @@ void vm_resize_console(struct vm *vm, uint16_t cols, uint16_t rows);
  * such disk, -EINVAL: it would shrink, or another -errno. */
 int vm_set_memory(struct vm *vm, uint64_t bytes) MUST_CHECK;
 int vm_resize_disk(struct vm *vm, unsigned disk, uint64_t bytes) MUST_CHECK;
+/* The same for its limits (0: none), -ENOENT: no such disk. */
+int vm_limit_disk(struct vm *vm, unsigned disk, uint64_t requests_per_s,
+                  uint64_t bytes_per_s) MUST_CHECK;
+/*
+ * Another image behind a virtio disk, which the guest hears of by its size; the old one is its
+ * owner's to close. Waits until no request is under way: -EBUSY after a message. -ENOENT: no such
+ * disk, -EROFS: one of the two is read-only and the other is not.
+ */
+int vm_replace_disk(struct vm *vm, unsigned disk, struct store *store) MUST_CHECK;
 
 /*
  * Of a paused VM: waits until its devices have nothing under way (at most that long), so that all

@@ -148,7 +148,9 @@ void bt_emit_goto(struct trans *t, int64_t off, bool check)
         emit_op_rm(t->e, bt_width(t), 0x8d, H_PTR,
                    (struct hmem){ .base = H_PTR, .index = H_AUX }); /* LEA */
     }
-    go_far(t, check);
+    /* Jumps forwards alone lead round 4 GB, too; in 64-bit code there is the gap between the
+     * canonical halves. */
+    go_far(t, check || !bt_long64(t));
 }
 
 /* Do CALLs tell where their returns will go? */

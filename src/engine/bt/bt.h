@@ -225,7 +225,7 @@ struct bt_vcpu {
     uint64_t ea, tmp;
     uint64_t share[SHARES]; /* host addresses of what was looked up for several accesses */
     unsigned tlb_seen;      /* iv.tlb_changes when translated code came back */
-    unsigned gen_seen;      /* and iv.jump_gen */
+    uint64_t gen_seen;      /* and iv.jump_gen */
     const struct site *site;
     struct tb_exit *exit;
     uint32_t why;

@@ -115,7 +115,7 @@ static bool odd_address(const struct insn *in)
         return false;
     if (in->z.address_width != 32)
         return true;
-    for (unsigned i = 0; i < in->z.operand_count_visible; i++)
+    for (unsigned i = 0; i < in->z.operand_count; i++) /* those of strings are hidden */
         if (in->ops[i].type == ZYDIS_OPERAND_TYPE_MEMORY &&
             in->ops[i].mem.segment == ZYDIS_REGISTER_CS)
             return true;

@@ -257,6 +257,9 @@ struct ivcpu {
  * #GP; may be NULL. */
 bool load_slow(struct ivcpu *v, const struct op *op, uint64_t lin, unsigned bytes);
 bool store_slow(struct ivcpu *v, const struct op *op, uint64_t lin, unsigned bytes, uint64_t val);
+/* What the port gives. Nothing is read if the store cannot be: a device is not read twice. */
+bool store_from_port(struct ivcpu *v, const struct op *op, uint64_t lin, unsigned bytes,
+                     uint16_t port);
 /* Checks that a store will succeed and loads the old value: first half of a read-modify-write. */
 bool rmw_slow(struct ivcpu *v, const struct op *op, uint64_t lin, unsigned bytes);
 /*

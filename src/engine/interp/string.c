@@ -116,7 +116,8 @@ static void move_up(uint8_t *to, const uint8_t *from, uint64_t nr)
     __asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(nr) : : "memory");
 }
 
-/* Of nr elements of which none is the source of a later one; downwards they must not overlap. */
+/* At once, if none of the nr elements is the source of a later one, and downwards none overlap. It
+ * is the host's memory that tells: two of the guest's pages may be one. */
 static bool bulk_move(struct ivcpu *v, const struct string *s, uint64_t dst, uint64_t src,
                       uint64_t nr)
 {
@@ -124,9 +125,11 @@ static bool bulk_move(struct ivcpu *v, const struct string *s, uint64_t dst, uin
     const uint8_t *from = bulk_ptr(v, src - below, false);
     uint8_t *to = from ? bulk_ptr(v, dst - below, true) : NULL;
 
-    if (to)
-        move_up(to, from, nr * s->n);
-    return to;
+    if (!to || (uintptr_t)to - (uintptr_t)from < nr * s->n ||
+        (!goes_up(s) && (uintptr_t)from - (uintptr_t)to < nr * s->n))
+        return false;
+    move_up(to, from, nr * s->n);
+    return true;
 }
 
 static const struct op *movs(struct ivcpu *v, const struct op *op)
@@ -147,10 +150,6 @@ static const struct op *movs(struct ivcpu *v, const struct op *op)
         dst = v->lin;
         if (s.count > 1) {
             nr = MIN(bulk_count(v, op, &s, so, src), bulk_count(v, op, &s, dof, dst));
-            if (dst - src < nr * s.n) /* each element may be the source of a later one */
-                nr = 0;
-            if (!goes_up(&s) && src - dst < nr * s.n)
-                nr = 0;
             if (nr && !bulk_move(v, &s, dst, src, nr))
                 nr = 0;
         }
@@ -320,15 +319,8 @@ static const struct op *ins(struct ivcpu *v, const struct op *op)
     if (!string_io_allowed(v, op, &s))
         return leave_here(v, op);
     while (s.count) {
-        uint64_t dst;
-
-        /* The place is checked before the device is read: a read may not be repeated. */
-        if (!addr_in(v, op, SEG_ES, offset(v, &s, RDI), s.n, ACC_WRITE))
-            return leave_here(v, op);
-        dst = v->lin;
-        if (!rmw_slow(v, op, dst, s.n))
-            return leave_here(v, op);
-        if (!store_slow(v, op, dst, s.n, io_read(v, (uint16_t)CPU(v)->gpr[RDX], s.n)))
+        if (!addr_in(v, op, SEG_ES, offset(v, &s, RDI), s.n, ACC_WRITE) ||
+            !store_from_port(v, op, v->lin, s.n, (uint16_t)CPU(v)->gpr[RDX]))
             return leave_here(v, op);
         advance(v, &s, RDI, 1);
         count_down(v, &s, 1);

@@ -454,15 +454,32 @@ bool load_slow(struct ivcpu *v, const struct op *op, uint64_t lin, unsigned byte
     return true;
 }
 
+static void write_pieces(struct ivcpu *v, const struct pieces *p, uint64_t val)
+{
+    span_write(v, &p->s[0], p->n[0], val);
+    if (p->n[1])
+        span_write(v, &p->s[1], p->n[1], val >> (8 * p->n[0]));
+}
+
 bool store_slow(struct ivcpu *v, const struct op *op, uint64_t lin, unsigned bytes, uint64_t val)
 {
     struct pieces p;
 
     if (!find_pieces(v, op, lin, bytes, ACC_WRITE, &p))
         return false;
-    span_write(v, &p.s[0], p.n[0], val);
-    if (p.n[1])
-        span_write(v, &p.s[1], p.n[1], val >> (8 * p.n[0]));
+    write_pieces(v, &p, val);
+    return true;
+}
+
+/* Looked for only once: in a page with code the second answer may be another one. */
+bool store_from_port(struct ivcpu *v, const struct op *op, uint64_t lin, unsigned bytes,
+                     uint16_t port)
+{
+    struct pieces p;
+
+    if (!find_pieces(v, op, lin, bytes, ACC_WRITE, &p))
+        return false;
+    write_pieces(v, &p, io_read(v, port, bytes));
     return true;
 }
 

@@ -9,6 +9,7 @@
 
 #define S(n)        (SEL_FREE + 8 * (n))
 #define CALL_GATE64 S(6) /* two slots */
+#define LARGE_BYTES 0x200000u
 
 /* 32-bit pieces are called with RDI = argument by to_32() and leave their result in EAX. They are
  * reached below 4 GB. */
@@ -24,12 +25,18 @@ asm("  .code32\n"
     "c_rex: xor %eax, %eax\n .byte 0x48\n lret\n" /* DEC EAX */
     "c_gate: lcall $0x90, $0\n lret\n"
     "c_high: mov $0xfffffffc, %ecx\n mov 8(%ecx), %eax\n lret\n" /* wraps at 4 GB */
+    /* A MOVS whose source is in the code segment: whose it is, is all that counts. */
+    "c_movs: mov %edi, %esi\n lea 4(%edi), %edi\n cs movsl\n mov -4(%edi), %eax\n lret\n"
+    /* Round the 4 GB, forwards each time: the page is in four places. An interrupt leads out. */
+    "  .balign 64\nc_round: sti\n1: jmp 2f + 0x40000000\n2: jmp 3f + 0x40000000\n"
+    "3: jmp 4f + 0x40000000\n4: jmp 1b + 0x40000000\n"
+    "c_round_end: cli\n mov $0x600d, %eax\n lret\n"
     "  .code64\n"
     /* Called through the gate from 32-bit code: notes RSP and CS, returns to 32 bits. */
     "g_64: mov %rsp, gate_sp(%rip)\n mov %cs, %eax\n mov %eax, gate_cs(%rip)\n mov 8(%rsp), %rax\n "
     "mov %rax, gate_ret_cs(%rip)\n lretq\n");
 extern uint8_t c_add[], c_inc[], c_wide[], c_fs[], c_limit[], c_int[], c_aaa[], c_rex[], c_gate[],
-    c_high[], g_64[];
+    c_high[], c_movs[], c_round[], c_round_end[], g_64[];
 uint64_t gate_sp, gate_ret_cs;
 uint32_t gate_cs;
 
@@ -93,6 +100,64 @@ static void compatibility(void)
     GDT(CALL_GATE64 + 8) |= 0x0aull << 40;
     t = try(to_32, (word_t)c_gate, 0);
     EXPECT_TRAP(&t, VEC_GP, CALL_GATE64, "the type field of its upper half must be 0");
+}
+
+static word_t to_code(word_t sel, word_t arg)
+{
+    struct far_ptr p = { (uint32_t)(word_t)c_movs, (uint16_t)sel };
+    word_t result = 0;
+
+    asm volatile("lcall *%1"
+                 : "+a"(result)
+                 : "m"(p), "D"(arg)
+                 : "rcx", "rdx", "rsi", "memory", "cc");
+    return result;
+}
+
+/* SDM 3, "Type Checking": data may be read from a code segment only if that is readable. */
+static void strings_from_code(void)
+{
+    static uint32_t words[2] = { 0x12345678 };
+    struct trap t;
+
+    GDT(S(0)) = descriptor(0, 0xfffff, ACC_CODE | DESC_D | DESC_G);
+    for (unsigned i = 0; i < 4; i++) {
+        words[1] = 0;
+        t = try(to_code, S(0), (word_t)words);
+        EXPECT_EQ((uint32_t)t.f.ax, 0x12345678, "MOVS from a readable code segment");
+    }
+    GDT(S(0)) = descriptor(0, 0xfffff, 0x98 | DESC_D | DESC_G);
+    t = try(to_code, S(0), (word_t)words);
+    tcg_deviates("does not check the type of a loaded segment");
+    EXPECT_TRAP(&t, VEC_GP, 0, "MOVS from one that can only be run");
+}
+
+static unsigned rounds_ended;
+static void end_round(struct frame *f)
+{
+    rounds_ended++;
+    f->ip = (word_t)c_round_end;
+    apic_write(APIC_EOI, 0);
+}
+
+/* A loop need not have a jump backwards. What it has run before, it runs again. */
+static void round_and_round(void)
+{
+    word_t page = (word_t)c_round & ~(word_t)(LARGE_BYTES - 1);
+
+    for (word_t at = 1; at < 4; at++)
+        page_set(page + at * 0x40000000, 2, page | PTE_P | PTE_W | PTE_PS);
+    apic_init();
+    trap_handle(0x51, end_round);
+    apic_write(APIC_TIMER_DIV, 0xb);
+    apic_write(APIC_LVT_TIMER, 0x51);
+    for (unsigned i = 1; i <= 4; i++) {
+        apic_write(APIC_TIMER_INIT, 5000000);
+        EXPECT_EQ(run_32(c_round, 0), 0x600d, "an interrupt comes between jumps round the 4 GB");
+        EXPECT_EQ(rounds_ended, i, "once");
+    }
+    apic_write(APIC_LVT_TIMER, 1u << 16);
+    trap_handle(0x51, NULL);
 }
 
 static word_t far_jump(word_t sel, word_t off)
@@ -226,6 +291,8 @@ static void there_and_back(void)
 int main(void)
 {
     compatibility();
+    strings_from_code();
+    round_and_round();
     rules_of_64_bit_mode();
     there_and_back();
     return 0;

@@ -195,8 +195,29 @@ static void by_strings(void)
     }
 }
 
+/* A device is read once for each byte, however the stores to a page with code are dealt with. */
+static void from_a_port(void)
+{
+    bool good = true;
+
+    for (unsigned i = 0; i < 100; i++) {
+        uint8_t *to = code + 3000;
+        word_t nr = 4;
+
+        put_return(code, i);
+        good = good && run(code) == i;
+        for (unsigned k = 0; k < i; k++)
+            write8(code + 2000 + k, (uint8_t)k);
+        outw(0x510, 0); /* fw_cfg's signature */
+        asm volatile("rep insb" : "+D"(to), "+c"(nr) : "d"(0x511) : "memory");
+        good = good && !memcmp(code + 3000, "QEMU", 4);
+    }
+    EXPECT(good, "INS to a page with code");
+}
+
 int main(void)
 {
+    from_a_port();
     rewritten();
     same_block();
     own_loop();

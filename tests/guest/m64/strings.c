@@ -266,11 +266,50 @@ static void interrupts(void)
     EXPECT(nr_inside > 0, "in the middle of it");
 }
 
+/* One page at two addresses: what overlaps is not seen from the addresses. */
+static void one_page_twice(void)
+{
+    static const struct {
+        guest_fn *fn;
+        int step; /* bytes; below 0: downwards */
+        int si, di;
+    } cases[] = {
+        { movsb, 1, 64, 65 },         { movsw, 2, 64, 65 },         { movsl, 4, 64, 66 },
+        { movsq, 8, 64, 68 },         { movsq, 8, 68, 64 },         { movsb_down, -1, 256, 255 },
+        { movsb_down, -1, 255, 256 }, { movsq_down, -8, 256, 252 }, { movsq_down, -8, 256, 260 },
+    };
+    static uint8_t want[512];
+
+    map_all(true, true);
+    page_set(DST, 1, (word_t)src | PTE_P | PTE_W | PTE_U);
+    for (unsigned i = 0; i < ARRAY_SIZE(cases); i++) {
+        unsigned n = (unsigned)(cases[i].step < 0 ? -cases[i].step : cases[i].step);
+        struct string_args s = { SRC + (word_t)cases[i].si, DST + (word_t)cases[i].di, 16 };
+
+        for (unsigned at = 0; at < sizeof(want); at++)
+            src[at] = want[at] = (uint8_t)(at * 7 + 3);
+        for (int e = 0; e < 16; e++) {
+            uint8_t element[8];
+
+            memcpy(element, want + cases[i].si + e * cases[i].step, n);
+            memcpy(want + cases[i].di + e * cases[i].step, element, n);
+        }
+        /* Both pages are in the TLB. */
+        (void)*(volatile uint8_t *)SRC;
+        *(volatile uint8_t *)(DST + 500) = want[500];
+        (void)cases[i].fn((word_t)&s, 0);
+        EXPECT_EQ(memcmp(src, want, sizeof(want)), 0, "MOVS from %d to %d, a page that is the same",
+                  cases[i].si, cases[i].di);
+    }
+    map_all(true, true);
+}
+
 int main(void)
 {
     faults_in_the_middle();
     restarted();
     copies();
+    one_page_twice();
     scans();
     ports();
     interrupts();

@@ -1,0 +1,204 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* /vsock, /entropy, /serial and /balloon: devices of which there is one, or none. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "api/priv.h"
+#include "backend/vsock.h"
+
+/* ---- /vsock ---- */
+
+static const struct field vsock_list[] = {
+    { .name = "guest_cid",
+      .type = FIELD_UINT,
+      .flags = FIELD_REQUIRED,
+      .min = VSOCK_CID_MIN,
+      .max = VSOCK_CID_MAX },
+    { .name = "uds_path", .type = FIELD_STRING, .flags = FIELD_REQUIRED },
+    { .name = "vsock_id", .type = FIELD_STRING },
+};
+const struct fields vsock_fields = FIELDS(vsock_list);
+
+void vsock_put(struct api *a, const struct request *rq, struct reply *r)
+{
+    size_t len = strlen(field_string(rq->body, "uds_path"));
+
+    if (!len || len > VSOCK_PATH_MAX)
+        reply_fault(r, "Vsock config error: `uds_path` has to have 1 to %d bytes.", VSOCK_PATH_MAX);
+    else
+        (void)keep(a, &a->vsock, rq->body, r);
+}
+
+/* ---- /entropy ---- */
+
+static const struct field entropy_list[] = {
+    { .name = "rate_limiter", .type = FIELD_OBJECT, .sub = &rate_limiter_fields },
+};
+const struct fields entropy_fields = FIELDS(entropy_list);
+
+void entropy_put(struct api *a, const struct request *rq, struct reply *r)
+{
+    if (json_object_size(json_object_get(rq->body, "rate_limiter")))
+        reply_fault(r, "Entropy device error: a `rate_limiter` is not supported by doppel.");
+    else
+        (void)keep(a, &a->entropy, rq->body, r);
+}
+
+/* ---- /serial ---- */
+
+static const struct field serial_list[] = {
+    { .name = "serial_out_path", .type = FIELD_STRING },
+    { .name = "rate_limiter", .type = FIELD_OBJECT, .sub = &token_bucket_fields },
+};
+const struct fields serial_fields = FIELDS(serial_list);
+
+void serial_put(struct api *a, const struct request *rq, struct reply *r)
+{
+    if (json_object_get(rq->body, "rate_limiter"))
+        reply_fault(r, "Serial device error: a `rate_limiter` is not supported by doppel.");
+    else
+        (void)keep(a, &a->serial, rq->body, r);
+}
+
+/* ---- /balloon ---- */
+
+static const struct field balloon_list[] = {
+    { .name = "amount_mib", .type = FIELD_UINT, .flags = FIELD_REQUIRED, .max = UINT32_MAX },
+    { .name = "deflate_on_oom", .type = FIELD_BOOL, .flags = FIELD_REQUIRED },
+    { .name = "stats_polling_interval_s", .type = FIELD_UINT, .max = UINT16_MAX },
+    { .name = "free_page_hinting", .type = FIELD_BOOL },
+    { .name = "free_page_reporting", .type = FIELD_BOOL },
+};
+const struct fields balloon_fields = FIELDS(balloon_list);
+
+static const struct field balloon_patch_list[] = {
+    { .name = "amount_mib", .type = FIELD_UINT, .flags = FIELD_REQUIRED, .max = UINT32_MAX },
+};
+const struct fields balloon_patch_fields = FIELDS(balloon_patch_list);
+
+static const struct field balloon_stats_list[] = {
+    { .name = "stats_polling_interval_s",
+      .type = FIELD_UINT,
+      .flags = FIELD_REQUIRED,
+      .max = UINT16_MAX },
+};
+const struct fields balloon_stats_fields = FIELDS(balloon_stats_list);
+
+static bool balloon_amount_ok(const struct api *a, const json_t *b, struct reply *r)
+{
+    if (field_uint(b, "amount_mib", 0) <= field_uint(a->machine, "mem_size_mib", 128))
+        return true;
+    reply_fault(r, "Balloon config error: Amount of pages requested cannot exceed the guest's "
+                   "memory.");
+    return false;
+}
+
+void balloon_put(struct api *a, const struct request *rq, struct reply *r)
+{
+    json_t *all;
+
+    if (field_bool(rq->body, "free_page_hinting", false)) {
+        reply_fault(r, "Balloon config error: `free_page_hinting` is not supported by doppel; "
+                       "`free_page_reporting` is.");
+        return;
+    }
+    if (!balloon_amount_ok(a, rq->body, r))
+        return;
+    all = json_pack("{s:i, s:b, s:b}", "stats_polling_interval_s", 0, "free_page_hinting", 0,
+                    "free_page_reporting", 0);
+    if (!all || json_object_update(all, rq->body) < 0)
+        reply_json(r, NULL);
+    else
+        (void)keep(a, &a->balloon, all, r);
+    json_decref(all);
+}
+
+static bool balloon_there(const struct api *a, struct reply *r)
+{
+    if (!a->balloon)
+        reply_fault(r, "Balloon config error: No balloon device found.");
+    return a->balloon;
+}
+
+void balloon_get(struct api *a, const struct request *rq, struct reply *r)
+{
+    (void)rq;
+    if (balloon_there(a, r))
+        reply_json(r, json_deep_copy(a->balloon));
+}
+
+void balloon_patch(struct api *a, const struct request *rq, struct reply *r)
+{
+    if (!balloon_there(a, r) || !balloon_amount_ok(a, rq->body, r))
+        return;
+    if (json_object_update(a->balloon, rq->body) < 0)
+        reply_json(r, NULL);
+    else if (machine_set_balloon(a) < 0)
+        reply_fault(r, "Balloon config error: the device did not take it.");
+}
+
+void balloon_stats_patch(struct api *a, const struct request *rq, struct reply *r)
+{
+    bool is_on, on = field_uint(rq->body, "stats_polling_interval_s", 0);
+
+    if (!balloon_there(a, r))
+        return;
+    is_on = field_uint(a->balloon, "stats_polling_interval_s", 0);
+    if (is_on != on)
+        reply_fault(r, "Balloon config error: Statistics cannot be %s after the start.",
+                    on ? "enabled" : "disabled");
+    else if (json_object_update(a->balloon, rq->body) < 0)
+        reply_json(r, NULL);
+}
+
+/* From the VM's own statistics, for which it asks the guest: no older than this request. */
+static json_t *balloon_stats(const json_t *b)
+{
+    static const struct {
+        const char *ours, *theirs;
+    } names[] = {
+        { "swap_in_bytes", "swap_in" },
+        { "swap_out_bytes", "swap_out" },
+        { "major_faults", "major_faults" },
+        { "minor_faults", "minor_faults" },
+        { "free_bytes", "free_memory" },
+        { "total_bytes", "total_memory" },
+        { "available_bytes", "available_memory" },
+        { "cache_bytes", "disk_caches" },
+    };
+    uint64_t wanted = field_uint(b, "wanted_bytes", 0), actual = field_uint(b, "actual_bytes", 0);
+    const json_t *guest = json_object_get(b, "guest");
+    json_t *j =
+        json_pack("{s:I, s:I, s:I, s:I}", "target_pages", (json_int_t)(wanted >> PAGE_SHIFT),
+                  "actual_pages", (json_int_t)(actual >> PAGE_SHIFT), "target_mib",
+                  (json_int_t)(wanted >> 20), "actual_mib", (json_int_t)(actual >> 20));
+
+    for (unsigned i = 0; i < ARRAY_SIZE(names) && j; i++) {
+        json_t *val = json_object_get(guest, names[i].ours);
+
+        if (val && json_object_set(j, names[i].theirs, val) < 0) {
+            json_decref(j);
+            j = NULL;
+        }
+    }
+    return j;
+}
+
+void balloon_stats_get(struct api *a, const struct request *rq, struct reply *r)
+{
+    char *text;
+    json_t *all;
+
+    (void)rq;
+    if (!balloon_there(a, r))
+        return;
+    if (!field_uint(a->balloon, "stats_polling_interval_s", 0)) {
+        reply_fault(r, "Balloon config error: Statistics are not enabled.");
+        return;
+    }
+    text = vm_stats_json(a->m.vm);
+    all = text ? json_loads(text, 0, NULL) : NULL;
+    reply_json(r, all ? balloon_stats(json_object_get(all, "balloon")) : NULL);
+    json_decref(all);
+    free(text);
+}

@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* /drives/{drive_id}: disks, and the rate limits that all devices have in the same form. */
+#include <string.h>
+#include <unistd.h>
+
+#include "api/priv.h"
+
+static const struct field bucket_list[] = {
+    { .name = "size", .type = FIELD_UINT, .flags = FIELD_REQUIRED },
+    { .name = "one_time_burst", .type = FIELD_UINT },
+    { .name = "refill_time", .type = FIELD_UINT, .flags = FIELD_REQUIRED },
+};
+const struct fields token_bucket_fields = FIELDS(bucket_list);
+
+static const struct field limiter_list[] = {
+    { .name = "bandwidth", .type = FIELD_OBJECT, .sub = &token_bucket_fields },
+    { .name = "ops", .type = FIELD_OBJECT, .sub = &token_bucket_fields },
+};
+const struct fields rate_limiter_fields = FIELDS(limiter_list);
+
+static const char *const cache_types[] = { "Unsafe", "Writeback", NULL };
+static const char *const io_engines[] = { "Sync", "Async", NULL };
+
+static const struct field put_list[] = {
+    { .name = "drive_id", .type = FIELD_STRING, .flags = FIELD_REQUIRED },
+    { .name = "is_root_device", .type = FIELD_BOOL, .flags = FIELD_REQUIRED },
+    { .name = "path_on_host", .type = FIELD_STRING },
+    { .name = "is_read_only", .type = FIELD_BOOL },
+    { .name = "partuuid", .type = FIELD_STRING },
+    { .name = "cache_type", .type = FIELD_STRING, .words = cache_types },
+    { .name = "io_engine", .type = FIELD_STRING, .words = io_engines },
+    { .name = "rate_limiter", .type = FIELD_OBJECT, .sub = &rate_limiter_fields },
+    { .name = "socket", .type = FIELD_STRING },
+};
+const struct fields drive_fields = FIELDS(put_list);
+
+static const struct field patch_list[] = {
+    { .name = "drive_id", .type = FIELD_STRING, .flags = FIELD_REQUIRED },
+    { .name = "path_on_host", .type = FIELD_STRING },
+    { .name = "rate_limiter", .type = FIELD_OBJECT, .sub = &rate_limiter_fields },
+};
+const struct fields drive_patch_fields = FIELDS(patch_list);
+
+static bool drive_ok(const struct api *a, const json_t *d, struct reply *r)
+{
+    const char *id = field_string(d, "drive_id"), *uuid = field_string(d, "partuuid");
+    json_t *other;
+    size_t i;
+
+    if (json_object_get(d, "socket")) {
+        reply_fault(r, "Drive config error: vhost-user drives (`socket`) are not supported by "
+                       "doppel.");
+        return false;
+    }
+    if (!field_string(d, "path_on_host")) {
+        reply_fault(r, "Drive config error: missing field `path_on_host`.");
+        return false;
+    }
+    /* It becomes part of the kernel's command line. */
+    if (uuid && (strlen(uuid) > 64 || strspn(uuid, "0123456789abcdefABCDEF-") != strlen(uuid))) {
+        reply_fault(r, "Drive config error: `partuuid` is not one.");
+        return false;
+    }
+    json_array_foreach(a->drives, i, other)
+    {
+        if (field_bool(d, "is_root_device", false) && field_bool(other, "is_root_device", false) &&
+            strcmp(field_string(other, "drive_id"), id) != 0) {
+            reply_fault(r, "Drive config error: A root block device already exists!");
+            return false;
+        }
+    }
+    if (json_array_size(a->drives) >= VM_DISKS_MAX && list_find(a->drives, "drive_id", id) < 0) {
+        reply_fault(r, "Drive config error: there is no room for more than %d drives.",
+                    VM_DISKS_MAX);
+        return false;
+    }
+    return true;
+}
+
+void drive_put(struct api *a, const struct request *rq, struct reply *r)
+{
+    const char *path;
+
+    if (!id_matches(rq, "drive_id", r) || !drive_ok(a, rq->body, r))
+        return;
+    /* What the start would say, too, but the client knows it earlier. */
+    path = field_string(rq->body, "path_on_host");
+    if (access(path, field_bool(rq->body, "is_read_only", false) ? R_OK : R_OK | W_OK) < 0) {
+        reply_fault(r,
+                    "Drive config error: Unable to create the virtio block device: Error "
+                    "manipulating the backing file: %m %s",
+                    path);
+        return;
+    }
+    (void)list_keep(a, a->drives, "drive_id", rq->body, r);
+}
+
+void drive_patch(struct api *a, const struct request *rq, struct reply *r)
+{
+    const char *id, *path = field_string(rq->body, "path_on_host");
+    const json_t *limiter = json_object_get(rq->body, "rate_limiter");
+    char why[512];
+    int idx, err = 0;
+
+    if (!id_matches(rq, "drive_id", r))
+        return;
+    id = field_string(rq->body, "drive_id");
+    idx = list_find(a->drives, "drive_id", id);
+    if (idx < 0) {
+        reply_fault(r, "Drive config error: Invalid block device ID: %s", id);
+        return;
+    }
+    api_log_forget(a->log);
+    if (path)
+        err = machine_replace_disk(a, (unsigned)idx, path);
+    if (!err && limiter)
+        err = machine_limit_disk(a, (unsigned)idx, limiter);
+    if (err)
+        reply_fault(r, "Drive config error: Unable to patch the block device: %s",
+                    api_log_last_error(a->log, why, sizeof(why)));
+    else if (json_object_update(json_array_get(a->drives, (size_t)idx), rq->body) < 0)
+        reply_json(r, NULL);
+}

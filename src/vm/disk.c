@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What can be changed about the disks of a VM that runs: size, limits, the image itself. */
+#include <errno.h>
+
+#include "virtio/blk.h"
+#include "vm/priv.h"
+
+#define SETTLE_NS 10000000000ull /* a disk that answers at all has done so by then */
+
+int vm_resize_disk(struct vm *vm, unsigned disk, uint64_t bytes)
+{
+    return pc_resize_disk(vm->pc, disk, bytes);
+}
+
+int vm_limit_disk(struct vm *vm, unsigned disk, uint64_t requests_per_s, uint64_t bytes_per_s)
+{
+    struct virtio_blk *b = pc_disk(vm->pc, disk);
+
+    if (!b)
+        return -ENOENT;
+    virtio_blk_limit(
+        b, &(struct blk_limits){ .requests_per_s = requests_per_s, .bytes_per_s = bytes_per_s });
+    return 0;
+}
+
+int vm_replace_disk(struct vm *vm, unsigned disk, struct store *store)
+{
+    struct virtio_blk *b = pc_disk(vm->pc, disk);
+    int err;
+
+    if (!b)
+        return -ENOENT;
+    if (!vm_claim(vm)) {
+        log_error("%s: a snapshot is being made just now", vm->name);
+        return -EBUSY;
+    }
+    vm_pause(vm);
+    err = vm_settle(vm, SETTLE_NS);
+    if (!err)
+        err = virtio_blk_replace(b, store);
+    if (!err)
+        vm->cfg.disks[disk].store = store;
+    vm_resume(vm);
+    vm_unclaim(vm);
+    return err;
+}
