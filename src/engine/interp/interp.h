@@ -122,14 +122,18 @@ struct tlb_note {
     uint64_t lin;  /* linear page address */
     uint8_t shift; /* size of the guest's page it was cut from */
     bool global;
-    bool used; /* is in used[] */
+    bool listed[2]; /* is in used[], of that kind: in both if it has been one and the other */
+};
+/* Entries filled since they were last flushed: what a flush has to look at. */
+struct tlb_used {
+    unsigned nr;
+    uint16_t at[TLB_ENTRIES];
 };
 struct tlb {
     uint64_t ntag_r[TLB_ENTRIES], ntag_w[TLB_ENTRIES], ntag_x[TLB_ENTRIES];
     uintptr_t add[TLB_ENTRIES]; /* hva = add + linear */
     struct tlb_note note[TLB_ENTRIES];
-    unsigned nr_used; /* entries filled since they were last flushed: what a flush has to look at */
-    uint16_t used[TLB_ENTRIES];
+    struct tlb_used used[2]; /* by note.global: a switch of processes leaves the second alone */
 };
 
 /* Which rights an access has: the TLB is kept per view. */

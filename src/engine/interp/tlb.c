@@ -65,22 +65,32 @@ void tlb_init(struct ivcpu *v)
     v->large_x_lo = UINT64_MAX;
 }
 
-/* Drops the entries that are not (all of) global. */
-static void view_flush(struct tlb *t, bool keep_global)
+/* Drops the entries that were filled as not global; those that have become global since stay, they
+ * are in the other list too. */
+static void view_flush_nonglobal(struct tlb *t)
 {
-    unsigned kept = 0;
+    struct tlb_used *u = &t->used[false];
 
-    for (unsigned n = 0; n < t->nr_used; n++) {
-        unsigned i = t->used[n];
+    for (unsigned n = 0; n < u->nr; n++) {
+        struct tlb_note *note = &t->note[u->at[n]];
 
-        if (keep_global && t->note[i].global) {
-            t->used[kept++] = (uint16_t)i;
-            continue;
-        }
-        entry_clear(t, i);
-        t->note[i].used = false;
+        if (!note->global)
+            entry_clear(t, u->at[n]);
+        note->listed[false] = false;
     }
-    t->nr_used = kept;
+    u->nr = 0;
+}
+
+static void view_flush_all(struct tlb *t)
+{
+    struct tlb_used *u = &t->used[true];
+
+    view_flush_nonglobal(t);
+    for (unsigned n = 0; n < u->nr; n++) {
+        entry_clear(t, u->at[n]);
+        t->note[u->at[n]].listed[true] = false;
+    }
+    u->nr = 0;
 }
 
 /* What was found by virtual address is no longer true. */
@@ -95,7 +105,7 @@ static void flushed(struct ivcpu *v, enum flush_kind kind, uint64_t lin)
 void tlb_flush_all(struct ivcpu *v)
 {
     for (unsigned w = 0; w < NR_VIEWS; w++)
-        view_flush(&v->views[w], false);
+        view_flush_all(&v->views[w]);
     memset(v->large_2m, 0, sizeof(v->large_2m));
     memset(v->large_1g, 0, sizeof(v->large_1g));
     v->large_x_lo = UINT64_MAX;
@@ -106,7 +116,7 @@ void tlb_flush_all(struct ivcpu *v)
 void tlb_flush_nonglobal(struct ivcpu *v)
 {
     for (unsigned w = 0; w < NR_VIEWS; w++)
-        view_flush(&v->views[w], true);
+        view_flush_nonglobal(&v->views[w]);
     flushed(v, FLUSH_NONGLOBAL, 0);
 }
 
@@ -130,6 +140,17 @@ static void note_large(struct ivcpu *v, const struct walk *w)
     v->large_x_hi = MAX(v->large_x_hi, lo + bytes - 1 + (lo + bytes != 0));
 }
 
+/* Clears what was cut from the large page around lin. */
+static void used_clear_large(struct tlb *t, const struct tlb_used *u, uint64_t lin)
+{
+    for (unsigned n = 0; n < u->nr; n++) {
+        const struct tlb_note *note = &t->note[u->at[n]];
+
+        if (note->shift > PAGE_SHIFT && (note->lin ^ lin) >> note->shift == 0)
+            entry_clear(t, u->at[n]);
+    }
+}
+
 void tlb_flush_page(struct ivcpu *v, uint64_t lin)
 {
     for (unsigned w = 0; w < NR_VIEWS; w++) {
@@ -138,25 +159,25 @@ void tlb_flush_page(struct ivcpu *v, uint64_t lin)
         entry_clear(t, tlb_index(lin));
         if (!in_large(v, lin))
             continue;
-        for (unsigned n = 0; n < t->nr_used; n++) {
-            const struct tlb_note *note = &t->note[t->used[n]];
-
-            if (note->shift > PAGE_SHIFT && (note->lin ^ lin) >> note->shift == 0)
-                entry_clear(t, t->used[n]);
-        }
+        used_clear_large(t, &t->used[false], lin);
+        used_clear_large(t, &t->used[true], lin);
     }
     flushed(v, lin < v->large_x_lo || lin >= v->large_x_hi ? FLUSH_PAGE : FLUSH_ALL, lin);
+}
+
+static void used_protect(struct tlb *t, const struct tlb_used *u, uint64_t page)
+{
+    for (unsigned n = 0; n < u->nr; n++)
+        if (t->note[u->at[n]].page == page)
+            t->ntag_w[u->at[n]] = no_ntag(u->at[n]);
 }
 
 void tlb_protect_page(struct ivcpu *v, uint64_t page)
 {
     v->tlb_changes++;
     for (unsigned w = 0; w < NR_VIEWS; w++) {
-        struct tlb *t = &v->views[w];
-
-        for (unsigned n = 0; n < t->nr_used; n++)
-            if (t->note[t->used[n]].page == page)
-                t->ntag_w[t->used[n]] = no_ntag(t->used[n]);
+        used_protect(&v->views[w], &v->views[w].used[false], page);
+        used_protect(&v->views[w], &v->views[w].used[true], page);
     }
 }
 
@@ -180,16 +201,20 @@ static void fill(struct ivcpu *v, struct tlb *t, const struct walk *w, const str
     uint64_t ntag = ntag_of(w->at.v & PAGE_MASK);
     bool watched = page_watched(v, w->at.v);
 
-    if (note->page != s->at.v >> PAGE_SHIFT || t->add[i] != (uintptr_t)s->hva - w->at.v ||
+    /* What was found not global must not outlive a flush as part of an entry that is. */
+    if (note->global != w->global || note->page != s->at.v >> PAGE_SHIFT ||
+        t->add[i] != (uintptr_t)s->hva - w->at.v ||
         (t->ntag_r[i] != ntag && t->ntag_w[i] != ntag && t->ntag_x[i] != ntag))
         entry_clear(t, i);
     note->page = s->at.v >> PAGE_SHIFT;
     note->global = w->global;
     note->lin = w->at.v & PAGE_MASK;
     note->shift = (uint8_t)w->shift;
-    if (!note->used) {
-        note->used = true;
-        t->used[t->nr_used++] = (uint16_t)i;
+    if (!note->listed[w->global]) {
+        struct tlb_used *u = &t->used[w->global];
+
+        note->listed[w->global] = true;
+        u->at[u->nr++] = (uint16_t)i;
     }
     t->add[i] = (uintptr_t)s->hva - w->at.v;
     if (w->acc & ACC_EXEC) {
