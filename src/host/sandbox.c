@@ -78,7 +78,8 @@ int sandbox_begin(enum sandbox_mode mode)
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
         return missing("no_new_privs", -errno);
     sandbox_state.filters = filter_possible();
-    err = sandbox_state.filters ? trap_catch_sigsys() : missing("seccomp", -ENOSYS);
+    err = sandbox_state.filters ? trap_catch_sigsys(sandbox_state.mode != SANDBOX_ON)
+                                : missing("seccomp", -ENOSYS);
     sandbox_state.landlock = paths_abi() > 0;
     if (!err && !sandbox_state.landlock)
         err = missing("Landlock", -ENOSYS);
@@ -199,7 +200,7 @@ void sandbox_settled(void)
     }
     set_limits();
     /* Who asked for the terminal has taken SIGSYS, too. */
-    if (sandbox_state.filters && trap_catch_sigsys() < 0)
+    if (sandbox_state.filters && trap_catch_sigsys(sandbox_state.mode != SANDBOX_ON) < 0)
         log_warn("sandbox: violations will not be named");
     log_debug("sandbox: no new privileges, no capabilities; system calls %s; files %s; other "
               "processes %s",

@@ -16,8 +16,8 @@ int filter_load(const struct sock_fprog *prog) MUST_CHECK;
 
 /* ---- sandbox_trap.c: what a violation looks like ---- */
 /* Handles SIGSYS; who had it before comes after. May be called again, when somebody else took it.
- */
-int trap_catch_sigsys(void) MUST_CHECK;
+ * lets_live: the call fails with EPERM; else the process ends. */
+int trap_catch_sigsys(bool lets_live) MUST_CHECK;
 
 /* ---- sandbox_paths.c: Landlock ---- */
 /* The version of Landlock's interface; 0: there is none. */

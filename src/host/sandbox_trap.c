@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A thread that makes a system call it may not make ends the process, after a line that names the
- * call: SIGSYS with a handler. The call itself has not happened.
+ * A thread that makes a system call it may not make: SIGSYS with a handler, which writes a line
+ * that names the call. The call has not happened, and fails with EPERM; or, with --sandbox on, the
+ * process ends.
  */
 #include <errno.h>
 #include <seccomp.h>
@@ -22,7 +23,8 @@
 static struct {
     char names[NR_NAMES][NAME_BYTES]; /* looked up before: a handler may not allocate */
     struct sigaction before;
-    bool caught;
+    bool caught, lets_live;
+    bool said[NR_NAMES];
 } sandbox_trap;
 
 /* SIGNAL_SAFE */
@@ -62,7 +64,8 @@ static void say(unsigned nr, uint64_t first_arg)
         at = put_number(line, at, bytes, nr);
     at = put(line, at, bytes, " (first argument ");
     at = put_number(line, at, bytes, first_arg);
-    at = put(line, at, bytes, "), which it may not make: the VM ends here\r\n");
+    at = put(line, at, bytes, "), which it may not make: ");
+    at = put(line, at, bytes, sandbox_trap.lets_live ? "it fails\r\n" : "the VM ends here\r\n");
     if (write(STDERR_FILENO, line, at) < 0)
         return;
 }
@@ -71,10 +74,20 @@ static void say(unsigned nr, uint64_t first_arg)
 static void on_sigsys(int sig, siginfo_t *info, void *uctx)
 {
     const struct sigaction dfl = { .sa_handler = SIG_DFL };
+    greg_t *gregs = ((ucontext_t *)uctx)->uc_mcontext.gregs;
+    bool is_call = info->si_code == 1; /* SYS_SECCOMP, and not somebody's kill() */
+    unsigned nr = (unsigned)info->si_syscall;
     sigset_t set;
 
-    if (info->si_code == 1) /* SYS_SECCOMP, and not somebody's kill() */
-        say((unsigned)info->si_syscall, (uint64_t)((ucontext_t *)uctx)->uc_mcontext.gregs[REG_RDI]);
+    if (is_call && (nr >= NR_NAMES || !sandbox_trap.said[nr])) {
+        say(nr, (uint64_t)gregs[REG_RDI]);
+        if (nr < NR_NAMES)
+            sandbox_trap.said[nr] = true;
+    }
+    if (is_call && sandbox_trap.lets_live) {
+        gregs[REG_RAX] = -EPERM;
+        return;
+    }
     /* Whoever had the signal before: the terminal is restored. */
     if (sandbox_trap.before.sa_flags & SA_SIGINFO)
         sandbox_trap.before.sa_sigaction(sig, info, uctx);
@@ -97,7 +110,7 @@ static void look_names_up(void)
     }
 }
 
-int trap_catch_sigsys(void)
+int trap_catch_sigsys(bool lets_live)
 {
     struct sigaction ours = { .sa_sigaction = on_sigsys, .sa_flags = SA_SIGINFO | SA_ONSTACK };
     struct sigaction old;
@@ -109,5 +122,6 @@ int trap_catch_sigsys(void)
     if (!(old.sa_flags & SA_SIGINFO) || old.sa_sigaction != on_sigsys)
         sandbox_trap.before = old;
     sandbox_trap.caught = true;
+    sandbox_trap.lets_live = lets_live;
     return 0;
 }
