@@ -87,7 +87,7 @@ struct signals *signals_watch(struct vm *vm, enum signals_terminal terminal)
     s->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
     s->quit_fd = eventfd(0, EFD_CLOEXEC);
     if (s->signal_fd < 0 || s->quit_fd < 0 ||
-        thread_start(&s->thread, "signals", signals_main, s) < 0) {
+        thread_start_as(&s->thread, HOST_CHAN, "signals", signals_main, s) < 0) {
         log_error("cannot watch for signals: too many open files or threads?");
         signals_unwatch(s);
         return NULL;

@@ -95,8 +95,10 @@ static const struct {
     { R(DISK) | CTL, SYS_ioctl, { MASKED(1, IOCTL_KIND, KIND_BLOCK) }, 1 },
     { R(SHARE), SYS_ioctl, { MASKED(1, IOCTL_KIND, KIND_FS) }, 1 },
     { R(SHARE), SYS_ioctl, { MASKED(1, IOCTL_KIND, KIND_XFS) }, 1 },
-    { CTL | R(DISK), SYS_ioctl, { EQ(1, 0x40049409) }, 1 }, /* FICLONE */
-    { CTL | R(MAIN), SYS_ioctl, { EQ(1, 0xc0606610) }, 1 }, /* PAGEMAP_SCAN */
+    { CTL | R(DISK), SYS_ioctl, { EQ(1, 0x40049409) }, 1 },    /* FICLONE */
+    { CTL | R(MAIN), SYS_ioctl, { EQ(1, 0xc0606610) }, 1 },    /* PAGEMAP_SCAN */
+    { R(NET) | R(VCPU), SYS_ioctl, { EQ(1, 0x400454d0) }, 1 }, /* TUNSETOFFLOAD */
+    { R(NET) | R(VCPU), SYS_ioctl, { EQ(1, 0x400454d9) }, 1 }, /* TUNSETQUEUE */
     { R(NET) | R(VSOCK), SYS_socket, { EQ(0, AF_UNIX) }, 1 },
     { R(USERNET), SYS_socket, { EQ(0, AF_INET) }, 1 },
     { R(USERNET), SYS_socket, { EQ(0, AF_UNIX) }, 1 },
