@@ -99,7 +99,7 @@ static const struct {
     { CTL | R(MAIN), SYS_ioctl, { EQ(1, 0xc0606610) }, 1 },    /* PAGEMAP_SCAN */
     { R(NET) | R(VCPU), SYS_ioctl, { EQ(1, 0x400454d0) }, 1 }, /* TUNSETOFFLOAD */
     { R(NET) | R(VCPU), SYS_ioctl, { EQ(1, 0x400454d9) }, 1 }, /* TUNSETQUEUE */
-    { R(NET) | R(VSOCK), SYS_socket, { EQ(0, AF_UNIX) }, 1 },
+    { R(NET) | R(VSOCK) | R(DISK), SYS_socket, { EQ(0, AF_UNIX) }, 1 },
     { R(USERNET), SYS_socket, { EQ(0, AF_INET) }, 1 },
     { R(USERNET), SYS_socket, { EQ(0, AF_UNIX) }, 1 },
 };
