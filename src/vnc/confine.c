@@ -3,6 +3,7 @@
  * What the VNC server gives up before it speaks to anybody: new privileges, core dumps, and all
  * system calls but those of a program that moves bytes between sockets it has.
  */
+#include <errno.h>
 #include <fcntl.h>
 #include <seccomp.h>
 #include <sys/mman.h>
@@ -51,7 +52,7 @@ static int confine_rules(scmp_filter_ctx f)
 /* The kernel's log names the call of a violation (type=1326). */
 static void confine_calls(void)
 {
-    scmp_filter_ctx f = seccomp_init(SCMP_ACT_KILL_PROCESS);
+    scmp_filter_ctx f = seccomp_init(SCMP_ACT_ERRNO(EPERM));
 
     if (!f || confine_rules(f) < 0)
         log_debug("vnc: no filter of system calls here");
