@@ -30,6 +30,7 @@ struct start {
     char program[4096];
     int qmp_fd, door_fd, overlay_fd, said_fd, null_fd, rules_fd;
     pid_t parent;
+    bool with_uring;
 };
 
 /* ---- the child, between fork() and exec(): system calls only ---- */
@@ -74,7 +75,7 @@ static void child_run(const struct start *s)
     /* Ctrl-C on our terminal is for us. */
     child_must(setsid() >= 0, "setsid");
     child_must(prctl(PR_SET_PDEATHSIG, SIGTERM) == 0 && getppid() == s->parent, "its parent");
-    child_must(store_sandbox_enter(spare[NR_FDS]), "confining it");
+    child_must(store_sandbox_enter(spare[NR_FDS], s->with_uring), "confining it");
     child_must(syscall(SYS_close_range, NR_FDS, ~0u, 0) == 0, "closing descriptors");
     (void)execv(s->program, argv);
     child_must(false, "executing it");
@@ -182,7 +183,9 @@ static int child_fork(struct store_child *c, const struct start *s)
 /* c's own descriptors are made; the others are closed again, whatever happens. */
 static int child_start(struct store *d, struct store_child *c)
 {
-    struct start s = { .overlay_fd = c->overlay_fd, .parent = getpid() };
+    struct start s = { .overlay_fd = c->overlay_fd,
+                       .with_uring = d->cfg.aio == STORE_AIO_URING,
+                       .parent = getpid() };
     int pair[2] = { -1, -1 },
         writable[] = { d->cfg.readonly || d->cfg.snapshot ? -1 : d->fd, c->overlay_fd, -1 },
         err = 0;

@@ -39,7 +39,8 @@ void store_child_end(struct store *d, enum child_end how);
 /* What a child may write to, for store_sandbox_enter(): a descriptor, or -1 where the kernel has no
  * Landlock. fds that are < 0 do not count. */
 int store_sandbox_prepare(const int *fds, unsigned nr_fds);
-/* In the child, before exec: system calls only. False: it cannot be confined. */
-bool store_sandbox_enter(int rules_fd);
+/* In the child, before exec: system calls only. with_uring: it may use io_uring, whose requests
+ * (sockets among them) no filter sees. False: it cannot be confined. */
+bool store_sandbox_enter(int rules_fd, bool with_uring);
 
 #endif

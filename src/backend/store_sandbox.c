@@ -59,7 +59,6 @@ static const int denied[] = {
     SYS_socket,
     SYS_connect,
     SYS_bind,
-    SYS_io_uring_setup, /* whose requests no filter sees; QEMU does without */
     SYS_kill,
     SYS_tkill,
     SYS_rt_sigqueueinfo,
@@ -104,9 +103,9 @@ static const int own[] = { SYS_tgkill, SYS_prlimit64 };
     BPF_STMT(BPF_LD | BPF_W | BPF_ABS, (uint32_t)offsetof(struct seccomp_data, field))
 #define RETURN(what) BPF_STMT(BPF_RET | BPF_K, (what))
 
-static bool deny_calls(void)
+static bool deny_calls(bool with_uring)
 {
-    struct sock_filter code[8 + 2 * ARRAY_SIZE(denied) + 6 * ARRAY_SIZE(own)];
+    struct sock_filter code[10 + 2 * ARRAY_SIZE(denied) + 6 * ARRAY_SIZE(own)];
     struct sock_fprog program = { .filter = code };
     unsigned n = 0;
 
@@ -116,6 +115,11 @@ static bool deny_calls(void)
     code[n++] = (struct sock_filter)LOAD(nr);
     code[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, X32_CALLS, 0, 1);
     code[n++] = (struct sock_filter)RETURN(SECCOMP_RET_ERRNO | EPERM);
+    if (!with_uring) { /* whose requests no filter sees; QEMU does without */
+        code[n++] =
+            (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_io_uring_setup, 0, 1);
+        code[n++] = (struct sock_filter)RETURN(SECCOMP_RET_ERRNO | EPERM);
+    }
     for (unsigned i = 0; i < ARRAY_SIZE(denied); i++) {
         code[n++] =
             (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)denied[i], 0, 1);
@@ -143,12 +147,12 @@ static void drop_capabilities(void)
             (void)prctl(PR_CAPBSET_DROP, cap, 0, 0, 0); /* who may not, has none */
 }
 
-bool store_sandbox_enter(int rules_fd)
+bool store_sandbox_enter(int rules_fd, bool with_uring)
 {
     drop_capabilities();
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
         return false;
     if (rules_fd >= 0 && syscall(SYS_landlock_restrict_self, rules_fd, 0) < 0)
         return false;
-    return deny_calls();
+    return deny_calls(with_uring);
 }

@@ -119,6 +119,32 @@ static void server_changed(void *ctx, unsigned x, unsigned y, unsigned width, un
     rfbMarkRectAsModified(s->rfb, (int)x, (int)y, (int)(x + width), (int)(y + height));
 }
 
+/*
+ * The library tells a new size only to a client that has said that it knows sizes to change, which
+ * it says after it was told the first one. A change between the two is told to it here, later.
+ */
+static void server_note_new_size(struct server *s)
+{
+    rfbClientIteratorPtr all = rfbGetClientIterator(s->rfb);
+
+    for (rfbClientPtr c; (c = rfbClientIteratorNext(all));)
+        if (!c->useNewFBSize)
+            c->clientData = s; /* this one has missed one */
+    rfbReleaseClientIterator(all);
+}
+
+static void server_tell_missed_sizes(const struct server *s)
+{
+    rfbClientIteratorPtr all = rfbGetClientIterator(s->rfb);
+
+    for (rfbClientPtr c; (c = rfbClientIteratorNext(all));)
+        if (c->clientData && c->useNewFBSize) {
+            c->clientData = NULL;
+            c->newFBSizePending = TRUE;
+        }
+    rfbReleaseClientIterator(all);
+}
+
 static void server_take_picture(struct server *s, unsigned width, unsigned height)
 {
     size_t bytes = (size_t)width * height * sizeof(*s->last);
@@ -136,6 +162,7 @@ static void server_take_picture(struct server *s, unsigned width, unsigned heigh
     s->width = width;
     s->height = height;
     s->nr_same = 0;
+    server_note_new_size(s);
     rfbNewFramebuffer(s->rfb, (char *)s->last, (int)width, (int)height, PIXEL);
     vnc_set_pixel_format(s->rfb);
     rfbMarkRectAsModified(s->rfb, 0, 0, (int)width, (int)height);
@@ -249,6 +276,7 @@ static void server_run(struct server *s)
                 rfbNewClientConnection(s->rfb, fd);
         }
         (void)rfbProcessEvents(s->rfb, 0);
+        server_tell_missed_sizes(s);
     }
 }
 

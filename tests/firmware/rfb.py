@@ -13,8 +13,8 @@ class Refused(Exception):
 
 
 class Client:
-    def __init__(self, where, password=None, limit_s=300):
-        """where: a Unix socket's path, or a pair of host and port."""
+    def __init__(self, where, password=None, limit_s=300, shy=False):
+        """where: a Unix socket's path, or a pair of host and port. shy: introduce() is left to the caller."""
         if isinstance(where, str):
             self.s = socket.socket(socket.AF_UNIX)
         else:
@@ -37,10 +37,15 @@ class Client:
         self.width, self.height = struct.unpack(">HH", self.read(4))
         self.format = self.read(16)
         self.name = self.read(struct.unpack(">I", self.read(4))[0]).decode()
+        self.pixels = bytearray(4 * self.width * self.height)
+        if not shy:
+            self.introduce()
+
+    def introduce(self):
+        """Says what it understands."""
         # 32 bits a pixel, little endian, 8 bits a colour: red at bit 16
         self.s.sendall(struct.pack(">B3x BBBBHHHBBB3x", 0, 32, 24, 0, 1, 255, 255, 255, 16, 8, 0))
         self.s.sendall(struct.pack(">BxHii", 2, 2, ENCODING_RAW, ENCODING_SIZE))
-        self.pixels = bytearray(4 * self.width * self.height)
 
     def authenticate(self, password):
         """"VNC Authentication": DES of 16 bytes; each byte of the key is read from its lowest bit on."""
