@@ -184,7 +184,8 @@ struct burst {
     uint64_t thread;   /* FS.base */
     uint64_t all, own; /* TSC ticks since it came to its tier, and those that were its own */
     uint8_t proof;     /* factor for what it has to have run before it goes to the direct tier */
-    uint32_t mean;     /* TSC ticks at native speed, roughly */
+    uint32_t mean;     /* of the last bursts: TSC ticks at native speed, roughly */
+    uint32_t usual;    /* the same of more of them */
     bool direct;       /* runs in the direct tier */
     uint8_t refused;   /* times to go until that is tried again */
 };

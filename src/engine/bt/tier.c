@@ -25,9 +25,13 @@
  * The direct tier translates anew for most processes, the checked one keeps its translations of the
  * files that programs come from: only what has run for so long, in microseconds, will go on for
  * long enough to make up for that. More, each time that it proved wrong. Earlier, and there is less
- * that the checked tier has seen run and that can be translated ahead.
+ * that the checked tier has seen run and that can be translated ahead. Where bursts are usually
+ * longer than LONG (they are looked at every 120 at the latest), it is a program that computes: it
+ * stays in little code, and has no fresh memory to wait for.
  */
-#define PROVEN           40000
+#define PROVEN           52000
+#define PROVEN_LONG      12000
+#define LONG             70
 #define TRIAL            100000 /* after so long there, a part of the time should be its own */
 #define TRIAL_PART       3
 /* The checked tier's time is worth so much of native time. */
@@ -91,6 +95,14 @@ static bool in_fluid_page(struct bt_vcpu *b)
     return cpu_peek_walk(&b->iv.vc.cpu, GVA(b->iv.vc.cpu.rip), &at) && bt_fluid_page(b->cache, at);
 }
 
+/* How long it has to have run before it goes to the direct tier. */
+static uint64_t proof_ticks(const struct bt_vcpu *b, const struct burst *u)
+{
+    uint64_t us = u->usual < LONG * b->ticks_per_us ? PROVEN : PROVEN_LONG;
+
+    return us * u->proof * b->ticks_per_us;
+}
+
 /* A burst has ended, or has lasted long enough to be counted. */
 static void account(struct bt_vcpu *b, struct burst *u)
 {
@@ -103,9 +115,11 @@ static void account(struct bt_vcpu *b, struct burst *u)
         own /= CHECKED_SLOWDOWN;
     u->all += all * weight;
     u->own += own * weight;
-    u->mean = (uint32_t)((3 * (uint64_t)u->mean + MIN(own, 200 * us)) / 4);
+    own = MIN(own, 200 * us);
+    u->mean = (uint32_t)((3 * (uint64_t)u->mean + own) / 4);
+    u->usual = (uint32_t)((31 * (uint64_t)u->usual + own) / 32);
     if (!u->direct) {
-        if (u->mean > BURST_DIRECT * us && u->own > (uint64_t)PROVEN * us * u->proof)
+        if (u->mean > BURST_DIRECT * us && u->own > proof_ticks(b, u))
             settle(u, true);
     } else if (u->all > TRIAL * us && u->own < u->all / TRIAL_PART) {
         distrust(u);
