@@ -71,8 +71,11 @@ static void logger_line(void *arg, enum log_level level, const char *text)
     n = snprintf(line, sizeof(line), "%s.%09ld [%s:%s%s%s] %s%s\n", date, now.tv_nsec, l->id,
                  thread, l->show_level ? ":" : "", l->show_level ? level_text(level) : "", text,
                  l->fd == STDERR_FILENO ? "\r" : "");
-    if (!l->off && n > 0 && write(l->fd, line, MIN((size_t)n, sizeof(line) - 1)) < 0)
-        n = 0;
+    if (!l->off && n > 0) {
+        ssize_t done = write(l->fd, line, MIN((size_t)n, sizeof(line) - 1));
+
+        (void)done; /* where would one tell that the log is full? */
+    }
     (void)pthread_mutex_unlock(&l->lock);
 }
 

@@ -252,7 +252,9 @@ static void machine_config_disks(struct api *a, struct vm_config *cfg)
 
         cfg->disks[i] = (struct vm_disk){
             .store = a->m.disks[i].store,
-            .serial = strlen(a->m.disks[i].name) <= BLK_SERIAL_MAX ? a->m.disks[i].name : NULL,
+            .serial = a->m.disks[i].name && strlen(a->m.disks[i].name) <= BLK_SERIAL_MAX
+                          ? a->m.disks[i].name
+                          : NULL,
             .transport = VM_TRANSPORT_MMIO,
             .requests_per_s = bucket_rate(limiter, "ops"),
             .bytes_per_s = bucket_rate(limiter, "bandwidth"),

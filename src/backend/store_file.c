@@ -149,7 +149,7 @@ static void file_close(struct store *d)
 
 static int file_resize(struct store *d, uint64_t bytes)
 {
-    uint64_t now;
+    uint64_t now = 0;
     int err;
 
     if (bytes && !d->is_device && ftruncate(d->fd, (off_t)bytes) < 0) {

@@ -93,7 +93,7 @@ static bool walk_next(int argc, char *const *argv, int *i, struct walk_opt *o)
 {
     const char *arg = argv[(*i)++];
 
-    if (strncmp(arg, "--", 2) != 0 || !arg[2])
+    if (!arg || strncmp(arg, "--", 2) != 0 || !arg[2])
         return false;
     o->name = arg + 2;
     o->len = strcspn(o->name, "=");

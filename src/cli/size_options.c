@@ -105,7 +105,7 @@ bool option_paravirt(void *into, const char *val)
 bool option_cpus(void *into, const char *val)
 {
     struct run_options *o = into;
-    char text[96], *part = text, *next;
+    char text[96], *part, *next;
     uint64_t nr;
 
     if ((size_t)snprintf(text, sizeof(text), "%s", val) >= sizeof(text)) {

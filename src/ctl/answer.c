@@ -144,8 +144,8 @@ static json_t *answer_snapshot(struct vm *vm, const json_t *request, const char 
     }
     err = snap_save_dir(vm, dir, diff ? SNAP_DIFF : SNAP_FULL, NULL, &saved, NULL, 0);
     if (!err)
-        return json_pack("{s:I, s:I, s:f}", "bytes", (json_int_t)(saved.pages << PAGE_SHIFT),
-                         "zero_bytes", (json_int_t)(saved.pages_zero << PAGE_SHIFT), "paused_ms",
+        return json_pack("{s:I, s:I, s:f}", "bytes", (json_int_t)saved.pages << PAGE_SHIFT,
+                         "zero_bytes", (json_int_t)saved.pages_zero << PAGE_SHIFT, "paused_ms",
                          (double)saved.paused_ns / 1e6);
     *error = err == -ENOENT && diff ? "there is no base that it could be a difference to"
              : err == -EOPNOTSUPP

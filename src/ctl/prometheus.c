@@ -166,7 +166,10 @@ char *ctl_prometheus(const json_t *vms)
 
         (void)fprintf(f, "# HELP doppel_%s %s\n# TYPE doppel_%s %s\n", m->name, m->help, m->name,
                       m->type);
-        json_array_foreach((json_t *)vms, i, vm) m->samples(f, m, vm);
+        json_array_foreach((json_t *)vms, i, vm)
+        {
+            m->samples(f, m, vm);
+        }
     }
     if (fclose(f)) {
         free(text);

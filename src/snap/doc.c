@@ -147,7 +147,7 @@ static int doc_read_sections(struct snap_doc *d, const struct snap_why *why)
 
 int doc_parse(struct snap_doc *d, uint8_t *file, size_t bytes, const struct snap_why *why)
 {
-    struct doc_head h;
+    struct doc_head h = { 0 };
     json_error_t error;
     int err;
 

@@ -107,7 +107,7 @@ static int open_base(struct snap *s, const struct snap_why *why)
     *l = (struct layer){ .fd = -1 };
     s->nr++;
     err = layer_open(l, &(struct snap_files){ .state = path }, why);
-    if (!err && strcmp(l->id, id) != 0)
+    if (!err && (!l->id || strcmp(l->id, id) != 0))
         err = snap_fail(why, -EINVAL,
                         "the snapshot is a difference to one that '%s' is not any more", path);
     free(path);

@@ -19,7 +19,7 @@ static bool range_append(struct ls_mirror *m, gpa_t at, uint64_t bytes)
         last->bytes += bytes;
         return true;
     }
-    if (m->nr == m->max) {
+    if (!m->ranges || m->nr == m->max) {
         size_t max = m->max ? 2 * m->max : 64;
         struct ls_range *ranges = reallocarray(m->ranges, max, sizeof(*ranges));
 

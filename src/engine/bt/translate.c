@@ -280,12 +280,12 @@ static struct tb *settle(struct trans *t)
 {
     size_t head = sizeof(struct tb) + t->nr * sizeof(struct site);
     struct tb *tb = bt_books(t->b->cache, head + t->tb->nr_exits * sizeof(struct tb_exit));
-    struct fluid_tb *f = t->tb->fluid;
+    struct fluid_tb *f = NULL;
 
     if (!tb)
         return NULL;
-    if (f)
-        f = realloc(f, offsetof(struct fluid_tb, was) + t->tb->bytes);
+    if (t->tb->fluid)
+        f = realloc(t->tb->fluid, offsetof(struct fluid_tb, was) + t->tb->bytes);
     if (f)
         t->tb->fluid = f;
     memcpy(tb, t->tb, head);

@@ -421,10 +421,10 @@ int direct_probe(char *why, size_t why_bytes)
     if (rc < 0)
         return rc;
     w.hva[HOME_CODE] = 0xcc;
-    w.uc->uc_mcontext.gregs[REG_RIP] = (greg_t)(w.home + (uint64_t)HOME_CODE);
+    w.uc->uc_mcontext.gregs[REG_RIP] = (greg_t)w.home + (greg_t)HOME_CODE;
     rc = worker_go(&w);
     if (!rc && (w.signal != SIGTRAP ||
-                w.uc->uc_mcontext.gregs[REG_RIP] != (greg_t)(w.home + (uint64_t)HOME_CODE + 1)))
+                w.uc->uc_mcontext.gregs[REG_RIP] != (greg_t)w.home + (greg_t)HOME_CODE + 1))
         rc = -ENOTSUP;
     if (rc < 0)
         (void)snprintf(why, why_bytes, "a worker process does not stop as it should: %s",

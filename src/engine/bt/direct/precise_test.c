@@ -133,7 +133,7 @@ static bool in_stub(const struct worker *w)
 {
     uint64_t off = (uint64_t)w->uc->uc_mcontext.gregs[REG_RIP] - w->home;
 
-    if (off < HOME_STUB_BYTES && off >= (uint64_t)(direct_stub_exit - direct_stub_begin))
+    if (off < HOME_STUB_BYTES && off >= direct_stub_offset(direct_stub_exit))
         w->uc->uc_mcontext.gregs[REG_EFL] &= ~(greg_t)RFLAGS_TF;
     return off < HOME_STUB_BYTES;
 }

@@ -131,16 +131,17 @@ static struct chunk **chunk_slot(struct view *vw, uint64_t lin)
 
 static struct chunk *chunk_get(struct view *vw, uint64_t lin)
 {
-    struct chunk **p = chunk_slot(vw, lin);
+    struct chunk **p = chunk_slot(vw, lin), *c = *p;
 
-    if (*p)
-        return *p;
-    *p = calloc(1, sizeof(**p));
-    if (*p) {
-        (*p)->base = align_down(lin, BIT64(CHUNK_SHIFT));
+    if (c)
+        return c;
+    c = calloc(1, sizeof(*c));
+    if (c) {
+        c->base = align_down(lin, BIT64(CHUNK_SHIFT));
         vw->nr_chunks++;
+        *p = c;
     }
-    return *p;
+    return c;
 }
 
 static uint64_t *note_word(struct view *vw, uint64_t page, uint64_t *bit)

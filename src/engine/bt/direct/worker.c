@@ -278,8 +278,7 @@ int worker_create(struct worker *w, const struct worker_desc *desc, char *why, s
         rc = -errno;
         w->hva = NULL;
     } else {
-        memcpy(w->hva + HOME_STUB, direct_stub_begin,
-               (size_t)(direct_stub_end - direct_stub_begin));
+        memcpy(w->hva + HOME_STUB, direct_stub_begin, direct_stub_offset(direct_stub_end));
         rc = start(w, desc, home_fd);
     }
     host_close(home_fd);

@@ -126,7 +126,7 @@ static const int worker_signals[] = {
 static void set_signals(uint64_t home)
 {
     struct kernel_sigaction sa = {
-        .handler = home + (uint64_t)(direct_stub_handler - direct_stub_begin),
+        .handler = home + direct_stub_offset(direct_stub_handler),
         .flags = SA_SIGINFO | SA_ONSTACK | KERNEL_SA_RESTORER,
         .restorer = home, /* never returned to */
         .mask = ~0ull,
@@ -261,8 +261,8 @@ void worker_child(const struct worker_child *k)
     set_filter(home);
     __asm__ volatile("jmp *%0"
                      :
-                     : "r"(home + (uint64_t)(direct_stub_init - direct_stub_begin)), "D"(home),
-                       "S"(end), "d"(USER_TOP - end)
+                     : "r"(home + direct_stub_offset(direct_stub_init)), "D"(home), "S"(end),
+                       "d"(USER_TOP - end)
                      : "memory");
     __builtin_unreachable();
 }

@@ -188,7 +188,7 @@ static bool has_byte(const uint8_t *p, size_t bytes, uint8_t what)
 /* Code that leaves by the stub's exit. */
 static int run_exit(struct worker *w)
 {
-    uint64_t exit = w->home + HOME_STUB + (uint64_t)(direct_stub_exit - direct_stub_begin);
+    uint64_t exit = w->home + HOME_STUB + direct_stub_offset(direct_stub_exit);
     char code[] = "\x48\xb8\0\0\0\0\0\0\0\0\xff\xe0"; /* mov rax, exit ; jmp rax */
 
     memcpy(code + 2, &exit, sizeof(exit));

@@ -99,7 +99,7 @@ static void emit_interp(struct xl *x, uint64_t rip)
     const struct xit xit = { .host = host_at(x),
                              .kind = x->in.op.fn == op_syscall ? XIT_SYSCALL : XIT_INTERP,
                              .target = rip };
-    uint64_t stub = x->k->w->home + (uint64_t)(direct_stub_exit - direct_stub_begin);
+    uint64_t stub = x->k->w->home + direct_stub_offset(direct_stub_exit);
 
     x->failed |= !dcode_add_xit(x->k, &xit);
     point(x, UNDO_NONE, 0, rip);
