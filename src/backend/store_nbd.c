@@ -214,7 +214,10 @@ int store_nbd_flush(struct store *d)
 
 static int export_open(struct store *d)
 {
-    return store_nbd_connect(d, -1) < 0 ? -EIO : 0;
+    if (store_nbd_connect(d, -1) == 0)
+        return 0;
+    store_nbd_free(d);
+    return -EIO;
 }
 
 static void export_close(struct store *d)

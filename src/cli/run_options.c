@@ -465,7 +465,7 @@ static const struct opt run_opts[] = {
       option_device },
     { "sandbox", 0, "auto|on|off",
       "give up rights before the guest runs: as far as the host knows how\n"
-      "(auto), or all of it or no run (on); off is the default",
+      "(auto, the default), or all of it or no run (on)",
       option_sandbox },
     { "timeout", 0, "SECONDS", "end the run after that time, with status 124", set_timeout },
     { "no-reboot", 0, NULL, "a guest's reset ends the run, with status 0", set_no_reboot },
@@ -555,7 +555,7 @@ int run_options_parse(struct run_options *o, int argc, char **argv, bool *help)
 
     *help = false;
     *o = (struct run_options){
-        .sandbox = SANDBOX_OFF,
+        .sandbox = SANDBOX_AUTO,
         .engine = "auto",
         .cpu = "host",
         .vga_bios = VGA_BIOS_FILE,
