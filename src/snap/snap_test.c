@@ -207,6 +207,16 @@ static uint8_t *read_state(const char *dir, size_t *bytes)
     return file;
 }
 
+/* The state file of a full snapshot of the usual machine, in f->a. The caller frees it. */
+static uint8_t *origin_state(const struct fixture *f, size_t *bytes)
+{
+    struct vm *vm = make_origin(f);
+
+    save(vm, f->a, SNAP_FULL);
+    vm_destroy(vm);
+    return read_state(f->a, bytes);
+}
+
 static void write_state(const char *dir, const uint8_t *file, size_t bytes)
 {
     char path[128];
@@ -222,13 +232,9 @@ static void write_state(const char *dir, const uint8_t *file, size_t bytes)
 static void test_each_damaged_byte_is_found(void **state)
 {
     const struct fixture *f = *state;
-    struct vm *vm = make_origin(f);
     size_t bytes;
-    uint8_t *file;
+    uint8_t *file = origin_state(f, &bytes);
 
-    save(vm, f->a, SNAP_FULL);
-    vm_destroy(vm);
-    file = read_state(f->a, &bytes);
     for (size_t i = 0; i < bytes; i++) {
         uint8_t *copy = malloc(bytes);
         struct snap_doc d;
@@ -281,15 +287,11 @@ static size_t section_at(const uint8_t *file, size_t bytes, const char *name)
 static void test_a_state_that_no_processor_has_is_refused(void **state)
 {
     const struct fixture *f = *state;
-    struct vm *vm = make_origin(f);
     char why[256] = "";
     uint64_t cr0 = 0x80000000; /* paging without protection */
     size_t bytes, at = 0;
-    uint8_t *file;
+    uint8_t *file = origin_state(f, &bytes);
 
-    save(vm, f->a, SNAP_FULL);
-    vm_destroy(vm);
-    file = read_state(f->a, &bytes);
     for (unsigned i = 0; i < vcpu_table.nr && strcmp(vcpu_table.fields[i].name, "cr0") != 0; i++)
         at += vcpu_table.fields[i].bytes;
     memcpy(file + section_at(file, bytes, "vcpu") + at, &cr0, sizeof(cr0));
@@ -315,13 +317,9 @@ static void test_a_changed_description_is_refused(void **state)
         { "\"version\": 1", "\"version\": 9" },
     };
     const struct fixture *f = *state;
-    struct vm *vm = make_origin(f);
     size_t bytes;
-    uint8_t *file;
+    uint8_t *file = origin_state(f, &bytes);
 
-    save(vm, f->a, SNAP_FULL);
-    vm_destroy(vm);
-    file = read_state(f->a, &bytes);
     for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
         uint8_t *copy = malloc(bytes), *at;
         char why[256] = "";
