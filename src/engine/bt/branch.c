@@ -136,7 +136,7 @@ static void chained_jump(struct trans *t, uint32_t target, bool check, unsigned 
 
 void bt_emit_goto(struct trans *t, int64_t off, bool check)
 {
-    if (off >= 0 && off < (int64_t)PAGE_BYTES) {
+    if (bt_is_near(t, off)) {
         chained_jump(t, (uint32_t)off, check, NO_CC);
         return;
     }
@@ -178,7 +178,7 @@ static void note_return(struct trans *t)
     size_t entry = returns_offset(t);
     uint32_t target = t->in.off + t->in.len;
 
-    if (!notes_returns(t) || target == PAGE_BYTES || t->tb->nr_exits == ARRAY_SIZE(t->exits))
+    if (!notes_returns(t) || !bt_is_near(t, target) || t->tb->nr_exits == ARRAY_SIZE(t->exits))
         return;
     *x = (struct tb_exit){ .target = target, .nr_insns = t->nr + 1 };
     t->tb->nr_exits++;
@@ -242,7 +242,7 @@ void bt_emit_branch(struct trans *t)
         bt_emit_goto(t, in->target, in->target <= in->off);
         break;
     case INSN_JCC:
-        if (in->target > in->off && in->target < (int64_t)PAGE_BYTES) {
+        if (in->target > in->off && bt_is_near(t, in->target)) {
             chained_jump(t, (uint32_t)in->target, false, in->cc);
             break;
         }

@@ -34,6 +34,7 @@ static bool hook_drop(struct ivcpu *v, gpa_t at, uint64_t bytes, bool decoded)
 
     if (b->direct)
         direct_code_written(b->direct, at, bytes);
+    bt_cross_drop(b, at, bytes);
     any = bt_drop(b, at, bytes);
     if (any || decoded)
         bt_fluid_dropped(b, at);
@@ -47,6 +48,7 @@ static void hook_drop_all(struct ivcpu *v)
     if (b->direct)
         direct_code_written_all(b->direct);
     insn_forget(&b->insns);
+    bt_cross_drop_all(b);
     bt_drop_all(b);
 }
 
@@ -54,7 +56,8 @@ static bool hook_has_code(struct ivcpu *v, uint64_t page)
 {
     struct bt_vcpu *b = of_ivcpu(v);
 
-    return bt_has_code(b->cache, page) || (b->direct && direct_has_code(b->direct, page));
+    return bt_has_code(b->cache, page) || bt_cross_in_page(b, page) ||
+           (b->direct && direct_has_code(b->direct, page));
 }
 
 static void hook_tlb_flush(struct ivcpu *v, const struct tlb_flush *what)

@@ -102,6 +102,9 @@ struct tb {
     bool landing; /* indirect branches go there */
     bool vectors; /* uses x87 or vector registers */
     bool shares;  /* has lookups for several accesses */
+    uint8_t
+        cross_len; /* of an instruction in two pages (cross.c), at offset gpa of some page; or 0 */
+    uint8_t cross[15]; /* its bytes */
     const uint8_t *code, *end;
     const uint8_t *far;     /* entry with R10 = RIP */
     const uint8_t *near;    /* entry within the page */
@@ -208,6 +211,12 @@ struct x87_last {
 #define COLD_COUNTERS 16384
 #define FLUID_PAGES   1024
 
+/* Where the table of branch targets leads to an instruction in two pages. */
+struct crossed {
+    uint64_t rip, page[2]; /* the pages' gpa >> 12 */
+    enum jc_class class;
+};
+
 struct bt_vcpu {
     struct ivcpu iv;             /* first: interp runs what is refused */
     uint64_t mask_page, mask_jc; /* for PEXT: a page number, an index in struct jc (RORX by 4) */
@@ -254,6 +263,9 @@ struct bt_vcpu {
     struct tb *making;               /* room for bt_translate() */
     struct insn ahead[TB_MAX_INSNS]; /* and for the block's instructions */
     uint8_t cold[COLD_COUNTERS];
+    struct tb *cross[4096]; /* by bytes */
+    struct crossed crossed[2048];
+    unsigned nr_crossed;
     struct insn_cache insns;
     struct jc_return returns[NR_JCS][RETURNS];
     struct jc jc[NR_JCS];
@@ -312,12 +324,16 @@ uint8_t *bt_emit_table(struct emit *e, enum jc_class class, bool slow_pext);
 /* Translates at guest-physical at, whose bytes are at code. NULL: the first instruction crosses the
  * page, or there is no room (the caller flushes). */
 struct tb *bt_translate(struct bt_vcpu *b, gpa_t at, uint32_t key, const uint8_t *code);
+/* One instruction that begins at offset off of some page, and ends in another. NULL: no room. */
+struct tb *bt_translate_cross(struct bt_vcpu *b, unsigned off, uint32_t key, const uint8_t *bytes,
+                              unsigned len);
 
 struct trans {
     struct bt_vcpu *b;
     struct emit *e;
     struct tb *tb; /* being made, with room for TB_MAX_INSNS sites */
     struct insn in;
+    const uint8_t *code; /* the guest's bytes */
     uint32_t key;
     unsigned nr; /* instructions so far */
     bool alone;  /* KEY_ALONE */
@@ -428,6 +444,22 @@ void bt_emit_branch(struct trans *t); /* INSN_JMP .. INSN_RET */
 /* Leaves the block for the place at off, relative to the page. */
 void bt_emit_goto(struct trans *t, int64_t off, bool check);
 
+/* ---- translate.c ---- */
+/* Can the place at off be reached without its RIP: is it in the page, all of its instruction? */
+bool bt_is_near(struct trans *t, int64_t off);
+
+/* ---- cross.c: instructions in two pages ---- */
+/* The block of the one at cpu.rip, which is near the end of its page, in the table of branch
+ * targets from now on. NULL: there is none (yet): no exception is pending. */
+struct tb *bt_cross(struct bt_vcpu *b, uint32_t key);
+void bt_cross_insert(struct bt_vcpu *b, struct tb *tb);
+/* Guest-physical bytes were written: nothing leads to what was made of their pages. */
+void bt_cross_drop(struct bt_vcpu *b, gpa_t at, uint64_t bytes);
+void bt_cross_drop_all(struct bt_vcpu *b);
+bool bt_cross_in_page(const struct bt_vcpu *b, uint64_t page);
+/* With the code cache and the tables, which are emptied by others. */
+void bt_cross_flush(struct bt_vcpu *b);
+
 /* ---- fluid.c: code that changes while it runs ---- */
 /* The page's books if it is fluid, or NULL. */
 struct fluid_page *bt_fluid_page(struct bt_cache *bc, gpa_t at);
@@ -502,6 +534,9 @@ struct tb *bt_by_pc(struct bt_cache *bc, const uint8_t *pc);
 unsigned bt_jc_index(const struct bt_vcpu *b, uint64_t rip);
 void bt_jc_init(struct bt_vcpu *b);
 void bt_jc_add(struct bt_vcpu *b, uint64_t rip, struct tb *tb, bool global);
+/* The entry for RIP that bt_jc_add() made goes with lin's page, too. */
+void bt_jc_add_page(struct bt_vcpu *b, uint64_t lin, const struct tb *tb, bool global);
+void bt_jc_remove(struct bt_vcpu *b, enum jc_class class, uint64_t rip);
 void bt_jc_flush(struct bt_vcpu *b, enum flush_kind kind, uint64_t lin);
 /* One table alone. */
 void bt_jc_empty(struct bt_vcpu *b, enum jc_class c);

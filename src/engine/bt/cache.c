@@ -66,7 +66,7 @@ bool bt_insert(struct bt_vcpu *b, struct tb *tb)
         bc->by_pc = p;
         bc->max_by_pc = max;
     }
-    if (!pg && !tb->fluid) {
+    if (!pg && !tb->fluid && !tb->cross_len) {
         pg = calloc(1, sizeof(*pg));
         if (!pg)
             return false;
@@ -74,6 +74,10 @@ bool bt_insert(struct bt_vcpu *b, struct tb *tb)
         *pp = pg;
     }
     bc->by_pc[bc->nr_by_pc++] = tb;
+    if (tb->cross_len) {
+        bt_cross_insert(b, tb);
+        return true;
+    }
     tb->hash_next = *h;
     *h = tb;
     if (tb->fluid) {
@@ -314,6 +318,7 @@ void bt_flush_cache(struct bt_vcpu *b)
     bc->books_used = 0;
     bc->code.p = bc->start;
     bc->code.full = false;
+    bt_cross_flush(b);
     for (unsigned c = 0; c < NR_JCS; c++)
         bt_jc_empty(b, (enum jc_class)c);
     b->iv.vc.nr_exits[EXIT_CACHE_FLUSH]++;
@@ -348,6 +353,15 @@ static void log_flush(const struct bt_vcpu *b, struct jc *jc, struct jc_log *log
     log->nr = 0;
 }
 
+void bt_jc_remove(struct bt_vcpu *b, enum jc_class class, uint64_t rip)
+{
+    struct jc *jc = &b->jc[class];
+    unsigned i = bt_jc_index(b, rip);
+
+    if (jc->e[i].far && jc->e[i].neg_rip == 1 - rip)
+        jc_clear(b, jc, i);
+}
+
 static void flush_page(struct bt_vcpu *b, unsigned class, uint64_t lin)
 {
     unsigned page = (lin >> PAGE_SHIFT) % JC_PAGES;
@@ -356,12 +370,9 @@ static void flush_page(struct bt_vcpu *b, unsigned class, uint64_t lin)
     if (!jc->local.in_page[page] && !jc->global.in_page[page])
         return;
     returns_clear(b, class);
-    for (unsigned off = 0; off < PAGE_BYTES; off++) {
-        unsigned i = bt_jc_index(b, (lin & PAGE_MASK) + off);
-
-        if (jc->e[i].far && ((1 - jc->e[i].neg_rip) ^ lin) >> PAGE_SHIFT == 0)
-            jc_clear(b, jc, i);
-    }
+    /* And what may have begun in the page before. */
+    for (unsigned off = 0; off < PAGE_BYTES + 14; off++)
+        bt_jc_remove(b, class, (lin & PAGE_MASK) + off - 14);
 }
 
 void bt_jc_empty(struct bt_vcpu *b, enum jc_class c)
@@ -401,6 +412,13 @@ unsigned bt_jc_targets(const struct bt_vcpu *b, uint64_t *rips, unsigned max)
     return nr;
 }
 
+void bt_jc_add_page(struct bt_vcpu *b, uint64_t lin, const struct tb *tb, bool global)
+{
+    struct jc *jc = &b->jc[bt_jc_class(tb->key)];
+
+    (global ? &jc->global : &jc->local)->in_page[(lin >> PAGE_SHIFT) % JC_PAGES] = 1;
+}
+
 void bt_jc_add(struct bt_vcpu *b, uint64_t rip, struct tb *tb, bool global)
 {
     struct jc *jc = &b->jc[bt_jc_class(tb->key)];
@@ -409,7 +427,7 @@ void bt_jc_add(struct bt_vcpu *b, uint64_t rip, struct tb *tb, bool global)
 
     jc->e[i] = (struct jc_entry){ .neg_rip = 1 - rip, .far = tb->far };
     tb->landing = true;
-    log->in_page[(rip >> PAGE_SHIFT) % JC_PAGES] = 1;
+    bt_jc_add_page(b, rip, tb, global);
     if (log->logged[i])
         return;
     log->logged[i] = 1;

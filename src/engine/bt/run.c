@@ -298,6 +298,9 @@ static bool site_ops(struct bt_vcpu *b, struct site *s)
     if (s->tb->fluid) {
         code = s->tb->fluid->was + (s->off - s->tb->gpa % PAGE_BYTES);
         avail = s->len;
+    } else if (s->tb->cross_len) {
+        code = s->tb->cross;
+        avail = s->len;
     } else {
         code = fetch_ptr(v, v->vc.cpu.rip, &at);
         /* The page tables may have changed without a flush, so what is there may be something else.
@@ -509,13 +512,10 @@ static bool run_translated(struct bt_vcpu *b, enum run_result *res)
     bool stop = false;
     struct tb *tb;
 
-    if (PAGE_BYTES - c->rip % PAGE_BYTES < 15 && cross_cached(v, c->rip)) {
-        if (v->step_ops[0].fn == op_native)
-            bt_vectors_out(b);
-        return interp_step(v, res);
-    }
     keep_jc_key(b, key);
-    tb = block_at_rip(b, key);
+    tb = PAGE_BYTES - c->rip % PAGE_BYTES < 15 ? bt_cross(b, key) : NULL;
+    if (!tb)
+        tb = block_at_rip(b, key);
     v->link = NULL; /* interp's blocks are not chained: all code comes by here until it is hot */
     if (!tb) {
         if (v->leave == LEAVE_FAULT)

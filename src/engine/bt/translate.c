@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The translator: a block is the instructions from one place up to the first that nothing falls
- * through, within a page; conditional branches leave it on the way. It is keyed by guest-physical
- * address and mode and does not know at which virtual address it runs.
+ * through, within a page (or one that lies in two: cross.c); conditional branches leave it on the
+ * way. It is keyed by guest-physical address and mode and does not know at which virtual address it
+ * runs.
  */
 #include "engine/bt/bt.h"
 #include "lib/probe.h"
@@ -162,12 +163,25 @@ static void emit_exit_stubs(struct trans *t)
 /* The instruction at off into *in: its length, 0 if it does not end in this page. */
 static unsigned decode_at(struct trans *t, const uint8_t *code, unsigned off, struct insn *in)
 {
-    unsigned start = t->tb->gpa % PAGE_BYTES;
+    unsigned start = t->tb->gpa % PAGE_BYTES, avail = (unsigned)(PAGE_BYTES - off);
 
-    return off < PAGE_BYTES
-               ? insn_decode_cached(&t->b->insns, &t->b->iv, t->key, code + (off - start),
-                                    (unsigned)(PAGE_BYTES - off), (uint16_t)off, in)
-               : 0;
+    if (off >= PAGE_BYTES)
+        return 0;
+    if (t->tb->cross_len)
+        avail = t->tb->cross_len;
+    return insn_decode_cached(&t->b->insns, &t->b->iv, t->key, code + ((int)off - (int)start),
+                              avail, (uint16_t)off, in);
+}
+
+bool bt_is_near(struct trans *t, int64_t off)
+{
+    struct insn in;
+
+    if (t->tb->cross_len || off < 0 || off >= (int64_t)PAGE_BYTES)
+        return false;
+    /* A fluid block has a copy of its own bytes alone; what is chained to no block comes back. */
+    return off + 15 <= (int64_t)PAGE_BYTES || t->tb->fluid ||
+           decode_at(t, t->code, (unsigned)off, &in);
 }
 
 static void emit_one(struct trans *t)
@@ -314,33 +328,27 @@ static struct fluid_tb *fluid_start(struct trans *t, const uint8_t *code)
     return f;
 }
 
-struct tb *bt_translate(struct bt_vcpu *b, gpa_t at, uint32_t key, const uint8_t *code)
+/* From what *making has: its place, its key, and what else is special about it. */
+static struct tb *make_block(struct trans *t, const uint8_t *code)
 {
-    struct trans t = { .b = b,
-                       .e = &b->cache->code,
-                       .key = key & ~KEY_ALONE,
-                       .alone = key & KEY_ALONE,
-                       .tb = b->making };
-    struct emit before = *t.e;
+    struct bt_vcpu *b = t->b;
+    struct emit before;
     size_t books = b->cache->books_used;
     struct tb *tb = NULL;
 
-    *t.tb = (struct tb){ .gpa = at.v, .key = key, .code = emit_pc(t.e) };
-    if (bt_fluid_page(b->cache, at)) {
-        t.tb->fluid = fluid_start(&t, code);
-        if (!t.tb->fluid)
-            return NULL;
-        code = t.tb->fluid->was;
-    }
-    emit_block(&t, code);
-    if (t.nr)
-        tb = settle(&t);
+    t->e = &b->cache->code;
+    t->code = code;
+    before = *t->e;
+    t->tb->code = emit_pc(t->e);
+    emit_block(t, code);
+    if (t->nr)
+        tb = settle(t);
     if (tb) {
-        t.tb = tb;
-        emit_stubs(&t);
-        emit_exit_stubs(&t);
-        tb->end = emit_pc(t.e);
-        if (!t.e->full && bt_insert(b, tb)) {
+        t->tb = tb;
+        emit_stubs(t);
+        emit_exit_stubs(t);
+        tb->end = emit_pc(t->e);
+        if (!t->e->full && bt_insert(b, tb)) {
             probe(translate, b->iv.vc.cpu.id, tb->end);
             b->iv.vc.nr_exits[EXIT_TRANSLATE]++;
             return tb;
@@ -348,7 +356,31 @@ struct tb *bt_translate(struct bt_vcpu *b, gpa_t at, uint32_t key, const uint8_t
         b->cache->books_used = books;
     }
     free(b->making->fluid);
-    before.full = t.e->full;
-    *t.e = before;
+    before.full = t->e->full;
+    *t->e = before;
     return NULL;
+}
+
+struct tb *bt_translate(struct bt_vcpu *b, gpa_t at, uint32_t key, const uint8_t *code)
+{
+    struct trans t = { .b = b, .key = key & ~KEY_ALONE, .alone = key & KEY_ALONE, .tb = b->making };
+
+    *t.tb = (struct tb){ .gpa = at.v, .key = key };
+    if (bt_fluid_page(b->cache, at)) {
+        t.tb->fluid = fluid_start(&t, code);
+        if (!t.tb->fluid)
+            return NULL;
+        code = t.tb->fluid->was;
+    }
+    return make_block(&t, code);
+}
+
+struct tb *bt_translate_cross(struct bt_vcpu *b, unsigned off, uint32_t key, const uint8_t *bytes,
+                              unsigned len)
+{
+    struct trans t = { .b = b, .key = key, .alone = true, .tb = b->making };
+
+    *t.tb = (struct tb){ .gpa = off, .key = key, .cross_len = (uint8_t)len };
+    memcpy(t.tb->cross, bytes, len);
+    return make_block(&t, t.tb->cross);
 }

@@ -375,22 +375,21 @@ static unsigned fetch_bytes(struct ivcpu *v, uint64_t lin, uint8_t bytes[15], un
     return want;
 }
 
-bool cross_cached(struct ivcpu *v, uint64_t lin)
+const struct cross *cross_cached(struct ivcpu *v, uint64_t lin)
 {
-    struct cross *x = &v->crosses[(lin ^ lin >> 12) % CROSS_CACHE];
+    const struct cross *x = &v->crosses[(lin ^ lin >> 12) % CROSS_CACHE];
     unsigned first = (unsigned)(PAGE_BYTES - lin % PAGE_BYTES);
     uint8_t bytes[15];
 
     if (x->off != lin % PAGE_BYTES || x->len <= first || x->key != v->key)
-        return false;
+        return NULL;
     if (fetch_bytes(v, lin, bytes, x->len) < x->len) {
         v->vc.cpu.exc.valid = false; /* whoever runs it will raise it */
-        return false;
+        return NULL;
     }
     if (memcmp(x->bytes, bytes, x->len) != 0)
-        return false;
-    v->step_ops[0] = x->op;
-    return true;
+        return NULL;
+    return x;
 }
 
 /*
@@ -414,6 +413,7 @@ const struct op *step_decode(struct ivcpu *v)
     if (legacy)
         room = (unsigned)MIN(15ull, (uint64_t)c->seg[SEG_CS].limit - c->rip + 1);
     if (in_page < 15 && room == 15 && cross_cached(v, lin)) {
+        v->step_ops[0] = x->op;
         len = x->len;
         goto decoded;
     }

@@ -360,8 +360,8 @@ uint32_t block_key(const struct cpu *c);
 /* Before the code at `at` is read to be decoded: stores to its page will be seen. False: not yet,
  * run it uncached (LEAVE_STEP). */
 bool note_code(struct ivcpu *v, gpa_t at) MUST_CHECK;
-/* Is the instruction at lin one that crosses a page and was decoded before, bytes and all? */
-bool cross_cached(struct ivcpu *v, uint64_t lin);
+/* The instruction at lin if it crosses a page and was decoded before, bytes and all; or NULL. */
+const struct cross *cross_cached(struct ivcpu *v, uint64_t lin);
 /* Decodes the one instruction at the current RIP into v->step_ops. NULL: leave. */
 const struct op *step_decode(struct ivcpu *v);
 
