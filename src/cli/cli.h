@@ -150,6 +150,7 @@ bool option_paravirt(void *into, const char *val);
 bool option_trace_format(void *into, const char *val); /* trace_options.c */
 /* --trace-file x.json is Chrome's, too. False after a message. */
 bool trace_options_check(struct run_options *o);
+bool value_sandbox(const char *val, enum sandbox_mode *mode);
 bool option_sandbox(void *into, const char *val);
 bool sandbox_options_begin(const struct run_options *o);
 bool option_display(void *into, const char *val); /* display_options.c */

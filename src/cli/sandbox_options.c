@@ -5,21 +5,25 @@
 #include "cli/cli.h"
 #include "lib/log.h"
 
-bool option_sandbox(void *into, const char *val)
+bool value_sandbox(const char *val, enum sandbox_mode *mode)
 {
     static const char *const modes[] = {
         [SANDBOX_AUTO] = "auto", [SANDBOX_ON] = "on", [SANDBOX_OFF] = "off"
     };
-    struct run_options *o = into;
 
     for (unsigned i = 0; i < ARRAY_SIZE(modes); i++) {
         if (strcmp(val, modes[i]) != 0)
             continue;
-        o->sandbox = (enum sandbox_mode)i;
+        *mode = (enum sandbox_mode)i;
         return true;
     }
     log_error("--sandbox '%s' is none of auto, on and off", val);
     return false;
+}
+
+bool option_sandbox(void *into, const char *val)
+{
+    return value_sandbox(val, &((struct run_options *)into)->sandbox);
 }
 
 /* The socket's file is removed at the end. */

@@ -36,7 +36,7 @@ static const char *const role_texts[] = {
 /* Filters and rulesets are the process's, as its threads are. */
 static struct {
     enum sandbox_mode mode;
-    bool on, filters, landlock, shut_in;
+    bool on, filters, landlock, shut_in, settled;
     pthread_mutex_t lock; /* guards the rest: threads start while others do */
     struct sock_fprog progs[NR_HOST_ROLES];
     int rules[NR_HOST_ROLES]; /* -1: nothing may be opened yet */
@@ -59,8 +59,9 @@ static int missing(const char *what, int err)
 static void allow_known(void)
 {
     /* How long threads waited for a processor (delay.c); which pages are a process's own. */
-    sandbox_allow(BIT(HOST_VCPU) | BIT(HOST_CONTROL) | BIT(HOST_KEEPER) | BIT(HOST_MAIN), "/proc",
-                  SANDBOX_READ);
+    sandbox_allow(BIT(HOST_VCPU) | BIT(HOST_CONTROL) | BIT(HOST_KEEPER) | BIT(HOST_MAIN) |
+                      BIT(HOST_API),
+                  "/proc", SANDBOX_READ);
     sandbox_allow(BIT(HOST_USERNET), "/etc/resolv.conf", SANDBOX_READ);
 }
 
@@ -151,6 +152,14 @@ static int prepare(enum host_role role)
     return err;
 }
 
+/* The API's thread starts others from inside. */
+static int prepare_later(void)
+{
+    int err = prepare(HOST_DISK);
+
+    return err ? err : prepare(HOST_HELPER);
+}
+
 static int go_in(enum host_role role)
 {
     int err = prepare(role);
@@ -164,6 +173,11 @@ static int go_in(enum host_role role)
     return err;
 }
 
+bool sandbox_is_settled(void)
+{
+    return sandbox_state.settled;
+}
+
 void sandbox_enter(enum host_role role)
 {
     int err;
@@ -171,7 +185,9 @@ void sandbox_enter(enum host_role role)
     if (!sandbox_state.on)
         return;
     BUG_ON(pthread_mutex_lock(&sandbox_state.lock));
-    err = go_in(role);
+    err = role == HOST_API ? prepare_later() : 0;
+    if (!err)
+        err = go_in(role);
     BUG_ON(pthread_mutex_unlock(&sandbox_state.lock));
     if (!err)
         return;
@@ -198,6 +214,7 @@ void sandbox_settled(void)
             log_debug("sandbox: off");
         return;
     }
+    sandbox_state.settled = true;
     set_limits();
     /* Who asked for the terminal has taken SIGSYS, too. */
     if (sandbox_state.filters && trap_catch_sigsys(sandbox_state.mode != SANDBOX_ON) < 0)

@@ -4,7 +4,8 @@
  *
  * In this order, by `doppel run`: sandbox_begin() before the first thread, sandbox_allow() for what
  * will be opened later, then all is opened and its threads start, each going into its own sandbox
- * (thread_start_as()); at last sandbox_enter(HOST_MAIN), and only then run the vCPUs.
+ * (thread_start_as()); at last sandbox_enter(HOST_MAIN), and only then run the vCPUs. `doppel api`
+ * does the same once it is told to start its VM, with HOST_API (api/jail.c).
  */
 #ifndef HOST_SANDBOX_H
 #define HOST_SANDBOX_H
@@ -20,12 +21,13 @@ enum sandbox_mode { SANDBOX_AUTO, SANDBOX_ON, SANDBOX_OFF };
 int sandbox_begin(enum sandbox_mode mode) MUST_CHECK;
 
 /* What a path is needed for, once all is open. */
-#define SANDBOX_READ   BIT(0) /* open to read, what is there and below */
+#define SANDBOX_READ   BIT(0) /* open files and directories to read, what is there and below */
 #define SANDBOX_REMOVE BIT(1) /* in the directory: remove files */
 #define SANDBOX_PLACE  BIT(2) /* in the directory: link, rename and make files */
 #define SANDBOX_WRITE  BIT(3) /* open to write, what is there and below */
 #define SANDBOX_DIRS   BIT(4) /* make and remove directories, special files, links */
 #define SANDBOX_SOCKET BIT(5) /* in the directory: make and remove Unix sockets */
+#define SANDBOX_LIST   BIT(6) /* open directories, what is there and below */
 /* For threads of these roles (BIT(enum host_role)). Not there: fine, then it is not needed. No-op
  * without sandbox. */
 void sandbox_allow(uint32_t roles, const char *path, unsigned what);
@@ -34,7 +36,10 @@ void sandbox_allow_dir_of(uint32_t roles, const char *path, unsigned what);
 
 /* This thread gives its rights up; for ever. No-op without sandbox. */
 void sandbox_enter(enum host_role role);
-/* Ends the setup: rulesets are closed, and the rest is logged (log_debug). */
+/* Ends the setup; what holds is logged (log_debug). */
 void sandbox_settled(void);
+/* That was so, and there is a sandbox: no other process is started any more. The thread that
+ * settles it asks. */
+bool sandbox_is_settled(void);
 
 #endif

@@ -114,6 +114,12 @@ static const uint32_t tty_requests[] = {
     0x5413, 0x5414, 0x5409, 0x5429, /* TIOCGWINSZ, TIOCSWINSZ, TCSBRK, TIOCGSID */
 };
 
+/* What the role is, too. */
+static uint32_t roles_of(enum host_role role)
+{
+    return role == HOST_API ? R(API) | R(MAIN) | R(CONTROL) | R(DISK) : BIT(role);
+}
+
 /* A pidfd's, a thread's or a process's: signals to our own threads; to workers by Landlock's leave.
  */
 static int filter_signals(scmp_filter_ctx f, enum host_role role)
@@ -128,7 +134,7 @@ static int filter_signals(scmp_filter_ctx f, enum host_role role)
     if (!err)
         err = seccomp_rule_add(f, SCMP_ACT_ALLOW, SYS_tgkill, 1,
                                SCMP_CMP64(2, SCMP_CMP_EQ, (uint64_t)SIGUSR1));
-    if (!err && (ENGINE & BIT(role)))
+    if (!err && (ENGINE & roles_of(role)))
         err = seccomp_rule_add(f, SCMP_ACT_ALLOW, SYS_kill, 0);
     return err;
 }
@@ -154,24 +160,28 @@ static int filter_openat(scmp_filter_ctx f, enum host_role role)
 
 static int filter_rules(scmp_filter_ctx f, enum host_role role)
 {
+    const uint32_t is = roles_of(role);
     int err = seccomp_attr_set(f, SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_KILL_PROCESS);
 
     if (!err)
         err = seccomp_attr_set(f, SCMP_FLTATR_CTL_OPTIMIZE, OPTIMIZE_TREE);
     for (unsigned i = 0; i < ARRAY_SIZE(allowed) && !err; i++)
-        if (allowed[i].roles & BIT(role))
+        if (allowed[i].roles & is)
             err = seccomp_rule_add(f, SCMP_ACT_ALLOW, allowed[i].nr, 0);
     for (unsigned i = 0; i < ARRAY_SIZE(conditional) && !err; i++)
-        if (conditional[i].roles & BIT(role))
+        if (conditional[i].roles & is)
             err = seccomp_rule_add_array(f, SCMP_ACT_ALLOW, conditional[i].nr,
                                          conditional[i].nr_cmp, conditional[i].cmp);
     for (unsigned i = 0; i < ARRAY_SIZE(tty_requests) && !err; i++)
-        if ((R(CHAN) | R(MAIN) | CTL) & BIT(role))
+        if ((R(CHAN) | R(MAIN) | CTL) & is)
             err = seccomp_rule_add(f, SCMP_ACT_ALLOW, SYS_ioctl, 1, EQ(1, tty_requests[i]));
     if (!err)
         err = filter_signals(f, role);
     if (!err)
         err = filter_openat(f, role);
+    /* A disk that a request opens is served by threads: a new ring could be asked for anything. */
+    if (!err && role == HOST_API)
+        err = seccomp_rule_add(f, SCMP_ACT_ERRNO(EPERM), SYS_io_uring_setup, 0);
     /* Its flags are in memory, where no filter can look: the C library then takes clone(). */
     if (!err)
         err = seccomp_rule_add(f, SCMP_ACT_ERRNO(ENOSYS), SYS_clone3, 0);

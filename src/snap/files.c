@@ -19,7 +19,7 @@ int files_create(const char *path, char *tmp, size_t tmp_bytes)
     if (n < 0 || (size_t)n >= tmp_bytes)
         return -ENAMETOOLONG;
     /* Guest memory is its owner's alone. */
-    fd = open(tmp, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+    fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
     return fd < 0 ? -errno : fd;
 }
 
