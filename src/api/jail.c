@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What the API's process may still open once its VM runs. Its requests can name files then: another
- * image for a drive, the two files of a snapshot. These may be anywhere, or below the directories of
+ * image for a drive, the two files of a snapshot. These may be anywhere, or below the directories
+ * of
  * --files; everything else is closed.
  */
 #include "api/jail.h"

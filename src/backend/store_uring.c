@@ -20,8 +20,8 @@ struct uring {
 static void *const wake_tag = (void *)1;
 
 /*
- * No filter of system calls (host/sandbox_filter.c) sees what a ring is asked for, and a ring can be
- * asked for sockets and files: what this one does is settled before it does anything.
+ * No filter of system calls (host/sandbox_filter.c) sees what a ring is asked for, and a ring can
+ * be asked for sockets and files: what this one does is settled before it does anything.
  */
 static int uring_restrict(struct uring *u)
 {
@@ -43,8 +43,7 @@ static int uring_restrict(struct uring *u)
 static int uring_open(struct store *d)
 {
     struct uring *u = calloc(1, sizeof(*u));
-    int err =
-        u ? io_uring_queue_init(RING_ENTRIES, &u->ring, IORING_SETUP_R_DISABLED) : -ENOMEM;
+    int err = u ? io_uring_queue_init(RING_ENTRIES, &u->ring, IORING_SETUP_R_DISABLED) : -ENOMEM;
 
     if (err >= 0) {
         err = uring_restrict(u);

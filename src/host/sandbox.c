@@ -10,6 +10,7 @@
 #include <linux/capability.h>
 #include <linux/filter.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -37,7 +38,8 @@ static const char *const role_texts[] = {
 static struct {
     enum sandbox_mode mode;
     bool on, filters, landlock, shut_in, settled;
-    pthread_mutex_t lock; /* guards the rest: threads start while others do */
+    _Atomic uint32_t nr_starting; /* threads that are not in yet */
+    pthread_mutex_t lock;         /* guards the rest: threads start while others do */
     struct sock_fprog progs[NR_HOST_ROLES];
     int rules[NR_HOST_ROLES]; /* -1: nothing may be opened yet */
 } sandbox_state = { .lock = PTHREAD_MUTEX_INITIALIZER };
@@ -207,8 +209,28 @@ static void set_limits(void)
             log_debug("sandbox: limit %d: %s", none[i], strerror(errno));
 }
 
+void sandbox_thread_starts(void)
+{
+    atomic_fetch_add(&sandbox_state.nr_starting, 1);
+}
+
+void sandbox_thread_in(void)
+{
+    if (atomic_fetch_sub(&sandbox_state.nr_starting, 1) == 1)
+        host_futex_wake(&sandbox_state.nr_starting);
+}
+
+static void wait_for_threads(void)
+{
+    uint32_t nr;
+
+    while ((nr = atomic_load(&sandbox_state.nr_starting)))
+        host_futex_wait(&sandbox_state.nr_starting, nr, UINT64_MAX);
+}
+
 void sandbox_settled(void)
 {
+    wait_for_threads();
     if (!sandbox_state.on) {
         if (sandbox_state.mode == SANDBOX_OFF)
             log_debug("sandbox: off");

@@ -36,7 +36,11 @@ void sandbox_allow_dir_of(uint32_t roles, const char *path, unsigned what);
 
 /* This thread gives its rights up; for ever. No-op without sandbox. */
 void sandbox_enter(enum host_role role);
-/* Ends the setup; what holds is logged (log_debug). */
+/* Around the way in of a thread, by who starts it and by itself (or by who failed to start it). */
+void sandbox_thread_starts(void);
+void sandbox_thread_in(void);
+/* Ends the setup: all threads that were started are in, or this waits. What holds is logged
+ * (log_debug). */
 void sandbox_settled(void);
 /* That was so, and there is a sandbox: no other process is started any more. The thread that
  * settles it asks. */

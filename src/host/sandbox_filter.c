@@ -78,8 +78,8 @@ static const struct {
     /* How it opens is in memory, where no filter can look. */
     { R(SHARE), SYS_openat2, { { 0 } }, 0 },
     /* Why has the process that serves an image ended? */
-    { R(DISK), SYS_waitid, { { 0 } }, 0 },
-    { R(DISK), SYS_wait4, { { 0 } }, 0 },
+    { R(IMAGE), SYS_waitid, { { 0 } }, 0 },
+    { R(IMAGE), SYS_wait4, { { 0 } }, 0 },
     { R(SHARE), SYS_prctl, { EQ(0, PR_GET_SECUREBITS) }, 1 },
     { R(SHARE), SYS_prctl, { EQ(0, PR_SET_SECUREBITS) }, 1 },
     { R(SHARE), SYS_prctl, { EQ(0, PR_CAPBSET_READ) }, 1 },
@@ -102,7 +102,7 @@ static const struct {
     /* Also by who resets the card. TUNSETOFFLOAD, TUNSETQUEUE: */
     { R(NET) | ENGINE, SYS_ioctl, { EQ(1, 0x400454d0) }, 1 },
     { R(NET) | ENGINE, SYS_ioctl, { EQ(1, 0x400454d9) }, 1 },
-    { R(NET) | R(VSOCK) | R(DISK), SYS_socket, { EQ(0, AF_UNIX) }, 1 },
+    { R(NET) | R(VSOCK) | R(IMAGE), SYS_socket, { EQ(0, AF_UNIX) }, 1 },
     { R(USERNET), SYS_socket, { EQ(0, AF_INET) }, 1 },
     { R(USERNET), SYS_socket, { EQ(0, AF_UNIX) }, 1 },
 };
@@ -117,7 +117,12 @@ static const uint32_t tty_requests[] = {
 /* What the role is, too. */
 static uint32_t roles_of(enum host_role role)
 {
-    return role == HOST_API ? R(API) | R(MAIN) | R(CONTROL) | R(DISK) : BIT(role);
+    static const uint32_t others[NR_HOST_ROLES] = {
+        [HOST_API] = R(MAIN) | R(CONTROL) | R(DISK),
+        [HOST_IMAGE] = R(DISK),
+    };
+
+    return BIT(role) | others[role];
 }
 
 /* A pidfd's, a thread's or a process's: signals to our own threads; to workers by Landlock's leave.
