@@ -33,7 +33,7 @@ struct api_config {
     const char *metrics_path;  /* as for PUT /metrics, or NULL */
     const struct engine_ops *engine;
     const struct bt_config *bt; /* NULL: the default */
-    enum sandbox_mode sandbox;
+    struct sandbox_config sandbox;
     /* Once the VM runs, requests name files below these; none given: anywhere. */
     const char *files[API_FILES_MAX];
     unsigned nr_files;

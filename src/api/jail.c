@@ -13,7 +13,7 @@
 
 int jail_begin(const struct api *a)
 {
-    return sandbox_begin(a->cfg->sandbox);
+    return sandbox_begin(&a->cfg->sandbox);
 }
 
 /* Images are read and written, snapshots are made; and nothing else is there to be opened. */

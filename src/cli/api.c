@@ -123,7 +123,7 @@ static bool option_mmds_max(void *into, const char *val)
 static bool option_no_seccomp(void *into, const char *val)
 {
     (void)val;
-    ((struct api_options *)into)->cfg.sandbox = SANDBOX_OFF;
+    ((struct api_options *)into)->cfg.sandbox = (struct sandbox_config){ .mode = SANDBOX_OFF };
     return true;
 }
 
@@ -204,7 +204,8 @@ static const struct opt api_opts[] = {
     { "metrics-path", 0, "PATH", "metrics go to this file or named pipe", option_metrics_path },
     { "http-api-max-payload-size", 0, "N", "bytes of a request's body (51200)", option_payload },
     { "mmds-size-limit", 0, "N", "bytes of metadata (as the above)", option_mmds_max },
-    { "sandbox", 0, "MODE", "auto, on or off: what the VM's process gives up, once it runs (auto)",
+    { "sandbox", 0, "auto|on|off[,LIMIT]...",
+      "what the VM's process gives up, once it runs (auto)\n" SANDBOX_LIMITS_HELP,
       option_api_sandbox },
     { "no-seccomp", 0, NULL, "--sandbox off", option_no_seccomp },
     { "files", 0, "DIR",

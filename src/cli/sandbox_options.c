@@ -1,11 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* --sandbox, and what a run will open once its guest runs. */
+#include <stdlib.h>
 #include <string.h>
 
 #include "cli/cli.h"
 #include "lib/log.h"
 
-bool value_sandbox(const char *val, enum sandbox_mode *mode)
+#define FILES_MIN 64
+/* The files that are the memory of the direct tier's workers count, too. */
+#define FSIZE_MIN MIB(64)
+#define PROCS_MAX (1u << 22) /* of Linux */
+
+static bool set_mode(struct sandbox_config *c, const char *val)
 {
     static const char *const modes[] = {
         [SANDBOX_AUTO] = "auto", [SANDBOX_ON] = "on", [SANDBOX_OFF] = "off"
@@ -14,11 +20,71 @@ bool value_sandbox(const char *val, enum sandbox_mode *mode)
     for (unsigned i = 0; i < ARRAY_SIZE(modes); i++) {
         if (strcmp(val, modes[i]) != 0)
             continue;
-        *mode = (enum sandbox_mode)i;
+        c->mode = (enum sandbox_mode)i;
         return true;
     }
-    log_error("--sandbox '%s' is none of auto, on and off", val);
     return false;
+}
+
+static bool set_files(struct sandbox_config *c, const char *val)
+{
+    return value_uint(val, FILES_MIN, UINT32_MAX, &c->nr_files);
+}
+
+static bool set_fsize(struct sandbox_config *c, const char *val)
+{
+    return value_size(val, &c->fsize_bytes) && c->fsize_bytes >= FSIZE_MIN;
+}
+
+static bool set_procs(struct sandbox_config *c, const char *val)
+{
+    return value_uint(val, 1, PROCS_MAX, &c->nr_procs);
+}
+
+static const struct {
+    const char *key;
+    bool (*set)(struct sandbox_config *c, const char *val);
+    const char *what;
+} sandbox_keys[] = {
+    { "no-file", set_files, "a number of descriptors from 64" },
+    { "fsize", set_fsize, "a size from 64M" },
+    { "nproc", set_procs, "a number of processes from 1" },
+};
+
+/* KEY=VAL. False after a message. */
+static bool set_key(struct sandbox_config *c, const char *part)
+{
+    const char *val = strchr(part, '=');
+    size_t len = val ? (size_t)(val - part) : strlen(part);
+
+    for (unsigned i = 0; i < ARRAY_SIZE(sandbox_keys); i++) {
+        if (strlen(sandbox_keys[i].key) != len || strncmp(part, sandbox_keys[i].key, len) != 0)
+            continue;
+        if (val && sandbox_keys[i].set(c, val + 1))
+            return true;
+        log_error("--sandbox: '%s' is not %s=%s", part, sandbox_keys[i].key, sandbox_keys[i].what);
+        return false;
+    }
+    log_error("--sandbox: '%s' is none of auto, on and off, and no limit (--help lists them)",
+              part);
+    return false;
+}
+
+bool value_sandbox(const char *val, struct sandbox_config *c)
+{
+    char *text = strdup(val), *rest = text, *part;
+    bool ok = text, first = true;
+
+    while (ok && (part = value_next_part(&rest))) {
+        ok = (first && set_mode(c, part)) || set_key(c, part);
+        first = false;
+    }
+    if (ok && c->mode == SANDBOX_OFF && strchr(val, ',')) {
+        log_error("--sandbox '%s': without a sandbox there are no limits", val);
+        ok = false;
+    }
+    free(text);
+    return ok;
 }
 
 bool option_sandbox(void *into, const char *val)
@@ -43,7 +109,7 @@ bool sandbox_options_begin(const struct run_options *o)
     const char *const again[] = { o->kernel, o->initrd, o->firmware, o->vga_bios };
     char dir[96];
 
-    if (sandbox_begin(o->sandbox) < 0)
+    if (sandbox_begin(&o->sandbox) < 0)
         return false;
     if (ctl_dir(dir, sizeof(dir), true))
         sandbox_allow(BIT(HOST_MAIN), dir, SANDBOX_REMOVE);

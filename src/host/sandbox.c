@@ -15,7 +15,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -36,7 +35,7 @@ static const char *const role_texts[] = {
 
 /* Filters and rulesets are the process's, as its threads are. */
 static struct {
-    enum sandbox_mode mode;
+    struct sandbox_config cfg;
     bool on, filters, landlock, shut_in, settled;
     _Atomic uint32_t nr_starting; /* threads that are not in yet */
     pthread_mutex_t lock;         /* guards the rest: threads start while others do */
@@ -48,7 +47,7 @@ static struct {
 
 static int missing(const char *what, int err)
 {
-    if (sandbox_state.mode == SANDBOX_ON) {
+    if (sandbox_state.cfg.mode == SANDBOX_ON) {
         log_error("--sandbox on: this host has no %s (%s); --sandbox auto takes what there is",
                   what, strerror(-err));
         return -ENOSYS;
@@ -67,11 +66,12 @@ static void allow_known(void)
     sandbox_allow(BIT(HOST_USERNET), "/etc/resolv.conf", SANDBOX_READ);
 }
 
-int sandbox_begin(enum sandbox_mode mode)
+int sandbox_begin(const struct sandbox_config *cfg)
 {
+    const enum sandbox_mode mode = cfg->mode;
     int err;
 
-    sandbox_state.mode = mode;
+    sandbox_state.cfg = *cfg;
     for (unsigned i = 0; i < NR_HOST_ROLES; i++)
         sandbox_state.rules[i] = -1;
     if (mode == SANDBOX_OFF)
@@ -81,7 +81,7 @@ int sandbox_begin(enum sandbox_mode mode)
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
         return missing("no_new_privs", -errno);
     sandbox_state.filters = filter_possible();
-    err = sandbox_state.filters ? trap_catch_sigsys(sandbox_state.mode != SANDBOX_ON)
+    err = sandbox_state.filters ? trap_catch_sigsys(sandbox_state.cfg.mode != SANDBOX_ON)
                                 : missing("seccomp", -ENOSYS);
     sandbox_state.landlock = paths_abi() > 0;
     if (!err && !sandbox_state.landlock)
@@ -194,19 +194,8 @@ void sandbox_enter(enum host_role role)
     if (!err)
         return;
     log_error("sandbox: a %s thread cannot be shut in: %s%s", role_texts[role], strerror(-err),
-              sandbox_state.mode == SANDBOX_ON ? "" : " (--sandbox off runs without)");
+              sandbox_state.cfg.mode == SANDBOX_ON ? "" : " (--sandbox off runs without)");
     _exit(1); /* a VM that only seems to be in a sandbox is worse than none */
-}
-
-/* Nothing that the process needs is lost by these, and nothing that it has not is to be had. */
-static void set_limits(void)
-{
-    static const int none[] = { RLIMIT_CORE, RLIMIT_MSGQUEUE, RLIMIT_RTPRIO };
-    const struct rlimit zero = { 0, 0 };
-
-    for (unsigned i = 0; i < ARRAY_SIZE(none); i++)
-        if (setrlimit((__rlimit_resource_t)none[i], &zero) < 0)
-            log_debug("sandbox: limit %d: %s", none[i], strerror(errno));
 }
 
 void sandbox_thread_starts(void)
@@ -232,14 +221,15 @@ void sandbox_settled(void)
 {
     wait_for_threads();
     if (!sandbox_state.on) {
-        if (sandbox_state.mode == SANDBOX_OFF)
+        if (sandbox_state.cfg.mode == SANDBOX_OFF)
             log_debug("sandbox: off");
         return;
     }
     sandbox_state.settled = true;
-    set_limits();
+    if (limits_set(&sandbox_state.cfg) < 0)
+        _exit(1);
     /* Who asked for the terminal has taken SIGSYS, too. */
-    if (sandbox_state.filters && trap_catch_sigsys(sandbox_state.mode != SANDBOX_ON) < 0)
+    if (sandbox_state.filters && trap_catch_sigsys(sandbox_state.cfg.mode != SANDBOX_ON) < 0)
         log_warn("sandbox: violations will not be named");
     log_debug("sandbox: no new privileges, no capabilities; system calls %s; files %s; other "
               "processes %s",

@@ -14,11 +14,28 @@
 
 enum sandbox_mode { SANDBOX_AUTO, SANDBOX_ON, SANDBOX_OFF };
 
+enum sandbox_ns { SANDBOX_NS_OFF, SANDBOX_NS_AUTO, SANDBOX_NS_ON };
+
+#define SANDBOX_CGROUP_MAX 255
+/* What was asked for. All zero: a sandbox with what the host has. */
+struct sandbox_config {
+    enum sandbox_mode mode;
+    /* Resource limits; 0: as they are. They are never raised. */
+    uint64_t nr_files, fsize_bytes, nr_procs;
+    enum sandbox_ns ns; /* namespaces: sandbox_ns.c */
+    /* A control group of its own: sandbox_cgroup.c. Empty: none; "auto": below the one we are in;
+     * else below this path in each hierarchy. */
+    char cgroup[SANDBOX_CGROUP_MAX + 1];
+    uint64_t memory_bytes, nr_pids; /* its limits; 0: none */
+    uint32_t cpu_percent;           /* of one processor */
+};
+
 /*
  * Sets the sandbox up for this process. SANDBOX_AUTO takes what the host has and says (log_debug)
- * what it has not; SANDBOX_ON: -ENOSYS after a message if something is missing.
+ * what it has not; SANDBOX_ON: -ENOSYS after a message if something is missing. What was asked for
+ * by name is there, or this fails after a message. Copies what it is given.
  */
-int sandbox_begin(enum sandbox_mode mode) MUST_CHECK;
+int sandbox_begin(const struct sandbox_config *cfg) MUST_CHECK;
 
 /* What a path is needed for, once all is open. */
 #define SANDBOX_READ   BIT(0) /* open files and directories to read, what is there and below */

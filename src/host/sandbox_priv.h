@@ -14,6 +14,10 @@ int filter_make(enum host_role role, struct sock_fprog *prog) MUST_CHECK;
 /* From now on this thread is held to it; a violation is SIGSYS, see sandbox_trap.c. */
 int filter_load(const struct sock_fprog *prog) MUST_CHECK;
 
+/* ---- sandbox_limits.c ---- */
+/* 0, or -errno after a message. */
+int limits_set(const struct sandbox_config *cfg) MUST_CHECK;
+
 /* ---- sandbox_trap.c: what a violation looks like ---- */
 /* Handles SIGSYS; who had it before comes after. May be called again, when somebody else took it.
  * lets_live: the call fails with EPERM; else the process ends. */
