@@ -7,6 +7,8 @@
  */
 #include "api/jail.h"
 
+#include <errno.h>
+
 #include "api/priv.h"
 #include "ctl/ctl.h"
 #include "host/sandbox.h"
@@ -25,11 +27,13 @@ static void allow_files(const struct api *a, const char *dir)
                   SANDBOX_WRITE | SANDBOX_PLACE | (has_drives ? SANDBOX_READ : SANDBOX_LIST));
 }
 
-void jail_allow(const struct api *a)
+int jail_allow(const struct api *a)
 {
     const char *vsock = field_string(a->vsock, "uds_path");
     char dir[96];
 
+    if (sandbox_isolate(json_array_size(a->nets) ? SANDBOX_KEEP_NET : 0) < 0)
+        return -EPERM;
     if (!a->cfg->nr_files)
         allow_files(a, "/");
     for (unsigned i = 0; i < a->cfg->nr_files; i++)
@@ -41,6 +45,7 @@ void jail_allow(const struct api *a)
         sandbox_allow_dir_of(BIT(HOST_API), vsock, SANDBOX_REMOVE);
     if (ctl_dir(dir, sizeof(dir), false))
         sandbox_allow(BIT(HOST_API), dir, SANDBOX_REMOVE);
+    return 0;
 }
 
 void jail_enter(void)

@@ -13,7 +13,8 @@ struct api;
 
 /* 0 or -errno after a message. */
 int jail_begin(const struct api *a) MUST_CHECK;
-void jail_allow(const struct api *a);
+/* While there is one thread. 0 or -errno after a message. */
+int jail_allow(const struct api *a) MUST_CHECK;
 /* This thread, which serves requests. */
 void jail_enter(void);
 

@@ -347,7 +347,8 @@ int machine_start(struct api *a, struct snap *snap)
     int err = -EIO;
 
     a->m = (struct machine){ .ended_fd = -1 };
-    jail_allow(a);
+    if (jail_allow(a) < 0)
+        return -EPERM;
     a->m.append = machine_append(a);
     a->m.config = json_pack("{s:o}", "api", vm_config_all(a));
     if (!a->m.append || !a->m.config)

@@ -152,7 +152,7 @@ bool option_trace_format(void *into, const char *val); /* trace_options.c */
 bool trace_options_check(struct run_options *o);
 #define SANDBOX_LIMITS_HELP                                                 \
     "LIMIT: no-file=N descriptors, fsize=SIZE of a file that is written,\n" \
-    "nproc=N processes of this user"
+    "nproc=N processes of this user, ns=on|auto|off: namespaces (off)"
 bool value_sandbox(const char *val, struct sandbox_config *c);
 bool option_sandbox(void *into, const char *val);
 bool sandbox_options_begin(const struct run_options *o);

@@ -41,6 +41,21 @@ static bool set_procs(struct sandbox_config *c, const char *val)
     return value_uint(val, 1, PROCS_MAX, &c->nr_procs);
 }
 
+static bool set_ns(struct sandbox_config *c, const char *val)
+{
+    static const char *const words[] = {
+        [SANDBOX_NS_OFF] = "off", [SANDBOX_NS_AUTO] = "auto", [SANDBOX_NS_ON] = "on"
+    };
+
+    for (unsigned i = 0; i < ARRAY_SIZE(words); i++) {
+        if (strcmp(val, words[i]) != 0)
+            continue;
+        c->ns = (enum sandbox_ns)i;
+        return true;
+    }
+    return false;
+}
+
 static const struct {
     const char *key;
     bool (*set)(struct sandbox_config *c, const char *val);
@@ -49,6 +64,7 @@ static const struct {
     { "no-file", set_files, "a number of descriptors from 64" },
     { "fsize", set_fsize, "a size from 64M" },
     { "nproc", set_procs, "a number of processes from 1" },
+    { "ns", set_ns, "on, auto or off" },
 };
 
 /* KEY=VAL. False after a message. */
@@ -104,12 +120,26 @@ static void allow_chan(const struct chan_option *c)
         allow_socket(c->path);
 }
 
+/* Unix sockets by path do not. */
+static bool needs_network(const struct run_options *o)
+{
+    bool needs = (o->gdb && !o->gdb_cfg.unix_path) ||
+                 (o->vnc.where && strncmp(o->vnc.where, "unix:", 5) != 0);
+
+    for (unsigned i = 0; i < o->nr_nets; i++)
+        needs = needs || o->nets[i].kind != NET_SOCKET;
+    for (unsigned i = 0; i < o->nr_disks; i++)
+        needs = needs || (o->disks[i].store.nbd && strncmp(o->disks[i].store.nbd, "unix:", 5) != 0);
+    return needs;
+}
+
 bool sandbox_options_begin(const struct run_options *o)
 {
     const char *const again[] = { o->kernel, o->initrd, o->firmware, o->vga_bios };
     char dir[96];
 
-    if (sandbox_begin(&o->sandbox) < 0)
+    if (sandbox_begin(&o->sandbox) < 0 ||
+        sandbox_isolate(needs_network(o) ? SANDBOX_KEEP_NET : 0) < 0)
         return false;
     if (ctl_dir(dir, sizeof(dir), true))
         sandbox_allow(BIT(HOST_MAIN), dir, SANDBOX_REMOVE);

@@ -36,7 +36,7 @@ static const char *const role_texts[] = {
 /* Filters and rulesets are the process's, as its threads are. */
 static struct {
     struct sandbox_config cfg;
-    bool on, filters, landlock, shut_in, settled;
+    bool on, filters, landlock, shut_in, settled, isolated;
     _Atomic uint32_t nr_starting; /* threads that are not in yet */
     pthread_mutex_t lock;         /* guards the rest: threads start while others do */
     struct sock_fprog progs[NR_HOST_ROLES];
@@ -97,8 +97,41 @@ int sandbox_begin(const struct sandbox_config *cfg)
     return 0;
 }
 
+int sandbox_isolate(unsigned keeps)
+{
+    int err;
+
+    if (!sandbox_state.on || sandbox_state.cfg.ns == SANDBOX_NS_OFF)
+        return 0;
+    err = ns_enter(!(keeps & SANDBOX_KEEP_NET));
+    sandbox_state.isolated = !err;
+    if (!err)
+        return 0;
+    if (sandbox_state.cfg.ns == SANDBOX_NS_AUTO) {
+        log_debug("sandbox: no namespaces here (%s)", strerror(-err));
+        return 0;
+    }
+    log_error("--sandbox ns=on: this host gives no namespaces%s (%s); ns=auto takes what there is",
+              geteuid() ? " to users (user.max_user_namespaces, or its security modules)" : "",
+              strerror(-err));
+    return err;
+}
+
+static int leave_files(void)
+{
+    int err = sandbox_state.isolated ? ns_leave_files() : 0;
+
+    if (err)
+        log_error("sandbox: the process's files cannot be taken out of its view: %s%s",
+                  strerror(-err),
+                  sandbox_state.cfg.ns == SANDBOX_NS_AUTO ? " (ns=off runs without)" : "");
+    return err;
+}
+
 void sandbox_allow(uint32_t roles, const char *path, unsigned what)
 {
+    if (sandbox_state.on && sandbox_state.cfg.ns != SANDBOX_NS_OFF)
+        ns_path(path, what);
     if (!sandbox_state.landlock)
         return;
     for (unsigned i = 0; i < NR_HOST_ROLES; i++) {
@@ -134,7 +167,7 @@ static int drop_capabilities(enum host_role role)
     struct __user_cap_header_struct head = { .version = _LINUX_CAPABILITY_VERSION_3 };
     const struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = { { 0 } };
 
-    if (role == HOST_SHARE)
+    if (role == HOST_SHARE && !ns_own_user())
         return 0;
     (void)prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
     return syscall(SYS_capset, &head, none) < 0 ? -errno : 0;
@@ -226,14 +259,15 @@ void sandbox_settled(void)
         return;
     }
     sandbox_state.settled = true;
-    if (limits_set(&sandbox_state.cfg) < 0)
+    if (leave_files() < 0 || limits_set(&sandbox_state.cfg) < 0)
         _exit(1);
     /* Who asked for the terminal has taken SIGSYS, too. */
     if (sandbox_state.filters && trap_catch_sigsys(sandbox_state.cfg.mode != SANDBOX_ON) < 0)
         log_warn("sandbox: violations will not be named");
     log_debug("sandbox: no new privileges, no capabilities; system calls %s; files %s; other "
-              "processes %s",
+              "processes %s; %s",
               sandbox_state.filters ? "by list" : "not limited",
               sandbox_state.landlock ? "by list" : "not limited",
-              sandbox_state.shut_in ? "out of reach" : "as for any process of this user");
+              sandbox_state.shut_in ? "out of reach" : "as for any process of this user",
+              sandbox_state.isolated ? "own namespaces" : "no namespaces");
 }

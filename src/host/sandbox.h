@@ -2,10 +2,11 @@
 /*
  * The sandbox of the monitor: what is left of the user's rights once a VM runs.
  *
- * In this order, by `doppel run`: sandbox_begin() before the first thread, sandbox_allow() for what
- * will be opened later, then all is opened and its threads start, each going into its own sandbox
- * (thread_start_as()); at last sandbox_enter(HOST_MAIN), and only then run the vCPUs. `doppel api`
- * does the same once it is told to start its VM, with HOST_API (api/jail.c).
+ * In this order, by `doppel run`: sandbox_begin() and sandbox_isolate() before the first thread,
+ * sandbox_allow() for what will be opened later, then all is opened and its threads start, each
+ * going into its own sandbox (thread_start_as()); at last sandbox_enter(HOST_MAIN), and only then
+ * run the vCPUs. `doppel api` does the same once it is told to start its VM, with HOST_API
+ * (api/jail.c).
  */
 #ifndef HOST_SANDBOX_H
 #define HOST_SANDBOX_H
@@ -36,6 +37,13 @@ struct sandbox_config {
  * by name is there, or this fails after a message. Copies what it is given.
  */
 int sandbox_begin(const struct sandbox_config *cfg) MUST_CHECK;
+
+#define SANDBOX_KEEP_NET BIT(0) /* something needs the host's network */
+/*
+ * Goes into namespaces, if they were asked for. While there is one thread, and before anything is
+ * opened that shall be seen from inside. -errno after a message.
+ */
+int sandbox_isolate(unsigned keeps) MUST_CHECK;
 
 /* What a path is needed for, once all is open. */
 #define SANDBOX_READ   BIT(0) /* open files and directories to read, what is there and below */
