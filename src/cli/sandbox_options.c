@@ -1,15 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* --sandbox, and what a run will open once its guest runs. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "cli/cli.h"
 #include "lib/log.h"
 
-#define FILES_MIN 64
+#define FILES_MIN   64
 /* The files that are the memory of the direct tier's workers count, too. */
-#define FSIZE_MIN MIB(64)
-#define PROCS_MAX (1u << 22) /* of Linux */
+#define FSIZE_MIN   MIB(64)
+#define PROCS_MAX   (1u << 22) /* of Linux */
+#define MEMORY_MIN  MIB(16)
+#define PERCENT_MAX 100000
 
 static bool set_mode(struct sandbox_config *c, const char *val)
 {
@@ -56,6 +59,39 @@ static bool set_ns(struct sandbox_config *c, const char *val)
     return false;
 }
 
+static bool set_cgroup(struct sandbox_config *c, const char *val)
+{
+    (void)snprintf(c->cgroup, sizeof(c->cgroup), "%s", val);
+    return strlen(val) <= SANDBOX_CGROUP_MAX && !strstr(val, "..") &&
+           (*val == '/' || !strcmp(val, "auto"));
+}
+
+static bool set_memory(struct sandbox_config *c, const char *val)
+{
+    return value_size(val, &c->memory_bytes) && c->memory_bytes >= MEMORY_MIN;
+}
+
+static bool set_cpu(struct sandbox_config *c, const char *val)
+{
+    size_t len = strlen(val);
+    char digits[16] = "";
+    uint64_t percent;
+
+    if (len && val[len - 1] == '%')
+        len--;
+    if (len < sizeof(digits))
+        memcpy(digits, val, len);
+    if (!value_uint(digits, 1, PERCENT_MAX, &percent))
+        return false;
+    c->cpu_percent = (uint32_t)percent;
+    return true;
+}
+
+static bool set_pids(struct sandbox_config *c, const char *val)
+{
+    return value_uint(val, 1, PROCS_MAX, &c->nr_pids);
+}
+
 static const struct {
     const char *key;
     bool (*set)(struct sandbox_config *c, const char *val);
@@ -65,6 +101,10 @@ static const struct {
     { "fsize", set_fsize, "a size from 64M" },
     { "nproc", set_procs, "a number of processes from 1" },
     { "ns", set_ns, "on, auto or off" },
+    { "cgroup", set_cgroup, "auto, or a group's path from the root of its hierarchy" },
+    { "memory", set_memory, "a size from 16M" },
+    { "cpu", set_cpu, "a percentage of one processor, from 1" },
+    { "pids", set_pids, "a number of processes and threads from 1" },
 };
 
 /* KEY=VAL. False after a message. */
@@ -97,6 +137,10 @@ bool value_sandbox(const char *val, struct sandbox_config *c)
     }
     if (ok && c->mode == SANDBOX_OFF && strchr(val, ',')) {
         log_error("--sandbox '%s': without a sandbox there are no limits", val);
+        ok = false;
+    }
+    if (ok && *c->cgroup && !c->memory_bytes && !c->cpu_percent && !c->nr_pids) {
+        log_error("--sandbox: cgroup= limits nothing without memory=, cpu= or pids=");
         ok = false;
     }
     free(text);

@@ -76,6 +76,9 @@ int sandbox_begin(const struct sandbox_config *cfg)
         sandbox_state.rules[i] = -1;
     if (mode == SANDBOX_OFF)
         return 0;
+    err = cgroup_enter(cfg);
+    if (err)
+        return err;
     if (!CAN_CONFINE)
         return missing("sandbox for a build with sanitizers", -ENOSYS);
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)

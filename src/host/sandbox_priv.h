@@ -18,6 +18,10 @@ int filter_load(const struct sock_fprog *prog) MUST_CHECK;
 /* 0, or -errno after a message. */
 int limits_set(const struct sandbox_config *cfg) MUST_CHECK;
 
+/* ---- sandbox_cgroup.c ---- */
+/* While there is one thread. 0, or -errno after a message. */
+int cgroup_enter(const struct sandbox_config *cfg) MUST_CHECK;
+
 /* ---- sandbox_ns.c: namespaces ---- */
 /* This path will be needed. For all calls there is one thread. */
 void ns_path(const char *path, unsigned what);
