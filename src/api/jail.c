@@ -23,7 +23,7 @@ static void allow_files(const struct api *a, const char *dir)
 {
     const bool has_drives = json_array_size(a->drives);
 
-    sandbox_allow(BIT(HOST_API) | BIT(HOST_CONTROL), dir,
+    sandbox_allow(BIT(HOST_API), dir,
                   SANDBOX_WRITE | SANDBOX_PLACE | (has_drives ? SANDBOX_READ : SANDBOX_LIST));
 }
 

@@ -210,8 +210,5 @@ bool sandbox_options_begin(const struct run_options *o)
         sandbox_allow_dir_of(BIT(HOST_MAIN), o->stats_file, SANDBOX_WRITE | SANDBOX_PLACE);
     if (o->display_file)
         sandbox_allow_dir_of(BIT(HOST_MAIN), o->display_file, SANDBOX_WRITE | SANDBOX_PLACE);
-    /* Snapshots and pictures go where the user says, at any time. */
-    sandbox_allow(BIT(HOST_CONTROL), "/",
-                  SANDBOX_READ | SANDBOX_WRITE | SANDBOX_PLACE | SANDBOX_DIRS);
     return true;
 }

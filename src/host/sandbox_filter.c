@@ -149,6 +149,10 @@ static int filter_openat(scmp_filter_ctx f, enum host_role role)
     const uint64_t writes = O_WRONLY | O_RDWR | O_CREAT | O_TRUNC;
     int err;
 
+    if (role == HOST_CONTROL || role == HOST_KEEPER) {
+        err = seccomp_rule_add(f, SCMP_ACT_ALLOW, SYS_openat, 1, MASKED(2, writes, 0));
+        return err ? err : seccomp_rule_add(f, SCMP_ACT_ALLOW, SYS_open, 1, MASKED(1, writes, 0));
+    }
     if (role != HOST_VCPU && role != HOST_USERNET)
         return 0;
     /*

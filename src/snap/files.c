@@ -120,7 +120,8 @@ char *files_name_from(const char *from, const char *to)
         return strdup(to + b);
     if (up_a && up_a == up_b && !strncmp(from, to, up_a))
         return asprintf(&name, "../%s", to + up_b) < 0 ? NULL : name;
-    return realpath(to, NULL);
+    name = realpath(to, NULL);
+    return name ? name : strdup(to); /* out of this process's view */
 }
 
 char *files_resolve(const char *from, const char *name)
