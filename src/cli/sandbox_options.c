@@ -179,7 +179,8 @@ static bool needs_network(const struct run_options *o)
 
 bool sandbox_options_begin(const struct run_options *o)
 {
-    const char *const again[] = { o->kernel, o->initrd, o->firmware, o->vga_bios };
+    const char *const again[] = { o->kernel, o->initrd, o->firmware,
+                                  o->firmware ? o->vga_bios : NULL };
     char dir[96];
 
     if (sandbox_begin(&o->sandbox) < 0 ||

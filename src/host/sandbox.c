@@ -37,6 +37,7 @@ static const char *const role_texts[] = {
 static struct {
     struct sandbox_config cfg;
     bool on, filters, landlock, shut_in, settled, isolated;
+    int pid_outside;              /* 0: there is no PID namespace */
     _Atomic uint32_t nr_starting; /* threads that are not in yet */
     pthread_mutex_t lock;         /* guards the rest: threads start while others do */
     struct sock_fprog progs[NR_HOST_ROLES];
@@ -106,10 +107,16 @@ int sandbox_isolate(unsigned keeps)
 
     if (!sandbox_state.on || sandbox_state.cfg.ns == SANDBOX_NS_OFF)
         return 0;
+    if (sandbox_state.isolated)
+        return 0;
     err = ns_enter(!(keeps & SANDBOX_KEEP_NET));
     sandbox_state.isolated = !err;
-    if (!err)
+    if (!err) {
+        err = pid_ns_enter(&sandbox_state.pid_outside);
+        if (err)
+            log_debug("sandbox: no PID namespace here (%s)", strerror(-err));
         return 0;
+    }
     if (sandbox_state.cfg.ns == SANDBOX_NS_AUTO) {
         log_debug("sandbox: no namespaces here (%s)", strerror(-err));
         return 0;
@@ -118,6 +125,11 @@ int sandbox_isolate(unsigned keeps)
               geteuid() ? " to users (user.max_user_namespaces, or its security modules)" : "",
               strerror(-err));
     return err;
+}
+
+int sandbox_pid_outside(void)
+{
+    return sandbox_state.pid_outside;
 }
 
 static int leave_files(void)

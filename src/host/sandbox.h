@@ -40,10 +40,13 @@ int sandbox_begin(const struct sandbox_config *cfg) MUST_CHECK;
 
 #define SANDBOX_KEEP_NET BIT(0) /* something needs the host's network */
 /*
- * Goes into namespaces, if they were asked for. While there is one thread, and before anything is
- * opened that shall be seen from inside. -errno after a message.
+ * Goes into namespaces, if they were asked for; perhaps as another process (sandbox_pid.c). While
+ * there is one thread, and before anything is opened that shall be seen from inside. -errno after a
+ * message.
  */
 int sandbox_isolate(unsigned keeps) MUST_CHECK;
+/* In a PID namespace of its own: the process's number for everybody else. Else 0. */
+int sandbox_pid_outside(void);
 
 /* What a path is needed for, once all is open. */
 #define SANDBOX_READ   BIT(0) /* open files and directories to read, what is there and below */

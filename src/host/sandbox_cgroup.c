@@ -188,13 +188,13 @@ static void find(struct cgroups *c, const char *where)
 static int explain(const struct hierarchy *h, const char *what, int err)
 {
     const char *why = err == -EACCES || err == -EPERM || err == -EROFS
-                          ? ": it is not delegated to this user (systemd-run --user --scope -p "
-                            "Delegate=yes doppel run ... does that; cgroup=PATH names another)"
-                      : err == -EBUSY ? ": other processes are in it (cgroup=PATH names another)"
+                          ? ": it is not delegated to this user"
+                      : err == -EBUSY ? ": other processes are in it"
                                       : "";
 
-    log_error("--sandbox: cannot %s the control group '%s': %s%s", what, h->base, strerror(-err),
-              why);
+    log_error("--sandbox: cannot %s the control group '%s': %s%s (systemd-run --user --scope -p "
+              "Delegate=yes doppel run ... gives one; cgroup=PATH names another)",
+              what, h->base, strerror(-err), why);
     return err;
 }
 

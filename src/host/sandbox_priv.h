@@ -33,6 +33,12 @@ bool ns_own_user(void);
 /* All is open: for the whole process, nothing is there any more but the paths. 0 or -errno. */
 int ns_leave_files(void) MUST_CHECK;
 
+/* ---- sandbox_pid.c ---- */
+/* Behind ns_enter(). Goes on in a child, whose number outside this tells; the caller's process
+ * stays behind. -errno: not possible here, and nothing has happened; or, behind the child, it is
+ * over. */
+int pid_ns_enter(int *outside) MUST_CHECK;
+
 /* ---- sandbox_trap.c: what a violation looks like ---- */
 /* Handles SIGSYS; who had it before comes after. May be called again, when somebody else took it.
  * lets_live: the call fails with EPERM; else the process ends. */

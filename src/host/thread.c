@@ -76,7 +76,9 @@ void thread_join(struct thread *t)
 
 int host_pid(void)
 {
-    return (int)getpid();
+    int outside = sandbox_pid_outside();
+
+    return outside ? outside : (int)getpid();
 }
 
 int host_tid(void)

@@ -94,4 +94,4 @@ class Thread:
 
 def refused(result, hidden=False):
     """hidden: what was asked for may also not be there, where it looks."""
-    return result == "SIGSYS" or isinstance(result, int) and -result in (errno.EACCES, errno.EPERM, *([errno.ENOENT] if hidden else []))
+    return result == "SIGSYS" or isinstance(result, int) and -result in (errno.EACCES, errno.EPERM, *([errno.ENOENT, errno.ESRCH] if hidden else []))
