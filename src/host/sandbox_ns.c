@@ -36,7 +36,7 @@ static struct {
     struct ns_path *paths;
     size_t nr, room;
     bool entered, own_user, whole; /* whole: the list has the root itself */
-} ns;
+} sandbox_ns;
 
 /* ---- the list ---- */
 
@@ -47,7 +47,7 @@ void ns_path(const char *path, unsigned what)
     if (!real)
         return; /* not there: not needed */
     if (!strcmp(real, "/"))
-        ns.whole = true;
+        sandbox_ns.whole = true;
     if (*path == '/') {
         name = strdup(path);
     } else {
@@ -56,24 +56,25 @@ void ns_path(const char *path, unsigned what)
             name = NULL;
         free(cwd);
     }
-    for (size_t i = 0; i < ns.nr && name; i++) {
-        if (strcmp(ns.paths[i].name, name) != 0)
+    for (size_t i = 0; i < sandbox_ns.nr && name; i++) {
+        if (strcmp(sandbox_ns.paths[i].name, name) != 0)
             continue;
-        ns.paths[i].what |= what;
+        sandbox_ns.paths[i].what |= what;
         free(name);
         free(real);
         return;
     }
-    if (ns.nr == ns.room) {
-        size_t room = 2 * ns.room + 16;
-        struct ns_path *more = realloc(ns.paths, room * sizeof(*more));
+    if (sandbox_ns.nr == sandbox_ns.room) {
+        size_t room = 2 * sandbox_ns.room + 16;
+        struct ns_path *more = realloc(sandbox_ns.paths, room * sizeof(*more));
 
         BUG_ON(!more);
-        ns.paths = more;
-        ns.room = room;
+        sandbox_ns.paths = more;
+        sandbox_ns.room = room;
     }
     BUG_ON(!name);
-    ns.paths[ns.nr++] = (struct ns_path){ .name = name, .real = real, .what = what, .tree = -1 };
+    sandbox_ns.paths[sandbox_ns.nr++] =
+        (struct ns_path){ .name = name, .real = real, .what = what, .tree = -1 };
 }
 
 /* ---- going in ---- */
@@ -117,7 +118,7 @@ static int enter_user(void)
 
     if (unshare(CLONE_NEWUSER) < 0)
         return -errno;
-    ns.own_user = true;
+    sandbox_ns.own_user = true;
     err = write_file("/proc/self/setgroups", "deny");
     (void)snprintf(line, sizeof(line), "%u %u 1", uid, uid);
     if (!err)
@@ -131,7 +132,7 @@ int ns_enter(bool own_net)
     const int spaces = CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP;
     int err = 0;
 
-    if (ns.entered)
+    if (sandbox_ns.entered)
         return 0;
     if (!has_capability(CAP_SYS_ADMIN))
         err = enter_user();
@@ -140,15 +141,15 @@ int ns_enter(bool own_net)
     /* What is mounted here is nobody else's business. */
     if (!err && mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
         err = -errno;
-    if (!err && ns.own_user)
+    if (!err && sandbox_ns.own_user)
         err = keep_sys_admin();
-    ns.entered = !err;
+    sandbox_ns.entered = !err;
     return err;
 }
 
 bool ns_own_user(void)
 {
-    return ns.own_user;
+    return sandbox_ns.own_user;
 }
 
 /* ---- the empty root ---- */
@@ -188,17 +189,17 @@ static int copy_trees(void)
     const struct ns_path *last = NULL;
     int err = 0;
 
-    qsort(ns.paths, ns.nr, sizeof(*ns.paths), by_name);
-    for (size_t i = 0; i < ns.nr && !err; i++) {
+    qsort(sandbox_ns.paths, sandbox_ns.nr, sizeof(*sandbox_ns.paths), by_name);
+    for (size_t i = 0; i < sandbox_ns.nr && !err; i++) {
         unsigned what = 0;
 
-        if (last && is_below(ns.paths[i].real, last->real))
+        if (last && is_below(sandbox_ns.paths[i].real, last->real))
             continue;
-        last = &ns.paths[i];
-        for (size_t k = i; k < ns.nr; k++)
-            if (is_below(ns.paths[k].real, last->real))
-                what |= ns.paths[k].what;
-        err = copy_tree(&ns.paths[i], what);
+        last = &sandbox_ns.paths[i];
+        for (size_t k = i; k < sandbox_ns.nr; k++)
+            if (is_below(sandbox_ns.paths[k].real, last->real))
+                what |= sandbox_ns.paths[k].what;
+        err = copy_tree(&sandbox_ns.paths[i], what);
     }
     return err;
 }
@@ -279,11 +280,11 @@ static int fill_root(int root, const char *cwd)
     struct mount_attr readonly = { .attr_set = MOUNT_ATTR_RDONLY };
     int err = 0;
 
-    for (size_t i = 0; i < ns.nr && !err; i++)
-        if (ns.paths[i].tree >= 0)
-            err = place_tree(root, &ns.paths[i]);
-    for (size_t i = 0; i < ns.nr && !err; i++)
-        err = place_name(root, &ns.paths[i]);
+    for (size_t i = 0; i < sandbox_ns.nr && !err; i++)
+        if (sandbox_ns.paths[i].tree >= 0)
+            err = place_tree(root, &sandbox_ns.paths[i]);
+    for (size_t i = 0; i < sandbox_ns.nr && !err; i++)
+        err = place_name(root, &sandbox_ns.paths[i]);
     if (!err)
         err = make_dirs(root, cwd);
     if (!err && cwd[1] && mkdirat(root, cwd + 1, 0755) < 0 && errno != EEXIST && errno != EROFS)
@@ -307,7 +308,7 @@ int ns_leave_files(void)
     char *cwd = getcwd(NULL, 0);
     int err = cwd ? 0 : -errno, root = -1;
 
-    if (!err && ns.whole) {
+    if (!err && sandbox_ns.whole) {
         log_debug("sandbox: all files stay in view: some may be named at any time");
         free(cwd);
         return 0;
@@ -322,9 +323,9 @@ int ns_leave_files(void)
         err = enter_root(root, cwd);
     if (root >= 0)
         (void)close(root);
-    for (size_t i = 0; i < ns.nr; i++)
-        if (ns.paths[i].tree >= 0)
-            (void)close(ns.paths[i].tree);
+    for (size_t i = 0; i < sandbox_ns.nr; i++)
+        if (sandbox_ns.paths[i].tree >= 0)
+            (void)close(sandbox_ns.paths[i].tree);
     free(cwd);
     return err;
 }
