@@ -37,10 +37,9 @@ static const struct {
 /* A hierarchy that is mounted, as far as we need it. */
 struct hierarchy {
     bool v2;
-    uint32_t has;        /* BIT(enum controller) */
-    char *mount, *root;  /* where, and which group of the hierarchy is shown there */
-    char base[PATH_MAX]; /* the directory of the group above ours */
-    char group[PATH_MAX];
+    uint32_t has;       /* BIT(enum controller) */
+    char *mount, *root; /* where, and which group of the hierarchy is shown there */
+    char *base, *group; /* directories of the group above ours, and of ours; NULL: not known */
 };
 
 struct cgroups {
@@ -128,7 +127,9 @@ static void set_base(struct hierarchy *h, const char *group)
 
     if (len > 1 && !strncmp(group, h->root, len))
         group += len;
-    (void)snprintf(h->base, sizeof(h->base), "%s%s", h->mount, !strcmp(group, "/") ? "" : group);
+    free(h->base);
+    if (asprintf(&h->base, "%s%s", h->mount, !strcmp(group, "/") ? "" : group) < 0)
+        h->base = NULL;
 }
 
 /* A line of /proc/self/cgroup: "4:memory:/group", or "0::/group" for v2. */
@@ -177,8 +178,8 @@ static void find(struct cgroups *c, const char *where)
 
         if (strcmp(where, "auto") != 0)
             set_base(h, where);
-        (void)snprintf(path, sizeof(path), "%s/cgroup.controllers", h->base);
-        if (h->v2 && read_text(path, list, sizeof(list)) == 0)
+        (void)snprintf(path, sizeof(path), "%s/cgroup.controllers", h->base ? h->base : "");
+        if (h->v2 && h->base && read_text(path, list, sizeof(list)) == 0)
             h->has = controllers_in(list, " \n");
     }
 }
@@ -256,9 +257,10 @@ static int join(struct hierarchy *h, uint32_t want, const struct sandbox_config 
     int err = 0;
 
     remove_stale(h->base);
-    if ((size_t)snprintf(h->group, sizeof(h->group), "%s/" GROUP_PREFIX "%d", h->base,
-                         host_pid()) >= sizeof(h->group))
-        return explain(h, "name one below", -ENAMETOOLONG);
+    if (asprintf(&h->group, "%s/" GROUP_PREFIX "%d", h->base, host_pid()) < 0) {
+        h->group = NULL;
+        return -ENOMEM;
+    }
     if (mkdir(h->group, 0755) < 0 && errno != EEXIST)
         return explain(h, "make one below", -errno);
     err = write_text(h->group, "cgroup.procs", "0");
@@ -296,7 +298,7 @@ static int join_all(struct cgroups *c, uint32_t want, const struct sandbox_confi
         for (unsigned i = 0; i < c->nr && !err; i++) {
             uint32_t here = c->h[i].has & want;
 
-            if (c->h[i].v2 != v2 || !here)
+            if (c->h[i].v2 != v2 || !here || !c->h[i].base)
                 continue;
             err = join(&c->h[i], here, cfg);
             want &= ~here;
@@ -326,6 +328,8 @@ int cgroup_enter(const struct sandbox_config *cfg)
     find(c, *cfg->cgroup ? cfg->cgroup : "auto");
     err = join_all(c, want, cfg);
     for (unsigned i = 0; i < c->nr; i++) {
+        free(c->h[i].group);
+        free(c->h[i].base);
         free(c->h[i].mount);
         free(c->h[i].root);
     }
