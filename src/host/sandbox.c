@@ -80,6 +80,10 @@ int sandbox_begin(const struct sandbox_config *cfg)
     err = cgroup_enter(cfg);
     if (err)
         return err;
+    if (!CAN_CONFINE && cfg->ns == SANDBOX_NS_ON) {
+        log_error("--sandbox ns=on: a build with sanitizers has no sandbox");
+        return -ENOSYS;
+    }
     if (!CAN_CONFINE)
         return missing("sandbox for a build with sanitizers", -ENOSYS);
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
@@ -122,7 +126,8 @@ int sandbox_isolate(unsigned keeps)
         return 0;
     }
     log_error("--sandbox ns=on: this host gives no namespaces%s (%s); ns=auto takes what there is",
-              geteuid() ? " to users (user.max_user_namespaces, or its security modules)" : "",
+              geteuid() ? " to users (user.max_user_namespaces, a chroot, or its security modules)"
+                        : "",
               strerror(-err));
     return err;
 }
