@@ -13,6 +13,7 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
+#include "api/jail.h"
 #include "api/priv.h"
 #include "lib/log.h"
 
@@ -179,7 +180,7 @@ static int api_serve(struct api *a, int signal_fd)
     struct server *s = NULL;
     int status = 1;
 
-    if (!start_logging(a) || !start_metadata(a))
+    if (jail_begin(a) < 0 || !start_logging(a) || !start_metadata(a))
         return 1;
     if (a->cfg->sock_path) {
         s = server_open(a, a->cfg->sock_path);

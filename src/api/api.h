@@ -10,6 +10,7 @@
 
 #include <jansson.h>
 
+#include "host/sandbox.h"
 #include "vm/vm.h"
 
 /* The version of Firecracker whose API this is; what clients ask for before they use it. */
@@ -18,6 +19,7 @@
 #define API_DEFAULT_ID      "anonymous-instance"
 #define API_PAYLOAD_DEFAULT 51200u /* bytes */
 #define API_ID_MAX          64u
+#define API_FILES_MAX       16u
 
 /* Everything is the caller's, and lives until api_run() has returned. */
 struct api_config {
@@ -31,6 +33,10 @@ struct api_config {
     const char *metrics_path;  /* as for PUT /metrics, or NULL */
     const struct engine_ops *engine;
     const struct bt_config *bt; /* NULL: the default */
+    struct sandbox_config sandbox;
+    /* Once the VM runs, requests name files below these; none given: anywhere. */
+    const char *files[API_FILES_MAX];
+    unsigned nr_files;
 };
 
 /* Letters, digits and '-', up to API_ID_MAX. */

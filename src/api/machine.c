@@ -13,6 +13,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "api/jail.h"
 #include "api/link.h"
 #include "api/priv.h"
 #include "backend/vsock.h"
@@ -329,11 +330,15 @@ static int machine_run(struct api *a, bool paused)
         return -EIO;
     if (paused)
         (void)vm_user_pause(m->vm);
+    vm_pause(m->vm); /* until this thread is in its sandbox, which the others' must not be inside */
     err = vm_start(m->vm);
     if (!err)
         err = thread_start(&m->waiter, "vm end", machine_wait, m);
     if (err)
         log_error("cannot start the VM's threads: %s", strerror(-err));
+    else
+        jail_enter();
+    vm_resume(m->vm);
     return err;
 }
 
@@ -342,6 +347,8 @@ int machine_start(struct api *a, struct snap *snap)
     int err = -EIO;
 
     a->m = (struct machine){ .ended_fd = -1 };
+    if (jail_allow(a) < 0)
+        return -EPERM;
     a->m.append = machine_append(a);
     a->m.config = json_pack("{s:o}", "api", vm_config_all(a));
     if (!a->m.append || !a->m.config)

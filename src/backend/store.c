@@ -335,7 +335,8 @@ int store_connect(struct store *d, const struct store_client *client)
         d->engine = NULL;
     } else {
         atomic_store(&d->quit, false);
-        err = thread_start_as(&d->thread, HOST_DISK, d->cfg.name, store_main, d);
+        err = thread_start_as(&d->thread, d->child ? HOST_IMAGE : HOST_DISK, d->cfg.name,
+                              store_main, d);
     }
     if (err) {
         log_error("%s: cannot start%s: %s", d->cfg.name,

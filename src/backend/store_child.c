@@ -18,6 +18,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "host/sandbox.h"
+
 #define PROGRAM    "qemu-storage-daemon"
 #define SAID_BYTES 4096u
 #define END_MS     60000 /* to write what it still has, and end */
@@ -229,6 +231,13 @@ int store_child_start(struct store *d, bool with_overlay)
     if (!c) {
         log_error("%s: out of memory", d->cfg.name);
         return -ENOMEM;
+    }
+    if (sandbox_is_settled()) {
+        log_error("%s: '%s' needs another process (qcow2), which a VM that runs in its sandbox "
+                  "cannot start: name it before the start, or run with --sandbox off",
+                  d->cfg.name, d->what);
+        free(c);
+        return -EPERM;
     }
     d->child = c;
     c->pid_fd = c->said_fd = c->door_fd = c->overlay_fd = c->qmp.fd = -1;

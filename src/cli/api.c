@@ -22,7 +22,7 @@ struct api_options {
     struct api_config cfg;
     json_t *logger;
     const char *engine, *describe;
-    bool no_api, version, snapshot_version, no_seccomp;
+    bool no_api, version, snapshot_version;
     const char *seccomp_filter;
 };
 
@@ -119,10 +119,28 @@ static bool option_mmds_max(void *into, const char *val)
     return false;
 }
 
+/* What that program's filters are to it the sandbox is here. */
 static bool option_no_seccomp(void *into, const char *val)
 {
     (void)val;
-    ((struct api_options *)into)->no_seccomp = true;
+    ((struct api_options *)into)->cfg.sandbox = (struct sandbox_config){ .mode = SANDBOX_OFF };
+    return true;
+}
+
+static bool option_api_sandbox(void *into, const char *val)
+{
+    return value_sandbox(val, &((struct api_options *)into)->cfg.sandbox);
+}
+
+static bool option_files(void *into, const char *val)
+{
+    struct api_config *cfg = &((struct api_options *)into)->cfg;
+
+    if (cfg->nr_files == API_FILES_MAX) {
+        log_error("--files '%s': no more than %u directories", val, API_FILES_MAX);
+        return false;
+    }
+    cfg->files[cfg->nr_files++] = val;
     return true;
 }
 
@@ -186,7 +204,14 @@ static const struct opt api_opts[] = {
     { "metrics-path", 0, "PATH", "metrics go to this file or named pipe", option_metrics_path },
     { "http-api-max-payload-size", 0, "N", "bytes of a request's body (51200)", option_payload },
     { "mmds-size-limit", 0, "N", "bytes of metadata (as the above)", option_mmds_max },
-    { "no-seccomp", 0, NULL, "taken, without effect", option_no_seccomp },
+    { "sandbox", 0, "auto|on|off[,LIMIT]...",
+      "what the VM's process gives up, once it runs (auto)\n" SANDBOX_LIMITS_HELP,
+      option_api_sandbox },
+    { "no-seccomp", 0, NULL, "--sandbox off", option_no_seccomp },
+    { "files", 0, "DIR",
+      "where files lie that requests name once the VM runs (images,\n"
+      "snapshots): nothing else is opened then; may be repeated (anywhere)",
+      option_files },
     { "seccomp-filter", 0, "FILE", "refused: filters are made for another program",
       option_seccomp_filter },
     { "boot-timer", 0, NULL, "taken, without effect: there is no such device", option_boot_timer },

@@ -120,7 +120,7 @@ struct run_options {
     unsigned nr_ports;
     enum vm_transport console_transport, rng_transport, balloon_transport, vsock_transport;
     bool debug_exit, rng, balloon, no_reboot, quiet, verbose;
-    enum sandbox_mode sandbox;
+    struct sandbox_config sandbox;
     uint64_t timeout_ns;
     const char *stats_file, *trace_file;
     uint32_t trace_mask;
@@ -150,6 +150,12 @@ bool option_paravirt(void *into, const char *val);
 bool option_trace_format(void *into, const char *val); /* trace_options.c */
 /* --trace-file x.json is Chrome's, too. False after a message. */
 bool trace_options_check(struct run_options *o);
+#define SANDBOX_LIMITS_HELP                                                  \
+    "LIMIT: no-file=N descriptors, fsize=SIZE of a file that is written,\n"  \
+    "nproc=N processes of this user, ns=on|auto|off: namespaces (off),\n"    \
+    "memory=SIZE, cpu=PERCENT, pids=N by a control group of its own below\n" \
+    "cgroup=auto|PATH"
+bool value_sandbox(const char *val, struct sandbox_config *c);
 bool option_sandbox(void *into, const char *val);
 bool sandbox_options_begin(const struct run_options *o);
 bool option_display(void *into, const char *val); /* display_options.c */

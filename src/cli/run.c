@@ -132,7 +132,7 @@ static bool session_open_ctl(struct session *s)
     if (s->o.name)
         (void)snprintf(s->name, sizeof(s->name), "%s", s->o.name);
     else
-        (void)snprintf(s->name, sizeof(s->name), "vm-%d", (int)getpid());
+        (void)snprintf(s->name, sizeof(s->name), "vm-%d", host_pid());
     err = ctl_open(s->name, &s->ctl);
     if (err == -EEXIST)
         return false;
@@ -246,7 +246,7 @@ static bool session_write_stats(struct session *s)
     char *text = vm_stats_json(s->vm), tmp[4096];
     bool ok = false;
     FILE *f;
-    int n = snprintf(tmp, sizeof(tmp), "%s.%d.tmp", s->o.stats_file, (int)getpid());
+    int n = snprintf(tmp, sizeof(tmp), "%s.%d.tmp", s->o.stats_file, host_pid());
 
     f = text && n > 0 && (size_t)n < sizeof(tmp) ? fopen(tmp, "we") : NULL;
     if (f) {

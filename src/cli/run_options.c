@@ -463,9 +463,9 @@ static const struct opt run_opts[] = {
       "balloon: memory that the guest can give back;\n"
       "the last two with [,transport=pci|mmio]",
       option_device },
-    { "sandbox", 0, "auto|on|off",
+    { "sandbox", 0, "auto|on|off[,LIMIT]...",
       "give up rights before the guest runs: as far as the host knows how\n"
-      "(auto, the default), or all of it or no run (on)",
+      "(auto, the default), or all of it or no run (on)\n" SANDBOX_LIMITS_HELP,
       option_sandbox },
     { "timeout", 0, "SECONDS", "end the run after that time, with status 124", set_timeout },
     { "no-reboot", 0, NULL, "a guest's reset ends the run, with status 0", set_no_reboot },
@@ -555,7 +555,6 @@ int run_options_parse(struct run_options *o, int argc, char **argv, bool *help)
 
     *help = false;
     *o = (struct run_options){
-        .sandbox = SANDBOX_AUTO,
         .engine = "auto",
         .cpu = "host",
         .vga_bios = VGA_BIOS_FILE,

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* `doppel screenshot` and `doppel sendkey`: a running VM's screen and keyboard. */
+#include <errno.h>
+#include <fcntl.h>
 #include <jansson.h>
 #include <limits.h>
 #include <stdio.h>
@@ -10,6 +12,7 @@
 #include "cli/cli.h"
 #include "lib/log.h"
 
+#define LIMIT_S      10
 #define KEY_RETRY_US 20000
 #define KEY_TRIES    500
 
@@ -22,7 +25,7 @@ static bool screen_name_ok(const char *cmd, int nr, char **argv)
     return false;
 }
 
-/* The VM's process writes the file, which has another working directory. */
+/* For messages of the VM's process, which has another working directory. */
 static bool screen_full_path(const char *file, char *path, size_t bytes)
 {
     char dir[PATH_MAX];
@@ -52,10 +55,33 @@ static int screen_print_text(const char *name)
     return 0;
 }
 
+/* The VM's process writes to the file that is open here. */
+static int screen_save(const char *name, const char *path)
+{
+    int own = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    struct ctl_fds fds = { .nr = 1 };
+    char *line, *answer = NULL;
+
+    fds.fd[0] = own >= 0 ? own : open(path, O_WRONLY | O_TRUNC | O_CLOEXEC);
+    if (fds.fd[0] < 0) {
+        log_error("screenshot: cannot open '%s': %s", path, strerror(errno));
+        return EXIT_VMM_ERROR;
+    }
+    line = ctl_line_arg("screenshot", path);
+    if (line)
+        answer = ctl_request_fds(name, line, LIMIT_S, &fds);
+    if (!answer && own >= 0)
+        (void)unlink(path);
+    (void)close(fds.fd[0]);
+    free(line);
+    free(answer);
+    return answer ? 0 : EXIT_VMM_ERROR;
+}
+
 int cmd_screenshot(int argc, char **argv)
 {
     int nr = options_parse(NULL, 0, NULL, argc, argv);
-    char path[PATH_MAX], *answer;
+    char path[PATH_MAX];
 
     if (nr == OPTIONS_HELP) {
         (void)printf("Usage: doppel screenshot NAME [FILE]\n\n"
@@ -71,9 +97,7 @@ int cmd_screenshot(int argc, char **argv)
         log_error("screenshot: one FILE, not more, with a name that is not too long");
         return EXIT_USAGE;
     }
-    answer = ctl_request_arg(argv[1], "screenshot", path);
-    free(answer);
-    return answer ? 0 : EXIT_VMM_ERROR;
+    return screen_save(argv[1], path);
 }
 
 /* Waits while the guest has not taken the keys before. False after a message. */

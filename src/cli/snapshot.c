@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* `doppel snapshot`: keeps a running VM's state, through its control socket. */
+/*
+ * `doppel snapshot`: keeps a running VM's state. This process makes the files and puts them into
+ * their place; the VM's, which may open none, writes what it gets by its control socket.
+ */
 #include <errno.h>
 #include <jansson.h>
 #include <limits.h>
@@ -10,6 +13,7 @@
 
 #include "cli/cli.h"
 #include "lib/log.h"
+#include "snap/snap.h"
 
 #define LIMIT_S 3600 /* much memory on a slow disk */
 
@@ -83,18 +87,6 @@ static bool find_name(const char *arg, struct by_pid *p)
     return *p->name;
 }
 
-/* As the VM's process, which is in another directory, has to name it. malloc'ed. */
-static char *absolute(const char *path)
-{
-    char cwd[PATH_MAX], *all = NULL;
-
-    if (*path == '/')
-        return strdup(path);
-    if (!getcwd(cwd, sizeof(cwd)) || asprintf(&all, "%s/%s", cwd, path) < 0)
-        return NULL;
-    return all;
-}
-
 static int snapshot_report(const char *text)
 {
     json_t *j = json_loads(text, 0, NULL);
@@ -107,13 +99,102 @@ static int snapshot_report(const char *text)
     return fflush(stdout) ? EXIT_VMM_ERROR : 0;
 }
 
+/* ---- asking for it ---- */
+
+/* An object as a request's line, malloc'ed; takes it. NULL after a message. */
+static char *line_of(json_t *j)
+{
+    char *text = j ? json_dumps(j, JSON_COMPACT) : NULL, *line = NULL;
+
+    if (!text || asprintf(&line, "%s\n", text) < 0) {
+        log_error("snapshot: that is no text for a request");
+        line = NULL;
+    }
+    free(text);
+    json_decref(j);
+    return line;
+}
+
+/* The VM's process may not see the base: is it still there, as it was? False after a message. */
+static bool base_is_there(const char *name, const struct snap_dir *d)
+{
+    char *text = ctl_request(name, "snapshot-base");
+    json_t *j = text ? json_loads(text, 0, NULL) : NULL;
+    const char *state = json_string_value(json_object_get(j, "state")),
+               *id = json_string_value(json_object_get(j, "id"));
+    struct snap_info info = { .id = NULL };
+    struct snap *base = NULL;
+    bool ok = !state; /* there is none: it will say so */
+
+    if (state && strcmp(state, d->state) != 0)
+        base = snap_open(&(struct snap_files){ .state = state }, 0, NULL, 0);
+    if (base) {
+        snap_info(base, &info);
+        ok = id && !strcmp(info.id, id);
+    }
+    if (!ok)
+        log_error("snapshot: the base, '%s', is not there any more, or would be replaced by its "
+                  "own difference",
+                  state);
+    snap_close(base);
+    json_decref(j);
+    free(text);
+    return ok && text;
+}
+
+/* What the VM's process says of it; malloc'ed. NULL after a message. */
+static char *snapshot_ask(const char *name, const struct snap_dir *d, bool diff)
+{
+    const struct ctl_fds fds = { .fd = { d->state_fd, d->memory_fd }, .nr = 2 };
+    char *line = line_of(json_pack("{s:s, s:s, s:s}", "do", "snapshot", "dir", d->dir, "kind",
+                                   diff ? "diff" : "full")),
+         *text = line ? ctl_request_fds(name, line, LIMIT_S, &fds) : NULL;
+
+    free(line);
+    return text;
+}
+
+/* It is written: into its place with it. False after a message. */
+static bool snapshot_place(const char *name, struct snap_dir *d, const char *text)
+{
+    json_t *j = json_loads(text, 0, NULL);
+    const char *id = json_string_value(json_object_get(j, "id"));
+    bool ours = json_is_true(json_object_get(j, "fds")), ok = true;
+
+    /* A VM of an older doppel has done all that by itself. */
+    if (ours && snap_dir_commit(d, NULL, 0) < 0) {
+        char *line = line_of(json_pack("{s:s, s:s?}", "do", "snapshot-lost", "id", id));
+
+        free(line ? ctl_request_line(name, line) : NULL);
+        free(line);
+        ok = false;
+    }
+    json_decref(j);
+    return ok;
+}
+
+static int snapshot_make(const char *name, const char *dir, bool diff)
+{
+    int status = EXIT_VMM_ERROR;
+    struct snap_dir d;
+    char *text = NULL;
+
+    if (snap_dir_begin(&d, dir, NULL, 0) < 0)
+        return EXIT_VMM_ERROR;
+    if (!diff || base_is_there(name, &d))
+        text = snapshot_ask(name, &d, diff);
+    if (text && snapshot_place(name, &d, text))
+        status = snapshot_report(text);
+    free(text);
+    snap_dir_end(&d);
+    return status;
+}
+
 int cmd_snapshot(int argc, char **argv)
 {
     struct snapshot_options o = { .diff = false };
-    int nr = options_parse(snapshot_opts, ARRAY_SIZE(snapshot_opts), &o, argc, argv), status;
-    char *dir, *line, *with_end = NULL, *text = NULL;
+    int nr = options_parse(snapshot_opts, ARRAY_SIZE(snapshot_opts), &o, argc, argv);
     struct by_pid vm;
-    json_t *j;
 
     if (nr == OPTIONS_HELP)
         return snapshot_help();
@@ -123,22 +204,5 @@ int cmd_snapshot(int argc, char **argv)
         log_error("snapshot: a VM's NAME and a DIR; `doppel snapshot --help` tells more");
         return EXIT_USAGE;
     }
-    if (!find_name(argv[1], &vm))
-        return EXIT_USAGE;
-    dir = absolute(argv[2]);
-    j = dir ? json_pack("{s:s, s:s, s:s}", "do", "snapshot", "dir", dir, "kind",
-                        o.diff ? "diff" : "full")
-            : NULL;
-    line = j ? json_dumps(j, JSON_COMPACT) : NULL;
-    if (line && asprintf(&with_end, "%s\n", line) > 0)
-        text = ctl_request_long(vm.name, with_end, LIMIT_S);
-    else
-        log_error("snapshot: '%s' cannot be the name of a directory", argv[2]);
-    status = text ? snapshot_report(text) : EXIT_VMM_ERROR;
-    free(text);
-    free(with_end);
-    free(line);
-    json_decref(j);
-    free(dir);
-    return status;
+    return find_name(argv[1], &vm) ? snapshot_make(vm.name, argv[2], o.diff) : EXIT_USAGE;
 }

@@ -5,8 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "ctl/answer.h"
 #include "ctl/ctl.h"
-#include "snap/snap.h"
 
 /* Each returns the result, or NULL: *error says why, or, left NULL, that memory is short. */
 
@@ -126,54 +126,11 @@ static json_t *answer_console_size(struct vm *vm, const json_t *request, const c
     return json_object();
 }
 
-/*
- * {"do": "snapshot", "dir": "/...", "kind": "full"|"diff"}. The VM's log has all that there is to
- * say about a failure.
- */
-static json_t *answer_snapshot(struct vm *vm, const json_t *request, const char **error)
-{
-    const char *dir = json_string_value(json_object_get(request, "dir"));
-    const char *kind = json_string_value(json_object_get(request, "kind"));
-    bool diff = kind && !strcmp(kind, "diff");
-    struct snap_saved saved;
-    int err;
-
-    if (!dir || *dir != '/' || (kind && !diff && strcmp(kind, "full") != 0)) {
-        *error = "\"dir\" is an absolute path, \"kind\" is full or diff";
-        return NULL;
-    }
-    err = snap_save_dir(vm, dir, diff ? SNAP_DIFF : SNAP_FULL, NULL, &saved, NULL, 0);
-    if (!err)
-        return json_pack("{s:I, s:I, s:f}", "bytes", (json_int_t)saved.pages << PAGE_SHIFT,
-                         "zero_bytes", (json_int_t)saved.pages_zero << PAGE_SHIFT, "paused_ms",
-                         (double)saved.paused_ns / 1e6);
-    *error = err == -ENOENT && diff ? "there is no base that it could be a difference to"
-             : err == -EOPNOTSUPP
-                 ? "a device of it (a shared folder), or --lockstep, cannot be saved"
-             : err == -EEXIST ? "the directory is there already, and is no snapshot"
-             : err == -EBUSY  ? "a snapshot is being made already, or a disk does not answer"
-                              : strerror(-err);
-    return NULL;
-}
-
 /* ---- screen and keyboard: the argument is in "arg" ---- */
-
-static const char no_screen[] = "this VM has no screen; run it with --display vga";
 
 static const char *answer_arg(const json_t *request)
 {
     return json_string_value(json_object_get(request, "arg"));
-}
-
-static json_t *answer_screenshot(struct vm *vm, const json_t *request, const char **error)
-{
-    const char *path = answer_arg(request);
-
-    if (path && *path == '/' && !ctl_write_screen(vm, path))
-        return json_object();
-    *error =
-        vm_cfg(vm)->vga ? "the picture cannot be written (\"arg\" is an absolute path)" : no_screen;
-    return NULL;
 }
 
 static json_t *answer_screen_text(struct vm *vm, const json_t *request, const char **error)
@@ -184,7 +141,7 @@ static json_t *answer_screen_text(struct vm *vm, const json_t *request, const ch
     (void)request;
     free(text);
     if (!j)
-        *error = vm_cfg(vm)->vga ? "the screen is not in text mode" : no_screen;
+        *error = vm_cfg(vm)->vga ? "the screen is not in text mode" : ANSWER_NO_SCREEN;
     return j;
 }
 
@@ -201,21 +158,24 @@ static json_t *answer_sendkey(struct vm *vm, const json_t *request, const char *
 static const struct {
     const char *name;
     json_t *(*answer)(struct vm *vm, const json_t *request, const char **error);
+    answer_files *with_files; /* or this */
 } answer_requests[] = {
-    { "balloon", answer_balloon },
-    { "console-size", answer_console_size },
-    { "pause", answer_pause },
-    { "powerdown", answer_powerdown },
-    { "prometheus", answer_prometheus },
-    { "resume", answer_resume },
-    { "screenshot", answer_screenshot },
-    { "screen-text", answer_screen_text },
-    { "sendkey", answer_sendkey },
-    { "snapshot", answer_snapshot },
-    { "stat", answer_stat },
-    { "stop", answer_stop },
-    { "resize", answer_resize },
-    { "version", answer_version },
+    { "balloon", answer_balloon, NULL },
+    { "console-size", answer_console_size, NULL },
+    { "pause", answer_pause, NULL },
+    { "powerdown", answer_powerdown, NULL },
+    { "prometheus", answer_prometheus, NULL },
+    { "resume", answer_resume, NULL },
+    { "screenshot", NULL, answer_screenshot },
+    { "screen-text", answer_screen_text, NULL },
+    { "sendkey", answer_sendkey, NULL },
+    { "snapshot", NULL, answer_snapshot },
+    { "snapshot-base", NULL, answer_snapshot_base },
+    { "snapshot-lost", NULL, answer_snapshot_lost },
+    { "stat", answer_stat, NULL },
+    { "stop", answer_stop, NULL },
+    { "resize", answer_resize, NULL },
+    { "version", answer_version, NULL },
 };
 
 static char *answer_text(json_t *top)
@@ -236,7 +196,7 @@ static char *answer_error(const char *fmt, const char *what)
     return answer_text(json_pack("{s:b, s:o}", "ok", 0, "error", error));
 }
 
-char *ctl_answer(struct vm *vm, const char *line, size_t bytes)
+char *ctl_answer(struct vm *vm, const char *line, size_t bytes, const struct ctl_fds *fds)
 {
     json_error_t why;
     json_t *request = json_loadb(line, bytes, JSON_REJECT_DUPLICATES, &why);
@@ -253,7 +213,9 @@ char *ctl_answer(struct vm *vm, const char *line, size_t bytes)
 
         if (strcmp(what, answer_requests[i].name) != 0)
             continue;
-        result = answer_requests[i].answer(vm, request, &error);
+        result = answer_requests[i].answer
+                     ? answer_requests[i].answer(vm, request, &error)
+                     : answer_requests[i].with_files(vm, request, fds, &error);
         answer = result ? answer_text(json_pack("{s:b, s:o}", "ok", 1, "result", result))
                         : answer_error("%s", error ? error : "out of memory");
     }

@@ -78,24 +78,33 @@ char *ctl_request(const char *name, const char *what)
     return ctl_request_line(name, line);
 }
 
-char *ctl_request_arg(const char *name, const char *what, const char *arg)
+char *ctl_line_arg(const char *what, const char *arg)
 {
     json_t *j = json_pack("{s:s, s:s}", "do", what, "arg", arg);
-    char *line = j ? json_dumps(j, JSON_COMPACT) : NULL, *with_end = NULL, *text = NULL;
+    char *line = j ? json_dumps(j, JSON_COMPACT) : NULL, *with_end = NULL;
 
-    if (line && asprintf(&with_end, "%s\n", line) > 0)
-        text = ctl_request_line(name, with_end);
-    else
+    if (!line || asprintf(&with_end, "%s\n", line) < 0) {
         log_error("'%s' is no text for a request", arg);
-    free(with_end);
+        with_end = NULL;
+    }
     free(line);
     json_decref(j);
+    return with_end;
+}
+
+char *ctl_request_arg(const char *name, const char *what, const char *arg)
+{
+    char *line = ctl_line_arg(what, arg), *text = line ? ctl_request_line(name, line) : NULL;
+
+    free(line);
     return text;
 }
 
 /* A connection to the VM on which the line was sent; -1 after a message. */
-static int client_send(const char *name, const char *line, unsigned limit_s)
+static int client_send(const char *name, const char *line, unsigned limit_s,
+                       const struct ctl_fds *fds)
 {
+    int sent = 0;
     struct timeval limit = { .tv_sec = limit_s };
     char dir[96], path[160];
     int fd;
@@ -115,7 +124,10 @@ static int client_send(const char *name, const char *line, unsigned limit_s)
     }
     (void)setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
     /* A failure shows as an answer that does not come. */
-    (void)!sock_send(fd, line, strlen(line));
+    if (fds)
+        sent = sock_send_fds(fd, line, strlen(line), fds->fd, fds->nr);
+    if (sent >= 0)
+        (void)!sock_send(fd, line + sent, strlen(line) - (size_t)sent);
     return fd;
 }
 
@@ -126,7 +138,13 @@ char *ctl_request_line(const char *name, const char *line)
 
 char *ctl_request_long(const char *name, const char *line, unsigned limit_s)
 {
-    int fd = client_send(name, line, limit_s);
+    return ctl_request_fds(name, line, limit_s, NULL);
+}
+
+char *ctl_request_fds(const char *name, const char *line, unsigned limit_s,
+                      const struct ctl_fds *fds)
+{
+    int fd = client_send(name, line, limit_s, fds);
     json_t *answer;
     char *text;
 
@@ -166,7 +184,7 @@ int ctl_attach(const char *name, const char *which, char **pty, bool *sized)
     if (!line)
         log_error("'%s' is no text for a request", which);
     else if (asprintf(&with_end, "%s\n", line) > 0)
-        fd = client_send(name, with_end, ANSWER_LIMIT_S);
+        fd = client_send(name, with_end, ANSWER_LIMIT_S, NULL);
     free(with_end);
     free(line);
     json_decref(request);

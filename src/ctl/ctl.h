@@ -31,8 +31,21 @@ void ctl_close(struct ctl *c);
  * One request line, without its newline, as the server takes it; the answer line is malloc'ed. The
  * protocol is JSON: {"do": "stat"} gives {"ok": true, "result": ...} or {"ok": false, "error":
  * ...}.
+ *
+ * Who asks for a file to be written passes it open (SCM_RIGHTS, with the line's first byte): the
+ * VM's process may open none itself, once it is in its sandbox. "screenshot": the picture's.
+ * "snapshot": those of state and memory, new and empty; "dir" says where they will be, the answer
+ * has "fds": true, and a client that cannot put them there tells by "snapshot-lost". Without
+ * descriptors the process tries to do it all by itself.
  */
-char *ctl_answer(struct vm *vm, const char *line, size_t bytes);
+/* Descriptors that came with a request; the caller's. */
+#define CTL_FDS_MAX  2
+#define CTL_PATH_MAX 3000 /* bytes of a path in a request */
+struct ctl_fds {
+    int fd[CTL_FDS_MAX];
+    unsigned nr;
+};
+char *ctl_answer(struct vm *vm, const char *line, size_t bytes, const struct ctl_fds *fds);
 
 /*
  * The same for a request for a byte channel, {"do": "console", "arg": WHICH}, WHICH as for
@@ -44,6 +57,8 @@ bool ctl_answer_console(struct vm *vm, const char *line, size_t bytes, int *fd, 
 /* ---- screen and keyboard (screen.c) ---- */
 /* What the screen shows, as a PNG file. 0 or -errno after a message. */
 int ctl_write_screen(struct vm *vm, const char *path) MUST_CHECK;
+/* ... into a file that is open; name is for messages. */
+int ctl_write_screen_to(struct vm *vm, int fd, const char *name) MUST_CHECK;
 /* Presses and releases keys together: "a", "ctrl-alt-delete". -EINVAL: there is no such key;
  * -EAGAIN: the guest has not taken those before. */
 int ctl_press(struct vm *vm, const char *keys) MUST_CHECK;
@@ -79,6 +94,11 @@ int ctl_attach(const char *name, const char *which, char **pty, bool *sized) MUS
 void ctl_tell_size(const char *name, uint16_t cols, uint16_t rows);
 /* ... of which the answer may take so long. */
 char *ctl_request_long(const char *name, const char *line, unsigned limit_s);
+/* ... with descriptors, which stay the caller's; NULL: none. */
+char *ctl_request_fds(const char *name, const char *line, unsigned limit_s,
+                      const struct ctl_fds *fds);
+/* {"do": what, "arg": arg} as a line; malloc'ed. NULL after a message. */
+char *ctl_line_arg(const char *what, const char *arg);
 /* Names of the VMs that live, one call of fn each. Returns how many. */
 unsigned ctl_list(void (*fn)(void *arg, const char *name), void *arg);
 

@@ -123,6 +123,8 @@ static void test_list_has_only_the_living(void **state)
     assert_int_equal(ctl_list(count, &nr), 0);
 }
 
+static const struct ctl_fds none;
+
 static void test_request_without_sense_is_an_error(void **state)
 {
     static const char *const lines[] = {
@@ -142,7 +144,7 @@ static void test_request_without_sense_is_an_error(void **state)
 
     (void)state;
     for (unsigned i = 0; i < ARRAY_SIZE(lines); i++) {
-        char *answer = ctl_answer(NULL, lines[i], strlen(lines[i]));
+        char *answer = ctl_answer(NULL, lines[i], strlen(lines[i]), &none);
 
         assert_non_null(answer);
         assert_non_null(strstr(answer, "\"ok\":false"));
@@ -155,7 +157,7 @@ static void test_request_without_sense_is_an_error(void **state)
 static void test_version_is_answered(void **state)
 {
     static const char line[] = "{\"do\":\"version\"}";
-    char *answer = ctl_answer(NULL, line, sizeof(line) - 1);
+    char *answer = ctl_answer(NULL, line, sizeof(line) - 1, &none);
 
     (void)state;
     assert_non_null(strstr(answer, "\"ok\":true"));

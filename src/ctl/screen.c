@@ -2,6 +2,7 @@
 /* A VM's screen as a PNG file, and keys by name to its keyboard. */
 #include <errno.h>
 #include <png.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -29,7 +30,8 @@ static uint8_t *screen_rgb(const struct picture *pic)
     return rgb;
 }
 
-int ctl_write_screen(struct vm *vm, const char *path)
+/* Takes the file; NULL: by its name. */
+static int write_png(struct vm *vm, FILE *f, const char *name)
 {
     png_image png = { .version = PNG_IMAGE_VERSION, .format = PNG_FORMAT_RGB };
     struct picture pic;
@@ -38,6 +40,8 @@ int ctl_write_screen(struct vm *vm, const char *path)
 
     if (err) {
         log_error("no picture of the screen: %s", strerror(-err));
+        if (f)
+            (void)fclose(f);
         return err;
     }
     rgb = screen_rgb(&pic);
@@ -45,14 +49,36 @@ int ctl_write_screen(struct vm *vm, const char *path)
     png.height = pic.height;
     if (!rgb) {
         err = -ENOMEM;
-    } else if (!png_image_write_to_file(&png, path, 0, rgb, 0, NULL)) {
-        log_error("cannot write the picture '%s': %s", path, png.message);
+    } else if (f ? !png_image_write_to_stdio(&png, f, 0, rgb, 0, NULL)
+                 : !png_image_write_to_file(&png, name, 0, rgb, 0, NULL)) {
+        log_error("cannot write the picture '%s': %s", name, png.message);
+        err = -EIO;
+    }
+    if (f && fclose(f) != 0 && !err) {
+        log_error("cannot write the picture '%s': %s", name, strerror(errno));
         err = -EIO;
     }
     png_image_free(&png);
     free(rgb);
     free(pic.pixels);
     return err;
+}
+
+int ctl_write_screen(struct vm *vm, const char *path)
+{
+    return write_png(vm, NULL, path);
+}
+
+int ctl_write_screen_to(struct vm *vm, int fd, const char *name)
+{
+    int own = host_dup(fd);
+    FILE *f = own < 0 ? NULL : fdopen(own, "w");
+
+    if (f)
+        return write_png(vm, f, name);
+    if (own >= 0)
+        host_close(own);
+    return -EBADF;
 }
 
 /* ---- keys ---- */

@@ -22,7 +22,8 @@
 #define LINE_BYTES 4096
 
 struct ctl_client {
-    int fd; /* -1: free */
+    int fd;             /* -1: free */
+    struct ctl_fds fds; /* that came with the line that is being read */
     size_t nr;
     char line[LINE_BYTES];
 };
@@ -35,8 +36,16 @@ struct ctl {
     struct ctl_client clients[NR_CLIENTS]; /* the thread's */
 };
 
+static void ctl_drop_fds(struct ctl_client *cl)
+{
+    for (unsigned i = 0; i < cl->fds.nr; i++)
+        (void)close(cl->fds.fd[i]);
+    cl->fds.nr = 0;
+}
+
 static void ctl_drop(struct ctl_client *cl)
 {
+    ctl_drop_fds(cl);
     (void)close(cl->fd);
     cl->fd = -1;
     cl->nr = 0;
@@ -68,7 +77,8 @@ static bool ctl_work_off(struct ctl *c, struct ctl_client *cl)
         int err;
 
         if (!ctl_answer_console(c->vm, cl->line, bytes, &cl->fd, &answer))
-            answer = ctl_answer(c->vm, cl->line, bytes);
+            answer = ctl_answer(c->vm, cl->line, bytes, &cl->fds);
+        ctl_drop_fds(cl);
         if (cl->fd < 0) { /* no longer a client of ours */
             cl->nr = 0;
             return true;
@@ -85,9 +95,12 @@ static bool ctl_work_off(struct ctl *c, struct ctl_client *cl)
 
 static void ctl_hear(struct ctl *c, struct ctl_client *cl)
 {
-    ssize_t n = recv(cl->fd, cl->line + cl->nr, LINE_BYTES - cl->nr, MSG_DONTWAIT);
+    unsigned nr;
+    int n = sock_receive_fds(cl->fd, cl->line + cl->nr, LINE_BYTES - cl->nr,
+                             cl->fds.fd + cl->fds.nr, CTL_FDS_MAX - cl->fds.nr, &nr);
 
-    if (n < 0 && (errno == EINTR || errno == EAGAIN))
+    cl->fds.nr += nr;
+    if (n == -EINTR || n == -EAGAIN)
         return;
     if (n <= 0) {
         ctl_drop(cl);
@@ -169,7 +182,7 @@ static void ctl_free(struct ctl *c)
         (void)close(c->quit_fd);
     for (unsigned i = 0; i < NR_CLIENTS; i++)
         if (c->clients[i].fd >= 0)
-            (void)close(c->clients[i].fd);
+            ctl_drop(&c->clients[i]);
     free(c);
 }
 

@@ -98,6 +98,65 @@ int sock_send(int fd, const void *buf, size_t bytes)
     return 0;
 }
 
+#define FDS_MAX 4
+/* Room for descriptors, as the kernel wants it aligned (cmsg(3)). */
+union sock_control {
+    struct cmsghdr head;
+    char bytes[CMSG_SPACE(FDS_MAX * sizeof(int))];
+};
+
+int sock_send_fds(int fd, const void *buf, size_t bytes, const int *fds, unsigned nr)
+{
+    struct iovec iov = { (void *)buf, bytes };
+    union sock_control c = { .bytes = { 0 } };
+    struct msghdr m = { .msg_iov = &iov,
+                        .msg_iovlen = 1,
+                        .msg_control = c.bytes,
+                        .msg_controllen = CMSG_SPACE(nr * sizeof(int)) };
+    struct cmsghdr *h = CMSG_FIRSTHDR(&m);
+    ssize_t n;
+
+    BUG_ON(!nr || nr > FDS_MAX);
+    h->cmsg_level = SOL_SOCKET;
+    h->cmsg_type = SCM_RIGHTS;
+    h->cmsg_len = CMSG_LEN(nr * sizeof(int));
+    memcpy(CMSG_DATA(h), fds, nr * sizeof(int));
+    do
+        n = sendmsg(fd, &m, MSG_NOSIGNAL);
+    while (n < 0 && errno == EINTR);
+    return n < 0 ? -errno : (int)n;
+}
+
+int sock_receive_fds(int fd, void *buf, size_t bytes, int *fds, unsigned max, unsigned *nr)
+{
+    struct iovec iov = { buf, bytes };
+    union sock_control c;
+    struct msghdr m = {
+        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = c.bytes, .msg_controllen = sizeof(c)
+    };
+    ssize_t n = recvmsg(fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+
+    *nr = 0;
+    if (n < 0)
+        return -errno;
+    for (struct cmsghdr *h = CMSG_FIRSTHDR(&m); h; h = CMSG_NXTHDR(&m, h)) {
+        size_t here = h->cmsg_level == SOL_SOCKET && h->cmsg_type == SCM_RIGHTS
+                          ? (h->cmsg_len - CMSG_LEN(0)) / sizeof(int)
+                          : 0;
+
+        for (size_t i = 0; i < here; i++) {
+            int one;
+
+            memcpy(&one, CMSG_DATA(h) + i * sizeof(int), sizeof(one));
+            if (*nr < max)
+                fds[(*nr)++] = one;
+            else
+                (void)close(one);
+        }
+    }
+    return (int)n;
+}
+
 bool sock_peer_is_us(int fd)
 {
     struct ucred cred;

@@ -10,11 +10,11 @@
 #include <linux/capability.h>
 #include <linux/filter.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -35,9 +35,11 @@ static const char *const role_texts[] = {
 
 /* Filters and rulesets are the process's, as its threads are. */
 static struct {
-    enum sandbox_mode mode;
-    bool on, filters, landlock, shut_in;
-    pthread_mutex_t lock; /* guards the rest: threads start while others do */
+    struct sandbox_config cfg;
+    bool on, filters, landlock, shut_in, settled, isolated;
+    int pid_outside;              /* 0: there is no PID namespace */
+    _Atomic uint32_t nr_starting; /* threads that are not in yet */
+    pthread_mutex_t lock;         /* guards the rest: threads start while others do */
     struct sock_fprog progs[NR_HOST_ROLES];
     int rules[NR_HOST_ROLES]; /* -1: nothing may be opened yet */
 } sandbox_state = { .lock = PTHREAD_MUTEX_INITIALIZER };
@@ -46,7 +48,7 @@ static struct {
 
 static int missing(const char *what, int err)
 {
-    if (sandbox_state.mode == SANDBOX_ON) {
+    if (sandbox_state.cfg.mode == SANDBOX_ON) {
         log_error("--sandbox on: this host has no %s (%s); --sandbox auto takes what there is",
                   what, strerror(-err));
         return -ENOSYS;
@@ -59,26 +61,35 @@ static int missing(const char *what, int err)
 static void allow_known(void)
 {
     /* How long threads waited for a processor (delay.c); which pages are a process's own. */
-    sandbox_allow(BIT(HOST_VCPU) | BIT(HOST_CONTROL) | BIT(HOST_KEEPER) | BIT(HOST_MAIN), "/proc",
-                  SANDBOX_READ);
+    sandbox_allow(BIT(HOST_VCPU) | BIT(HOST_CONTROL) | BIT(HOST_KEEPER) | BIT(HOST_MAIN) |
+                      BIT(HOST_API),
+                  "/proc", SANDBOX_READ);
     sandbox_allow(BIT(HOST_USERNET), "/etc/resolv.conf", SANDBOX_READ);
 }
 
-int sandbox_begin(enum sandbox_mode mode)
+int sandbox_begin(const struct sandbox_config *cfg)
 {
+    const enum sandbox_mode mode = cfg->mode;
     int err;
 
-    sandbox_state.mode = mode;
+    sandbox_state.cfg = *cfg;
     for (unsigned i = 0; i < NR_HOST_ROLES; i++)
         sandbox_state.rules[i] = -1;
     if (mode == SANDBOX_OFF)
         return 0;
+    err = cgroup_enter(cfg);
+    if (err)
+        return err;
+    if (!CAN_CONFINE && cfg->ns == SANDBOX_NS_ON) {
+        log_error("--sandbox ns=on: a build with sanitizers has no sandbox");
+        return -ENOSYS;
+    }
     if (!CAN_CONFINE)
         return missing("sandbox for a build with sanitizers", -ENOSYS);
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
         return missing("no_new_privs", -errno);
     sandbox_state.filters = filter_possible();
-    err = sandbox_state.filters ? trap_catch_sigsys(sandbox_state.mode != SANDBOX_ON)
+    err = sandbox_state.filters ? trap_catch_sigsys(sandbox_state.cfg.mode != SANDBOX_ON)
                                 : missing("seccomp", -ENOSYS);
     sandbox_state.landlock = paths_abi() > 0;
     if (!err && !sandbox_state.landlock)
@@ -94,8 +105,53 @@ int sandbox_begin(enum sandbox_mode mode)
     return 0;
 }
 
+int sandbox_isolate(unsigned keeps)
+{
+    int err;
+
+    if (!sandbox_state.on || sandbox_state.cfg.ns == SANDBOX_NS_OFF)
+        return 0;
+    if (sandbox_state.isolated)
+        return 0;
+    err = ns_enter(!(keeps & SANDBOX_KEEP_NET));
+    sandbox_state.isolated = !err;
+    if (!err) {
+        err = pid_ns_enter(&sandbox_state.pid_outside);
+        if (err)
+            log_debug("sandbox: no PID namespace here (%s)", strerror(-err));
+        return 0;
+    }
+    if (sandbox_state.cfg.ns == SANDBOX_NS_AUTO) {
+        log_debug("sandbox: no namespaces here (%s)", strerror(-err));
+        return 0;
+    }
+    log_error("--sandbox ns=on: this host gives no namespaces%s (%s); ns=auto takes what there is",
+              geteuid() ? " to users (user.max_user_namespaces, a chroot, or its security modules)"
+                        : "",
+              strerror(-err));
+    return err;
+}
+
+int sandbox_pid_outside(void)
+{
+    return sandbox_state.pid_outside;
+}
+
+static int leave_files(void)
+{
+    int err = sandbox_state.isolated ? ns_leave_files() : 0;
+
+    if (err)
+        log_error("sandbox: the process's files cannot be taken out of its view: %s%s",
+                  strerror(-err),
+                  sandbox_state.cfg.ns == SANDBOX_NS_AUTO ? " (ns=off runs without)" : "");
+    return err;
+}
+
 void sandbox_allow(uint32_t roles, const char *path, unsigned what)
 {
+    if (sandbox_state.on && sandbox_state.cfg.ns != SANDBOX_NS_OFF)
+        ns_path(path, what);
     if (!sandbox_state.landlock)
         return;
     for (unsigned i = 0; i < NR_HOST_ROLES; i++) {
@@ -131,7 +187,7 @@ static int drop_capabilities(enum host_role role)
     struct __user_cap_header_struct head = { .version = _LINUX_CAPABILITY_VERSION_3 };
     const struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = { { 0 } };
 
-    if (role == HOST_SHARE)
+    if (role == HOST_SHARE && !ns_own_user())
         return 0;
     (void)prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
     return syscall(SYS_capset, &head, none) < 0 ? -errno : 0;
@@ -151,6 +207,14 @@ static int prepare(enum host_role role)
     return err;
 }
 
+/* The API's thread starts others from inside. */
+static int prepare_later(void)
+{
+    int err = prepare(HOST_DISK);
+
+    return err ? err : prepare(HOST_HELPER);
+}
+
 static int go_in(enum host_role role)
 {
     int err = prepare(role);
@@ -164,6 +228,11 @@ static int go_in(enum host_role role)
     return err;
 }
 
+bool sandbox_is_settled(void)
+{
+    return sandbox_state.settled;
+}
+
 void sandbox_enter(enum host_role role)
 {
     int err;
@@ -171,40 +240,54 @@ void sandbox_enter(enum host_role role)
     if (!sandbox_state.on)
         return;
     BUG_ON(pthread_mutex_lock(&sandbox_state.lock));
-    err = go_in(role);
+    err = role == HOST_API ? prepare_later() : 0;
+    if (!err)
+        err = go_in(role);
     BUG_ON(pthread_mutex_unlock(&sandbox_state.lock));
     if (!err)
         return;
     log_error("sandbox: a %s thread cannot be shut in: %s%s", role_texts[role], strerror(-err),
-              sandbox_state.mode == SANDBOX_ON ? "" : " (--sandbox off runs without)");
+              sandbox_state.cfg.mode == SANDBOX_ON ? "" : " (--sandbox off runs without)");
     _exit(1); /* a VM that only seems to be in a sandbox is worse than none */
 }
 
-/* Nothing that the process needs is lost by these, and nothing that it has not is to be had. */
-static void set_limits(void)
+void sandbox_thread_starts(void)
 {
-    static const int none[] = { RLIMIT_CORE, RLIMIT_MSGQUEUE, RLIMIT_RTPRIO };
-    const struct rlimit zero = { 0, 0 };
+    atomic_fetch_add(&sandbox_state.nr_starting, 1);
+}
 
-    for (unsigned i = 0; i < ARRAY_SIZE(none); i++)
-        if (setrlimit((__rlimit_resource_t)none[i], &zero) < 0)
-            log_debug("sandbox: limit %d: %s", none[i], strerror(errno));
+void sandbox_thread_in(void)
+{
+    if (atomic_fetch_sub(&sandbox_state.nr_starting, 1) == 1)
+        host_futex_wake(&sandbox_state.nr_starting);
+}
+
+static void wait_for_threads(void)
+{
+    uint32_t nr;
+
+    while ((nr = atomic_load(&sandbox_state.nr_starting)))
+        host_futex_wait(&sandbox_state.nr_starting, nr, UINT64_MAX);
 }
 
 void sandbox_settled(void)
 {
+    wait_for_threads();
     if (!sandbox_state.on) {
-        if (sandbox_state.mode == SANDBOX_OFF)
+        if (sandbox_state.cfg.mode == SANDBOX_OFF)
             log_debug("sandbox: off");
         return;
     }
-    set_limits();
+    sandbox_state.settled = true;
+    if (leave_files() < 0 || limits_set(&sandbox_state.cfg) < 0)
+        _exit(1);
     /* Who asked for the terminal has taken SIGSYS, too. */
-    if (sandbox_state.filters && trap_catch_sigsys(sandbox_state.mode != SANDBOX_ON) < 0)
+    if (sandbox_state.filters && trap_catch_sigsys(sandbox_state.cfg.mode != SANDBOX_ON) < 0)
         log_warn("sandbox: violations will not be named");
     log_debug("sandbox: no new privileges, no capabilities; system calls %s; files %s; other "
-              "processes %s",
+              "processes %s; %s",
               sandbox_state.filters ? "by list" : "not limited",
               sandbox_state.landlock ? "by list" : "not limited",
-              sandbox_state.shut_in ? "out of reach" : "as for any process of this user");
+              sandbox_state.shut_in ? "out of reach" : "as for any process of this user",
+              sandbox_state.isolated ? "own namespaces" : "no namespaces");
 }

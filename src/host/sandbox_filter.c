@@ -78,8 +78,8 @@ static const struct {
     /* How it opens is in memory, where no filter can look. */
     { R(SHARE), SYS_openat2, { { 0 } }, 0 },
     /* Why has the process that serves an image ended? */
-    { R(DISK), SYS_waitid, { { 0 } }, 0 },
-    { R(DISK), SYS_wait4, { { 0 } }, 0 },
+    { R(IMAGE), SYS_waitid, { { 0 } }, 0 },
+    { R(IMAGE), SYS_wait4, { { 0 } }, 0 },
     { R(SHARE), SYS_prctl, { EQ(0, PR_GET_SECUREBITS) }, 1 },
     { R(SHARE), SYS_prctl, { EQ(0, PR_SET_SECUREBITS) }, 1 },
     { R(SHARE), SYS_prctl, { EQ(0, PR_CAPBSET_READ) }, 1 },
@@ -102,7 +102,7 @@ static const struct {
     /* Also by who resets the card. TUNSETOFFLOAD, TUNSETQUEUE: */
     { R(NET) | ENGINE, SYS_ioctl, { EQ(1, 0x400454d0) }, 1 },
     { R(NET) | ENGINE, SYS_ioctl, { EQ(1, 0x400454d9) }, 1 },
-    { R(NET) | R(VSOCK) | R(DISK), SYS_socket, { EQ(0, AF_UNIX) }, 1 },
+    { R(NET) | R(VSOCK) | R(IMAGE), SYS_socket, { EQ(0, AF_UNIX) }, 1 },
     { R(USERNET), SYS_socket, { EQ(0, AF_INET) }, 1 },
     { R(USERNET), SYS_socket, { EQ(0, AF_UNIX) }, 1 },
 };
@@ -113,6 +113,17 @@ static const uint32_t tty_requests[] = {
     0x540b, 0x540f, 0x5410,         /* TCFLSH, TIOCGPGRP, TIOCSPGRP */
     0x5413, 0x5414, 0x5409, 0x5429, /* TIOCGWINSZ, TIOCSWINSZ, TCSBRK, TIOCGSID */
 };
+
+/* What the role is, too. */
+static uint32_t roles_of(enum host_role role)
+{
+    static const uint32_t others[NR_HOST_ROLES] = {
+        [HOST_API] = R(MAIN) | R(CONTROL) | R(DISK),
+        [HOST_IMAGE] = R(DISK),
+    };
+
+    return BIT(role) | others[role];
+}
 
 /* A pidfd's, a thread's or a process's: signals to our own threads; to workers by Landlock's leave.
  */
@@ -128,7 +139,7 @@ static int filter_signals(scmp_filter_ctx f, enum host_role role)
     if (!err)
         err = seccomp_rule_add(f, SCMP_ACT_ALLOW, SYS_tgkill, 1,
                                SCMP_CMP64(2, SCMP_CMP_EQ, (uint64_t)SIGUSR1));
-    if (!err && (ENGINE & BIT(role)))
+    if (!err && (ENGINE & roles_of(role)))
         err = seccomp_rule_add(f, SCMP_ACT_ALLOW, SYS_kill, 0);
     return err;
 }
@@ -138,6 +149,10 @@ static int filter_openat(scmp_filter_ctx f, enum host_role role)
     const uint64_t writes = O_WRONLY | O_RDWR | O_CREAT | O_TRUNC;
     int err;
 
+    if (role == HOST_CONTROL || role == HOST_KEEPER) {
+        err = seccomp_rule_add(f, SCMP_ACT_ALLOW, SYS_openat, 1, MASKED(2, writes, 0));
+        return err ? err : seccomp_rule_add(f, SCMP_ACT_ALLOW, SYS_open, 1, MASKED(1, writes, 0));
+    }
     if (role != HOST_VCPU && role != HOST_USERNET)
         return 0;
     /*
@@ -154,24 +169,28 @@ static int filter_openat(scmp_filter_ctx f, enum host_role role)
 
 static int filter_rules(scmp_filter_ctx f, enum host_role role)
 {
+    const uint32_t is = roles_of(role);
     int err = seccomp_attr_set(f, SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_KILL_PROCESS);
 
     if (!err)
         err = seccomp_attr_set(f, SCMP_FLTATR_CTL_OPTIMIZE, OPTIMIZE_TREE);
     for (unsigned i = 0; i < ARRAY_SIZE(allowed) && !err; i++)
-        if (allowed[i].roles & BIT(role))
+        if (allowed[i].roles & is)
             err = seccomp_rule_add(f, SCMP_ACT_ALLOW, allowed[i].nr, 0);
     for (unsigned i = 0; i < ARRAY_SIZE(conditional) && !err; i++)
-        if (conditional[i].roles & BIT(role))
+        if (conditional[i].roles & is)
             err = seccomp_rule_add_array(f, SCMP_ACT_ALLOW, conditional[i].nr,
                                          conditional[i].nr_cmp, conditional[i].cmp);
     for (unsigned i = 0; i < ARRAY_SIZE(tty_requests) && !err; i++)
-        if ((R(CHAN) | R(MAIN) | CTL) & BIT(role))
+        if ((R(CHAN) | R(MAIN) | CTL) & is)
             err = seccomp_rule_add(f, SCMP_ACT_ALLOW, SYS_ioctl, 1, EQ(1, tty_requests[i]));
     if (!err)
         err = filter_signals(f, role);
     if (!err)
         err = filter_openat(f, role);
+    /* A disk that a request opens is served by threads: a new ring could be asked for anything. */
+    if (!err && role == HOST_API)
+        err = seccomp_rule_add(f, SCMP_ACT_ERRNO(EPERM), SYS_io_uring_setup, 0);
     /* Its flags are in memory, where no filter can look: the C library then takes clone(). */
     if (!err)
         err = seccomp_rule_add(f, SCMP_ACT_ERRNO(ENOSYS), SYS_clone3, 0);

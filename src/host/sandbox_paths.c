@@ -83,6 +83,8 @@ static uint64_t rights(unsigned what, bool is_dir)
 
     if (what & SANDBOX_READ)
         fs |= LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_READ_DIR;
+    if (what & SANDBOX_LIST)
+        fs |= LANDLOCK_ACCESS_FS_READ_DIR;
     if (what & SANDBOX_REMOVE)
         fs |= LANDLOCK_ACCESS_FS_REMOVE_FILE;
     if (what & SANDBOX_PLACE)

@@ -25,6 +25,7 @@ static void *thread_main(void *arg)
 
     (void)pthread_setname_np(pthread_self(), t->name); /* only for ps, gdb and messages */
     sandbox_enter(t->role);
+    sandbox_thread_in();
     return t->fn(t->arg);
 }
 
@@ -48,11 +49,14 @@ int thread_start_as(struct thread *t, enum host_role role, const char *name, voi
     t->fn = fn;
     t->arg = arg;
     (void)snprintf(t->name, sizeof(t->name), "%s", name);
+    sandbox_thread_starts();
     BUG_ON(pthread_sigmask(SIG_SETMASK, &block, &old)); /* the new thread inherits it */
     err = pthread_create(&t->t, NULL, thread_main, t);
     BUG_ON(pthread_sigmask(SIG_SETMASK, &old, NULL));
-    if (err)
+    if (err) {
+        sandbox_thread_in();
         return -err;
+    }
     t->started = true;
     return 0;
 }
@@ -72,7 +76,9 @@ void thread_join(struct thread *t)
 
 int host_pid(void)
 {
-    return (int)getpid();
+    int outside = sandbox_pid_outside();
+
+    return outside ? outside : (int)getpid();
 }
 
 int host_tid(void)

@@ -19,7 +19,7 @@ int files_create(const char *path, char *tmp, size_t tmp_bytes)
     if (n < 0 || (size_t)n >= tmp_bytes)
         return -ENAMETOOLONG;
     /* Guest memory is its owner's alone. */
-    fd = open(tmp, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+    fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
     return fd < 0 ? -errno : fd;
 }
 
@@ -120,7 +120,8 @@ char *files_name_from(const char *from, const char *to)
         return strdup(to + b);
     if (up_a && up_a == up_b && !strncmp(from, to, up_a))
         return asprintf(&name, "../%s", to + up_b) < 0 ? NULL : name;
-    return realpath(to, NULL);
+    name = realpath(to, NULL);
+    return name ? name : strdup(to); /* out of this process's view */
 }
 
 char *files_resolve(const char *from, const char *name)

@@ -7,12 +7,8 @@
 #include "snap/snap.h"
 
 #define SNAP_FORMAT      1u
-#define SNAP_ID_BYTES    32u /* hexadecimal digits */
 #define SNAP_CHUNK_BYTES MIB(2)
 #define SNAP_CHAIN_MAX   64u /* diffs of diffs */
-
-#define SNAP_STATE_FILE  "state"
-#define SNAP_MEMORY_FILE "memory"
 
 /* A message for the log, and for who asked. */
 struct snap_why {
@@ -21,6 +17,10 @@ struct snap_why {
 };
 /* Says it in both; returns err. */
 int snap_fail(const struct snap_why *why, int err, const char *fmt, ...) PRINTF_LIKE(3, 4);
+
+/* ---- place.c ---- */
+/* The path as others can use it: its directory resolved. malloc'ed; NULL: no such directory. */
+char *snap_absolute(const char *path);
 
 /* ---- doc.c: the state file as a whole ---- */
 

@@ -23,6 +23,7 @@ struct save {
     char id[SNAP_ID_BYTES + 1];
     const char *final_state; /* the name by which diffs will know it; absolute */
     int state_fd, memory_fd;
+    bool looks; /* for the base; else the caller has */
     struct snap_doc doc;
 };
 
@@ -142,32 +143,20 @@ static int check_vm(struct save *s)
         return snap_fail(&s->why, -ENOENT,
                          "there is no snapshot yet that this one could be a difference to; make a "
                          "full one first");
-    if (!strcmp(base->path, s->final_state) || access(base->path, R_OK) < 0)
+    if (!strcmp(base->path, s->final_state) || (s->looks && access(base->path, R_OK) < 0))
         return snap_fail(&s->why, -ENOENT,
                          "the base, '%s', is not there, or would be replaced by its own difference",
                          base->path);
     return 0;
 }
 
-/* The path as others can use it: its directory resolved. malloc'ed; NULL: no such directory. */
-static char *absolute(const char *path)
-{
-    const char *slash = strrchr(path, '/');
-    char *dir = slash ? strndup(path, (size_t)(slash - path) + 1) : strdup("."), *real, *all = NULL;
-
-    real = dir ? realpath(dir, NULL) : NULL;
-    if (real &&
-        asprintf(&all, "%s/%s", strcmp(real, "/") != 0 ? real : "", slash ? slash + 1 : path) < 0)
-        all = NULL;
-    free(real);
-    free(dir);
-    return all;
-}
-
-static void forget_base(struct vm *vm)
+/* It never came to be. */
+static void forget_base(struct vm *vm, const char *id)
 {
     struct vm_base none = { .path = NULL };
 
+    if (!vm_base(vm) || strcmp(vm_base(vm)->id, id) != 0)
+        return;
     vm_pause(vm);
     vm_set_base(vm, &none);
     vm_resume(vm);
@@ -195,8 +184,8 @@ static int save_files(struct save *s, const char *state, const char *memory)
             snap_fail(&s->why, -errno, "cannot put the snapshot in its place: %s", strerror(errno));
     if (!err && (files_sync_dir_of(memory) < 0 || files_sync_dir_of(state) < 0))
         err = snap_fail(&s->why, -EIO, "cannot put the snapshot's names on the disk");
-    if (err && vm_base(s->vm) && !strcmp(vm_base(s->vm)->id, s->id))
-        forget_base(s->vm);
+    if (err)
+        forget_base(s->vm, s->id);
 
 out:
     if (err) {
@@ -212,8 +201,10 @@ out:
 int snap_save(struct vm *vm, const struct snap_save *what, struct snap_saved *saved, char *why,
               size_t why_bytes)
 {
-    struct save s = { .vm = vm, .what = what, .why = { why, why_bytes }, .state_fd = -1 };
-    char *state = absolute(what->files.state), *memory = absolute(what->files.memory);
+    struct save s = {
+        .vm = vm, .what = what, .why = { why, why_bytes }, .state_fd = -1, .looks = true
+    };
+    char *state = snap_absolute(what->files.state), *memory = snap_absolute(what->files.memory);
     int err;
 
     make_id(s.id);
@@ -236,135 +227,94 @@ int snap_save(struct vm *vm, const struct snap_save *what, struct snap_saved *sa
     return err;
 }
 
-/* ---- a directory ---- */
+/* ---- files that the caller has open ---- */
 
-/* May it be replaced? Only what is a snapshot, or empty. */
-static int check_target(struct save *s, const char *dir)
+static bool is_new_file(int fd)
 {
-    char path[4096];
+    int flags = fcntl(fd, F_GETFL);
     struct stat st;
 
-    if (lstat(dir, &st) < 0)
-        return 0;
-    if (!S_ISDIR(st.st_mode))
-        return snap_fail(&s->why, -ENOTDIR, "'%s' is there already, and is no directory", dir);
-    if (rmdir(dir) == 0)
-        return 0;
-    if (snprintf(path, sizeof(path), "%s/" SNAP_STATE_FILE, dir) >= (int)sizeof(path) ||
-        access(path, F_OK) < 0)
-        return snap_fail(&s->why, -EEXIST, "'%s' is there already, and is no snapshot", dir);
-    return 0;
+    return flags >= 0 && (flags & O_ACCMODE) != O_RDONLY && fstat(fd, &st) == 0 &&
+           S_ISREG(st.st_mode) && st.st_size == 0;
 }
 
-static void remove_dir(const char *dir)
+static int save_open(struct save *s, const struct snap_fds *fds)
 {
-    static const char *const names[] = { SNAP_STATE_FILE, SNAP_MEMORY_FILE };
-    char path[4096];
+    int err = check_vm(s);
 
-    for (unsigned i = 0; i < ARRAY_SIZE(names); i++)
-        if (snprintf(path, sizeof(path), "%s/%s", dir, names[i]) < (int)sizeof(path))
-            (void)unlink(path);
-    if (rmdir(dir) < 0 && errno != ENOENT)
-        log_warn("'%s' is left over: %s", dir, strerror(errno));
-}
-
-/* tmp takes the place of dir, in one step. */
-static int put_dir(struct save *s, const char *tmp, const char *dir)
-{
-    bool there = access(dir, F_OK) == 0;
-    char inside[4200];
-
-    (void)snprintf(inside, sizeof(inside), "%s/" SNAP_STATE_FILE, tmp);
-    if (files_sync_dir_of(inside) < 0)
-        return snap_fail(&s->why, -EIO, "cannot put the snapshot's files on the disk");
-    if (renameat2(AT_FDCWD, tmp, AT_FDCWD, dir, there ? RENAME_EXCHANGE : RENAME_NOREPLACE) < 0)
-        return snap_fail(&s->why, -errno, "cannot put the snapshot in its place, '%s': %s", dir,
-                         strerror(errno));
-    if (there)
-        remove_dir(tmp);
-    if (files_sync_dir_of(dir) < 0)
-        return snap_fail(&s->why, -EIO, "cannot put the snapshot's name on the disk");
-    return 0;
-}
-
-static int open_in(const char *dir, const char *name)
-{
-    char path[4096];
-    int fd;
-
-    if (snprintf(path, sizeof(path), "%s/%s", dir, name) >= (int)sizeof(path))
-        return -ENAMETOOLONG;
-    fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    return fd < 0 ? -errno : fd;
-}
-
-static int save_dir(struct save *s, const char *dir, const char *final_memory)
-{
-    char tmp[4096];
-    int err = snprintf(tmp, sizeof(tmp), "%s.%d.tmp", dir, host_pid()) < (int)sizeof(tmp)
-                  ? 0
-                  : -ENAMETOOLONG;
-
-    if (!err && mkdir(tmp, 0700) < 0)
-        err = -errno;
     if (err)
-        return snap_fail(&s->why, err, "cannot make the directory '%s': %s", tmp, strerror(-err));
-    s->state_fd = open_in(tmp, SNAP_STATE_FILE);
-    s->memory_fd = open_in(tmp, SNAP_MEMORY_FILE);
-    err = MIN(s->state_fd, s->memory_fd);
-    if (err < 0)
-        snap_fail(&s->why, err, "cannot make files in '%s': %s", tmp, strerror(-err));
-    else
-        err = save_into(s, final_memory);
-    if (!err)
-        err = put_dir(s, tmp, dir);
-    if (err) {
-        remove_dir(tmp);
-        if (vm_base(s->vm) && !strcmp(vm_base(s->vm)->id, s->id))
-            forget_base(s->vm);
-    }
-    if (s->state_fd >= 0)
-        (void)close(s->state_fd);
-    if (s->memory_fd >= 0)
-        (void)close(s->memory_fd);
+        return err;
+    if (!is_new_file(fds->state) || !is_new_file(fds->memory))
+        return snap_fail(&s->why, -EINVAL, "the descriptors are not of two new, empty files");
+    s->state_fd = fds->state;
+    s->memory_fd = fds->memory;
+    err = save_into(s, fds->files.memory);
+    if (err)
+        forget_base(s->vm, s->id);
     return err;
 }
 
-int snap_save_dir(struct vm *vm, const char *dir, enum snap_kind kind, json_t *config,
-                  struct snap_saved *saved, char *why, size_t why_bytes)
+static int save_claimed(struct vm *vm, const struct snap_fds *fds, bool looks,
+                        struct snap_saved *saved, const struct snap_why *why)
 {
-    struct snap_save what = { .kind = kind, .config = config };
+    struct snap_save what = { .kind = fds->kind };
     struct save s = {
-        .vm = vm, .what = &what, .why = { why, why_bytes }, .state_fd = -1, .memory_fd = -1
+        .vm = vm, .what = &what, .why = *why, .final_state = fds->files.state, .looks = looks
     };
-    size_t len = strlen(dir);
-    char *plain, *whole = NULL, *state = NULL, *memory = NULL;
     int err;
 
-    while (len > 1 && dir[len - 1] == '/')
-        len--;
-    plain = strndup(dir, len);
-    whole = plain ? absolute(plain) : NULL;
     make_id(s.id);
-    if (!whole || asprintf(&state, "%s/" SNAP_STATE_FILE, whole) < 0 ||
-        asprintf(&memory, "%s/" SNAP_MEMORY_FILE, whole) < 0) {
-        err = snap_fail(&s.why, -ENOENT, "there is no directory for '%s'", dir);
-    } else if (!vm_claim(vm)) {
-        err = snap_fail(&s.why, -EBUSY, "a snapshot of this VM is being made already");
-    } else {
-        s.final_state = state;
-        err = check_vm(&s);
-        if (!err)
-            err = check_target(&s, whole);
-        if (!err)
-            err = save_dir(&s, whole, memory);
-        vm_unclaim(vm);
+    err = save_open(&s, fds);
+    memcpy(s.saved.id, s.id, sizeof(s.saved.id));
+    *saved = s.saved;
+    return err;
+}
+
+int snap_save_fds(struct vm *vm, const struct snap_fds *fds, struct snap_saved *saved, char *why,
+                  size_t why_bytes)
+{
+    const struct snap_why w = { why, why_bytes };
+    int err;
+
+    *saved = (struct snap_saved){ .pages = 0 };
+    if (!vm_claim(vm))
+        return snap_fail(&w, -EBUSY, "a snapshot of this VM is being made already");
+    err = save_claimed(vm, fds, false, saved, &w);
+    vm_unclaim(vm);
+    return err;
+}
+
+void snap_lost(struct vm *vm, const char *id)
+{
+    forget_base(vm, id);
+}
+
+int snap_save_dir(struct vm *vm, const char *dir, enum snap_kind kind, struct snap_saved *saved,
+                  char *why, size_t why_bytes)
+{
+    const struct snap_why w = { why, why_bytes };
+    struct snap_saved unseen;
+    struct snap_dir d;
+    int err;
+
+    if (!saved)
+        saved = &unseen;
+    if (!vm_claim(vm))
+        return snap_fail(&w, -EBUSY, "a snapshot of this VM is being made already");
+    err = snap_dir_begin(&d, dir, why, why_bytes);
+    if (!err) {
+        struct snap_fds fds = {
+            .files = { d.state, d.memory }, .state = d.state_fd, .memory = d.memory_fd, .kind = kind
+        };
+
+        err = save_claimed(vm, &fds, true, saved, &w);
+        if (!err) {
+            err = snap_dir_commit(&d, why, why_bytes);
+            if (err)
+                forget_base(vm, saved->id);
+        }
+        snap_dir_end(&d);
     }
-    if (saved)
-        *saved = s.saved;
-    free(memory);
-    free(state);
-    free(whole);
-    free(plain);
+    vm_unclaim(vm);
     return err;
 }

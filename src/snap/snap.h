@@ -44,8 +44,10 @@ struct snap_save {
     json_t *config;
 };
 
+#define SNAP_ID_BYTES 32u /* hexadecimal digits */
 /* What came of it, for the user. */
 struct snap_saved {
+    char id[SNAP_ID_BYTES + 1];
     uint64_t pages, pages_zero; /* written; left out as zeroes */
     uint64_t paused_ns;         /* the guest stood still */
 };
@@ -60,8 +62,38 @@ int snap_save(struct vm *vm, const struct snap_save *s, struct snap_saved *saved
 
 /* The same with a directory's "state" and "memory"; the whole directory takes the old one's place.
  */
-int snap_save_dir(struct vm *vm, const char *dir, enum snap_kind kind, json_t *config,
-                  struct snap_saved *saved, char *why, size_t why_bytes) MUST_CHECK;
+int snap_save_dir(struct vm *vm, const char *dir, enum snap_kind kind, struct snap_saved *saved,
+                  char *why, size_t why_bytes) MUST_CHECK;
+
+/* The same into two files that somebody else has made, and will put into their place: what they
+ * will be called then, absolute; and descriptors, which stay the caller's. Whether a diff's base is
+ * still there is the caller's care (vm_base()). */
+struct snap_fds {
+    struct snap_files files;
+    int state, memory;
+    enum snap_kind kind;
+};
+int snap_save_fds(struct vm *vm, const struct snap_fds *fds, struct snap_saved *saved, char *why,
+                  size_t why_bytes) MUST_CHECK;
+/* The snapshot with that id never came into its place. The caller has claimed the VM. */
+void snap_lost(struct vm *vm, const char *id);
+
+/* ---- a snapshot's directory: place.c ---- */
+#define SNAP_STATE_FILE  "state"
+#define SNAP_MEMORY_FILE "memory"
+struct snap_dir {
+    char *dir, *state, *memory; /* absolute, as they will be called; malloc'ed */
+    char *tmp;                  /* beside dir, until it is put there */
+    bool made;
+    int state_fd, memory_fd; /* new files in it */
+};
+/* Makes it beside its place, if it may be put there: nothing is there, or a snapshot, or an empty
+ * directory, which goes. 0, or -errno after a message, and nothing is left. */
+int snap_dir_begin(struct snap_dir *d, const char *dir, char *why, size_t why_bytes) MUST_CHECK;
+/* Puts it there, in one step. 0, or -errno after a message. */
+int snap_dir_commit(struct snap_dir *d, char *why, size_t why_bytes) MUST_CHECK;
+/* Closes all; what was not put into its place is removed. */
+void snap_dir_end(struct snap_dir *d);
 
 /* ---- restoring ---- */
 

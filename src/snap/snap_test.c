@@ -111,7 +111,7 @@ static void save(struct vm *vm, const char *dir, enum snap_kind kind)
 {
     char why[256] = "";
 
-    assert_int_equal(snap_save_dir(vm, dir, kind, NULL, NULL, why, sizeof(why)), 0);
+    assert_int_equal(snap_save_dir(vm, dir, kind, NULL, why, sizeof(why)), 0);
 }
 
 /* NULL: refused, and why. */
@@ -164,11 +164,11 @@ static void test_a_difference_has_what_was_written_since(void **state)
     char why[256] = "";
     uint64_t data = 42;
 
-    assert_int_equal(snap_save_dir(vm, f->b, SNAP_DIFF, NULL, NULL, why, sizeof(why)), -ENOENT);
+    assert_int_equal(snap_save_dir(vm, f->b, SNAP_DIFF, NULL, why, sizeof(why)), -ENOENT);
     save(vm, f->a, SNAP_FULL);
-    assert_int_equal(snap_save_dir(vm, f->a, SNAP_DIFF, NULL, NULL, why, sizeof(why)), -ENOENT);
+    assert_int_equal(snap_save_dir(vm, f->a, SNAP_DIFF, NULL, why, sizeof(why)), -ENOENT);
     assert_int_equal(mmu_write(vm_mmu(vm), GPA(DATA_AT), &data, sizeof(data)), sizeof(data));
-    assert_int_equal(snap_save_dir(vm, f->b, SNAP_DIFF, NULL, &saved, why, sizeof(why)), 0);
+    assert_int_equal(snap_save_dir(vm, f->b, SNAP_DIFF, &saved, why, sizeof(why)), 0);
     assert_int_equal(saved.pages, 1);
     vm_destroy(vm);
     vm = load(f, f->b, false, why);

@@ -92,5 +92,6 @@ class Thread:
         ptrace(DETACH, self.tid)
 
 
-def refused(result):
-    return result == "SIGSYS" or isinstance(result, int) and -result in (errno.EACCES, errno.EPERM)
+def refused(result, hidden=False):
+    """hidden: what was asked for may also not be there, where it looks."""
+    return result == "SIGSYS" or isinstance(result, int) and -result in (errno.EACCES, errno.EPERM, *([errno.ENOENT, errno.ESRCH] if hidden else []))
