@@ -131,6 +131,17 @@ struct bt_config {
 };
 extern const struct bt_config bt_default_config;
 
+/* Where a kvm guest's interrupt controllers are. */
+enum kvm_irqchip_mode {
+    KVM_IRQCHIP_AUTO,  /* split where the host's kernel has it */
+    KVM_IRQCHIP_SPLIT, /* local APICs in the kernel, the others in doppel */
+    KVM_IRQCHIP_OFF,   /* all in doppel */
+};
+struct kvm_config {
+    enum kvm_irqchip_mode irqchip;
+};
+extern const struct kvm_config kvm_default_config;
+
 /* What an engine gets when a VM is made. Kept by reference: must outlive the engine's VM. */
 struct engine_config {
     struct mmu *mmu;
@@ -142,6 +153,7 @@ struct engine_config {
     const struct trace *trace;  /* NULL: none */
     bool time_exits;            /* measure exit_ns (costs two clock reads an exit) */
     const struct bt_config *bt; /* NULL: the default */
+    const struct kvm_config *kvm; /* NULL: the default */
 };
 
 /* Common head of every engine's per-VM structure. */
@@ -194,6 +206,21 @@ struct engine_ops {
      * Any thread; vCPUs may run. 0 or -errno.
      */
     int (*sync_dirty)(struct engine_vm *evm);
+
+    /* ---- optional: for engines that may keep local APICs themselves, outside of struct cpu ---- */
+    /*
+     * All vCPUs stand still and are about to go on, as v->cpu says. Machine lock held: no device
+     * says anything meanwhile; the clock runs.
+     */
+    void (*prepare)(struct engine_vm *evm);
+    /* v->cpu is about to be saved: what came for the vCPU since it stopped is brought to it, too. */
+    void (*refresh)(struct vcpu *v);
+    /* A message for all APICs that it addresses, but for vCPU sender's own (UINT32_MAX: nobody's).
+     * False: they are in struct cpu, and the machine finds out whom it is for. Any thread. */
+    bool (*take_message)(struct engine_vm *evm, const struct apic_msg *msg, uint32_t sender);
+    /* The machine wants to hear of EOIs (platform_time_ops.apic_eoi) of what pin (0 to 23) of its
+     * I/O APIC sends; NULL: it sends nothing of the kind. Machine lock held. */
+    void (*watch_eoi)(struct engine_vm *evm, unsigned pin, const struct apic_msg *msg);
 };
 
 extern const struct engine_ops interp_engine, bt_engine, kvm_engine;

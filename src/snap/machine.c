@@ -62,6 +62,8 @@ bool machine_save(struct vm *vm, struct snap_doc *d)
     lock_take(bus_lock(vm_bus(vm)));
     ok = each_device(vm, false, save_piece, d);
     lock_drop(bus_lock(vm_bus(vm)));
+    /* After the devices: what they have told is there. */
+    vm_refresh(vm);
     for (unsigned i = 0; i < vm_nr_vcpus(vm) && ok; i++) {
         struct cpu *c = &vm_vcpu(vm, i)->cpu;
         uint32_t requests = vcpu_saved_requests(c);

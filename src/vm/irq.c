@@ -78,6 +78,9 @@ void irq_send(struct vm *vm, const struct apic_msg *msg, uint32_t sender)
           : msg->logical               ? "logical"
                                        : "physical",
           msg->dest, msg->mode, msg->vector, msg->level ? " level" : "");
+    if (vm->evm && vm->cfg.engine->take_message &&
+        vm->cfg.engine->take_message(vm->evm, msg, sender))
+        return;
     if (msg->mode == APIC_LOWEST) {
         irq_send_lowest(vm, msg, sender);
         return;
@@ -116,6 +119,12 @@ static void irq_send_msi(void *ctx, uint64_t addr, uint32_t data)
     if (msg.mode == APIC_FIXED && msg.logical && (addr & MSI_ADDR_HINT))
         msg.mode = APIC_LOWEST;
     irq_send(vm, &msg, NOBODY);
+}
+
+void irq_watch_eoi(struct vm *vm, unsigned pin, const struct apic_msg *msg)
+{
+    if (vm->evm && vm->cfg.engine->watch_eoi)
+        vm->cfg.engine->watch_eoi(vm->evm, pin, msg);
 }
 
 void irq_wire(struct vm *vm)

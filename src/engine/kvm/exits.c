@@ -228,6 +228,7 @@ static bool (*const exits[])(struct kvm_vcpu *k, enum run_result *res) = {
     [KVM_EXIT_HLT] = exit_hlt,
     [KVM_EXIT_IRQ_WINDOW_OPEN] = exit_window,
     [KVM_EXIT_INTR] = exit_again,
+    [KVM_EXIT_IOAPIC_EOI] = kvm_exit_eoi,
     [KVM_EXIT_SET_TPR] = exit_again, /* after_run() has seen it */
     [KVM_EXIT_SHUTDOWN] = exit_shutdown,
     [KVM_EXIT_DEBUG] = kvm_exit_debug,

@@ -14,6 +14,8 @@
 /* Emulated supervisor code is some hundred times slower; a noisy host makes a factor of a few. */
 #define SLOW_TIMES 20
 
+const struct kvm_config kvm_default_config = { .irqchip = KVM_IRQCHIP_AUTO };
+
 /* ---- what interp would tell an engine with code of its own ---- */
 
 static void hook_flushed(struct ivcpu *v, enum flush_kind kind, uint64_t lin)
@@ -156,13 +158,6 @@ static uint64_t kvm_tsc_khz(void)
 
 /* ---- the VM ---- */
 
-static int enable(int fd, uint32_t cap, uint64_t arg)
-{
-    struct kvm_enable_cap c = { .cap = cap, .args = { arg } };
-
-    return kvm_ioctl(fd, KVM_ENABLE_CAP, &c);
-}
-
 static bool can(int fd, unsigned long cap)
 {
     return kvm_ioctl_num(fd, KVM_CHECK_EXTENSION, cap) > 0;
@@ -178,7 +173,7 @@ static int drop_quirks(int fd)
 
     if (known <= 0 || !(known & UNWANTED_QUIRKS))
         return 0;
-    return enable(fd, KVM_CAP_DISABLE_QUIRKS2, (uint32_t)known & UNWANTED_QUIRKS);
+    return kvm_enable(fd, KVM_CAP_DISABLE_QUIRKS2, (uint32_t)known & UNWANTED_QUIRKS);
 }
 
 /* Intel's real mode without unrestricted guests needs three pages and one that no guest uses:
@@ -209,7 +204,9 @@ static int vm_set_up(struct kvm_vm *vm, int sys)
         err = drop_quirks(vm->fd);
     /* Else the kernel would raise #UD for what its emulator lacks. */
     if (err >= 0 && can(vm->fd, KVM_CAP_EXIT_ON_EMULATION_FAILURE))
-        err = enable(vm->fd, KVM_CAP_EXIT_ON_EMULATION_FAILURE, 1);
+        err = kvm_enable(vm->fd, KVM_CAP_EXIT_ON_EMULATION_FAILURE, 1);
+    if (err >= 0)
+        err = kvm_make_irqchip(vm);
     return err < 0 ? err : kvm_set_msr_filter(vm);
 }
 
@@ -220,6 +217,7 @@ static void kvm_vm_destroy(struct engine_vm *evm)
     if (vm->fd >= 0)
         host_close(vm->fd);
     interp_vm_fini(&vm->ivm);
+    lock_destroy(&vm->routes_lock);
     lock_destroy(&vm->lock);
     free(vm);
 }
@@ -243,8 +241,10 @@ static int kvm_vm_create(const struct engine_config *cfg, struct engine_vm **out
     vm->slots_gen = UINT64_MAX;
     vm->ivm.evm.ops = &kvm_engine;
     lock_init(&vm->lock, LOCK_CODE);
+    lock_init(&vm->routes_lock, LOCK_LEAF);
     err = interp_vm_init(&vm->ivm, cfg);
     if (err) {
+        lock_destroy(&vm->routes_lock);
         lock_destroy(&vm->lock);
         free(vm);
         host_close(sys);
@@ -313,14 +313,19 @@ static int kvm_vcpu_create(struct engine_vm *evm, uint32_t id, struct vcpu **out
         return err;
     }
     kvm_changed(k);
+    k->next = vm->vcpus;
+    vm->vcpus = k;
     *out = &k->iv.vc;
     return 0;
 }
 
 static void kvm_vcpu_destroy(struct vcpu *vc)
 {
-    struct kvm_vcpu *k = container_of(vc, struct kvm_vcpu, iv.vc);
+    struct kvm_vcpu *k = container_of(vc, struct kvm_vcpu, iv.vc), **at = &k->vm->vcpus;
 
+    while (*at != k)
+        at = &(*at)->next;
+    *at = k->next;
     k->iv.hooks = NULL;
     interp_vcpu_fini(&k->iv);
     vcpu_close(k);
@@ -342,6 +347,7 @@ static void kvm_vcpu_reset(struct vcpu *vc)
     struct kvm_vcpu *k = container_of(vc, struct kvm_vcpu, iv.vc);
 
     kvm_reset_msrs(k);
+    k->apic_dropped = true;
 }
 
 const struct engine_ops kvm_engine = {
@@ -363,4 +369,8 @@ const struct engine_ops kvm_engine = {
     .peek = interp_peek,
     .poke = interp_poke,
     .sync_dirty = kvm_sync_dirty,
+    .prepare = kvm_prepare,
+    .refresh = kvm_refresh,
+    .take_message = kvm_take_message,
+    .watch_eoi = kvm_watch_eoi,
 };

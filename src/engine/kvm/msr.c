@@ -44,7 +44,14 @@ static const uint32_t pv_old_both[] = { MSR_KVM_WALL_CLOCK, MSR_KVM_SYSTEM_TIME,
 static const uint32_t amd_both[] = { MSR_VIRT_SPEC_CTRL, 0 };
 
 #define BOTH (KVM_MSR_FILTER_READ | KVM_MSR_FILTER_WRITE)
+/* With the local APIC in the kernel; x2APIC's registers are then its own without being asked. */
+static const uint32_t apic_base_both[] = { MSR_APIC_BASE, 0 };
+static const uint32_t deadline_both[] = { MSR_TSC_DEADLINE, 0 };
+
+#define NR_APIC_RANGES 2u
 static const struct msr_range ranges[] = {
+    { 0x18, apic_base_both, BOTH }, /* these two first */
+    { MSR_TSC_DEADLINE, deadline_both, BOTH },
     { 0x10, tsc_read, KVM_MSR_FILTER_READ },
     { 0x48, low_both, BOTH },
     { 0x108, arch_read, KVM_MSR_FILTER_READ },
@@ -72,13 +79,13 @@ int kvm_set_msr_filter(const struct kvm_vm *vm)
     if (err)
         return err;
     static_assert(ARRAY_SIZE(ranges) <= KVM_MSR_FILTER_MAX_RANGES, "so many the kernel takes");
-    for (unsigned i = 0; i < ARRAY_SIZE(ranges); i++) {
+    for (unsigned i = vm->split ? 0 : NR_APIC_RANGES, to = 0; i < ARRAY_SIZE(ranges); i++, to++) {
         const struct msr_range *r = &ranges[i];
 
         for (const uint32_t *msr = r->msrs; *msr; msr++)
             if (*msr - r->first < RANGE_MSRS)
                 maps[i] |= (uint8_t)BIT(*msr - r->first);
-        f.ranges[i] = (struct kvm_msr_filter_range){
+        f.ranges[to] = (struct kvm_msr_filter_range){
             .flags = r->flags, .nmsrs = RANGE_MSRS, .base = r->first, .bitmap = &maps[i]
         };
     }
@@ -160,6 +167,36 @@ void kvm_reset_msrs(struct kvm_vcpu *k)
 
         (void)kvm_ioctl(k->fd, KVM_SET_MSRS, &l);
     }
+}
+
+static bool has_pv(const struct kvm_vcpu *k, enum cpu_feature f)
+{
+    return model_has(k->iv.vc.cpu.model, f);
+}
+
+void kvm_export_pv(struct kvm_vcpu *k)
+{
+    struct pv *pv = &CPU(&k->iv)->pv;
+
+    /* What the kernel does not give stays 0: the restored guest's clock then is one that stopped. */
+    if (has_pv(k, FEAT_KVM_CLOCK2) && kvm_get_msr(k, MSR_KVM_SYSTEM_TIME_NEW, &pv->clock) < 0)
+        pv->clock = 0;
+    if (has_pv(k, FEAT_KVM_STEAL_TIME) && kvm_get_msr(k, MSR_KVM_STEAL_TIME, &pv->steal) < 0)
+        pv->steal = 0;
+}
+
+/* In struct cpu they would make the core write to the guest's memory beside the kernel. */
+int kvm_send_pv(struct kvm_vcpu *k)
+{
+    struct pv *pv = &CPU(&k->iv)->pv;
+    int err = 0;
+
+    if (pv->clock && has_pv(k, FEAT_KVM_CLOCK2))
+        err = kvm_set_msr(k, MSR_KVM_SYSTEM_TIME_NEW, pv->clock);
+    if (!err && pv->steal && has_pv(k, FEAT_KVM_STEAL_TIME))
+        err = kvm_set_msr(k, MSR_KVM_STEAL_TIME, pv->steal);
+    pv->clock = pv->steal = 0;
+    return err;
 }
 
 /* ---- TSC ---- */
