@@ -33,6 +33,7 @@ void apic_to_page(const struct cpu *c, uint32_t page[APIC_PAGE_WORDS])
     page[APIC_ID / 4] = apic_is_x2(c) ? a->id : a->id << 24;
     page[APIC_VERSION / 4] = apic_version(c);
     page[APIC_TPR / 4] = a->tpr;
+    page[APIC_PPR / 4] = apic_ppr(c);
     page[APIC_LDR / 4] = a->ldr;
     page[APIC_DFR / 4] = a->dfr;
     page[APIC_SVR / 4] = a->svr;
