@@ -116,6 +116,7 @@ static inline uint64_t vcpu_steps(const struct vcpu *v)
 }
 
 struct trace;
+struct bus_notify;
 
 /* How bt goes about its work: for its tests, and to find what it does wrong. */
 enum bt_tiers {
@@ -221,6 +222,10 @@ struct engine_ops {
     /* The machine wants to hear of EOIs (platform_time_ops.apic_eoi) of what pin (0 to 23) of its
      * I/O APIC sends; NULL: it sends nothing of the kind. Machine lock held. */
     void (*watch_eoi)(struct engine_vm *evm, unsigned pin, const struct apic_msg *msg);
+    /* Optional, together: see bus_fd_ops. */
+    int (*notify_fd)(struct engine_vm *evm, const struct bus_notify *n, bool on);
+    int (*msi_fd)(struct engine_vm *evm, int fd, uint64_t addr, uint32_t data);
+    void (*msi_fd_close)(struct engine_vm *evm, int fd);
 };
 
 extern const struct engine_ops interp_engine, bt_engine, kvm_engine;

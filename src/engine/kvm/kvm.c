@@ -207,6 +207,8 @@ static int vm_set_up(struct kvm_vm *vm, int sys)
         err = kvm_enable(vm->fd, KVM_CAP_EXIT_ON_EMULATION_FAILURE, 1);
     if (err >= 0)
         err = kvm_make_irqchip(vm);
+    vm->has_irqfd = can(vm->fd, KVM_CAP_IRQFD);
+    vm->any_length = can(vm->fd, KVM_CAP_IOEVENTFD_ANY_LENGTH);
     return err < 0 ? err : kvm_set_msr_filter(vm);
 }
 
@@ -373,4 +375,7 @@ const struct engine_ops kvm_engine = {
     .refresh = kvm_refresh,
     .take_message = kvm_take_message,
     .watch_eoi = kvm_watch_eoi,
+    .notify_fd = kvm_notify_fd,
+    .msi_fd = kvm_msi_fd,
+    .msi_fd_close = kvm_msi_fd_close,
 };

@@ -11,6 +11,7 @@
 
 #include <linux/kvm.h>
 
+#include "bus/bus.h"
 #include "engine/interp/handlers.h"
 
 /* Regions that the kernel was told of; as many as the mmu has slots. */
@@ -42,6 +43,12 @@ struct kvm_vm {
     /* ... but interp runs all vCPUs now, with those in struct cpu. Changed by kvm_prepare(). */
     _Atomic bool apics_here;
     struct kvm_vcpu *vcpus; /* a list; constant once the VM runs */
+    bool has_irqfd, any_length; /* of KVM_IOEVENTFD: a write of whatever length */
+    /* Guarded by the machine lock. */
+    struct kvm_msi_fd {
+        bool used;
+        int fd;
+    } msi_fds[KVM_ROUTES_MAX - KVM_PINS];
     struct lock routes_lock; /* LOCK_LEAF: guards routes. type 0: free */
     struct kvm_irq_routing_entry routes[KVM_ROUTES_MAX];
     struct lock lock;   /* LOCK_CODE: guards all below but supported */
@@ -173,6 +180,11 @@ bool kvm_exit_eoi(struct kvm_vcpu *k, enum run_result *res);
 /* ---- routes.c ---- */
 /* type 0: frees it. 0, or -errno after a message. */
 int kvm_set_route(struct kvm_vm *vm, unsigned gsi, const struct kvm_irq_routing_entry *e);
+
+/* ---- fds.c: see engine_ops ---- */
+int kvm_notify_fd(struct engine_vm *evm, const struct bus_notify *n, bool on) MUST_CHECK;
+int kvm_msi_fd(struct engine_vm *evm, int fd, uint64_t addr, uint32_t data) MUST_CHECK;
+void kvm_msi_fd_close(struct engine_vm *evm, int fd);
 
 /* ---- slots.c ---- */
 /* The kernel's regions follow the mmu's slots. Cheap when nothing changed. */
