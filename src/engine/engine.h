@@ -168,6 +168,8 @@ struct engine_ops {
     const char *about; /* a line for `doppel engines` */
     /* It knows every step its vCPUs make, and obeys vcpu.run_limit: what lock-step needs. */
     bool counts_steps;
+    /* Its guests may have VMX or SVM, as far as trim_model() leaves them. */
+    bool nests;
     /* 0 when this host can run it, and in why what it has to go without (or ""); else -ENOTSUP or
      * another -errno and the reason. */
     int (*probe)(char *why, size_t why_bytes);
@@ -207,6 +209,14 @@ struct engine_ops {
      * Any thread; vCPUs may run. 0 or -errno.
      */
     int (*sync_dirty)(struct engine_vm *evm);
+
+    /*
+     * Optional, together: what a vCPU has beside v->cpu, for snapshots of this engine's alone.
+     * Stopped. How many bytes were written to buf, 0: there is nothing; and back, in a vCPU of the
+     * same model: 0, or -EINVAL after a message.
+     */
+    size_t (*save_more)(struct vcpu *v, void *buf, size_t room);
+    int (*load_more)(struct vcpu *v, const void *buf, size_t bytes);
 
     /* ---- optional: for engines that may keep local APICs themselves, outside of struct cpu ---- */
     /*

@@ -135,6 +135,8 @@ static int vm_add_engine(struct vm *vm)
     vm_trim_paravirt(vm);
     if (vm->cfg.boot.firmware)
         vm->model.phys_bits = MIN(vm->model.phys_bits, FIRMWARE_PHYS_BITS);
+    if (!vm->cfg.engine->nests)
+        cpu_model_no_nesting(&vm->model);
     if (vm->cfg.engine->trim_model)
         vm->cfg.engine->trim_model(&vm->model);
     if (vm->cfg.engine->tsc_khz)

@@ -134,6 +134,8 @@ static void kvm_trim_model(struct cpu_model *m)
         return; /* kvm_vm_create() will say it */
     if (kvm_get_supported(fd, &supported) >= 0)
         kvm_trim(m, &supported);
+    if (kvm_ioctl_num(fd, KVM_CHECK_EXTENSION, KVM_CAP_NESTED_STATE) <= 0)
+        cpu_model_no_nesting(m);
     host_close(fd);
 }
 
@@ -348,6 +350,8 @@ static void kvm_vcpu_reset(struct vcpu *vc)
 {
     struct kvm_vcpu *k = container_of(vc, struct kvm_vcpu, iv.vc);
 
+    kvm_reset_nested(k);
+    k->held_valid = false;
     kvm_reset_msrs(k);
     k->apic_dropped = true;
 }
@@ -355,6 +359,7 @@ static void kvm_vcpu_reset(struct vcpu *vc)
 const struct engine_ops kvm_engine = {
     .name = "kvm",
     .about = "hardware virtualization by the host's kernel (/dev/kvm)",
+    .nests = true,
     .probe = kvm_probe,
     .describe = kvm_describe,
     .recommend = kvm_recommend,
@@ -371,6 +376,8 @@ const struct engine_ops kvm_engine = {
     .peek = interp_peek,
     .poke = interp_poke,
     .sync_dirty = kvm_sync_dirty,
+    .save_more = kvm_save_more,
+    .load_more = kvm_load_more,
     .prepare = kvm_prepare,
     .refresh = kvm_refresh,
     .take_message = kvm_take_message,

@@ -76,6 +76,14 @@ struct kvm_known {
     struct kvm_msr_table msrs;
 };
 
+/* Of nested guests: SDM 4, "IA32_FEATURE_CONTROL"; APM 2, "SVM Related MSRs". */
+#define MSR_FEATURE_CONTROL 0x3au
+#define MSR_VM_CR           0xc0010114u
+#define MSR_VM_HSAVE_PA     0xc0010117u
+
+/* The largest there is: VMX with two pages. */
+#define KVM_NESTED_BYTES 8192u
+
 struct kvm_vcpu {
     struct ivcpu iv; /* first */
     struct kvm_vm *vm;
@@ -98,6 +106,16 @@ struct kvm_vcpu {
     struct kvm_known known;
     bool nmi_taken; /* an NMI that was the kernel's is in struct cpu */
     bool failed;    /* kvm_prepare() could not send its state */
+    /* Nested guests (nested.c): the kernel's state as it was exported or is to be loaded. */
+    bool in_guest; /* the registers are a nested guest's */
+    bool nested_unsent;
+    uint64_t feature_control, vm_cr, hsave_pa; /* with nested_unsent */
+    bool held_valid; /* events that wait for the nested guest */
+    struct kvm_vcpu_events held;
+    struct {
+        struct kvm_nested_state head;
+        uint8_t data[KVM_NESTED_BYTES];
+    } nested;
     /* Split: what the kernel has of the APIC, as far as it came here and went back. */
     bool apic_valid;
     bool apic_dropped; /* what the kernel has is of no more interest: a reset */
@@ -176,6 +194,14 @@ bool kvm_take_message(struct engine_vm *evm, const struct apic_msg *msg, uint32_
 struct kvm_msi kvm_msi_of(const struct apic_msg *msg);
 void kvm_watch_eoi(struct engine_vm *evm, unsigned pin, const struct apic_msg *msg);
 bool kvm_exit_eoi(struct kvm_vcpu *k, enum run_result *res);
+
+/* ---- nested.c ---- */
+bool kvm_nests(const struct kvm_vcpu *k);
+int kvm_export_nested(struct kvm_vcpu *k) MUST_CHECK;
+int kvm_send_nested(struct kvm_vcpu *k) MUST_CHECK;
+void kvm_reset_nested(struct kvm_vcpu *k);
+size_t kvm_save_more(struct vcpu *vc, void *buf, size_t room);
+int kvm_load_more(struct vcpu *vc, const void *buf, size_t bytes);
 
 /* ---- routes.c ---- */
 /* type 0: frees it. 0, or -errno after a message. */

@@ -26,6 +26,7 @@ struct msr_range {
     uint32_t first;
     const uint32_t *msrs; /* the kernel's in it, 0 ends the list */
     uint32_t flags;
+    enum { ALWAYS, WITH_SPLIT, WITH_VMX, WITH_SVM } when;
 };
 
 static const uint32_t low_both[] = { MSR_SPEC_CTRL, MSR_PRED_CMD, 0 };
@@ -48,45 +49,74 @@ static const uint32_t amd_both[] = { MSR_VIRT_SPEC_CTRL, 0 };
 static const uint32_t apic_base_both[] = { MSR_APIC_BASE, 0 };
 static const uint32_t deadline_both[] = { MSR_TSC_DEADLINE, 0 };
 
-#define NR_APIC_RANGES 2u
+/* For guests that have guests. */
+static const uint32_t vmx_control_both[] = { MSR_FEATURE_CONTROL, 0 };
+static const uint32_t vmx_read[] = { 0x480, 0x481, 0x482, 0x483, 0x484, 0x485, 0x486, 0x487, 0x488,
+                                     0x489, 0x48a, 0x48b, 0x48c, 0x48d, 0x48e, 0x48f, 0x490, 0x491,
+                                     0 };
+static const uint32_t svm_both[] = { MSR_VM_CR, MSR_VM_HSAVE_PA, 0 };
+
 static const struct msr_range ranges[] = {
-    { 0x18, apic_base_both, BOTH }, /* these two first */
-    { MSR_TSC_DEADLINE, deadline_both, BOTH },
-    { 0x10, tsc_read, KVM_MSR_FILTER_READ },
-    { 0x48, low_both, BOTH },
-    { 0x108, arch_read, KVM_MSR_FILTER_READ },
-    { 0x170, mid_both, BOTH },
-    { 0x270, pat_both, BOTH },
-    { MSR_EFER, high_both, BOTH },
-    { MSR_FS_BASE, high_both, BOTH },
-    { MSR_KVM_WALL_CLOCK_NEW, pv_both, BOTH },
-    { MSR_KVM_WALL_CLOCK, pv_old_both, BOTH },
-    { MSR_VIRT_SPEC_CTRL, amd_both, BOTH },
+    { 0x18, apic_base_both, BOTH, WITH_SPLIT },
+    { MSR_TSC_DEADLINE, deadline_both, BOTH, WITH_SPLIT },
+    { MSR_FEATURE_CONTROL, vmx_control_both, BOTH, WITH_VMX },
+    { 0x480, vmx_read, KVM_MSR_FILTER_READ, WITH_VMX },
+    { MSR_VM_CR, svm_both, BOTH, WITH_SVM },
+    { 0x10, tsc_read, KVM_MSR_FILTER_READ, ALWAYS },
+    { 0x48, low_both, BOTH, ALWAYS },
+    { 0x108, arch_read, KVM_MSR_FILTER_READ, ALWAYS },
+    { 0x170, mid_both, BOTH, ALWAYS },
+    { 0x270, pat_both, BOTH, ALWAYS },
+    { MSR_EFER, high_both, BOTH, ALWAYS },
+    { MSR_FS_BASE, high_both, BOTH, ALWAYS },
+    { MSR_KVM_WALL_CLOCK_NEW, pv_both, BOTH, ALWAYS },
+    { MSR_KVM_WALL_CLOCK, pv_old_both, BOTH, ALWAYS },
+    { MSR_VIRT_SPEC_CTRL, amd_both, BOTH, ALWAYS },
 };
-#define RANGE_MSRS 8u
+#define RANGE_MSRS 24u
+
+static bool applies(const struct kvm_vm *vm, const struct msr_range *r)
+{
+    switch (r->when) {
+    case WITH_SPLIT:
+        return vm->split;
+    case WITH_VMX:
+        return model_has(vm->ivm.evm.cfg.model, FEAT_VMX);
+    case WITH_SVM:
+        return model_has(vm->ivm.evm.cfg.model, FEAT_SVM);
+    default:
+        return true;
+    }
+}
 
 int kvm_set_msr_filter(const struct kvm_vm *vm)
 {
-    uint8_t maps[ARRAY_SIZE(ranges)] = { 0 };
+    uint32_t maps[ARRAY_SIZE(ranges)] = { 0 };
     struct kvm_msr_filter f = { .flags = KVM_MSR_FILTER_DEFAULT_DENY };
     struct kvm_enable_cap cap = {
         .cap = KVM_CAP_X86_USER_SPACE_MSR,
         .args = { KVM_MSR_EXIT_REASON_INVAL | KVM_MSR_EXIT_REASON_UNKNOWN |
                   KVM_MSR_EXIT_REASON_FILTER },
     };
+    unsigned to = 0;
     int err = kvm_ioctl(vm->fd, KVM_ENABLE_CAP, &cap);
 
     if (err)
         return err;
     static_assert(ARRAY_SIZE(ranges) <= KVM_MSR_FILTER_MAX_RANGES, "so many the kernel takes");
-    for (unsigned i = vm->split ? 0 : NR_APIC_RANGES, to = 0; i < ARRAY_SIZE(ranges); i++, to++) {
+    for (unsigned i = 0; i < ARRAY_SIZE(ranges); i++) {
         const struct msr_range *r = &ranges[i];
+        uint32_t nr = 0;
 
+        if (!applies(vm, r))
+            continue;
         for (const uint32_t *msr = r->msrs; *msr; msr++)
-            if (*msr - r->first < RANGE_MSRS)
-                maps[i] |= (uint8_t)BIT(*msr - r->first);
-        f.ranges[to] = (struct kvm_msr_filter_range){
-            .flags = r->flags, .nmsrs = RANGE_MSRS, .base = r->first, .bitmap = &maps[i]
+            if (*msr - r->first < RANGE_MSRS) {
+                maps[i] |= BIT(*msr - r->first);
+                nr = MAX(nr, *msr - r->first + 1);
+            }
+        f.ranges[to++] = (struct kvm_msr_filter_range){
+            .flags = r->flags, .nmsrs = nr, .base = r->first, .bitmap = (uint8_t *)&maps[i]
         };
     }
     return kvm_ioctl(vm->fd, KVM_X86_SET_MSR_FILTER, &f);
@@ -156,7 +186,9 @@ int kvm_export_msrs(struct kvm_vcpu *k)
 void kvm_reset_msrs(struct kvm_vcpu *k)
 {
     static const uint32_t msrs[] = { MSR_KVM_SYSTEM_TIME_NEW, MSR_KVM_SYSTEM_TIME,
-                                     MSR_KVM_STEAL_TIME, MSR_SPEC_CTRL, MSR_VIRT_SPEC_CTRL };
+                                     MSR_KVM_STEAL_TIME,      MSR_SPEC_CTRL,
+                                     MSR_VIRT_SPEC_CTRL,      MSR_FEATURE_CONTROL,
+                                     MSR_VM_CR,               MSR_VM_HSAVE_PA };
 
     /* One by one: the kernel refuses those that it does not offer, which hold nothing then. */
     for (unsigned i = 0; i < ARRAY_SIZE(msrs); i++) {

@@ -275,7 +275,8 @@ static bool sleeps_here(const struct kvm_vcpu *k)
     return k->iv.vc.cpu.activity != CPU_RUNNING && (!k->vm->split || by_interp(k));
 }
 
-/* What a halted vCPU waits for comes to the kernel: only when it runs freely can it wake. */
+/* What a halted vCPU waits for comes to the kernel: only when it runs freely can it wake. And a
+ * nested guest's instructions are the kernel's alone. */
 static enum run_result stepped_nothing(struct vcpu *vc)
 {
     vc->dbg_hit = GVA(vc->cpu.rip);
@@ -322,7 +323,11 @@ enum run_result kvm_engine_run(struct vcpu *vc)
         if (unlikely(vc->dbg.step || k->iv.dbg_resume || by_interp(k))) {
             if (vc->dbg.step && c->activity != CPU_RUNNING)
                 return stepped_nothing(vc);
-            if (!take_out(k, &res) || !step_for_debugger(k, &res))
+            if (!take_out(k, &res))
+                return res;
+            if (k->in_guest && vc->dbg.step)
+                return stepped_nothing(vc);
+            if (!step_for_debugger(k, &res))
                 return res;
             continue;
         }

@@ -226,6 +226,11 @@ static int deliver_rest(struct kvm_vcpu *k, const struct kvm_vcpu_events *e)
     struct cpu *c = CPU(&k->iv);
     enum step st = STEP_NEXT;
 
+    k->held_valid = k->in_guest;
+    if (k->in_guest) { /* the kernel gets them back */
+        k->held = *e;
+        return 0;
+    }
     if (!e->exception.injected && !e->nmi.injected && (!e->interrupt.injected || e->interrupt.soft))
         return 0;
     tlb_flush_all(&k->iv);
@@ -255,7 +260,7 @@ static int export_events(struct kvm_vcpu *k, struct kvm_vcpu_events *e)
     c->shadow_sti = e->interrupt.shadow & KVM_X86_SHADOW_INT_STI;
     c->shadow_movss = e->interrupt.shadow & KVM_X86_SHADOW_INT_MOV_SS;
     c->nmi_blocked = e->nmi.masked;
-    if (e->nmi.pending) {
+    if (e->nmi.pending && !k->in_guest) {
         c->nmi_pending = k->nmi_taken = true;
         kvm_changed(k);
     }
@@ -272,6 +277,10 @@ static int import_events(struct kvm_vcpu *k)
         .flags = KVM_VCPUEVENT_VALID_SHADOW,
     };
 
+    if (k->held_valid) {
+        k->held_valid = false;
+        return kvm_ioctl(k->fd, KVM_SET_VCPU_EVENTS, &k->held);
+    }
     /* One that came since is the kernel's. */
     if (k->nmi_taken)
         e.flags |= KVM_VCPUEVENT_VALID_NMI_PENDING;
@@ -317,6 +326,8 @@ int kvm_export(struct kvm_vcpu *k)
         err = kvm_export_msrs(k);
     if (!err)
         err = kvm_export_apic(k);
+    if (!err)
+        err = kvm_export_nested(k);
     if (!err)
         err = export_events(k, &e);
     if (err) {
@@ -367,6 +378,8 @@ static int send_all(struct kvm_vcpu *k)
     make_all(k, &now);
     for (unsigned i = 0; i < ARRAY_SIZE(parts) && !err; i++) {
         err = send_part(k, i, &now);
+        if (!err && i == 0)
+            err = kvm_send_nested(k);
         if (err)
             log_error("vCPU %u: /dev/kvm does not take its %s: %s", k->iv.vc.cpu.id, parts[i].what,
                       strerror(-err));
