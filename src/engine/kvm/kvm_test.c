@@ -146,6 +146,19 @@ static void test_apic_that_is_disabled_is_gone_from_cpuid(void **state)
     assert_int_equal(m->v->cpu.gpr[RDX] & BIT(9), 0);
 }
 
+static void test_apic_mode_that_cannot_follow_is_refused(void **state)
+{
+    struct machine *m = machine(state);
+
+    /* To x2APIC mode, and from there straight back; no IDT. mov ecx, APIC_BASE; rdmsr; or ah, 4;
+     * wrmsr; and ah, FBh; wrmsr */
+    m->v->cpu.idtr.limit = 0;
+    kvm_engine.state_changed(m->v);
+    assert_int_equal(RUN(m, 0xb9, 0x1b, 0, 0, 0, 0x0f, 0x32, 0x80, 0xcc, 4, 0x0f, 0x30, 0x80, 0xe4,
+                         0xfb, 0x0f, 0x30, STOP),
+                     RUN_SHUTDOWN);
+}
+
 static void test_triple_fault_ends_the_run(void **state)
 {
     struct machine *m = machine(state);
@@ -299,6 +312,7 @@ int main(void)
         TEST(test_device_memory_and_writes_to_rom_exit),
         TEST(test_msr_of_the_core_exits_and_one_of_the_kernel_does_not),
         TEST(test_apic_that_is_disabled_is_gone_from_cpuid),
+        TEST(test_apic_mode_that_cannot_follow_is_refused),
         TEST(test_triple_fault_ends_the_run),
         TEST(test_step_is_one_instruction),
         TEST(test_kick_gets_a_guest_out_of_its_loop),

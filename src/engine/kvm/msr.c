@@ -293,6 +293,13 @@ int kvm_update_tsc(struct kvm_vcpu *k)
 
 /* ---- exits ---- */
 
+/* Those of the kernel's local APIC come here when it refuses: to the core they would be another's. */
+static bool is_refused(const struct kvm_vcpu *k, uint32_t msr)
+{
+    return k->vm->split && (msr == MSR_APIC_BASE || msr == MSR_TSC_DEADLINE ||
+                            msr - MSR_X2APIC_FIRST < APIC_PAGE_WORDS);
+}
+
 void kvm_exit_msr(struct kvm_vcpu *k)
 {
     struct kvm_run *run = k->run;
@@ -302,7 +309,9 @@ void kvm_exit_msr(struct kvm_vcpu *k)
 
     /* The kernel has checked the privilege; our copy of CPL may be old. */
     c->cpl = 0;
-    if (run->exit_reason == KVM_EXIT_X86_RDMSR) {
+    if (is_refused(k, run->msr.index)) {
+        st = STEP_FAULT;
+    } else if (run->exit_reason == KVM_EXIT_X86_RDMSR) {
         st = cpu_rdmsr(c, run->msr.index, &val);
         run->msr.data = val;
     } else {
