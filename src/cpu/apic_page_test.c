@@ -129,7 +129,7 @@ static void test_tsc_deadline_counts_with_tsc_adjust(void **state)
     apic_from_page(&f.c, page, 24000);
     assert_int_equal(f.c.apic.tsc_deadline, 24000);
     assert_int_equal(f.c.apic.timer_deadline_ns, 10000); /* fake_tsc_to_ns(20000) */
-    apic_from_page(&f.c, page, 13000); /* has passed */
+    apic_from_page(&f.c, page, 13000);                   /* has passed */
     assert_int_equal(f.c.apic.timer_deadline_ns, f.now_ns);
     apic_from_page(&f.c, page, UINT64_MAX - 1); /* never */
     assert_true(f.c.apic.timer_deadline_ns == UINT64_MAX);

@@ -151,9 +151,9 @@ struct engine_config {
     const struct platform_time_ops *time_ops;
     void *ctx; /* for both ops tables */
     struct log_seen *seen;
-    const struct trace *trace;  /* NULL: none */
-    bool time_exits;            /* measure exit_ns (costs two clock reads an exit) */
-    const struct bt_config *bt; /* NULL: the default */
+    const struct trace *trace;    /* NULL: none */
+    bool time_exits;              /* measure exit_ns (costs two clock reads an exit) */
+    const struct bt_config *bt;   /* NULL: the default */
     const struct kvm_config *kvm; /* NULL: the default */
 };
 
@@ -218,13 +218,15 @@ struct engine_ops {
     size_t (*save_more)(struct vcpu *v, void *buf, size_t room);
     int (*load_more)(struct vcpu *v, const void *buf, size_t bytes);
 
-    /* ---- optional: for engines that may keep local APICs themselves, outside of struct cpu ---- */
+    /* ---- optional: for engines that may keep local APICs themselves, outside of struct cpu ----
+     */
     /*
      * All vCPUs stand still and are about to go on, as v->cpu says. Machine lock held: no device
      * says anything meanwhile; the clock runs.
      */
     void (*prepare)(struct engine_vm *evm);
-    /* v->cpu is about to be saved: what came for the vCPU since it stopped is brought to it, too. */
+    /* v->cpu is about to be saved: what came for the vCPU since it stopped is brought to it, too.
+     */
     void (*refresh)(struct vcpu *v);
     /* A message for all APICs that it addresses, but for vCPU sender's own (UINT32_MAX: nobody's).
      * False: they are in struct cpu, and the machine finds out whom it is for. Any thread. */

@@ -76,11 +76,10 @@ static void mmio_fds_changed(void *arg)
     struct virtio_mmio *m = arg;
 
     for (unsigned i = 0; i < m->vd->nr_queues; i++)
-        virtio_notify_fds_set(&m->notify_fds, m->vd, i,
-                              &(struct bus_notify){ .at = gpa_add(m->at, REG_QUEUE_NOTIFY),
-                                                    .bytes = 4,
-                                                    .matched = true,
-                                                    .val = i });
+        virtio_notify_fds_set(
+            &m->notify_fds, m->vd, i,
+            &(struct bus_notify){
+                .at = gpa_add(m->at, REG_QUEUE_NOTIFY), .bytes = 4, .matched = true, .val = i });
 }
 
 static const struct virtio_transport_ops mmio_ops = {

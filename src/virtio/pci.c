@@ -12,12 +12,12 @@
 #define PCI_VENDOR_VIRTIO 0x1af4u
 #define PCI_DEVICE_VIRTIO 0x1040u /* plus the device ID: "PCI Device Discovery" */
 
-#define BAR_MSIX     1u
-#define BAR_BYTES    0x4000u
-#define AT_COMMON    0x0000u
-#define AT_ISR       0x1000u
-#define AT_DEVICE    0x2000u
-#define PART_BYTES   0x1000u
+#define BAR_MSIX   1u
+#define BAR_BYTES  0x4000u
+#define AT_COMMON  0x0000u
+#define AT_ISR     0x1000u
+#define AT_DEVICE  0x2000u
+#define PART_BYTES 0x1000u
 
 /* "Virtio Structure PCI Capabilities" */
 enum { CAP_COMMON = 1, CAP_NOTIFY = 2, CAP_ISR = 3, CAP_DEVICE = 4, CAP_PCI_CFG = 5 };

@@ -15,8 +15,8 @@ struct virtio_pci {
     uint16_t config_vector;
     uint16_t queue_vectors[64];
     struct virtio_notify_fds notify_fds;
-    /* A queue's message by a descriptor. Machine lock; `on` is changed under the device's lock, too,
-     * and fd only while it is off. */
+    /* A queue's message by a descriptor. Machine lock; `on` is changed under the device's lock,
+     * too, and fd only while it is off. */
     struct vpci_irq {
         bool open, on;
         int fd;

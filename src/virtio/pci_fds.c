@@ -6,8 +6,8 @@
  */
 #include "virtio/pci_impl.h"
 
-/* Is fd p->irqs[queue_idx] to be used? Under the device's lock, so that nobody is writing to it when
- * this returns. */
+/* Is fd p->irqs[queue_idx] to be used? Under the device's lock, so that nobody is writing to it
+ * when this returns. */
 static void vpci_irq_use(struct virtio_pci *p, unsigned queue_idx, bool on)
 {
     virtio_lock(p->vd);

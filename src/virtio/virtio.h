@@ -176,7 +176,7 @@ struct virtio {
     uint64_t offered, features; /* features: what the driver accepted */
     uint8_t status;             /* VIRTIO_STATUS_*; 0 while the reset is under way, too */
     uint8_t config_generation;
-    bool no_fds; /* see virtio_set_fds() */
+    bool no_fds;                                  /* see virtio_set_fds() */
     const struct virtio_transport_ops *transport; /* NULL: none yet */
     void *transport_arg;
     struct cond idle; /* with the machine lock: a reset may go on */
@@ -227,8 +227,8 @@ static inline void virtio_unlock(struct virtio *vd)
 void virtio_signal(struct virtio *vd);
 /* The same, by a thread that holds the machine lock (and not the device's). */
 void virtio_signal_locked(struct virtio *vd);
-/* The descriptors that notify_fd() gave are about to go (false), or are there again, perhaps others.
- * Machine lock held. */
+/* The descriptors that notify_fd() gave are about to go (false), or are there again, perhaps
+ * others. Machine lock held. */
 void virtio_set_fds(struct virtio *vd, bool on);
 /* The bytes at vd->config changed: machine lock held since before. */
 void virtio_config_changed(struct virtio *vd);

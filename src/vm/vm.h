@@ -117,8 +117,8 @@ struct vm_config {
     bool no_reboot;
     uint64_t timeout_ns; /* wall time; 0: none */
     bool time_exits;
-    const struct trace *trace;  /* NULL: none */
-    const struct bt_config *bt; /* NULL: the default */
+    const struct trace *trace;    /* NULL: none */
+    const struct bt_config *bt;   /* NULL: the default */
     const struct kvm_config *kvm; /* NULL: the default */
     /* How the machine was asked for (options, API requests): snapshots keep it. NULL: nothing. */
     struct json_t *config;

@@ -137,8 +137,10 @@ bool kvm_step(struct kvm_vcpu *k, enum run_result *res)
     bool go_on;
 
     if (k->in_guest) {
-        kvm_report(k, "a nested guest's instruction cannot be executed by the kernel, and by nobody "
-                      "else", k->run->exit_reason);
+        kvm_report(k,
+                   "a nested guest's instruction cannot be executed by the kernel, and by nobody "
+                   "else",
+                   k->run->exit_reason);
         return fail(res);
     }
     /* What it knew of the guest's page tables and breakpoints may be old. */

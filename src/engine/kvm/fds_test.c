@@ -32,9 +32,9 @@ static void test_write_that_matches_makes_the_descriptor_ready_without_an_exit(v
 
     assert_int_equal(kvm_engine.notify_fd(m->evm, &n, true), 0);
     /* mov eax, 7; mov [MMIO_AT + 50h], eax; inc eax; mov [MMIO_AT + 50h], eax */
-    assert_int_equal(RUN(m, 0xb8, 7, 0, 0, 0, 0xa3, 0x50, 0, 0x20, 0, 0x40, 0xa3, 0x50, 0, 0x20, 0,
-                         STOP),
-                     RUN_STOPPED);
+    assert_int_equal(
+        RUN(m, 0xb8, 7, 0, 0, 0, 0xa3, 0x50, 0, 0x20, 0, 0x40, 0xa3, 0x50, 0, 0x20, 0, STOP),
+        RUN_STOPPED);
     assert_int_equal(m->nr_writes, 1);
     assert_int_equal(m->last_write, 8);
     assert_true(is_ready(n.fd));
@@ -104,12 +104,12 @@ static void test_messages_that_are_no_plain_interrupts_are_refused(void **state)
         uint64_t addr;
         uint32_t data;
     } t[] = {
-        { 0xfed00000, 0x41 },         /* no local APIC's address */
-        { 0x1fee00000ull, 0x41 },     /* nor that */
-        { 0xfee00000, 0x441 },        /* NMI */
-        { 0xfee00000, 0x541 },        /* INIT */
-        { 0xfee00000, 0x0f },         /* no vector */
-        { 0xfee00000, 0xc041 },       /* level */
+        { 0xfed00000, 0x41 },     /* no local APIC's address */
+        { 0x1fee00000ull, 0x41 }, /* nor that */
+        { 0xfee00000, 0x441 },    /* NMI */
+        { 0xfee00000, 0x541 },    /* INIT */
+        { 0xfee00000, 0x0f },     /* no vector */
+        { 0xfee00000, 0xc041 },   /* level */
     };
     struct machine *m = machine(state);
 

@@ -42,7 +42,7 @@ struct kvm_vm {
     bool split;         /* local APICs are the kernel's: lapic.c */
     /* ... but interp runs all vCPUs now, with those in struct cpu. Changed by kvm_prepare(). */
     _Atomic bool apics_here;
-    struct kvm_vcpu *vcpus; /* a list; constant once the VM runs */
+    struct kvm_vcpu *vcpus;     /* a list; constant once the VM runs */
     bool has_irqfd, any_length; /* of KVM_IOEVENTFD: a write of whatever length */
     /* Guarded by the machine lock. */
     struct kvm_msi_fd {
@@ -51,8 +51,8 @@ struct kvm_vm {
     } msi_fds[KVM_ROUTES_MAX - KVM_PINS];
     struct lock routes_lock; /* LOCK_LEAF: guards routes. type 0: free */
     struct kvm_irq_routing_entry routes[KVM_ROUTES_MAX];
-    struct lock lock;   /* LOCK_CODE: guards all below but supported */
-    bool clock_told;    /* the paravirtual clock was set, when the VM clock's offset was */
+    struct lock lock; /* LOCK_CODE: guards all below but supported */
+    bool clock_told;  /* the paravirtual clock was set, when the VM clock's offset was */
     uint64_t clock_offset;
     uint64_t slots_gen;  /* of the mmu's list that the regions are made from */
     bool regions_failed; /* and it was reported */
@@ -110,7 +110,7 @@ struct kvm_vcpu {
     bool in_guest; /* the registers are a nested guest's */
     bool nested_unsent;
     uint64_t feature_control, vm_cr, hsave_pa; /* with nested_unsent */
-    bool held_valid; /* events that wait for the nested guest */
+    bool held_valid;                           /* events that wait for the nested guest */
     struct kvm_vcpu_events held;
     struct {
         struct kvm_nested_state head;

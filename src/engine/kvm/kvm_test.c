@@ -298,10 +298,10 @@ static void test_trim_takes_what_the_kernel_lacks_and_leaves_what_the_machine_ma
 }
 
 /* With the local APIC here, and in the kernel where it has one. */
-#define TEST(name)                                                                            \
-    { #name " (off)", name, set_up_off, tear_down, NULL },                                    \
-    {                                                                                         \
-        #name " (split)", name, set_up_split, tear_down, NULL                                 \
+#define TEST(name)                                            \
+    { #name " (off)", name, set_up_off, tear_down, NULL },    \
+    {                                                         \
+#name " (split)", name, set_up_split, tear_down, NULL \
     }
 
 int main(void)

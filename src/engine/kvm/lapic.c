@@ -38,7 +38,8 @@ static bool have_split(const struct kvm_vm *vm)
 
 int kvm_make_irqchip(struct kvm_vm *vm)
 {
-    enum kvm_irqchip_mode want = vm->ivm.evm.cfg.kvm ? vm->ivm.evm.cfg.kvm->irqchip : KVM_IRQCHIP_AUTO;
+    enum kvm_irqchip_mode want =
+        vm->ivm.evm.cfg.kvm ? vm->ivm.evm.cfg.kvm->irqchip : KVM_IRQCHIP_AUTO;
     int err;
 
     if (want == KVM_IRQCHIP_OFF)
@@ -102,8 +103,7 @@ int kvm_export_activity(struct kvm_vcpu *k)
     if (s.mp_state == KVM_MP_STATE_RUNNABLE)
         CPU(&k->iv)->activity = CPU_RUNNING;
     else
-        CPU(&k->iv)->activity =
-            s.mp_state == KVM_MP_STATE_HALTED ? CPU_HALTED : CPU_WAIT_SIPI;
+        CPU(&k->iv)->activity = s.mp_state == KVM_MP_STATE_HALTED ? CPU_HALTED : CPU_WAIT_SIPI;
     k->mp_state = s.mp_state;
     return 0;
 }
@@ -313,8 +313,7 @@ struct kvm_msi kvm_msi_of(const struct apic_msg *msg)
         .address_lo = MSI_AT | (msg->dest & 0xff) << 12 | (msg->logical ? MSI_LOGICAL : 0) |
                       (msg->mode == APIC_LOWEST ? MSI_HINT : 0),
         .address_hi = msg->dest & ~0xffu,
-        .data = msg->vector | (uint32_t)msg->mode << 8 |
-                (msg->level ? MSI_LEVEL | MSI_ASSERT : 0),
+        .data = msg->vector | (uint32_t)msg->mode << 8 | (msg->level ? MSI_LEVEL | MSI_ASSERT : 0),
     };
 }
 
@@ -366,21 +365,20 @@ bool kvm_take_message(struct engine_vm *evm, const struct apic_msg *msg, uint32_
 void kvm_watch_eoi(struct engine_vm *evm, unsigned pin, const struct apic_msg *msg)
 {
     struct kvm_vm *vm = container_of(evm, struct kvm_vm, ivm.evm);
-    struct kvm_irq_routing_entry e = { .gsi = pin, .type = KVM_IRQ_ROUTING_MSI };
-    struct kvm_msi msi = { 0 };
+    struct kvm_irq_routing_entry e = { .gsi = pin };
 
     if (!vm->split)
         return;
     if (msg) {
         struct apic_msg level = *msg;
+        struct kvm_msi msi;
 
         level.level = true;
         msi = kvm_msi_of(&level);
+        e.type = KVM_IRQ_ROUTING_MSI;
         e.u.msi.address_lo = msi.address_lo;
         e.u.msi.address_hi = msi.address_hi;
         e.u.msi.data = msi.data;
-    } else {
-        e.type = 0;
     }
     kvm_set_route(vm, pin, &e);
 }

@@ -223,12 +223,11 @@ static void test_messages_are_coded_as_a_device_would(void **state)
 /* All vectors lead to HANDLER_AT: EOI, out 21h, out 10h. The stop is what run() returns for. */
 static void take_interrupts(struct machine *m)
 {
-    static const uint8_t handler[] = { 0xc7, 0x05, 0xb0, 0,    0xe0, 0xfe, 0, 0, 0, 0,
-                                       0xe6, 0x21, 0xe6, 0x10, 0xeb, 0xfe };
+    static const uint8_t handler[] = { 0xc7, 0x05, 0xb0, 0,    0xe0, 0xfe, 0,    0,
+                                       0,    0,    0xe6, 0x21, 0xe6, 0x10, 0xeb, 0xfe };
     struct cpu *c = enabled(m);
 
-    assert_int_equal(mmu_write(m->mmu, GPA(HANDLER_AT), handler, sizeof(handler)),
-                     sizeof(handler));
+    assert_int_equal(mmu_write(m->mmu, GPA(HANDLER_AT), handler, sizeof(handler)), sizeof(handler));
     for (unsigned i = 0; i < 256; i++) {
         const uint64_t gate = 0x00008e0000080000ull | HANDLER_AT;
 

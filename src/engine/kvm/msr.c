@@ -51,9 +51,9 @@ static const uint32_t deadline_both[] = { MSR_TSC_DEADLINE, 0 };
 
 /* For guests that have guests. */
 static const uint32_t vmx_control_both[] = { MSR_FEATURE_CONTROL, 0 };
-static const uint32_t vmx_read[] = { 0x480, 0x481, 0x482, 0x483, 0x484, 0x485, 0x486, 0x487, 0x488,
-                                     0x489, 0x48a, 0x48b, 0x48c, 0x48d, 0x48e, 0x48f, 0x490, 0x491,
-                                     0 };
+static const uint32_t vmx_read[] = { 0x480, 0x481, 0x482, 0x483, 0x484, 0x485, 0x486,
+                                     0x487, 0x488, 0x489, 0x48a, 0x48b, 0x48c, 0x48d,
+                                     0x48e, 0x48f, 0x490, 0x491, 0 };
 static const uint32_t svm_both[] = { MSR_VM_CR, MSR_VM_HSAVE_PA, 0 };
 
 static const struct msr_range ranges[] = {
@@ -185,10 +185,10 @@ int kvm_export_msrs(struct kvm_vcpu *k)
 
 void kvm_reset_msrs(struct kvm_vcpu *k)
 {
-    static const uint32_t msrs[] = { MSR_KVM_SYSTEM_TIME_NEW, MSR_KVM_SYSTEM_TIME,
-                                     MSR_KVM_STEAL_TIME,      MSR_SPEC_CTRL,
-                                     MSR_VIRT_SPEC_CTRL,      MSR_FEATURE_CONTROL,
-                                     MSR_VM_CR,               MSR_VM_HSAVE_PA };
+    static const uint32_t msrs[] = {
+        MSR_KVM_SYSTEM_TIME_NEW, MSR_KVM_SYSTEM_TIME, MSR_KVM_STEAL_TIME, MSR_SPEC_CTRL,
+        MSR_VIRT_SPEC_CTRL,      MSR_FEATURE_CONTROL, MSR_VM_CR,          MSR_VM_HSAVE_PA
+    };
 
     /* One by one: the kernel refuses those that it does not offer, which hold nothing then. */
     for (unsigned i = 0; i < ARRAY_SIZE(msrs); i++) {
@@ -210,7 +210,8 @@ void kvm_export_pv(struct kvm_vcpu *k)
 {
     struct pv *pv = &CPU(&k->iv)->pv;
 
-    /* What the kernel does not give stays 0: the restored guest's clock then is one that stopped. */
+    /* What the kernel does not give stays 0: the restored guest's clock then is one that stopped.
+     */
     if (has_pv(k, FEAT_KVM_CLOCK2) && kvm_get_msr(k, MSR_KVM_SYSTEM_TIME_NEW, &pv->clock) < 0)
         pv->clock = 0;
     if (has_pv(k, FEAT_KVM_STEAL_TIME) && kvm_get_msr(k, MSR_KVM_STEAL_TIME, &pv->steal) < 0)
@@ -293,7 +294,8 @@ int kvm_update_tsc(struct kvm_vcpu *k)
 
 /* ---- exits ---- */
 
-/* Those of the kernel's local APIC come here when it refuses: to the core they would be another's. */
+/* Those of the kernel's local APIC come here when it refuses: to the core they would be another's.
+ */
 static bool is_refused(const struct kvm_vcpu *k, uint32_t msr)
 {
     return k->vm->split && (msr == MSR_APIC_BASE || msr == MSR_TSC_DEADLINE ||

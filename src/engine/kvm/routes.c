@@ -25,6 +25,13 @@ static int tell_routes(struct kvm_vm *vm)
     return kvm_ioctl(vm->fd, KVM_SET_GSI_ROUTING, &t);
 }
 
+/* All are messages, or free. */
+static bool same(const struct kvm_irq_routing_entry *a, const struct kvm_irq_routing_entry *b)
+{
+    return a->type == b->type && a->u.msi.address_lo == b->u.msi.address_lo &&
+           a->u.msi.address_hi == b->u.msi.address_hi && a->u.msi.data == b->u.msi.data;
+}
+
 int kvm_set_route(struct kvm_vm *vm, unsigned gsi, const struct kvm_irq_routing_entry *e)
 {
     struct kvm_irq_routing_entry old;
@@ -37,7 +44,7 @@ int kvm_set_route(struct kvm_vm *vm, unsigned gsi, const struct kvm_irq_routing_
     if (!e->type)
         vm->routes[gsi] = (struct kvm_irq_routing_entry){ .type = 0 };
     /* It costs the kernel a grace period: only for news. */
-    if (memcmp(&old, &vm->routes[gsi], sizeof(old)) != 0)
+    if (!same(&old, &vm->routes[gsi]))
         err = tell_routes(vm);
     if (err) {
         if (log_first(vm->ivm.evm.cfg.seen, LOG_KVM_ROUTES))
