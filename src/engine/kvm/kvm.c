@@ -299,6 +299,8 @@ static int kvm_vcpu_create(struct engine_vm *evm, uint32_t id, struct vcpu **out
 
     if (!k)
         return -ENOMEM;
+    /* Most of it is interp's caches, which hardly anything goes through here: no huge pages. */
+    (void)madvise(k, sizeof(*k), MADV_NOHUGEPAGE);
     k->vm = vm;
     k->fd = -1;
     err = vcpu_open(k, id);
