@@ -208,5 +208,12 @@ unsigned net_wake_take(struct net_wake *w)
     /* First the counter, then the bits: whoever comes between makes one more wake-up. */
     if (read(w->fd, &n, sizeof(n)) < 0)
         n = 0;
-    return atomic_exchange_explicit(&w->want, 0, memory_order_acq_rel);
+    return atomic_exchange_explicit(&w->want, 0, memory_order_acq_rel) |
+           (atomic_load_explicit(&w->given, memory_order_relaxed) ? NET_KICK_RX | NET_KICK_TX : 0);
+}
+
+int net_wake_fd(struct net_wake *w)
+{
+    atomic_store_explicit(&w->given, true, memory_order_relaxed);
+    return w->fd;
 }

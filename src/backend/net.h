@@ -79,6 +79,8 @@ struct net_ops {
     void (*stop)(struct net *net); /* no call of the card's runs after its return */
     enum net_sent (*send)(struct net *net, unsigned pair, struct net_frame *f);
     void (*kick)(struct net *net, unsigned pair, unsigned what);
+    /* Optional: an eventfd that made ready is a kick for both; while the card is open. */
+    int (*kick_fd)(struct net *net, unsigned pair);
     /* net->rx_offloads and net->nr_used have changed; any thread; optional. */
     void (*changed)(struct net *net);
     void (*close)(struct net *net); /* stopped by then; frees */
@@ -156,6 +158,10 @@ static inline enum net_sent net_send(struct net *net, unsigned pair, struct net_
 static inline void net_kick(struct net *net, unsigned pair, unsigned what)
 {
     net->ops->kick(net, pair, what);
+}
+static inline int net_kick_fd(struct net *net, unsigned pair) /* -1: none */
+{
+    return net->ops->kick_fd ? net->ops->kick_fd(net, pair) : -1;
 }
 /* What the guest's driver takes (NET_CSUM...), and how many pairs it uses (at least 1). */
 void net_set_guest(struct net *net, unsigned rx_offloads, unsigned nr_used);

@@ -24,12 +24,15 @@ void net_drop_rx(struct net *net);
 struct net_wake {
     int fd; /* eventfd */
     _Atomic unsigned want;
+    _Atomic bool given; /* somebody kicks by fd alone */
 };
 #define NET_WAKE_QUIT BIT(31) /* beside NET_KICK_* */
 
 int net_wake_init(struct net_wake *w) MUST_CHECK;
 void net_wake_fini(struct net_wake *w);
 void net_wake(struct net_wake *w, unsigned what);
+/* The eventfd, which made ready is NET_KICK_RX | NET_KICK_TX. */
+int net_wake_fd(struct net_wake *w);
 /* What was asked for since the last call. */
 unsigned net_wake_take(struct net_wake *w);
 

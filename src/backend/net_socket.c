@@ -182,6 +182,12 @@ static void socket_kick(struct net *net, unsigned pair, unsigned what)
     net_wake(&socket_of(net)->pair.wake, what);
 }
 
+static int socket_kick_fd(struct net *net, unsigned pair)
+{
+    (void)pair;
+    return net_wake_fd(&socket_of(net)->pair.wake);
+}
+
 static void socket_close(struct net *net)
 {
     struct net_socket *s = socket_of(net);
@@ -196,6 +202,7 @@ static const struct net_ops socket_ops = {
     .stop = socket_stop,
     .send = socket_send,
     .kick = socket_kick,
+    .kick_fd = socket_kick_fd,
     .close = socket_close,
 };
 

@@ -212,6 +212,11 @@ static void tap_kick(struct net *net, unsigned pair, unsigned what)
     net_wake(&tap_of(net)->queues[pair].wake, what);
 }
 
+static int tap_kick_fd(struct net *net, unsigned pair)
+{
+    return net_wake_fd(&tap_of(net)->queues[pair].wake);
+}
+
 static void tap_close(struct net *net)
 {
     struct net_tap *t = tap_of(net);
@@ -226,6 +231,7 @@ static const struct net_ops tap_ops = {
     .stop = tap_stop,
     .send = tap_send,
     .kick = tap_kick,
+    .kick_fd = tap_kick_fd,
     .changed = tap_changed,
     .close = tap_close,
 };

@@ -330,6 +330,12 @@ static void user_kick(struct net *net, unsigned pair, unsigned what)
     net_wake(&user_of(net)->wake, what);
 }
 
+static int user_kick_fd(struct net *net, unsigned pair)
+{
+    (void)pair;
+    return net_wake_fd(&user_of(net)->wake);
+}
+
 static void user_close(struct net *net)
 {
     struct net_user *u = user_of(net);
@@ -347,6 +353,7 @@ static const struct net_ops user_ops = {
     .stop = user_stop,
     .send = user_send,
     .kick = user_kick,
+    .kick_fd = user_kick_fd,
     .close = user_close,
 };
 

@@ -122,6 +122,20 @@ void store_drain_fd(int fd)
         return; /* it was empty */
 }
 
+void store_woken(struct store *d)
+{
+    store_drain_fd(d->wake_fd);
+    /* By whom cannot be told: it may have been a kick by the descriptor. */
+    if (atomic_load_explicit(&d->fd_given, memory_order_relaxed))
+        atomic_store(&d->kicked, true);
+}
+
+int store_kick_fd(struct store *d)
+{
+    atomic_store_explicit(&d->fd_given, true, memory_order_relaxed);
+    return d->wake_fd;
+}
+
 void store_kick(struct store *d)
 {
     /* Pairs with the exchange in store_main(): what was there before the kick is seen by the poll

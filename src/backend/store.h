@@ -89,6 +89,8 @@ int store_connect(struct store *d, const struct store_client *client) MUST_CHECK
 /* Ends it. No request is out. */
 void store_disconnect(struct store *d);
 void store_kick(struct store *d); /* any thread */
+/* An eventfd that is as good as store_kick() when it is made ready, from connecting until then. */
+int store_kick_fd(struct store *d);
 /* From poll() and done() only. */
 void store_submit(struct store *d, struct store_req *r);
 /* Any thread. While on, writes without room are errors: so that all requests end soon. */

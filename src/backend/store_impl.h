@@ -56,6 +56,7 @@ struct store {
     struct thread thread;
     int wake_fd; /* eventfd */
     _Atomic bool kicked, quit, give_up;
+    _Atomic bool fd_given; /* somebody kicks by wake_fd alone */
 
     /* The thread's own. */
     unsigned nr_started;       /* with the engine */
@@ -92,5 +93,7 @@ int store_write_flags(const struct store_req *r);
 int store_fallocate_mode(const struct store_req *r);
 /* Empties an eventfd. */
 void store_drain_fd(int fd);
+/* wake_fd is ready: for engines' wait(). */
+void store_woken(struct store *d);
 
 #endif

@@ -425,7 +425,7 @@ static void nbd_wait(struct store *d, uint64_t until_ns)
     }
     if (!n->done && poll(pfd, 2, nbd_timeout_ms(until_ns)) > 0) {
         if (pfd[0].revents)
-            store_drain_fd(d->wake_fd);
+            store_woken(d);
         if (pfd[1].revents)
             nbd_talk(d, pfd[1].revents);
     }

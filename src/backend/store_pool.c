@@ -116,7 +116,7 @@ static void pool_wait(struct store *d, uint64_t until_ns)
     struct store_req *r, *next;
 
     if (poll(&pfd, 1, timeout_ms(until_ns)) > 0)
-        store_drain_fd(d->wake_fd);
+        store_woken(d);
     lock_take(&p->lock);
     r = p->done;
     p->done = NULL;

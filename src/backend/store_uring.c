@@ -128,7 +128,7 @@ static void uring_take(struct store *d, struct uring *u)
         io_uring_cqe_seen(&u->ring, cqe);
         if ((void *)r == wake_tag) {
             u->watching = false;
-            store_drain_fd(d->wake_fd);
+            store_woken(d);
         } else {
             store_done(d, r, result);
         }

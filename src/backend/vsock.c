@@ -55,6 +55,11 @@ static void vsock_unix_kick(struct vsock *v)
         return;
 }
 
+static int vsock_unix_kick_fd(struct vsock *v)
+{
+    return unix_of(v)->wake_fd;
+}
+
 /* ---- streams, for the device ---- */
 
 /* Owns fd. -ENOSPC: all are in use. */
@@ -284,6 +289,7 @@ static const struct vsock_ops unix_ops = {
     .start = vsock_unix_start,
     .stop = vsock_unix_stop,
     .kick = vsock_unix_kick,
+    .kick_fd = vsock_unix_kick_fd,
     .connect = vsock_unix_connect,
     .read = vsock_unix_read,
     .write = vsock_unix_write,

@@ -39,8 +39,9 @@ struct vsock;
 
 struct vsock_ops {
     int (*start)(struct vsock *v);
-    void (*stop)(struct vsock *v); /* no call of the device's runs after its return */
-    void (*kick)(struct vsock *v); /* any thread */
+    void (*stop)(struct vsock *v);   /* no call of the device's runs after its return */
+    void (*kick)(struct vsock *v);   /* any thread */
+    int (*kick_fd)(struct vsock *v); /* an eventfd that does the same when made ready */
     /* To a port of the host: the stream's number or -errno. */
     int (*connect)(struct vsock *v, uint32_t port);
     /* Bytes; 0: the end; -EAGAIN: not now; -errno. */
@@ -76,6 +77,10 @@ static inline void vsock_stop(struct vsock *v)
 static inline void vsock_kick(struct vsock *v)
 {
     v->ops->kick(v);
+}
+static inline int vsock_kick_fd(struct vsock *v)
+{
+    return v->ops->kick_fd(v);
 }
 
 static inline void vsock_close(struct vsock *v)

@@ -181,6 +181,36 @@ void bus_set_msi_sink(struct bus *b, void (*send)(void *ctx, uint64_t addr, uint
                       void *ctx);
 void bus_msi(struct bus *b, uint64_t addr, uint32_t data);
 
+/*
+ * ---- descriptors in the place of accesses and of messages, where the engine can do that ----
+ *
+ * All with the machine lock held, and all optional for who uses them: any may fail at any time, and
+ * what is not done by a descriptor is done by an access or by bus_msi(). Those who have some look
+ * again whenever the machine goes on, since the engine may do otherwise then.
+ */
+struct bus_notify {
+    gpa_t at;
+    unsigned bytes; /* only writes so wide; 0: any */
+    bool matched;   /* only writes of val */
+    uint32_t val;
+    int fd;
+};
+struct bus_fd_ops {
+    /* on: such writes by a guest make the eventfd fd ready, and nothing else; off: no more, with
+     * the same values. 0 or -errno. */
+    int (*notify)(void *ctx, const struct bus_notify *n, bool on);
+    /* A descriptor that sends a message whenever bus_msi_fd_signal() is called on it, or -errno;
+     * fd >= 0: that one now sends this one. After -errno it sends neither, but is still there. */
+    int (*msi)(void *ctx, int fd, uint64_t addr, uint32_t data);
+    void (*msi_close)(void *ctx, int fd);
+};
+void bus_set_fd_ops(struct bus *b, const struct bus_fd_ops *ops, void *ctx);
+int bus_notify_fd(struct bus *b, const struct bus_notify *n, bool on) MUST_CHECK;
+int bus_msi_fd(struct bus *b, int fd, uint64_t addr, uint32_t data) MUST_CHECK;
+void bus_msi_fd_close(struct bus *b, int fd);
+/* Any thread that knows that it is open; no lock. */
+void bus_msi_fd_signal(int fd);
+
 /* ---- time: one clock per VM; ns since the VM's start, stands still while the VM is paused ---- */
 struct clock *clock_create(struct lock *machine_lock);
 void clock_destroy(struct clock *c);

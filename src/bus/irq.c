@@ -5,6 +5,8 @@
  */
 #include "bus/priv.h"
 
+#include <errno.h>
+
 void bus_set_gsi_sink(struct bus *b, void (*set)(void *ctx, unsigned gsi, int level),
                       bool (*waits)(void *ctx, unsigned gsi), void *ctx)
 {
@@ -60,4 +62,35 @@ void bus_msi(struct bus *b, uint64_t addr, uint32_t data)
 {
     if (b->msi_send)
         b->msi_send(b->msi_ctx, addr, data);
+}
+
+/* ---- by descriptors ---- */
+
+void bus_set_fd_ops(struct bus *b, const struct bus_fd_ops *ops, void *ctx)
+{
+    b->fd_ops = ops;
+    b->fd_ctx = ctx;
+}
+
+int bus_notify_fd(struct bus *b, const struct bus_notify *n, bool on)
+{
+    assert_held(&b->lock);
+    return b->fd_ops ? b->fd_ops->notify(b->fd_ctx, n, on) : -ENOTSUP;
+}
+
+int bus_msi_fd(struct bus *b, int fd, uint64_t addr, uint32_t data)
+{
+    assert_held(&b->lock);
+    return b->fd_ops ? b->fd_ops->msi(b->fd_ctx, fd, addr, data) : -ENOTSUP;
+}
+
+void bus_msi_fd_close(struct bus *b, int fd)
+{
+    assert_held(&b->lock);
+    b->fd_ops->msi_close(b->fd_ctx, fd);
+}
+
+void bus_msi_fd_signal(int fd)
+{
+    host_event_signal(fd);
 }

@@ -50,6 +50,8 @@ struct bus {
     void *gsi_ctx;
     void (*msi_send)(void *ctx, uint64_t addr, uint32_t data);
     void *msi_ctx;
+    const struct bus_fd_ops *fd_ops; /* NULL: none */
+    void *fd_ctx;
     void (*stop)(void *ctx, enum stop_reason why, int status);
     void *stop_ctx;
     void (*hold)(void *ctx, bool on);

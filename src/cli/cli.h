@@ -127,6 +127,7 @@ struct run_options {
     enum trace_format trace_format;
     bool trace_format_given;
     struct bt_config bt;
+    struct kvm_config kvm;
     struct lockstep_config lockstep;
     struct disk_option disks[VM_DISKS_MAX];
     unsigned nr_disks;
@@ -146,6 +147,8 @@ bool option_restore(void *into, const char *val);
 bool option_memory(void *into, const char *val);
 bool option_cpus(void *into, const char *val);
 bool option_paravirt(void *into, const char *val);
+/* kvm_options.c */
+bool option_kvm_irqchip(void *into, const char *val);
 /* Of --sandbox; and once all options are known, before the first thread: sandbox_options.c. */
 bool option_trace_format(void *into, const char *val); /* trace_options.c */
 /* --trace-file x.json is Chrome's, too. False after a message. */

@@ -194,6 +194,7 @@ static bool session_make_vm(struct session *s)
         .time_exits = true,
         .trace = trace_out_trace(s->trace),
         .bt = &o->bt,
+        .kvm = &o->kvm,
         .config = s->restore.config,
         .image = s->restore.snap ? snap_image(s->restore.snap) : NULL,
     };

@@ -500,6 +500,10 @@ static const struct opt run_opts[] = {
       set_bt_tiers },
     { "perf-map", 0, NULL, "/tmp/perf-PID.map names engine bt's translations for perf",
       set_perf_map },
+    { "kvm-irqchip", 0, "WHERE",
+      "a kvm guest's interrupt controllers: split (local APICs in the kernel),\n"
+      "off (all in doppel), or auto (default): split where the kernel has it",
+      option_kvm_irqchip },
     { "quiet", 'q', NULL, "only errors", set_quiet },
     { "verbose", 'v', NULL, "also what is only of interest when something is wrong", set_verbose },
 };
@@ -561,6 +565,7 @@ int run_options_parse(struct run_options *o, int argc, char **argv, bool *help)
         .memory_bytes = MEMORY_DEFAULT,
         .serial = { .kind = CHAN_DEFAULT },
         .bt = bt_default_config,
+        .kvm = kvm_default_config,
         .lockstep = { .chunk = LOCKSTEP_CHUNK, .memory_every = LOCKSTEP_MEMORY },
     };
     for (int i = 1; i < argc; i++) {

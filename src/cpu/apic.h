@@ -107,4 +107,19 @@ uint8_t apic_ack(struct cpu *c);
 /* The deadline was reported passed: fire if it really has, re-arm when periodic. */
 void apic_timer_expired(struct cpu *c);
 
+/* ---- for an engine whose hypervisor has the APIC while the guest runs: apic_page.c ---- */
+#define APIC_PAGE_WORDS 256u
+/* The registers where their MMIO addresses are; what was posted was moved to IRR before. */
+void apic_to_page(const struct cpu *c, uint32_t page[APIC_PAGE_WORDS]);
+/*
+ * And back, with IA32_APIC_BASE set before; tsc_deadline: the MSR, 0: none. When the timer fires is
+ * known then, but the platform is not asked to say so. A one-shot count that came to its end fires
+ * once more: whether it did cannot be told, and a guest misses an interrupt more than it minds one.
+ */
+void apic_from_page(struct cpu *c, const uint32_t page[APIC_PAGE_WORDS], uint64_t tsc_deadline);
+/* Takes the vectors of page's IRR that are not in seen. */
+void apic_merge_irr(struct cpu *c, const uint32_t page[APIC_PAGE_WORDS], const uint32_t seen[8]);
+/* The registers in struct cpu are old from now on: nothing waits in them, no timer runs. */
+void apic_set_aside(struct cpu *c);
+
 #endif

@@ -41,6 +41,7 @@ enum apic_reg {
 
 /* SDM 3, "Local Vector Table" */
 #define LVT_MASKED         BIT(16)
+#define LVT_STATUS         (BIT(12) | BIT(14)) /* delivery status, remote IRR: read-only */
 #define LVT_MODE(v)        ((v) >> 8 & 7)
 #define LVT_TIMER_PERIODIC BIT(17)
 #define LVT_TIMER_DEADLINE BIT(18)
@@ -91,8 +92,11 @@ uint64_t apic_timer_deadline(const struct cpu *c);
 void apic_timer_set_deadline(struct cpu *c, uint64_t tsc);
 /* The guest's TSC jumped: an armed TSC deadline means another time now. */
 void apic_tsc_changed(struct cpu *c);
+/* The count or the deadline goes on from there; the platform is not told. */
+void apic_timer_resume(struct cpu *c, uint32_t count, uint64_t tsc_deadline);
 
 /* apic_regs.c */
 uint32_t apic_max_lvt(const struct cpu *c);
+uint32_t apic_version(const struct cpu *c);
 
 #endif

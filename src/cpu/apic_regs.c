@@ -22,7 +22,6 @@
 #define LVT_OTHER_BITS 0x107ffu
 #define LVT_PIN_BITS   0x1a7ffu
 #define LVT_ERROR_BITS 0x100ffu
-#define LVT_READ_ONLY  0x5000u /* delivery status, remote IRR: not reserved, writes do nothing */
 #define ICR_LOW_BITS   0xccfffu
 
 struct reg {
@@ -82,6 +81,11 @@ uint32_t apic_max_lvt(const struct cpu *c)
     return has_cmci(c) ? 6 : 5;
 }
 
+uint32_t apic_version(const struct cpu *c)
+{
+    return VERSION | apic_max_lvt(c) << 16 | VERSION_EAS;
+}
+
 static const struct reg *find(const struct cpu *c, uint32_t off, unsigned access)
 {
     unsigned not_here = apic_is_x2(c) ? NOT_X2 : ONLY_X2;
@@ -108,7 +112,7 @@ static uint32_t read_reg(const struct cpu *c, const struct reg *r, uint32_t off)
     case APIC_ID:
         return x2 ? a->id : a->id << 24;
     case APIC_VERSION:
-        return VERSION | apic_max_lvt(c) << 16 | VERSION_EAS;
+        return apic_version(c);
     case APIC_TPR:
         return a->tpr;
     case APIC_PPR:
@@ -266,7 +270,7 @@ static enum step x2apic_write(struct cpu *c, uint32_t off, uint64_t val)
         apic_send_icr(c);
         return STEP_NEXT;
     }
-    if (val & ~(uint64_t)(valid_bits(c, r) | (r->lvt >= 0 ? LVT_READ_ONLY : 0)))
+    if (val & ~(uint64_t)(valid_bits(c, r) | (r->lvt >= 0 ? LVT_STATUS : 0)))
         return raise_gp(c, 0);
     write_reg(c, r, (uint32_t)val & valid_bits(c, r));
     return STEP_NEXT;

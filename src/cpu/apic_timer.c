@@ -161,6 +161,39 @@ void apic_tsc_changed(struct cpu *c)
         arm_tsc(c);
 }
 
+/* ---- from another keeper ---- */
+
+static uint64_t count_deadline_ns(const struct cpu *c, uint32_t count)
+{
+    uint64_t now = c->ops->now_ns((struct cpu *)c);
+
+    if (!c->apic.timer_init)
+        return NOT_ARMED;
+    if (count)
+        return now + ((uint64_t)MIN(count, c->apic.timer_init) << divide_shift(c));
+    if (is_periodic(c))
+        return now + period_ns(c);
+    /* At its end: whoever would hear of it does. */
+    return c->apic.lvt[LVT_TIMER] & LVT_MASKED ? NOT_ARMED : now;
+}
+
+void apic_timer_resume(struct cpu *c, uint32_t count, uint64_t tsc_deadline)
+{
+    struct apic *a = &c->apic;
+    uint64_t now = cpu_read_tsc(c);
+
+    a->timer_start_ns = c->ops->now_ns(c);
+    a->tsc_deadline = is_deadline(c) ? tsc_deadline : 0;
+    if (!is_deadline(c))
+        a->timer_deadline_ns = count_deadline_ns(c, count);
+    else if (!tsc_deadline || (tsc_deadline > now && tsc_deadline - now > MAX_TSC_TICKS))
+        a->timer_deadline_ns = NOT_ARMED;
+    else if (tsc_deadline <= now)
+        a->timer_deadline_ns = a->timer_start_ns;
+    else
+        a->timer_deadline_ns = c->ops->tsc_to_ns(c, tsc_deadline - c->tsc_adjust);
+}
+
 /* ---- expiry ---- */
 
 /* The first end of a period that is not too close. */

@@ -12,11 +12,16 @@ static bool control_ok(const struct cpu *c)
 {
     bool pg = c->cr0 & CR0_PG, pe = c->cr0 & CR0_PE, lme = c->efer & EFER_LME;
     bool lma = c->efer & EFER_LMA;
+    uint64_t cr4 = cpu_cr4_known(c);
     uint64_t efer = EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE | EFER_FFXSR | EFER_AIBRSE;
 
+    if (model_has(c->model, FEAT_SVM))
+        efer |= EFER_SVME;
     if (c->cr0 >> 32 || (pg && !pe) || ((c->cr0 & CR0_NW) && !(c->cr0 & CR0_CD)))
         return false;
-    if (c->cr4 & ~cpu_cr4_known(c) || c->efer & ~efer || lma != (lme && pg))
+    if (model_has(c->model, FEAT_VMX))
+        cr4 |= CR4_VMXE;
+    if (c->cr4 & ~cr4 || c->efer & ~efer || lma != (lme && pg))
         return false;
     if (lma && (!(c->cr4 & CR4_PAE) || c->cr3 >> c->model->phys_bits))
         return false;

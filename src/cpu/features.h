@@ -61,6 +61,9 @@ bool cpu_model_init(struct cpu_model *m, const char *spec, char *err, size_t err
 bool cpu_model_covers(const struct cpu_model *m, const struct cpu_model *other, char *missing,
                       size_t missing_bytes) MUST_CHECK;
 
+/* The guest gets no guests of its own: for engines that cannot run them. */
+void cpu_model_no_nesting(struct cpu_model *m);
+
 static inline bool model_has(const struct cpu_model *m, enum cpu_feature f)
 {
     return m->words[(unsigned)f / 32] >> ((unsigned)f % 32) & 1;

@@ -367,6 +367,12 @@ static bool check_changes(const struct cpu_model *m, const char *list, char *err
     return true;
 }
 
+void cpu_model_no_nesting(struct cpu_model *m)
+{
+    clear(m->words, FEAT_VMX);
+    clear(m->words, FEAT_SVM);
+}
+
 /* ---- the whole ---- */
 
 static bool fill(struct cpu_model *m, unsigned level, const char *changes, char *err,

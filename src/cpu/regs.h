@@ -76,6 +76,7 @@
 #define EFER_LMA    BIT64(10)
 #define EFER_NXE    BIT64(11)
 #define EFER_FFXSR  BIT64(14)
+#define EFER_SVME   BIT64(12) /* APM 2, "Enabling SVM" */
 #define EFER_AIBRSE BIT64(21) /* APM 2, "Automatic IBRS" */
 
 #define XCR0_X87 BIT64(0)

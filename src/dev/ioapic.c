@@ -154,6 +154,20 @@ static uint32_t ioapic_get(const struct ioapic *io)
     return (uint32_t)(io->redir[entry] >> (io->index & 1 ? 32 : 0));
 }
 
+/*
+ * Also while it is masked: its last message may still be in service, and a guest that masks and
+ * opens it all the time is to cost nothing.
+ */
+static void ioapic_watch(struct ioapic *io, unsigned pin)
+{
+    uint64_t redir = io->redir[pin] & ~REDIR_MASKED;
+    struct apic_msg msg = msg_of(redir);
+    bool told = is_level(redir) || ((io->cfg.told_pins >> pin & 1) && sends_edges(redir));
+
+    if (io->cfg.watch)
+        io->cfg.watch(io->cfg.ctx, pin, told && msg.vector >= 16 ? &msg : NULL);
+}
+
 static void ioapic_put_redir(struct ioapic *io, unsigned pin, bool high, uint32_t val)
 {
     uint64_t half = high ? 0xffffffffull << 32 : 0xffffffffull;
@@ -165,6 +179,7 @@ static void ioapic_put_redir(struct ioapic *io, unsigned pin, bool high, uint32_
     if (!is_level(redir))
         redir &= ~REDIR_REMOTE_IRR;
     io->redir[pin] = redir;
+    ioapic_watch(io, pin);
     ioapic_service_level(io, pin);
 }
 
@@ -218,8 +233,10 @@ static void ioapic_reset(struct device *dev)
 
     io->index = 0;
     io->id = (uint32_t)io->cfg.id << 24 & IOAPIC_ID_MASK;
-    for (unsigned i = 0; i < IOAPIC_PINS; i++)
+    for (unsigned i = 0; i < IOAPIC_PINS; i++) {
         io->redir[i] = REDIR_MASKED;
+        ioapic_watch(io, i);
+    }
 }
 
 /* Saved state may come from anywhere: only what a guest could have set. */
@@ -230,8 +247,10 @@ static void ioapic_loaded(struct device *dev)
     io->index &= 0xff;
     io->id &= IOAPIC_ID_MASK;
     io->pins &= BIT(IOAPIC_PINS) - 1;
-    for (unsigned i = 0; i < IOAPIC_PINS; i++)
+    for (unsigned i = 0; i < IOAPIC_PINS; i++) {
         io->redir[i] &= REDIR_WRITABLE | (is_level(io->redir[i]) ? REDIR_REMOTE_IRR : 0);
+        ioapic_watch(io, i);
+    }
 }
 
 static const struct state_field ioapic_state[] = {

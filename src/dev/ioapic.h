@@ -16,6 +16,9 @@ struct ioapic_config {
     /* An edge of one of these pins (a bit each) has been served: its EOI came. Optional. */
     uint32_t told_pins;
     void (*served)(void *ctx, unsigned pin);
+    /* Optional: EOIs of what this pin sends are of interest, be it masked or not; NULL: none are.
+     * Called when that changes. */
+    void (*watch)(void *ctx, unsigned pin, const struct apic_msg *msg);
     void *ctx;
 };
 

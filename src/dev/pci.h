@@ -119,6 +119,8 @@ struct pci_ops {
     void (*config_written)(struct pci_dev *d, unsigned off, unsigned bytes);
     /* Optional. Before a configuration read, to bring d->config up to date. */
     void (*config_reading)(struct pci_dev *d, unsigned off, unsigned bytes);
+    /* Optional. A BAR was mapped or unmapped, or MSI-X vectors were opened, masked or changed. */
+    void (*moved)(struct pci_dev *d);
 };
 
 struct pci_dev_desc {
@@ -216,6 +218,8 @@ bool pci_msix_on(const struct pci_dev *d);
  */
 void pci_msi_send(struct pci_dev *d, unsigned n);
 void pci_msix_send(struct pci_dev *d, unsigned n);
+/* Vector n can be sent now, and is this message. */
+bool pci_msix_open(const struct pci_dev *d, unsigned n, uint64_t *addr, uint32_t *data);
 
 /* ---- between the files of PCI
  * ------------------------------------------------------------------------------------ */

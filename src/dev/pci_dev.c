@@ -124,6 +124,8 @@ static void bar_unmap(struct pci_dev *d, struct pci_bar *b)
     else
         bus_release_mmio(d->dev.bus, GPA(b->at), b->dev);
     b->mapped = false;
+    if (d->ops && d->ops->moved)
+        d->ops->moved(d);
 }
 
 static void bar_map(struct pci_dev *d, unsigned idx, uint64_t at)
@@ -146,6 +148,8 @@ static void bar_map(struct pci_dev *d, unsigned idx, uint64_t at)
                        : bus_claim_mmio(bus, GPA(at), b->bytes, b->dev, b->off_bytes);
     b->mapped = !err; /* out of memory: unmapped */
     b->at = at;
+    if (b->mapped && d->ops && d->ops->moved)
+        d->ops->moved(d);
 }
 
 /* First all that go away, then all that come: two functions may swap their places. */

@@ -140,8 +140,19 @@ void pci_msix_send(struct pci_dev *d, unsigned n)
         pci_send(d, e[MSIX_ADDR_LOW] | (uint64_t)e[MSIX_ADDR_HIGH] << 32, e[MSIX_DATA]);
 }
 
+bool pci_msix_open(const struct pci_dev *d, unsigned n, uint64_t *addr, uint32_t *data)
+{
+    if (!pci_msix_on(d) || n >= d->nr_msix || msix_masked(d, n) || !pci_is_master(d))
+        return false;
+    *addr = d->msix_table[n][MSIX_ADDR_LOW] | (uint64_t)d->msix_table[n][MSIX_ADDR_HIGH] << 32;
+    *data = d->msix_table[n][MSIX_DATA];
+    return true;
+}
+
 void pci_msix_written(struct pci_dev *d)
 {
+    if (d->ops && d->ops->moved)
+        d->ops->moved(d);
     if (!pci_msix_on(d))
         return;
     for (unsigned n = 0; n < d->nr_msix; n++) {

@@ -116,6 +116,7 @@ static inline uint64_t vcpu_steps(const struct vcpu *v)
 }
 
 struct trace;
+struct bus_notify;
 
 /* How bt goes about its work: for its tests, and to find what it does wrong. */
 enum bt_tiers {
@@ -131,6 +132,17 @@ struct bt_config {
 };
 extern const struct bt_config bt_default_config;
 
+/* Where a kvm guest's interrupt controllers are. */
+enum kvm_irqchip_mode {
+    KVM_IRQCHIP_AUTO,  /* split where the host's kernel has it */
+    KVM_IRQCHIP_SPLIT, /* local APICs in the kernel, the others in doppel */
+    KVM_IRQCHIP_OFF,   /* all in doppel */
+};
+struct kvm_config {
+    enum kvm_irqchip_mode irqchip;
+};
+extern const struct kvm_config kvm_default_config;
+
 /* What an engine gets when a VM is made. Kept by reference: must outlive the engine's VM. */
 struct engine_config {
     struct mmu *mmu;
@@ -139,9 +151,10 @@ struct engine_config {
     const struct platform_time_ops *time_ops;
     void *ctx; /* for both ops tables */
     struct log_seen *seen;
-    const struct trace *trace;  /* NULL: none */
-    bool time_exits;            /* measure exit_ns (costs two clock reads an exit) */
-    const struct bt_config *bt; /* NULL: the default */
+    const struct trace *trace;    /* NULL: none */
+    bool time_exits;              /* measure exit_ns (costs two clock reads an exit) */
+    const struct bt_config *bt;   /* NULL: the default */
+    const struct kvm_config *kvm; /* NULL: the default */
 };
 
 /* Common head of every engine's per-VM structure. */
@@ -155,6 +168,8 @@ struct engine_ops {
     const char *about; /* a line for `doppel engines` */
     /* It knows every step its vCPUs make, and obeys vcpu.run_limit: what lock-step needs. */
     bool counts_steps;
+    /* Its guests may have VMX or SVM, as far as trim_model() leaves them. */
+    bool nests;
     /* 0 when this host can run it, and in why what it has to go without (or ""); else -ENOTSUP or
      * another -errno and the reason. */
     int (*probe)(char *why, size_t why_bytes);
@@ -194,6 +209,35 @@ struct engine_ops {
      * Any thread; vCPUs may run. 0 or -errno.
      */
     int (*sync_dirty)(struct engine_vm *evm);
+
+    /*
+     * Optional, together: what a vCPU has beside v->cpu, for snapshots of this engine's alone.
+     * Stopped. How many bytes were written to buf, 0: there is nothing; and back, in a vCPU of the
+     * same model: 0, or -EINVAL after a message.
+     */
+    size_t (*save_more)(struct vcpu *v, void *buf, size_t room);
+    int (*load_more)(struct vcpu *v, const void *buf, size_t bytes);
+
+    /* ---- optional: for engines that may keep local APICs themselves, outside of struct cpu ----
+     */
+    /*
+     * All vCPUs stand still and are about to go on, as v->cpu says. Machine lock held: no device
+     * says anything meanwhile; the clock runs.
+     */
+    void (*prepare)(struct engine_vm *evm);
+    /* v->cpu is about to be saved: what came for the vCPU since it stopped is brought to it, too.
+     */
+    void (*refresh)(struct vcpu *v);
+    /* A message for all APICs that it addresses, but for vCPU sender's own (UINT32_MAX: nobody's).
+     * False: they are in struct cpu, and the machine finds out whom it is for. Any thread. */
+    bool (*take_message)(struct engine_vm *evm, const struct apic_msg *msg, uint32_t sender);
+    /* The machine wants to hear of EOIs (platform_time_ops.apic_eoi) of what pin (0 to 23) of its
+     * I/O APIC sends; NULL: it sends nothing of the kind. Machine lock held. */
+    void (*watch_eoi)(struct engine_vm *evm, unsigned pin, const struct apic_msg *msg);
+    /* Optional, together: see bus_fd_ops. */
+    int (*notify_fd)(struct engine_vm *evm, const struct bus_notify *n, bool on);
+    int (*msi_fd)(struct engine_vm *evm, int fd, uint64_t addr, uint32_t data);
+    void (*msi_fd_close)(struct engine_vm *evm, int fd);
 };
 
 extern const struct engine_ops interp_engine, bt_engine, kvm_engine;

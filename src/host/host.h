@@ -233,6 +233,9 @@ void host_alarm_set(struct host_alarm *a, uint64_t mono_ns);
 /* Until it has gone off since the last call, or for no reason. */
 void host_alarm_wait(struct host_alarm *a);
 
+/* Makes an eventfd ready. */
+void host_event_signal(int fd);
+
 /* Random bytes for the guest (getrandom). */
 void host_random(void *buf, size_t bytes);
 

@@ -94,6 +94,8 @@ static const struct {
       SYS_ioctl,
       { MASKED(1, IOCTL_KIND, KIND_KVM) },
       1 },
+    /* KVM_SIGNAL_MSI: any thread may have news for a guest whose local APICs are the kernel's. */
+    { ALL, SYS_ioctl, { EQ(1, 0x4020aea5) }, 1 },
     { R(DISK) | CTL, SYS_ioctl, { MASKED(1, IOCTL_KIND, KIND_BLOCK) }, 1 },
     { R(SHARE), SYS_ioctl, { MASKED(1, IOCTL_KIND, KIND_FS) }, 1 },
     { R(SHARE), SYS_ioctl, { MASKED(1, IOCTL_KIND, KIND_XFS) }, 1 },

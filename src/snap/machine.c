@@ -55,6 +55,17 @@ static bool save_piece(void *arg, const struct state_table *t, void *base)
     return ok;
 }
 
+#define MORE_MAX_BYTES 16384u
+
+/* What only this engine has of it. */
+static bool save_more(struct snap_doc *d, struct vcpu *v)
+{
+    uint8_t more[MORE_MAX_BYTES];
+    size_t bytes = v->engine->save_more ? v->engine->save_more(v, more, sizeof(more)) : 0;
+
+    return !bytes || doc_add(d, "vcpu-more", 1, more, bytes);
+}
+
 bool machine_save(struct vm *vm, struct snap_doc *d)
 {
     bool ok;
@@ -62,12 +73,15 @@ bool machine_save(struct vm *vm, struct snap_doc *d)
     lock_take(bus_lock(vm_bus(vm)));
     ok = each_device(vm, false, save_piece, d);
     lock_drop(bus_lock(vm_bus(vm)));
+    /* After the devices: what they have told is there. */
+    vm_refresh(vm);
     for (unsigned i = 0; i < vm_nr_vcpus(vm) && ok; i++) {
         struct cpu *c = &vm_vcpu(vm, i)->cpu;
         uint32_t requests = vcpu_saved_requests(c);
 
         ok = save_piece(d, &vcpu_table, c) &&
-             doc_add(d, "vcpu-requests", 1, &requests, sizeof(requests));
+             doc_add(d, "vcpu-requests", 1, &requests, sizeof(requests)) &&
+             save_more(d, vm_vcpu(vm, i));
     }
     return ok;
 }
@@ -153,6 +167,16 @@ static int load_devices(struct vm *vm, struct loading *l)
     return devices_loaded(vm, true, l->why);
 }
 
+static int load_more(struct vcpu *v, struct loading *l)
+{
+    const struct snap_section *s = &l->doc->sections[l->at];
+
+    if (l->at >= l->doc->nr_sections || strcmp(s->name, "vcpu-more") != 0)
+        return 0;
+    l->at++;
+    return v->engine->load_more ? v->engine->load_more(v, s->data, s->bytes) : -EINVAL;
+}
+
 static int load_vcpus(struct vm *vm, struct loading *l)
 {
     for (unsigned i = 0; i < vm_nr_vcpus(vm); i++) {
@@ -168,7 +192,7 @@ static int load_vcpus(struct vm *vm, struct loading *l)
             return snap_fail(l->why, -EINVAL, "the snapshot's vCPU %u is not whole", i);
         memcpy(&requests, s->data, sizeof(requests));
         l->at++;
-        if (vcpu_loaded(v, requests) < 0)
+        if (vcpu_loaded(v, requests) < 0 || load_more(v, l) < 0)
             return snap_fail(l->why, -EINVAL, "the snapshot's state of vCPU %u is refused", i);
     }
     return 0;

@@ -400,6 +400,12 @@ static void blk_notify(struct virtio *vd, struct virtq *q)
     store_kick(of_vd(vd)->cfg.store);
 }
 
+static int blk_notify_fd(struct virtio *vd, struct virtq *q)
+{
+    (void)q;
+    return store_kick_fd(of_vd(vd)->cfg.store);
+}
+
 static void blk_reset(struct virtio *vd)
 {
     timer_cancel(&of_vd(vd)->throttled);
@@ -434,6 +440,7 @@ static const struct virtio_type blk_type = {
     .pci_class = 0x010000, /* mass storage, SCSI: what drivers know virtio disks by */
     .features_ok = blk_features_ok,
     .notify = blk_notify,
+    .notify_fd = blk_notify_fd,
     .reset = blk_reset,
     .reset_done = blk_reset_done,
     .state = STATE_TABLE("virtio-blk", blk_state, 1),
@@ -560,6 +567,13 @@ void virtio_blk_resized(struct virtio_blk *b)
     lock_drop(machine);
 }
 
+static void blk_set_fds(struct virtio_blk *b, bool on)
+{
+    lock_take(bus_lock(b->cfg.bus));
+    virtio_set_fds(&b->vd, on);
+    lock_drop(bus_lock(b->cfg.bus));
+}
+
 int virtio_blk_replace(struct virtio_blk *b, struct store *store)
 {
     struct store *old = b->cfg.store;
@@ -567,6 +581,7 @@ int virtio_blk_replace(struct virtio_blk *b, struct store *store)
 
     if (store_readonly(store) != store_readonly(old))
         return -EROFS;
+    blk_set_fds(b, false);
     store_disconnect(old);
     b->cfg.store = store;
     err = blk_connect(b);
@@ -574,11 +589,13 @@ int virtio_blk_replace(struct virtio_blk *b, struct store *store)
         b->cfg.store = old;
         if (blk_connect(b) < 0)
             log_error("%s: the disk has lost its image", store_name(old));
+        blk_set_fds(b, true);
         return err;
     }
     /* A request of the guest may wait there for the limit's timer. */
     b->requests_ns = b->bytes_ns = 0;
     virtio_blk_resized(b);
+    blk_set_fds(b, true);
     store_kick(store);
     return 0;
 }

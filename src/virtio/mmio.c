@@ -70,7 +70,20 @@ static void mmio_config_interrupt(void *arg)
     mmio_interrupt(m, m->interrupt_status | INTERRUPT_CONFIG);
 }
 
+/* QueueNotify takes the queue's number. */
+static void mmio_fds_changed(void *arg)
+{
+    struct virtio_mmio *m = arg;
+
+    for (unsigned i = 0; i < m->vd->nr_queues; i++)
+        virtio_notify_fds_set(
+            &m->notify_fds, m->vd, i,
+            &(struct bus_notify){
+                .at = gpa_add(m->at, REG_QUEUE_NOTIFY), .bytes = 4, .matched = true, .val = i });
+}
+
 static const struct virtio_transport_ops mmio_ops = {
+    .fds_changed = mmio_fds_changed,
     .queue_interrupt = mmio_queue_interrupt,
     .config_interrupt = mmio_config_interrupt,
 };
@@ -128,6 +141,7 @@ static void mmio_write_queue(struct virtio_mmio *m, uint32_t reg, uint32_t val)
             virtq_enable(q);
         else
             virtq_disable(q);
+        mmio_fds_changed(m);
         break;
     case REG_QUEUE_RESET:
         if (val == 1)
@@ -175,6 +189,7 @@ static void mmio_write_reg(struct virtio_mmio *m, uint32_t reg, uint32_t val)
         virtio_set_status(m->vd, (uint8_t)val);
         if (!(uint8_t)val)
             mmio_interrupt(m, 0);
+        mmio_fds_changed(m);
         break;
     default:
         mmio_write_queue(m, reg, val);
@@ -213,6 +228,7 @@ static void mmio_reset(struct device *dev)
     virtio_reset(m->vd);
     m->offered_sel = m->accepted_sel = m->queue_sel = 0;
     mmio_interrupt(m, 0);
+    mmio_fds_changed(m);
 }
 
 /* ---- snapshots ---- */

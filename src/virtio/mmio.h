@@ -3,7 +3,7 @@
 #ifndef VIRTIO_MMIO_H
 #define VIRTIO_MMIO_H
 
-#include "virtio/transport.h"
+#include "virtio/notify_fds.h"
 
 #define VIRTIO_MMIO_BYTES 0x1000u
 
@@ -20,6 +20,7 @@ struct virtio_mmio {
     struct irq_user irq;
     uint32_t offered_sel, accepted_sel, queue_sel;
     uint32_t interrupt_status;
+    struct virtio_notify_fds notify_fds;
 };
 
 int virtio_mmio_init(struct virtio_mmio *m, const struct virtio_mmio_config *cfg) MUST_CHECK;

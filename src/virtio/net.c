@@ -305,6 +305,16 @@ static void vnet_notify(struct virtio *vd, struct virtq *q)
         net_kick(n->net, q->idx / 2, q->idx % 2 == TX_QUEUE ? NET_KICK_TX : NET_KICK_RX);
 }
 
+/* The control queue's work is told from the others' by notify() alone. */
+static int vnet_notify_fd(struct virtio *vd, struct virtq *q)
+{
+    struct virtio_net *n = vnet_of(vd);
+
+    if (q->idx == vnet_control_idx(n) || q->idx >= 2 * n->nr_pairs)
+        return -1;
+    return net_kick_fd(n->net, q->idx / 2);
+}
+
 static void vnet_reset(struct virtio *vd)
 {
     struct virtio_net *n = vnet_of(vd);
@@ -376,6 +386,7 @@ static const struct virtio_type vnet_type = {
     .features_ok = vnet_features_ok,
     .start = vnet_start,
     .notify = vnet_notify,
+    .notify_fd = vnet_notify_fd,
     .reset = vnet_reset,
     .state = STATE_TABLE("virtio-net", vnet_state, 1),
     .vd_off_bytes = offsetof(struct virtio_net, vd),

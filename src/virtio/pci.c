@@ -5,22 +5,19 @@
  *
  * Manual: Virtual I/O Device 1.2, "Virtio Over PCI Bus".
  */
-#include "virtio/pci.h"
+#include "virtio/pci_impl.h"
 
 #include <string.h>
 
 #define PCI_VENDOR_VIRTIO 0x1af4u
 #define PCI_DEVICE_VIRTIO 0x1040u /* plus the device ID: "PCI Device Discovery" */
 
-#define BAR_REGS     0u
-#define BAR_MSIX     1u
-#define BAR_BYTES    0x4000u
-#define AT_COMMON    0x0000u
-#define AT_ISR       0x1000u
-#define AT_DEVICE    0x2000u
-#define AT_NOTIFY    0x3000u
-#define PART_BYTES   0x1000u
-#define NOTIFY_BYTES 4u /* notify_off_multiplier: each queue has a word of its own */
+#define BAR_MSIX   1u
+#define BAR_BYTES  0x4000u
+#define AT_COMMON  0x0000u
+#define AT_ISR     0x1000u
+#define AT_DEVICE  0x2000u
+#define PART_BYTES 0x1000u
 
 /* "Virtio Structure PCI Capabilities" */
 enum { CAP_COMMON = 1, CAP_NOTIFY = 2, CAP_ISR = 3, CAP_DEVICE = 4, CAP_PCI_CFG = 5 };
@@ -94,6 +91,8 @@ static void vpci_config_interrupt(void *arg)
 static const struct virtio_transport_ops vpci_ops = {
     .queue_interrupt = vpci_queue_interrupt,
     .config_interrupt = vpci_config_interrupt,
+    .queue_signal = vpci_queue_signal,
+    .fds_changed = vpci_fds_changed,
 };
 
 static uint8_t vpci_read_isr(struct virtio_pci *p)
@@ -169,11 +168,13 @@ static void common_write_queue(struct virtio_pci *p, uint32_t reg, uint32_t val)
         break;
     case COMMON_QUEUE_VECTOR:
         p->queue_vectors[q->idx] = vpci_vector(p, val);
+        vpci_fds_sync(p);
         break;
     case COMMON_QUEUE_ENABLE:
         /* "The driver MUST NOT write a 0 to queue_enable." */
         if (val == 1)
             virtq_enable(q);
+        vpci_fds_sync(p);
         break;
     case COMMON_QUEUE_DESC:
     case COMMON_QUEUE_DESC + 4:
@@ -190,6 +191,7 @@ static void common_write_queue(struct virtio_pci *p, uint32_t reg, uint32_t val)
     case COMMON_QUEUE_RESET:
         if (val == 1)
             virtq_reset(q);
+        vpci_fds_sync(p);
         break;
     default:
         break; /* read-only, or there is none */
@@ -228,6 +230,7 @@ static void common_write(struct virtio_pci *p, uint32_t reg, unsigned bytes, uin
         virtio_set_status(p->vd, (uint8_t)val);
         if (!val)
             vpci_forget(p);
+        vpci_fds_sync(p);
         break;
     case COMMON_QUEUE_SEL:
         p->queue_sel = (uint16_t)val;
@@ -269,8 +272,8 @@ static void vpci_mmio_write(struct device *dev, uint64_t off_bytes, unsigned byt
         common_write(p, off, bytes, (uint32_t)val);
     else if (part == AT_DEVICE)
         virtio_config_write(p->vd, off, &val, bytes);
-    else if (part == AT_NOTIFY)
-        virtio_notify(p->vd, off / NOTIFY_BYTES); /* what is written says the same */
+    else if (part == VPCI_AT_NOTIFY)
+        virtio_notify(p->vd, off / VPCI_NOTIFY_BYTES); /* what is written says the same */
 }
 
 /* ---- configuration space ---- */
@@ -289,7 +292,7 @@ static bool vpci_window(struct virtio_pci *p, unsigned off, unsigned bytes, uint
         return false;
     *at = pci_get32(d, p->cfg_cap_at + CAP_OFFSET);
     *width = pci_get32(d, p->cfg_cap_at + CAP_LENGTH);
-    return d->config[p->cfg_cap_at + CAP_BAR] == BAR_REGS &&
+    return d->config[p->cfg_cap_at + CAP_BAR] == VPCI_BAR_REGS &&
            (*width == 1 || *width == 2 || *width == 4) && *at % *width == 0 && *at < BAR_BYTES;
 }
 
@@ -308,12 +311,22 @@ static void vpci_config_written(struct pci_dev *d, unsigned off, unsigned bytes)
     uint32_t at, width;
 
     virtio_set_dma(p->vd, pci_is_master(d));
+    vpci_fds_sync(p);
     if (vpci_window(p, off, bytes, &at, &width))
         vpci_mmio_write(&d->dev, at, width,
                         low_bytes(pci_get32(d, p->cfg_cap_at + CAP_DATA), width));
 }
 
+static void vpci_moved(struct pci_dev *d)
+{
+    struct virtio_pci *p = container_of(d, struct virtio_pci, pci);
+
+    if (p->vd)
+        vpci_fds_sync(p);
+}
+
 static const struct pci_ops vpci_pci_ops = {
+    .moved = vpci_moved,
     .config_written = vpci_config_written,
     .config_reading = vpci_config_reading,
 };
@@ -323,6 +336,7 @@ static const struct pci_ops vpci_pci_ops = {
 /* What a reset of the virtio device takes from the transport. */
 static void vpci_forget(struct virtio_pci *p)
 {
+    vpci_fds_close(p);
     p->config_vector = NO_VECTOR;
     for (unsigned i = 0; i < ARRAY_SIZE(p->queue_vectors); i++)
         p->queue_vectors[i] = NO_VECTOR;
@@ -397,11 +411,11 @@ static unsigned vpci_add_cap(struct virtio_pci *p, unsigned type, unsigned at, u
 
     pci_set(d, cap + CAP_LEN, 1, CAP_BYTES + more_bytes);
     pci_set(d, cap + CAP_TYPE, 1, type);
-    pci_set(d, cap + CAP_BAR, 1, BAR_REGS);
+    pci_set(d, cap + CAP_BAR, 1, VPCI_BAR_REGS);
     pci_set(d, cap + CAP_OFFSET, 4, at);
     pci_set(d, cap + CAP_LENGTH, 4, length);
     if (type == CAP_NOTIFY)
-        pci_set(d, cap + CAP_MULTIPLIER, 4, NOTIFY_BYTES);
+        pci_set(d, cap + CAP_MULTIPLIER, 4, VPCI_NOTIFY_BYTES);
     memcpy(d->fixed + cap, d->config + cap, CAP_BYTES + more_bytes);
     return cap;
 }
@@ -411,7 +425,7 @@ static void vpci_build(struct virtio_pci *p)
     struct pci_dev *d = &p->pci;
     unsigned cap;
 
-    pci_add_bar(d, BAR_REGS, &(struct pci_bar){ .kind = PCI_BAR_MEM32, .bytes = BAR_BYTES });
+    pci_add_bar(d, VPCI_BAR_REGS, &(struct pci_bar){ .kind = PCI_BAR_MEM32, .bytes = BAR_BYTES });
     pci_add_msix(d, BAR_MSIX, MIN(p->vd->nr_queues + 1, PCI_MSIX_MAX));
     cap = p->cfg_cap_at = vpci_add_cap(p, CAP_PCI_CFG, 0, 4);
     d->wmask[cap + CAP_BAR] = 0xff;
@@ -420,7 +434,7 @@ static void vpci_build(struct virtio_pci *p)
     memset(d->wmask + cap + CAP_DATA, 0xff, 4);
     (void)vpci_add_cap(p, CAP_DEVICE, AT_DEVICE, 0);
     (void)vpci_add_cap(p, CAP_ISR, AT_ISR, 0);
-    (void)vpci_add_cap(p, CAP_NOTIFY, AT_NOTIFY, 4);
+    (void)vpci_add_cap(p, CAP_NOTIFY, VPCI_AT_NOTIFY, 4);
     (void)vpci_add_cap(p, CAP_COMMON, AT_COMMON, 0);
 }
 
@@ -458,6 +472,7 @@ void virtio_pci_fini(struct virtio_pci *p)
         return;
     lock_take(bus_lock(p->pci.dev.bus));
     virtio_reset(p->vd);
+    vpci_fds_close(p);
     pci_dev_fini(&p->pci);
     lock_drop(bus_lock(p->pci.dev.bus));
     p->vd = NULL;

@@ -4,7 +4,7 @@
 #define VIRTIO_PCI_H
 
 #include "dev/pci.h"
-#include "virtio/transport.h"
+#include "virtio/notify_fds.h"
 
 struct virtio_pci {
     struct pci_dev pci;
@@ -14,6 +14,16 @@ struct virtio_pci {
     uint8_t isr;
     uint16_t config_vector;
     uint16_t queue_vectors[64];
+    struct virtio_notify_fds notify_fds;
+    /* A queue's message by a descriptor. Machine lock; `on` is changed under the device's lock,
+     * too, and fd only while it is off. */
+    struct vpci_irq {
+        bool open, on;
+        int fd;
+        uint64_t addr;
+        uint32_t data;
+    } irqs[64];
+    bool irqs_old;       /* all have to be looked at again */
     unsigned cfg_cap_at; /* VIRTIO_PCI_CAP_PCI_CFG in configuration space */
 };
 

@@ -20,6 +20,11 @@ struct virtio_transport_ops {
     /* Interrupts: buffers of this queue were used; the configuration changed. */
     void (*queue_interrupt)(void *arg, unsigned queue_idx);
     void (*config_interrupt)(void *arg);
+    /* Optional; the device's lock held, the machine lock maybe: queue_interrupt() by a descriptor.
+     * False: there is none for this queue now. */
+    bool (*queue_signal)(void *arg, unsigned queue_idx);
+    /* Optional: descriptors may have come, gone, or mean something else. */
+    void (*fds_changed)(void *arg);
 };
 
 /* Before the guest runs; once. */
@@ -51,6 +56,8 @@ bool virtq_resetting(struct virtq *q);
 /* False once it is disabled and none of its chains is out. */
 bool virtq_ready(const struct virtq *q);
 void virtio_notify(struct virtio *vd, uint32_t queue_idx);
+/* The eventfd that does the same; -1: there is none now. */
+int virtio_notify_fd(struct virtio *vd, uint32_t queue_idx);
 
 /* May the device reach memory? */
 void virtio_set_dma(struct virtio *vd, bool on);

@@ -6,6 +6,10 @@
 #include "virtio/mmio.h"
 #include "virtio/pci.h"
 
+#include <errno.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
 #define MMIO_AT 0xfec40000ull
 #define ECAM_AT 0xe0000000ull
 #define BAR_AT  0xc0000000u
@@ -31,7 +35,81 @@ struct env {
     int intx;
     unsigned nr_msi;
     uint32_t msi_data;
+
+    /* An engine with descriptors. */
+    bool gives_fds;     /* the device does */
+    bool refuses_msi;   /* the engine does */
+    bool wants_lengths; /* it does not know writes of any length */
+    struct bus_notify notifies[4];
+    unsigned nr_notifies;
+    uint32_t fd_data[64]; /* by descriptor */
+    unsigned nr_msi_fds;
 };
+
+#define TOY_FD 1000 /* and one more for the second queue; never used */
+
+static int toy_notify_fd(struct virtio *vd, struct virtq *q)
+{
+    return container_of(vd, struct env, vd)->gives_fds ? TOY_FD + q->idx : -1;
+}
+
+static int env_notify(void *ctx, const struct bus_notify *n, bool on)
+{
+    struct env *e = ctx;
+
+    if (!n->bytes && e->wants_lengths)
+        return -ENOTSUP;
+    if (on) {
+        assert_in_range(e->nr_notifies, 0, ARRAY_SIZE(e->notifies) - 1);
+        e->notifies[e->nr_notifies++] = *n;
+        return 0;
+    }
+    for (unsigned i = 0; i < e->nr_notifies; i++)
+        if (!memcmp(&e->notifies[i], n, sizeof(*n))) {
+            e->notifies[i] = e->notifies[--e->nr_notifies];
+            return 0;
+        }
+    fail_msg("what is turned off was never on");
+    return -ENOENT;
+}
+
+static int env_msi_fd(void *ctx, int fd, uint64_t addr, uint32_t data)
+{
+    struct env *e = ctx;
+
+    if (e->refuses_msi)
+        return -ENOTSUP;
+    assert_int_equal(addr, 0xfee00000);
+    if (fd < 0) {
+        fd = eventfd(0, EFD_NONBLOCK);
+        e->nr_msi_fds++;
+    }
+    assert_in_range(fd, 0, 63);
+    e->fd_data[fd] = data;
+    return fd;
+}
+
+static void env_msi_close(void *ctx, int fd)
+{
+    ((struct env *)ctx)->nr_msi_fds--;
+    assert_int_equal(close(fd), 0);
+}
+
+static const struct bus_fd_ops env_fd_ops = {
+    .notify = env_notify,
+    .msi = env_msi_fd,
+    .msi_close = env_msi_close,
+};
+
+/* How often the queue's descriptor was signalled since the last call. */
+static uint64_t signals(const struct env *e, unsigned queue)
+{
+    uint64_t nr = 0;
+
+    if (read(e->pci.irqs[queue].fd, &nr, sizeof(nr)) < 0)
+        return 0;
+    return nr;
+}
 
 static void toy_notify(struct virtio *vd, struct virtq *q)
 {
@@ -59,6 +137,7 @@ static const struct virtio_type toy_type = {
     .id = VIRTIO_ID_CONSOLE,
     .pci_class = 0x078000,
     .notify = toy_notify,
+    .notify_fd = toy_notify_fd,
     .config_write = toy_config_write,
     .queue_reset = toy_queue_reset,
 };
@@ -89,6 +168,7 @@ static int setup(void **state)
     struct env *e = calloc(1, sizeof(*e));
 
     testmachine_init(&e->m);
+    bus_set_fd_ops(e->m.bus, &env_fd_ops, e);
     memcpy(e->config, "0123456789ab", 12);
     assert_int_equal(virtio_init(&e->vd, &(struct virtio_desc){ .type = &toy_type,
                                                                 .name = "toy",
@@ -108,6 +188,8 @@ static int teardown(void **state)
 {
     struct env *e = *state;
 
+    assert_int_equal(e->nr_notifies, 0);
+    assert_int_equal(e->nr_msi_fds, 0);
     virtio_fini(&e->vd);
     testmachine_fini(&e->m);
     free(e);
@@ -431,6 +513,7 @@ static void test_pci_msix_vectors(void **state)
     struct env *e = *state;
     unsigned cap = cfg_rd(e, PCI_CAP_PTR, 1);
 
+    e->refuses_msi = true;
     while (cfg_rd(e, cap, 1) != PCI_CAP_MSIX)
         cap = cfg_rd(e, cap + 1, 1);
     pci_start(e);
@@ -452,6 +535,153 @@ static void test_pci_msix_vectors(void **state)
     interrupt(e, 0); /* has no vector */
     assert_int_equal(e->nr_msi, 2);
     assert_int_equal(e->intx, 0);
+}
+
+/* ---- descriptors ---- */
+
+static void stand_still(struct env *e, bool on)
+{
+    lock_take(bus_lock(e->m.bus));
+    virtio_set_paused(&e->vd, on);
+    lock_drop(bus_lock(e->m.bus));
+}
+
+static void test_pci_notifications_by_descriptor_follow_bar_and_status(void **state)
+{
+    struct env *e = *state;
+
+    e->gives_fds = true;
+    pci_start(e);
+    assert_int_equal(e->nr_notifies, 2);
+    assert_int_equal(e->notifies[1].at.v, BAR_AT + 0x3004);
+    assert_int_equal(e->notifies[1].bytes, 0);
+    assert_int_equal(e->notifies[1].fd, TOY_FD + 1);
+    cfg_wr(e, PCI_BAR0, 4, BAR_AT + 0x100000);
+    assert_int_equal(e->nr_notifies, 2);
+    assert_int_equal(e->notifies[0].at.v & ~0xfffull, BAR_AT + 0x103000);
+    cfg_wr(e, PCI_COMMAND, 2, PCI_COMMAND_MASTER);
+    assert_int_equal(e->nr_notifies, 0);
+    cfg_wr(e, PCI_BAR0, 4, BAR_AT);
+    cfg_wr(e, PCI_COMMAND, 2, PCI_COMMAND_MEM | PCI_COMMAND_MASTER);
+    assert_int_equal(e->nr_notifies, 2);
+    lock_take(bus_lock(e->m.bus));
+    virtio_set_fds(&e->vd, false);
+    assert_int_equal(e->nr_notifies, 0);
+    virtio_set_fds(&e->vd, true);
+    lock_drop(bus_lock(e->m.bus));
+    assert_int_equal(e->nr_notifies, 2);
+    put(e, 1, 0x14, 1, 0);
+    assert_int_equal(e->nr_notifies, 0);
+}
+
+static void test_mmio_notifications_by_descriptor_match_the_queue(void **state)
+{
+    struct env *e = *state;
+
+    e->gives_fds = true;
+    mmio_start(e);
+    assert_int_equal(e->nr_notifies, 2);
+    for (unsigned i = 0; i < 2; i++) {
+        assert_int_equal(e->notifies[i].at.v, MMIO_AT + 0x50);
+        assert_int_equal(e->notifies[i].bytes, 4);
+        assert_true(e->notifies[i].matched);
+        assert_int_equal(e->notifies[i].fd, TOY_FD + (int)e->notifies[i].val);
+    }
+    wr(e, 0x30, 1);
+    wr(e, 0x44, 0);
+    assert_int_equal(e->nr_notifies, 1);
+    wr(e, 0x70, 0);
+    assert_int_equal(e->nr_notifies, 0);
+}
+
+static void test_pci_engine_that_wants_lengths_gets_16_bits(void **state)
+{
+    struct env *e = *state;
+
+    e->gives_fds = e->wants_lengths = true;
+    pci_start(e);
+    assert_int_equal(e->nr_notifies, 2);
+    assert_int_equal(e->notifies[0].bytes, 2);
+}
+
+static uint64_t pending_bits(struct env *e)
+{
+    return bus_mmio_read(e->m.bus, GPA(MSIX_AT + PAGE_BYTES), 4);
+}
+
+/* Vector 2 for the second queue, and MSI-X on; returns where the capability is. */
+static unsigned msix_start(struct env *e)
+{
+    unsigned cap = cfg_rd(e, PCI_CAP_PTR, 1);
+
+    while (cfg_rd(e, cap, 1) != PCI_CAP_MSIX)
+        cap = cfg_rd(e, cap + 1, 1);
+    pci_start(e);
+    put(e, 1, 0x1a, 2, 2);
+    bus_mmio_write(e->m.bus, GPA(MSIX_AT + 32), 8, 0xfee00000);
+    bus_mmio_write(e->m.bus, GPA(MSIX_AT + 40), 8, 0x42);
+    cfg_wr(e, cap + 2, 2, 0x8000);
+    return cap;
+}
+
+static void test_pci_messages_by_descriptor_leave_masked_ones_pending(void **state)
+{
+    struct env *e = *state;
+    unsigned cap = msix_start(e);
+
+    interrupt(e, 1);
+    assert_int_equal(signals(e, 1), 1);
+    assert_int_equal(e->fd_data[e->pci.irqs[1].fd], 0x42);
+    assert_int_equal(e->nr_msi, 0);
+    bus_mmio_write(e->m.bus, GPA(MSIX_AT + 44), 4, 1); /* mask it */
+    interrupt(e, 1);
+    assert_int_equal(signals(e, 1), 0);
+    assert_int_equal(pending_bits(e), BIT(2));
+    bus_mmio_write(e->m.bus, GPA(MSIX_AT + 40), 4, 0x52);
+    bus_mmio_write(e->m.bus, GPA(MSIX_AT + 44), 4, 0);
+    assert_int_equal(pending_bits(e), 0);
+    assert_int_equal(e->nr_msi, 1); /* what was pending */
+    assert_int_equal(e->msi_data, 0x52);
+    interrupt(e, 1);
+    assert_int_equal(signals(e, 1), 1);
+    assert_int_equal(e->fd_data[e->pci.irqs[1].fd], 0x52);
+    cfg_wr(e, cap + 2, 2, 0xc000); /* all are masked */
+    interrupt(e, 1);
+    assert_int_equal(signals(e, 1), 0);
+    assert_int_equal(pending_bits(e), BIT(2));
+    cfg_wr(e, PCI_COMMAND, 2, PCI_COMMAND_MEM);
+    cfg_wr(e, cap + 2, 2, 0x8000);
+    interrupt(e, 1); /* no Bus Master, no message */
+    assert_int_equal(signals(e, 1), 0);
+    assert_int_equal(e->nr_msi, 1);
+    put(e, 1, 0x14, 1, 0);
+    assert_int_equal(e->nr_msi_fds, 0);
+}
+
+static void test_pci_messages_by_descriptor_rest_while_the_machine_does(void **state)
+{
+    struct env *e = *state;
+
+    (void)msix_start(e);
+    stand_still(e, true);
+    interrupt(e, 1);
+    assert_int_equal(signals(e, 1), 0);
+    assert_int_equal(e->nr_msi, 1);
+    stand_still(e, false);
+    interrupt(e, 1);
+    assert_int_equal(signals(e, 1), 1);
+    /* The engine does otherwise when the machine goes on. */
+    e->refuses_msi = true;
+    stand_still(e, true);
+    stand_still(e, false);
+    interrupt(e, 1);
+    assert_int_equal(signals(e, 1), 0);
+    assert_int_equal(e->nr_msi, 2);
+    e->refuses_msi = false;
+    stand_still(e, true);
+    stand_still(e, false);
+    interrupt(e, 1);
+    assert_int_equal(signals(e, 1), 1);
 }
 
 static void test_pci_window_in_configuration_space(void **state)
@@ -546,6 +776,11 @@ int main(void)
         PCI_TEST(test_pci_function_says_what_it_is),
         PCI_TEST(test_pci_intx_and_isr),
         PCI_TEST(test_pci_msix_vectors),
+        PCI_TEST(test_pci_notifications_by_descriptor_follow_bar_and_status),
+        MMIO_TEST(test_mmio_notifications_by_descriptor_match_the_queue),
+        PCI_TEST(test_pci_engine_that_wants_lengths_gets_16_bits),
+        PCI_TEST(test_pci_messages_by_descriptor_leave_masked_ones_pending),
+        PCI_TEST(test_pci_messages_by_descriptor_rest_while_the_machine_does),
         PCI_TEST(test_pci_window_in_configuration_space),
         PCI_TEST(test_pci_bus_master_gates_the_queues),
         PCI_TEST(test_pci_queue_reset_and_a_new_ring),

@@ -77,11 +77,23 @@ void virtio_broken(struct virtio *vd, const char *why)
 
 /* ---- interrupts ---- */
 
+/* By descriptors, where there are some: the machine lock is not needed then. While the machine
+ * stands still nothing is sent behind its back. Device's lock held. */
+static void virtio_signal_fds(struct virtio *vd)
+{
+    if (!vd->transport || !vd->transport->queue_signal || vd->resetting || vd->paused)
+        return;
+    for (uint64_t left = vd->irq_queues; left; left &= left - 1)
+        if (vd->transport->queue_signal(vd->transport_arg, (unsigned)__builtin_ctzll(left)))
+            vd->irq_queues &= ~(left & -left);
+}
+
 static bool virtio_must_signal(struct virtio *vd)
 {
     bool must;
 
     virtio_lock(vd);
+    virtio_signal_fds(vd);
     must = vd->irq_queues || (vd->broken && !vd->broken_told) || (vd->resetting && !vd->nr_out);
     virtio_unlock(vd);
     return must;
@@ -266,6 +278,8 @@ static void virtio_resumed(struct virtio *vd, bool config_due)
 {
     if (config_due && vd->transport && (vd->status & VIRTIO_STATUS_DRIVER_OK))
         vd->transport->config_interrupt(vd->transport_arg);
+    if (vd->transport && vd->transport->fds_changed)
+        vd->transport->fds_changed(vd->transport_arg);
     virtio_signal_locked(vd);
     for (unsigned i = 0; i < vd->nr_queues; i++)
         virtio_notify(vd, i);
@@ -372,6 +386,24 @@ void virtio_notify(struct virtio *vd, uint32_t queue_idx)
     virtio_unlock(vd);
     if (usable)
         vd->type->notify(vd, q);
+}
+
+int virtio_notify_fd(struct virtio *vd, uint32_t queue_idx)
+{
+    struct virtq *q = virtio_queue(vd, queue_idx);
+
+    if (!q || !q->enabled || vd->no_fds || vd->resetting || !vd->type->notify_fd ||
+        !(vd->status & VIRTIO_STATUS_DRIVER_OK))
+        return -1;
+    return vd->type->notify_fd(vd, q);
+}
+
+void virtio_set_fds(struct virtio *vd, bool on)
+{
+    assert_held(bus_lock(vd->bus));
+    vd->no_fds = !on;
+    if (vd->transport && vd->transport->fds_changed)
+        vd->transport->fds_changed(vd->transport_arg);
 }
 
 /* Accesses behind the end: zeros, and nothing. */

@@ -80,6 +80,11 @@ struct virtio_type {
     /* There are (most likely) new buffers. Wakes the device's thread. */
     void (*notify)(struct virtio *vd, struct virtq *q);
     /*
+     * Optional: an eventfd that wakes the device's thread when it is made ready, as notify() does;
+     * -1: this queue has none. The same one until virtio_set_fds() says that it goes.
+     */
+    int (*notify_fd)(struct virtio *vd, struct virtq *q);
+    /*
      * Reading and writing the device's configuration space, [off, off + bytes) in it. Without
      * config_read the bytes of vd->config are read.
      */
@@ -171,6 +176,7 @@ struct virtio {
     uint64_t offered, features; /* features: what the driver accepted */
     uint8_t status;             /* VIRTIO_STATUS_*; 0 while the reset is under way, too */
     uint8_t config_generation;
+    bool no_fds;                                  /* see virtio_set_fds() */
     const struct virtio_transport_ops *transport; /* NULL: none yet */
     void *transport_arg;
     struct cond idle; /* with the machine lock: a reset may go on */
@@ -221,6 +227,9 @@ static inline void virtio_unlock(struct virtio *vd)
 void virtio_signal(struct virtio *vd);
 /* The same, by a thread that holds the machine lock (and not the device's). */
 void virtio_signal_locked(struct virtio *vd);
+/* The descriptors that notify_fd() gave are about to go (false), or are there again, perhaps
+ * others. Machine lock held. */
+void virtio_set_fds(struct virtio *vd, bool on);
 /* The bytes at vd->config changed: machine lock held since before. */
 void virtio_config_changed(struct virtio *vd);
 /* The driver did something that this device type's section of the specification forbids. Device's

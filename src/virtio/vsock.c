@@ -410,6 +410,11 @@ static void vsock_notify(struct virtio *vd, struct virtq *q)
     vsock_kick(n->host);
 }
 
+static int vsock_notify_fd(struct virtio *vd, struct virtq *q)
+{
+    return q->idx == EVENT_QUEUE ? -1 : vsock_kick_fd(vsock_of(vd)->host);
+}
+
 static void vsock_started(struct virtio *vd)
 {
     virtio_lock(vd);
@@ -450,6 +455,7 @@ static const struct virtio_type vsock_type = {
     .pci_class = PCI_CLASS_OTHER,
     .start = vsock_started,
     .notify = vsock_notify,
+    .notify_fd = vsock_notify_fd,
     .reset = vsock_reset,
     .loaded = vsock_loaded,
 };

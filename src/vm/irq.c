@@ -7,6 +7,8 @@
  * pin is 2 (the MADT's interrupt source override says so). GSIs from 16 on have a pin and the ISA
  * bridge's router (dev/pirq.h), which may lead them to the 8259s.
  */
+#include <errno.h>
+
 #include "lib/probe.h"
 #include "lib/trace.h"
 #include "vm/priv.h"
@@ -78,6 +80,9 @@ void irq_send(struct vm *vm, const struct apic_msg *msg, uint32_t sender)
           : msg->logical               ? "logical"
                                        : "physical",
           msg->dest, msg->mode, msg->vector, msg->level ? " level" : "");
+    if (vm->evm && vm->cfg.engine->take_message &&
+        vm->cfg.engine->take_message(vm->evm, msg, sender))
+        return;
     if (msg->mode == APIC_LOWEST) {
         irq_send_lowest(vm, msg, sender);
         return;
@@ -118,8 +123,46 @@ static void irq_send_msi(void *ctx, uint64_t addr, uint32_t data)
     irq_send(vm, &msg, NOBODY);
 }
 
+void irq_watch_eoi(struct vm *vm, unsigned pin, const struct apic_msg *msg)
+{
+    if (vm->evm && vm->cfg.engine->watch_eoi)
+        vm->cfg.engine->watch_eoi(vm->evm, pin, msg);
+}
+
+/* ---- descriptors: the engine's affair ---- */
+
+static int irq_notify_fd(void *ctx, const struct bus_notify *n, bool on)
+{
+    struct vm *vm = ctx;
+
+    return vm->evm && vm->cfg.engine->notify_fd ? vm->cfg.engine->notify_fd(vm->evm, n, on)
+                                                : -ENOTSUP;
+}
+
+static int irq_msi_fd(void *ctx, int fd, uint64_t addr, uint32_t data)
+{
+    struct vm *vm = ctx;
+
+    return vm->evm && vm->cfg.engine->msi_fd ? vm->cfg.engine->msi_fd(vm->evm, fd, addr, data)
+                                             : -ENOTSUP;
+}
+
+static void irq_msi_fd_close(void *ctx, int fd)
+{
+    struct vm *vm = ctx;
+
+    vm->cfg.engine->msi_fd_close(vm->evm, fd);
+}
+
+static const struct bus_fd_ops irq_fd_ops = {
+    .notify = irq_notify_fd,
+    .msi = irq_msi_fd,
+    .msi_close = irq_msi_fd_close,
+};
+
 void irq_wire(struct vm *vm)
 {
+    bus_set_fd_ops(vm->bus, &irq_fd_ops, vm);
     bus_set_gsi_sink(vm->bus, irq_set_gsi, irq_gsi_waits, vm);
     bus_set_msi_sink(vm->bus, irq_send_msi, vm);
 }

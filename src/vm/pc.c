@@ -92,6 +92,11 @@ static void pc_pin_served(void *ctx, unsigned pin)
     pc_irq_served(ctx, pin == PIT_IOAPIC_PIN ? IRQ_PIT : pin);
 }
 
+static void pc_ioapic_watch(void *ctx, unsigned pin, const struct apic_msg *msg)
+{
+    irq_watch_eoi(ctx, pin, msg);
+}
+
 static void pc_ioapic_send(void *ctx, const struct apic_msg *msg)
 {
     irq_send(ctx, msg, UINT32_MAX);
@@ -193,6 +198,7 @@ static int pc_add_ioapic(struct pc *pc, struct bus *bus)
                                         .send = pc_ioapic_send,
                                         .told_pins = HPET_GSIS | BIT(PIT_IOAPIC_PIN),
                                         .served = pc_pin_served,
+                                        .watch = pc_ioapic_watch,
                                         .ctx = pc->vm,
                                     });
 }

@@ -77,6 +77,8 @@ void run_kick(struct vm *vm);
 /* ---- vm.c ---- */
 /* The machine as after power-on, the kernel loaded again. All vCPUs parked. 0 or -errno. */
 int vm_reset(struct vm *vm) MUST_CHECK;
+/* All vCPUs stand still and are about to go on. Machine lock held. */
+void vm_prepare(struct vm *vm);
 
 /* ---- platform.c: what the engine and the core ask of the machine ---- */
 extern const struct platform_ops vm_platform_ops;
@@ -89,6 +91,9 @@ void vm_hypercall(struct vm *vm, struct cpu *c);
 void irq_wire(struct vm *vm);
 /* A message to all APICs it addresses, but for the sender's own (UINT32_MAX: nobody's). */
 void irq_send(struct vm *vm, const struct apic_msg *msg, uint32_t sender);
+
+/* See engine_ops.watch_eoi. */
+void irq_watch_eoi(struct vm *vm, unsigned pin, const struct apic_msg *msg);
 
 /* ---- pc_virtio.c: the virtio devices ---- */
 struct pci_host;

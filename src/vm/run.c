@@ -155,6 +155,9 @@ static bool run_try_reset(struct vm *vm, uint64_t stop)
         run_end(vm, STOP_ERROR, 0);
         return false;
     }
+    lock_take(bus_lock(vm->bus));
+    vm_prepare(vm);
+    lock_drop(bus_lock(vm->bus));
     lock_take(&vm->lock);
     /* Something of higher rank may have been posted meanwhile, and stays. */
     (void)atomic_compare_exchange_strong(&vm->stop, &stop, 0);

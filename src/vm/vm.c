@@ -123,6 +123,7 @@ static int vm_add_engine(struct vm *vm)
         .trace = vm->cfg.trace,
         .time_exits = vm->cfg.time_exits,
         .bt = vm->cfg.bt,
+        .kvm = vm->cfg.kvm,
     };
     if (!cpu_model_init(&vm->model, vm->cfg.cpu_model, why, sizeof(why))) {
         log_error("%s: CPU model '%s': %s", vm->name,
@@ -134,6 +135,8 @@ static int vm_add_engine(struct vm *vm)
     vm_trim_paravirt(vm);
     if (vm->cfg.boot.firmware)
         vm->model.phys_bits = MIN(vm->model.phys_bits, FIRMWARE_PHYS_BITS);
+    if (!vm->cfg.engine->nests)
+        cpu_model_no_nesting(&vm->model);
     if (vm->cfg.engine->trim_model)
         vm->cfg.engine->trim_model(&vm->model);
     if (vm->cfg.engine->tsc_khz)
@@ -366,6 +369,22 @@ int vm_reset(struct vm *vm)
 
 /* ---- running ---- */
 
+void vm_prepare(struct vm *vm)
+{
+    assert_held(bus_lock(vm->bus));
+    if (vm->cfg.engine->prepare)
+        vm->cfg.engine->prepare(vm->evm);
+}
+
+/* The clock, and with it the vCPUs. */
+static void vm_go_on(struct vm *vm)
+{
+    lock_take(bus_lock(vm->bus));
+    clock_resume(bus_clock(vm->bus));
+    vm_prepare(vm);
+    lock_drop(bus_lock(vm->bus));
+}
+
 int vm_start(struct vm *vm)
 {
     int err;
@@ -378,7 +397,7 @@ int vm_start(struct vm *vm)
     if (vm->cfg.timeout_ns && vm->cfg.timeout_ns < UINT64_MAX - vm->started_ns)
         vm->timeout_at_ns = vm->started_ns + vm->cfg.timeout_ns;
     if (!vm->nr_pauses)
-        clock_resume(bus_clock(vm->bus));
+        vm_go_on(vm);
     lock_drop(&vm->lock);
     trace(vm->cfg.trace, VM, "start");
     err = run_start(vm);
@@ -425,7 +444,7 @@ void vm_resume(struct vm *vm)
     BUG_ON(!vm->nr_pauses);
     if (--vm->nr_pauses == 0) {
         if (vm->started && !vm->ended)
-            clock_resume(bus_clock(vm->bus));
+            vm_go_on(vm);
         lock_take(bus_lock(vm->bus));
         pc_set_paused(vm->pc, false);
         lock_drop(bus_lock(vm->bus));
@@ -591,6 +610,13 @@ void vm_unclaim(struct vm *vm)
 {
     atomic_store(&vm->claimed, false);
     run_posted(vm); /* the supervisor may have waited for that */
+}
+
+void vm_refresh(struct vm *vm)
+{
+    for (unsigned i = 0; i < vm->nr_vcpus; i++)
+        if (vm->cfg.engine->refresh)
+            vm->cfg.engine->refresh(vm->vcpus[i].v);
 }
 
 const struct cpu_model *vm_model(const struct vm *vm)

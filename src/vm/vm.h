@@ -117,8 +117,9 @@ struct vm_config {
     bool no_reboot;
     uint64_t timeout_ns; /* wall time; 0: none */
     bool time_exits;
-    const struct trace *trace;  /* NULL: none */
-    const struct bt_config *bt; /* NULL: the default */
+    const struct trace *trace;    /* NULL: none */
+    const struct bt_config *bt;   /* NULL: the default */
+    const struct kvm_config *kvm; /* NULL: the default */
     /* How the machine was asked for (options, API requests): snapshots keep it. NULL: nothing. */
     struct json_t *config;
     const struct vm_image *image; /* NULL: none. Until vm_create() has returned. */
@@ -174,6 +175,8 @@ int vm_settle(struct vm *vm, uint64_t wait_ns) MUST_CHECK;
 const char *vm_unsaveable(struct vm *vm);
 /* Of a paused VM: what engines have derived from memory and vCPUs is dropped. */
 void vm_state_changed(struct vm *vm);
+/* Of a paused VM that is about to be saved: its vCPUs' state is complete. */
+void vm_refresh(struct vm *vm);
 /* The guest is to know that it is another one than before: its generation identifier changes. VM
  * paused. */
 void vm_new_generation(struct vm *vm);

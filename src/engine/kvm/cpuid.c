@@ -11,6 +11,7 @@
 #define KVM_LEAF          0x40000000u
 #define KVM_LEAF_FEATURES 0x40000001u
 #define TIMING_LEAF       0x40000010u
+#define SVM_LEAF          0x8000000au
 
 /* Where each feature word is in CPUID. */
 static const struct {
@@ -134,6 +135,11 @@ static void put_model(struct kvm_vcpu *k, struct kvm_cpuid_table *t, uint32_t le
             r.edx |= supported_reg(have, 7, 0, 3) & SPEC_7_EDX;
         if (leaf == 0x80000008)
             r.ebx |= supported_reg(have, leaf, 0, 1) & SPEC_8_8_EBX;
+        if (leaf == SVM_LEAF && model_has(c->model, FEAT_SVM)) {
+            r.eax = supported_reg(have, leaf, 0, 0);
+            r.ebx = supported_reg(have, leaf, 0, 1);
+            r.edx = supported_reg(have, leaf, 0, 3);
+        }
         /* Not every host's TSC is invariant. */
         if (leaf == 0x80000007)
             r.edx &= supported_reg(have, leaf, 0, 3) | ~BIT(8);

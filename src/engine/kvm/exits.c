@@ -136,6 +136,13 @@ bool kvm_step(struct kvm_vcpu *k, enum run_result *res)
     uint64_t handed = v->vc.nr_insns;
     bool go_on;
 
+    if (k->in_guest) {
+        kvm_report(k,
+                   "a nested guest's instruction cannot be executed by the kernel, and by nobody "
+                   "else",
+                   k->run->exit_reason);
+        return fail(res);
+    }
     /* What it knew of the guest's page tables and breakpoints may be old. */
     interp_debug_update(&v->vc);
     /* An event that was held back for one instruction comes behind this one. */
@@ -228,6 +235,7 @@ static bool (*const exits[])(struct kvm_vcpu *k, enum run_result *res) = {
     [KVM_EXIT_HLT] = exit_hlt,
     [KVM_EXIT_IRQ_WINDOW_OPEN] = exit_window,
     [KVM_EXIT_INTR] = exit_again,
+    [KVM_EXIT_IOAPIC_EOI] = kvm_exit_eoi,
     [KVM_EXIT_SET_TPR] = exit_again, /* after_run() has seen it */
     [KVM_EXIT_SHUTDOWN] = exit_shutdown,
     [KVM_EXIT_DEBUG] = kvm_exit_debug,

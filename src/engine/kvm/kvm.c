@@ -14,6 +14,8 @@
 /* Emulated supervisor code is some hundred times slower; a noisy host makes a factor of a few. */
 #define SLOW_TIMES 20
 
+const struct kvm_config kvm_default_config = { .irqchip = KVM_IRQCHIP_AUTO };
+
 /* ---- what interp would tell an engine with code of its own ---- */
 
 static void hook_flushed(struct ivcpu *v, enum flush_kind kind, uint64_t lin)
@@ -132,6 +134,8 @@ static void kvm_trim_model(struct cpu_model *m)
         return; /* kvm_vm_create() will say it */
     if (kvm_get_supported(fd, &supported) >= 0)
         kvm_trim(m, &supported);
+    if (kvm_ioctl_num(fd, KVM_CHECK_EXTENSION, KVM_CAP_NESTED_STATE) <= 0)
+        cpu_model_no_nesting(m);
     host_close(fd);
 }
 
@@ -156,13 +160,6 @@ static uint64_t kvm_tsc_khz(void)
 
 /* ---- the VM ---- */
 
-static int enable(int fd, uint32_t cap, uint64_t arg)
-{
-    struct kvm_enable_cap c = { .cap = cap, .args = { arg } };
-
-    return kvm_ioctl(fd, KVM_ENABLE_CAP, &c);
-}
-
 static bool can(int fd, unsigned long cap)
 {
     return kvm_ioctl_num(fd, KVM_CHECK_EXTENSION, cap) > 0;
@@ -178,7 +175,7 @@ static int drop_quirks(int fd)
 
     if (known <= 0 || !(known & UNWANTED_QUIRKS))
         return 0;
-    return enable(fd, KVM_CAP_DISABLE_QUIRKS2, (uint32_t)known & UNWANTED_QUIRKS);
+    return kvm_enable(fd, KVM_CAP_DISABLE_QUIRKS2, (uint32_t)known & UNWANTED_QUIRKS);
 }
 
 /* Intel's real mode without unrestricted guests needs three pages and one that no guest uses:
@@ -209,7 +206,11 @@ static int vm_set_up(struct kvm_vm *vm, int sys)
         err = drop_quirks(vm->fd);
     /* Else the kernel would raise #UD for what its emulator lacks. */
     if (err >= 0 && can(vm->fd, KVM_CAP_EXIT_ON_EMULATION_FAILURE))
-        err = enable(vm->fd, KVM_CAP_EXIT_ON_EMULATION_FAILURE, 1);
+        err = kvm_enable(vm->fd, KVM_CAP_EXIT_ON_EMULATION_FAILURE, 1);
+    if (err >= 0)
+        err = kvm_make_irqchip(vm);
+    vm->has_irqfd = can(vm->fd, KVM_CAP_IRQFD);
+    vm->any_length = can(vm->fd, KVM_CAP_IOEVENTFD_ANY_LENGTH);
     return err < 0 ? err : kvm_set_msr_filter(vm);
 }
 
@@ -220,6 +221,7 @@ static void kvm_vm_destroy(struct engine_vm *evm)
     if (vm->fd >= 0)
         host_close(vm->fd);
     interp_vm_fini(&vm->ivm);
+    lock_destroy(&vm->routes_lock);
     lock_destroy(&vm->lock);
     free(vm);
 }
@@ -243,8 +245,10 @@ static int kvm_vm_create(const struct engine_config *cfg, struct engine_vm **out
     vm->slots_gen = UINT64_MAX;
     vm->ivm.evm.ops = &kvm_engine;
     lock_init(&vm->lock, LOCK_CODE);
+    lock_init(&vm->routes_lock, LOCK_LEAF);
     err = interp_vm_init(&vm->ivm, cfg);
     if (err) {
+        lock_destroy(&vm->routes_lock);
         lock_destroy(&vm->lock);
         free(vm);
         host_close(sys);
@@ -295,6 +299,8 @@ static int kvm_vcpu_create(struct engine_vm *evm, uint32_t id, struct vcpu **out
 
     if (!k)
         return -ENOMEM;
+    /* Most of it is interp's caches, which hardly anything goes through here: no huge pages. */
+    (void)madvise(k, sizeof(*k), MADV_NOHUGEPAGE);
     k->vm = vm;
     k->fd = -1;
     err = vcpu_open(k, id);
@@ -313,14 +319,19 @@ static int kvm_vcpu_create(struct engine_vm *evm, uint32_t id, struct vcpu **out
         return err;
     }
     kvm_changed(k);
+    k->next = vm->vcpus;
+    vm->vcpus = k;
     *out = &k->iv.vc;
     return 0;
 }
 
 static void kvm_vcpu_destroy(struct vcpu *vc)
 {
-    struct kvm_vcpu *k = container_of(vc, struct kvm_vcpu, iv.vc);
+    struct kvm_vcpu *k = container_of(vc, struct kvm_vcpu, iv.vc), **at = &k->vm->vcpus;
 
+    while (*at != k)
+        at = &(*at)->next;
+    *at = k->next;
     k->iv.hooks = NULL;
     interp_vcpu_fini(&k->iv);
     vcpu_close(k);
@@ -341,12 +352,16 @@ static void kvm_vcpu_reset(struct vcpu *vc)
 {
     struct kvm_vcpu *k = container_of(vc, struct kvm_vcpu, iv.vc);
 
+    kvm_reset_nested(k);
+    k->held_valid = false;
     kvm_reset_msrs(k);
+    k->apic_dropped = true;
 }
 
 const struct engine_ops kvm_engine = {
     .name = "kvm",
     .about = "hardware virtualization by the host's kernel (/dev/kvm)",
+    .nests = true,
     .probe = kvm_probe,
     .describe = kvm_describe,
     .recommend = kvm_recommend,
@@ -363,4 +378,13 @@ const struct engine_ops kvm_engine = {
     .peek = interp_peek,
     .poke = interp_poke,
     .sync_dirty = kvm_sync_dirty,
+    .save_more = kvm_save_more,
+    .load_more = kvm_load_more,
+    .prepare = kvm_prepare,
+    .refresh = kvm_refresh,
+    .take_message = kvm_take_message,
+    .watch_eoi = kvm_watch_eoi,
+    .notify_fd = kvm_notify_fd,
+    .msi_fd = kvm_msi_fd,
+    .msi_fd_close = kvm_msi_fd_close,
 };

@@ -11,11 +11,16 @@
 
 #include <linux/kvm.h>
 
+#include "bus/bus.h"
 #include "engine/interp/handlers.h"
 
 /* Regions that the kernel was told of; as many as the mmu has slots. */
 #define KVM_REGIONS_MAX 256
 #define KVM_CPUID_MAX   256
+/* Interrupt routes: the I/O APIC's pins, and messages of descriptors. */
+#define KVM_PINS        24u
+#define KVM_ROUTES_MAX  512u
+#define LOG_KVM_ROUTES  (0x4b58ull << 48)
 
 struct kvm_region {
     uint64_t base, bytes; /* bytes 0: this number is free */
@@ -34,8 +39,20 @@ struct kvm_vm {
     int fd;
     uint32_t run_bytes; /* of a vCPU's struct kvm_run and what is behind it */
     bool tsc_offset;    /* a vCPU's TSC offset can be set as it is */
-    struct lock lock;   /* LOCK_CODE: guards all below but supported */
-    bool clock_told;    /* the paravirtual clock was set, when the VM clock's offset was */
+    bool split;         /* local APICs are the kernel's: lapic.c */
+    /* ... but interp runs all vCPUs now, with those in struct cpu. Changed by kvm_prepare(). */
+    _Atomic bool apics_here;
+    struct kvm_vcpu *vcpus;     /* a list; constant once the VM runs */
+    bool has_irqfd, any_length; /* of KVM_IOEVENTFD: a write of whatever length */
+    /* Guarded by the machine lock. */
+    struct kvm_msi_fd {
+        bool used;
+        int fd;
+    } msi_fds[KVM_ROUTES_MAX - KVM_PINS];
+    struct lock routes_lock; /* LOCK_LEAF: guards routes. type 0: free */
+    struct kvm_irq_routing_entry routes[KVM_ROUTES_MAX];
+    struct lock lock; /* LOCK_CODE: guards all below but supported */
+    bool clock_told;  /* the paravirtual clock was set, when the VM clock's offset was */
     uint64_t clock_offset;
     uint64_t slots_gen;  /* of the mmu's list that the regions are made from */
     bool regions_failed; /* and it was reported */
@@ -59,9 +76,18 @@ struct kvm_known {
     struct kvm_msr_table msrs;
 };
 
+/* Of nested guests: SDM 4, "IA32_FEATURE_CONTROL"; APM 2, "SVM Related MSRs". */
+#define MSR_FEATURE_CONTROL 0x3au
+#define MSR_VM_CR           0xc0010114u
+#define MSR_VM_HSAVE_PA     0xc0010117u
+
+/* The largest there is: VMX with two pages. */
+#define KVM_NESTED_BYTES 8192u
+
 struct kvm_vcpu {
     struct ivcpu iv; /* first */
     struct kvm_vm *vm;
+    struct kvm_vcpu *next;
     int fd;
     struct kvm_run *run;
     bool in_kernel; /* the registers are in the kernel, those in struct cpu are old */
@@ -78,6 +104,24 @@ struct kvm_vcpu {
     unsigned nr_handovers; /* in it */
     bool known_valid;      /* the kernel has what is in known */
     struct kvm_known known;
+    bool nmi_taken; /* an NMI that was the kernel's is in struct cpu */
+    bool failed;    /* kvm_prepare() could not send its state */
+    /* Nested guests (nested.c): the kernel's state as it was exported or is to be loaded. */
+    bool in_guest; /* the registers are a nested guest's */
+    bool nested_unsent;
+    uint64_t feature_control, vm_cr, hsave_pa; /* with nested_unsent */
+    bool held_valid;                           /* events that wait for the nested guest */
+    struct kvm_vcpu_events held;
+    struct {
+        struct kvm_nested_state head;
+        uint8_t data[KVM_NESTED_BYTES];
+    } nested;
+    /* Split: what the kernel has of the APIC, as far as it came here and went back. */
+    bool apic_valid;
+    bool apic_dropped; /* what the kernel has is of no more interest: a reset */
+    uint32_t mp_state; /* KVM_MP_STATE_* */
+    uint32_t irr_seen[8];
+    struct apic apic_known;
     struct host_kick thread;
     /* Sequentially consistent, with run->immediate_exit: see kvm_kick(). */
     _Atomic bool in_run;
@@ -93,6 +137,7 @@ static inline struct kvm_vm *kvm_of(const struct kvm_vcpu *k)
 int kvm_open(char *why, size_t why_bytes) MUST_CHECK;
 int kvm_ioctl(int fd, unsigned long what, void *arg);           /* 0 or more; -errno */
 int kvm_ioctl_num(int fd, unsigned long what, unsigned long n); /* the same, with a number */
+int kvm_enable(int fd, uint32_t cap, uint64_t arg) MUST_CHECK;
 /* 0, or -ENOTSUP and what is missing. */
 int kvm_check_caps(int sys, char *why, size_t why_bytes) MUST_CHECK;
 
@@ -125,6 +170,48 @@ void kvm_reset_msrs(struct kvm_vcpu *k);
 /* The guest's TSC is the VM clock's, plus TSC_ADJUST. */
 int kvm_update_tsc(struct kvm_vcpu *k) MUST_CHECK;
 
+int kvm_get_msr(struct kvm_vcpu *k, uint32_t msr, uint64_t *val) MUST_CHECK;
+int kvm_set_msr(struct kvm_vcpu *k, uint32_t msr, uint64_t val) MUST_CHECK;
+/* The paravirtual clock's and stolen time's, which are the kernel's but for snapshots. */
+void kvm_export_pv(struct kvm_vcpu *k);
+int kvm_send_pv(struct kvm_vcpu *k) MUST_CHECK;
+
+/* ---- lapic.c: all of no effect (0, false) without the kernel's APICs, but where it says other
+ * ---- */
+/* Before there are vCPUs. 0, or -errno after a message. */
+int kvm_make_irqchip(struct kvm_vm *vm) MUST_CHECK;
+/* Before the other registers: to ask may make the vCPU take INIT or SIPI. */
+int kvm_export_activity(struct kvm_vcpu *k) MUST_CHECK;
+/* After IA32_APIC_BASE and TSC_ADJUST. */
+int kvm_export_apic(struct kvm_vcpu *k) MUST_CHECK;
+/* If they were changed here; counts_anew: also if not. 0, or -errno after a message. */
+int kvm_send_apic(struct kvm_vcpu *k, bool counts_anew) MUST_CHECK;
+/* The vCPU goes on: the kernel's APIC counts. */
+int kvm_apic_leaves(struct kvm_vcpu *k) MUST_CHECK;
+void kvm_prepare(struct engine_vm *evm);
+void kvm_refresh(struct vcpu *vc);
+bool kvm_take_message(struct engine_vm *evm, const struct apic_msg *msg, uint32_t sender);
+struct kvm_msi kvm_msi_of(const struct apic_msg *msg);
+void kvm_watch_eoi(struct engine_vm *evm, unsigned pin, const struct apic_msg *msg);
+bool kvm_exit_eoi(struct kvm_vcpu *k, enum run_result *res);
+
+/* ---- nested.c ---- */
+bool kvm_nests(const struct kvm_vcpu *k);
+int kvm_export_nested(struct kvm_vcpu *k) MUST_CHECK;
+int kvm_send_nested(struct kvm_vcpu *k) MUST_CHECK;
+void kvm_reset_nested(struct kvm_vcpu *k);
+size_t kvm_save_more(struct vcpu *vc, void *buf, size_t room);
+int kvm_load_more(struct vcpu *vc, const void *buf, size_t bytes);
+
+/* ---- routes.c ---- */
+/* type 0: frees it. 0, or -errno after a message. */
+int kvm_set_route(struct kvm_vm *vm, unsigned gsi, const struct kvm_irq_routing_entry *e);
+
+/* ---- fds.c: see engine_ops ---- */
+int kvm_notify_fd(struct engine_vm *evm, const struct bus_notify *n, bool on) MUST_CHECK;
+int kvm_msi_fd(struct engine_vm *evm, int fd, uint64_t addr, uint32_t data) MUST_CHECK;
+void kvm_msi_fd_close(struct engine_vm *evm, int fd);
+
 /* ---- slots.c ---- */
 /* The kernel's regions follow the mmu's slots. Cheap when nothing changed. */
 int kvm_sync_slots(struct kvm_vm *vm) MUST_CHECK;
@@ -138,6 +225,9 @@ int kvm_sync_dirty(struct engine_vm *evm);
  */
 int kvm_export(struct kvm_vcpu *k) MUST_CHECK;
 int kvm_import(struct kvm_vcpu *k) MUST_CHECK;
+/* What was changed goes to the kernel, but stays valid here: also by another thread while the vCPU
+ * stands still. */
+int kvm_send(struct kvm_vcpu *k, bool counts_anew) MUST_CHECK;
 static inline void kvm_changed(struct kvm_vcpu *k)
 {
     k->unsent = true;

@@ -26,6 +26,7 @@ struct msr_range {
     uint32_t first;
     const uint32_t *msrs; /* the kernel's in it, 0 ends the list */
     uint32_t flags;
+    enum { ALWAYS, WITH_SPLIT, WITH_VMX, WITH_SVM } when;
 };
 
 static const uint32_t low_both[] = { MSR_SPEC_CTRL, MSR_PRED_CMD, 0 };
@@ -44,29 +45,60 @@ static const uint32_t pv_old_both[] = { MSR_KVM_WALL_CLOCK, MSR_KVM_SYSTEM_TIME,
 static const uint32_t amd_both[] = { MSR_VIRT_SPEC_CTRL, 0 };
 
 #define BOTH (KVM_MSR_FILTER_READ | KVM_MSR_FILTER_WRITE)
+/* With the local APIC in the kernel; x2APIC's registers are then its own without being asked. */
+static const uint32_t apic_base_both[] = { MSR_APIC_BASE, 0 };
+static const uint32_t deadline_both[] = { MSR_TSC_DEADLINE, 0 };
+
+/* For guests that have guests. */
+static const uint32_t vmx_control_both[] = { MSR_FEATURE_CONTROL, 0 };
+static const uint32_t vmx_read[] = { 0x480, 0x481, 0x482, 0x483, 0x484, 0x485, 0x486,
+                                     0x487, 0x488, 0x489, 0x48a, 0x48b, 0x48c, 0x48d,
+                                     0x48e, 0x48f, 0x490, 0x491, 0 };
+static const uint32_t svm_both[] = { MSR_VM_CR, MSR_VM_HSAVE_PA, 0 };
+
 static const struct msr_range ranges[] = {
-    { 0x10, tsc_read, KVM_MSR_FILTER_READ },
-    { 0x48, low_both, BOTH },
-    { 0x108, arch_read, KVM_MSR_FILTER_READ },
-    { 0x170, mid_both, BOTH },
-    { 0x270, pat_both, BOTH },
-    { MSR_EFER, high_both, BOTH },
-    { MSR_FS_BASE, high_both, BOTH },
-    { MSR_KVM_WALL_CLOCK_NEW, pv_both, BOTH },
-    { MSR_KVM_WALL_CLOCK, pv_old_both, BOTH },
-    { MSR_VIRT_SPEC_CTRL, amd_both, BOTH },
+    { 0x18, apic_base_both, BOTH, WITH_SPLIT },
+    { MSR_TSC_DEADLINE, deadline_both, BOTH, WITH_SPLIT },
+    { MSR_FEATURE_CONTROL, vmx_control_both, BOTH, WITH_VMX },
+    { 0x480, vmx_read, KVM_MSR_FILTER_READ, WITH_VMX },
+    { MSR_VM_CR, svm_both, BOTH, WITH_SVM },
+    { 0x10, tsc_read, KVM_MSR_FILTER_READ, ALWAYS },
+    { 0x48, low_both, BOTH, ALWAYS },
+    { 0x108, arch_read, KVM_MSR_FILTER_READ, ALWAYS },
+    { 0x170, mid_both, BOTH, ALWAYS },
+    { 0x270, pat_both, BOTH, ALWAYS },
+    { MSR_EFER, high_both, BOTH, ALWAYS },
+    { MSR_FS_BASE, high_both, BOTH, ALWAYS },
+    { MSR_KVM_WALL_CLOCK_NEW, pv_both, BOTH, ALWAYS },
+    { MSR_KVM_WALL_CLOCK, pv_old_both, BOTH, ALWAYS },
+    { MSR_VIRT_SPEC_CTRL, amd_both, BOTH, ALWAYS },
 };
-#define RANGE_MSRS 8u
+#define RANGE_MSRS 24u
+
+static bool applies(const struct kvm_vm *vm, const struct msr_range *r)
+{
+    switch (r->when) {
+    case WITH_SPLIT:
+        return vm->split;
+    case WITH_VMX:
+        return model_has(vm->ivm.evm.cfg.model, FEAT_VMX);
+    case WITH_SVM:
+        return model_has(vm->ivm.evm.cfg.model, FEAT_SVM);
+    default:
+        return true;
+    }
+}
 
 int kvm_set_msr_filter(const struct kvm_vm *vm)
 {
-    uint8_t maps[ARRAY_SIZE(ranges)] = { 0 };
+    uint32_t maps[ARRAY_SIZE(ranges)] = { 0 };
     struct kvm_msr_filter f = { .flags = KVM_MSR_FILTER_DEFAULT_DENY };
     struct kvm_enable_cap cap = {
         .cap = KVM_CAP_X86_USER_SPACE_MSR,
         .args = { KVM_MSR_EXIT_REASON_INVAL | KVM_MSR_EXIT_REASON_UNKNOWN |
                   KVM_MSR_EXIT_REASON_FILTER },
     };
+    unsigned to = 0;
     int err = kvm_ioctl(vm->fd, KVM_ENABLE_CAP, &cap);
 
     if (err)
@@ -74,12 +106,17 @@ int kvm_set_msr_filter(const struct kvm_vm *vm)
     static_assert(ARRAY_SIZE(ranges) <= KVM_MSR_FILTER_MAX_RANGES, "so many the kernel takes");
     for (unsigned i = 0; i < ARRAY_SIZE(ranges); i++) {
         const struct msr_range *r = &ranges[i];
+        uint32_t nr = 0;
 
+        if (!applies(vm, r))
+            continue;
         for (const uint32_t *msr = r->msrs; *msr; msr++)
-            if (*msr - r->first < RANGE_MSRS)
-                maps[i] |= (uint8_t)BIT(*msr - r->first);
-        f.ranges[i] = (struct kvm_msr_filter_range){
-            .flags = r->flags, .nmsrs = RANGE_MSRS, .base = r->first, .bitmap = &maps[i]
+            if (*msr - r->first < RANGE_MSRS) {
+                maps[i] |= BIT(*msr - r->first);
+                nr = MAX(nr, *msr - r->first + 1);
+            }
+        f.ranges[to++] = (struct kvm_msr_filter_range){
+            .flags = r->flags, .nmsrs = nr, .base = r->first, .bitmap = (uint8_t *)&maps[i]
         };
     }
     return kvm_ioctl(vm->fd, KVM_X86_SET_MSR_FILTER, &f);
@@ -148,8 +185,10 @@ int kvm_export_msrs(struct kvm_vcpu *k)
 
 void kvm_reset_msrs(struct kvm_vcpu *k)
 {
-    static const uint32_t msrs[] = { MSR_KVM_SYSTEM_TIME_NEW, MSR_KVM_SYSTEM_TIME,
-                                     MSR_KVM_STEAL_TIME, MSR_SPEC_CTRL, MSR_VIRT_SPEC_CTRL };
+    static const uint32_t msrs[] = {
+        MSR_KVM_SYSTEM_TIME_NEW, MSR_KVM_SYSTEM_TIME, MSR_KVM_STEAL_TIME, MSR_SPEC_CTRL,
+        MSR_VIRT_SPEC_CTRL,      MSR_FEATURE_CONTROL, MSR_VM_CR,          MSR_VM_HSAVE_PA
+    };
 
     /* One by one: the kernel refuses those that it does not offer, which hold nothing then. */
     for (unsigned i = 0; i < ARRAY_SIZE(msrs); i++) {
@@ -160,6 +199,37 @@ void kvm_reset_msrs(struct kvm_vcpu *k)
 
         (void)kvm_ioctl(k->fd, KVM_SET_MSRS, &l);
     }
+}
+
+static bool has_pv(const struct kvm_vcpu *k, enum cpu_feature f)
+{
+    return model_has(k->iv.vc.cpu.model, f);
+}
+
+void kvm_export_pv(struct kvm_vcpu *k)
+{
+    struct pv *pv = &CPU(&k->iv)->pv;
+
+    /* What the kernel does not give stays 0: the restored guest's clock then is one that stopped.
+     */
+    if (has_pv(k, FEAT_KVM_CLOCK2) && kvm_get_msr(k, MSR_KVM_SYSTEM_TIME_NEW, &pv->clock) < 0)
+        pv->clock = 0;
+    if (has_pv(k, FEAT_KVM_STEAL_TIME) && kvm_get_msr(k, MSR_KVM_STEAL_TIME, &pv->steal) < 0)
+        pv->steal = 0;
+}
+
+/* In struct cpu they would make the core write to the guest's memory beside the kernel. */
+int kvm_send_pv(struct kvm_vcpu *k)
+{
+    struct pv *pv = &CPU(&k->iv)->pv;
+    int err = 0;
+
+    if (pv->clock && has_pv(k, FEAT_KVM_CLOCK2))
+        err = kvm_set_msr(k, MSR_KVM_SYSTEM_TIME_NEW, pv->clock);
+    if (!err && pv->steal && has_pv(k, FEAT_KVM_STEAL_TIME))
+        err = kvm_set_msr(k, MSR_KVM_STEAL_TIME, pv->steal);
+    pv->clock = pv->steal = 0;
+    return err;
 }
 
 /* ---- TSC ---- */
@@ -224,6 +294,14 @@ int kvm_update_tsc(struct kvm_vcpu *k)
 
 /* ---- exits ---- */
 
+/* Those of the kernel's local APIC come here when it refuses: to the core they would be another's.
+ */
+static bool is_refused(const struct kvm_vcpu *k, uint32_t msr)
+{
+    return k->vm->split && (msr == MSR_APIC_BASE || msr == MSR_TSC_DEADLINE ||
+                            msr - MSR_X2APIC_FIRST < APIC_PAGE_WORDS);
+}
+
 void kvm_exit_msr(struct kvm_vcpu *k)
 {
     struct kvm_run *run = k->run;
@@ -233,7 +311,9 @@ void kvm_exit_msr(struct kvm_vcpu *k)
 
     /* The kernel has checked the privilege; our copy of CPL may be old. */
     c->cpl = 0;
-    if (run->exit_reason == KVM_EXIT_X86_RDMSR) {
+    if (is_refused(k, run->msr.index)) {
+        st = STEP_FAULT;
+    } else if (run->exit_reason == KVM_EXIT_X86_RDMSR) {
         st = cpu_rdmsr(c, run->msr.index, &val);
         run->msr.data = val;
     } else {

@@ -3,8 +3,9 @@
  * The run loop: what is due between two stays in the guest (requests, events, changed registers and
  * memory), then KVM_RUN, then what its exit asks for (exits.c).
  *
- * The local APIC is in struct cpu: an interrupt is given to the kernel when the guest can take it
- * now, else the kernel is asked to come back as soon as it can (the interrupt window).
+ * With the local APIC in struct cpu an interrupt is given to the kernel when the guest can take it
+ * now, else the kernel is asked to come back as soon as it can (the interrupt window). With the
+ * kernel's (lapic.c) only the 8259s' go this way, and a halted vCPU sleeps in KVM_RUN.
  */
 #include <errno.h>
 #include <stdatomic.h>
@@ -148,6 +149,24 @@ static bool deliver_own(struct kvm_vcpu *k, enum run_result *res)
     return st == STEP_NEXT ? true : shutdown(k, res);
 }
 
+/* Is there one that the kernel does not know of? */
+static bool interrupt_waits(struct kvm_vcpu *k)
+{
+    struct cpu *c = CPU(&k->iv);
+
+    return k->vm->split ? c->ops->pic_pending(c) : cpu_interrupt_waits(c);
+}
+
+static uint8_t take_interrupt(struct kvm_vcpu *k)
+{
+    struct cpu *c = CPU(&k->iv);
+
+    /* Whether LINT0 lets it through is part of ready_for_interrupt_injection. */
+    if (k->vm->split || (apic_accepts_extint(c) && c->ops->pic_pending(c)))
+        return c->ops->pic_ack(c);
+    return apic_ack(c);
+}
+
 /* Gives the kernel what can be delivered now, or asks for the window. */
 static int inject(struct kvm_vcpu *k)
 {
@@ -161,21 +180,18 @@ static int inject(struct kvm_vcpu *k)
         k->iv.vc.nr_exits[EXIT_IRQ]++;
         err = kvm_ioctl_num(k->fd, KVM_NMI, 0);
     }
-    if (!err && cpu_interrupt_waits(c)) {
+    if (!err && interrupt_waits(k)) {
         if (k->window && run->ready_for_interrupt_injection) {
-            struct kvm_interrupt irq;
+            struct kvm_interrupt irq = { .irq = take_interrupt(k) };
 
-            if (apic_accepts_extint(c) && c->ops->pic_pending(c))
-                irq.irq = c->ops->pic_ack(c);
-            else
-                irq.irq = apic_ack(c);
             k->iv.vc.nr_exits[EXIT_IRQ]++;
             k->window = false;
             err = kvm_ioctl(k->fd, KVM_INTERRUPT, &irq);
         }
-        run->request_interrupt_window = cpu_interrupt_waits(c);
+        run->request_interrupt_window = interrupt_waits(k);
     }
-    run->cr8 = apic_get_cr8(c);
+    if (!k->vm->split)
+        run->cr8 = apic_get_cr8(c);
     return err;
 }
 
@@ -204,8 +220,17 @@ static void after_run(struct kvm_vcpu *k)
     struct cpu *c = CPU(&k->iv);
 
     k->window = true;
-    if (k->run->cr8 != apic_get_cr8(c))
+    if (!k->vm->split && k->run->cr8 != apic_get_cr8(c))
         apic_set_cr8(c, k->run->cr8);
+}
+
+/*
+ * A vCPU that sleeps in the kernel is not told of the window when nothing else wakes it. So it is
+ * found out before whether it is open.
+ */
+static bool must_look(struct kvm_vcpu *k)
+{
+    return k->vm->split && !k->window && interrupt_waits(k);
 }
 
 static bool run_guest(struct kvm_vcpu *k, enum run_result *res)
@@ -216,7 +241,13 @@ static bool run_guest(struct kvm_vcpu *k, enum run_result *res)
         return fail(res);
     if (unlikely(k->debug_changed) && kvm_debug_sync(k))
         return fail(res);
-    err = inject(k);
+    if (must_look(k)) {
+        /* run() clears it again, and looks at the requests after. */
+        set_immediate_exit(k, 1);
+        err = 0;
+    } else {
+        err = inject(k);
+    }
     if (!err) {
         k->unfinished = false;
         err = run_once(k);
@@ -233,12 +264,32 @@ static bool run_guest(struct kvm_vcpu *k, enum run_result *res)
     return fail(res);
 }
 
+static bool by_interp(const struct kvm_vcpu *k)
+{
+    return k->debug_by_interp || atomic_load_explicit(&k->vm->apics_here, memory_order_relaxed);
+}
+
+/* Does the vCPU sleep here, and not in KVM_RUN? */
+static bool sleeps_here(const struct kvm_vcpu *k)
+{
+    return k->iv.vc.cpu.activity != CPU_RUNNING && (!k->vm->split || by_interp(k));
+}
+
+/* What a halted vCPU waits for comes to the kernel: only when it runs freely can it wake. And a
+ * nested guest's instructions are the kernel's alone. */
+static enum run_result stepped_nothing(struct vcpu *vc)
+{
+    vc->dbg_hit = GVA(vc->cpu.rip);
+    vc->dbg_hit_acc = ACC_EXEC;
+    return RUN_DEBUG;
+}
+
 /* The debugger's step, the one off a breakpoint, or one of many: then events come between. */
 static bool step_for_debugger(struct kvm_vcpu *k, enum run_result *res)
 {
     const struct vcpu *vc = &k->iv.vc;
 
-    if (k->debug_by_interp && !vc->dbg.step) {
+    if (by_interp(k) && !vc->dbg.step) {
         kvm_changed(k);
         if (!interp_serve(&k->iv, res))
             return false;
@@ -254,23 +305,29 @@ enum run_result kvm_engine_run(struct vcpu *vc)
     struct cpu *c = CPU(&k->iv);
     enum run_result res = RUN_ERROR;
 
-    if (enter(k))
+    if (k->failed || enter(k))
         return RUN_ERROR;
     for (;;) {
         set_immediate_exit(k, 0);
         /* After it was cleared: see run_once(). */
         if (unlikely(atomic_load(&c->req)) && !serve_requests(k, &res))
             return res;
-        if (unlikely(c->activity != CPU_RUNNING)) {
-            if (c->activity == CPU_SHUTDOWN)
-                return RUN_SHUTDOWN;
+        if (unlikely(c->activity == CPU_SHUTDOWN))
+            return RUN_SHUTDOWN;
+        if (unlikely(sleeps_here(k))) {
             halt(k);
             continue;
         }
         if (!deliver_own(k, &res))
             return res;
-        if (unlikely(vc->dbg.step || k->iv.dbg_resume || k->debug_by_interp)) {
-            if (!take_out(k, &res) || !step_for_debugger(k, &res))
+        if (unlikely(vc->dbg.step || k->iv.dbg_resume || by_interp(k))) {
+            if (vc->dbg.step && c->activity != CPU_RUNNING)
+                return stepped_nothing(vc);
+            if (!take_out(k, &res))
+                return res;
+            if (k->in_guest && vc->dbg.step)
+                return stepped_nothing(vc);
+            if (!step_for_debugger(k, &res))
                 return res;
             continue;
         }

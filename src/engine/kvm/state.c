@@ -106,6 +106,8 @@ static int export_sregs(struct kvm_vcpu *k)
     c->cr3 = s.cr3;
     c->cr4 = s.cr4;
     c->efer = s.efer;
+    if (k->vm->split)
+        c->apic.base_msr = s.apic_base;
     if (s.flags & KVM_SREGS2_FLAGS_PDPTRS_VALID)
         memcpy(c->pdpte, s.pdptrs, sizeof(c->pdpte));
     /* CPL is SS.DPL (SDM 3, "Loading Guest Segment Registers"). */
@@ -224,6 +226,11 @@ static int deliver_rest(struct kvm_vcpu *k, const struct kvm_vcpu_events *e)
     struct cpu *c = CPU(&k->iv);
     enum step st = STEP_NEXT;
 
+    k->held_valid = k->in_guest;
+    if (k->in_guest) { /* the kernel gets them back */
+        k->held = *e;
+        return 0;
+    }
     if (!e->exception.injected && !e->nmi.injected && (!e->interrupt.injected || e->interrupt.soft))
         return 0;
     tlb_flush_all(&k->iv);
@@ -253,8 +260,8 @@ static int export_events(struct kvm_vcpu *k, struct kvm_vcpu_events *e)
     c->shadow_sti = e->interrupt.shadow & KVM_X86_SHADOW_INT_STI;
     c->shadow_movss = e->interrupt.shadow & KVM_X86_SHADOW_INT_MOV_SS;
     c->nmi_blocked = e->nmi.masked;
-    if (e->nmi.pending) {
-        c->nmi_pending = true;
+    if (e->nmi.pending && !k->in_guest) {
+        c->nmi_pending = k->nmi_taken = true;
         kvm_changed(k);
     }
     return 0;
@@ -267,9 +274,17 @@ static int import_events(struct kvm_vcpu *k)
         .interrupt.shadow = (c->shadow_sti ? KVM_X86_SHADOW_INT_STI : 0) |
                             (c->shadow_movss ? KVM_X86_SHADOW_INT_MOV_SS : 0),
         .nmi.masked = c->nmi_blocked, /* one that is pending goes by KVM_NMI, as any other */
-        .flags = KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SHADOW,
+        .flags = KVM_VCPUEVENT_VALID_SHADOW,
     };
 
+    if (k->held_valid) {
+        k->held_valid = false;
+        return kvm_ioctl(k->fd, KVM_SET_VCPU_EVENTS, &k->held);
+    }
+    /* One that came since is the kernel's. */
+    if (k->nmi_taken)
+        e.flags |= KVM_VCPUEVENT_VALID_NMI_PENDING;
+    k->nmi_taken = false;
     return kvm_ioctl(k->fd, KVM_SET_VCPU_EVENTS, &e);
 }
 
@@ -298,6 +313,8 @@ int kvm_export(struct kvm_vcpu *k)
     if (err == -EAGAIN || !k->in_kernel)
         return err;
     if (!err)
+        err = kvm_export_activity(k);
+    if (!err)
         err = export_regs(k);
     if (!err)
         err = export_sregs(k);
@@ -307,6 +324,10 @@ int kvm_export(struct kvm_vcpu *k)
         err = export_debug(k);
     if (!err)
         err = kvm_export_msrs(k);
+    if (!err)
+        err = kvm_export_apic(k);
+    if (!err)
+        err = kvm_export_nested(k);
     if (!err)
         err = export_events(k, &e);
     if (err) {
@@ -357,6 +378,8 @@ static int send_all(struct kvm_vcpu *k)
     make_all(k, &now);
     for (unsigned i = 0; i < ARRAY_SIZE(parts) && !err; i++) {
         err = send_part(k, i, &now);
+        if (!err && i == 0)
+            err = kvm_send_nested(k);
         if (err)
             log_error("vCPU %u: /dev/kvm does not take its %s: %s", k->iv.vc.cpu.id, parts[i].what,
                       strerror(-err));
@@ -366,16 +389,29 @@ static int send_all(struct kvm_vcpu *k)
     return err;
 }
 
-int kvm_import(struct kvm_vcpu *k)
+int kvm_send(struct kvm_vcpu *k, bool counts_anew)
 {
-    if (k->unsent) {
-        int err = send_all(k);
+    int err = kvm_send_pv(k);
 
+    if (!err && k->unsent) {
+        err = send_all(k);
         if (err)
             return err;
         k->unsent = false;
         k->window = false;
+        k->known_valid = false;
     }
+    return err ? err : kvm_send_apic(k, counts_anew);
+}
+
+int kvm_import(struct kvm_vcpu *k)
+{
+    int err = kvm_send(k, false);
+
+    if (!err)
+        err = kvm_apic_leaves(k);
+    if (err)
+        return err;
     /* The guest changes them from now on. */
     k->known_valid = false;
     k->in_kernel = true;

@@ -24,6 +24,13 @@ int kvm_ioctl_num(int fd, unsigned long what, unsigned long n)
     return r < 0 ? -errno : r;
 }
 
+int kvm_enable(int fd, uint32_t cap, uint64_t arg)
+{
+    struct kvm_enable_cap c = { .cap = cap, .args = { arg } };
+
+    return kvm_ioctl(fd, KVM_ENABLE_CAP, &c);
+}
+
 static const char *open_advice(int err)
 {
     switch (err) {
