@@ -79,7 +79,7 @@ static uint32_t rom_crc(struct vm *vm)
     uint32_t crc = 0;
 
     for (unsigned i = 0; (s = mmu_slot_at(vm_mmu(vm), i)); i++)
-        if (s->flags & SLOT_RO)
+        if (!s->of && s->flags & SLOT_RO)
             crc = crc32c(crc, s->hva, s->bytes);
     return crc;
 }
