@@ -212,7 +212,7 @@ static struct mmu *machine_ram(void)
     return mmu;
 }
 
-static void ignore_pam(void *ctx)
+static void ignore(void *ctx)
 {
     (void)ctx;
 }
@@ -245,7 +245,7 @@ static int machine_create_pci(struct machine *m)
         .int_pin = 1,
     };
 
-    struct pam_config pam = { .bus = m->bus, .mmu = machine_ram(), .changed = ignore_pam };
+    struct pam_config pam = { .bus = m->bus, .mmu = machine_ram(), .changed = ignore };
 
     pirq_init(&m->pirq, ignore_pic, NULL);
     if (pci_host_init(&m->pci, &host) || pam_init(&m->pam, &pam) ||
@@ -311,7 +311,10 @@ static void machine_create(struct machine *m)
                                        .bus = m->bus, .at = GPA(IOAPIC_AT), .send = machine_send });
     bus_set_gsi_sink(m->bus, machine_gsi, NULL, m);
     err |= pit_init(&m->pit, &(struct pit_config){ m->bus, bus_gsi(m->bus, 0) });
-    err |= rtc_init(&m->rtc, &(struct rtc_config){ m->bus, bus_gsi(m->bus, 8), GIB(1), 0 });
+    err |= rtc_init(&m->rtc, &(struct rtc_config){ .bus = m->bus,
+                                                   .irq = bus_gsi(m->bus, 8),
+                                                   .alarm = ignore,
+                                                   .low_ram_bytes = GIB(1) });
     for (unsigned i = 0; i < 2; i++) {
         struct uart_config cfg = {
             .bus = m->bus,
