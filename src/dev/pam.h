@@ -9,10 +9,10 @@
 #include "bus/bus.h"
 #include "mmu/mmu.h"
 
-#define PAM_AT          0xc0000ull
-#define PAM_END         0x100000ull
-#define PAM_NR_REGS     7u
-#define PAM_NR_SEGMENTS 13u
+#define PAM_AT           0xc0000ull
+#define PAM_END          0x100000ull
+#define PAM_NR_REGS      7u
+#define PAM_NR_SEGMENTS  13u
 /* All of it is RAM, as firmware leaves it for systems that it does not protect it from. */
 #define PAM_ALL_RAM_REG0 0x30u
 #define PAM_ALL_RAM_REG  0x33u

@@ -138,7 +138,7 @@ static void test_each_register_has_its_segments(void **state)
         const struct slot *s;
 
         memset(regs, 0x33, sizeof(regs));
-        regs[i == 12 ? 0 : 1 + i / 2] &= (uint8_t)~(2u << (i == 12 || i % 2 ? 4 : 0));
+        regs[i == 12 ? 0 : 1 + i / 2] &= (uint8_t) ~(2u << (i == 12 || i % 2 ? 4 : 0));
         pam_set(&e->pam, regs);
         assert_int_equal(pam_apply(&e->pam, &changed), 0);
         assert_true(changed);
@@ -208,8 +208,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_reads_and_writes_go_where_their_bits_say, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(test_where_no_rom_is_nobody_answers, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_change_is_told_and_counts_as_written, setup,
-                                        teardown),
+        cmocka_unit_test_setup_teardown(test_change_is_told_and_counts_as_written, setup, teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
