@@ -369,8 +369,7 @@ static int file_open(const struct fs_share *fs, int path_fd, uint32_t type, uint
         return -1;
     if (S_ISDIR(type))
         return open(fs_path(path_fd).s, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if ((flags & O_ACCMODE) == O_ACCMODE ||
-        (fs->cfg.readonly && (flags & O_ACCMODE) != O_RDONLY))
+    if ((flags & O_ACCMODE) == O_ACCMODE || (fs->cfg.readonly && (flags & O_ACCMODE) != O_RDONLY))
         return -1;
     return open(fs_path(path_fd).s, (int)(flags & OPEN_FLAGS) | O_CLOEXEC | O_NOCTTY);
 }
