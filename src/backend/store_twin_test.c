@@ -27,8 +27,7 @@ struct env {
 
 static void env_open(struct env *e, enum store_aio aio)
 {
-    e->store =
-        store_open(&(struct store_config){ .name = "disk0", .path = e->path, .aio = aio });
+    e->store = store_open(&(struct store_config){ .name = "disk0", .path = e->path, .aio = aio });
     assert_non_null(e->store);
     e->twin = store_twin(e->store);
     assert_non_null(e->twin);
