@@ -241,6 +241,7 @@ int ls_memory_create(struct lockstep *ls)
         return err;
     ls->mirror.listener = (struct code_listener){ .written = mirror_written, .every_page = true };
     mmu_listen(ls->vm->mmu, &ls->mirror.listener);
+    ls_memory_copy(ls); /* firmware is there already */
     return 0;
 }
 
