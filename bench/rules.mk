@@ -37,3 +37,12 @@ bench:
 bench-clones: all guest $(O)/tests/snap/responder
 	$(Q)bench/clones --doppel $(O)/doppel --kernel $(GUEST_KERNEL) --initramfs $(GUEST_INITRAMFS) \
 		--responder $(O)/tests/snap/responder $(CLONES_ARGS)
+
+# A whole Debian from its disk: boot, disk, network, a build. About 7 minutes on a quiet host, and once the image's making.
+#   make bench-system SYSTEM_ARGS="--only fio,build"; bench/system --help has more.
+SYSTEM_ARGS :=
+.PHONY: bench-system
+bench-system:
+	@tools/deps install bench image </dev/null >&2 || echo "make bench-system: goes on with what is there" >&2
+	$(Q)$(MAKE) --no-print-directory -s all build/image/debian.img >&2
+	$(Q)bench/system --doppel $(O)/doppel $(SYSTEM_ARGS)

@@ -31,6 +31,14 @@ struct fs_worker {
     unsigned idx;
 };
 
+/* Something to be done on the keeper's thread, by who waits for it. */
+struct fs_job {
+    int (*fn)(struct fs_share *fs, void *arg);
+    void *arg;
+    int result;
+    bool done;
+};
+
 /* ---- file descriptors ---- */
 
 /* The most that this process may have. Root may go beyond its hard limit. */
@@ -131,6 +139,7 @@ struct fs_share *fs_open(const struct fs_config *cfg)
     lock_init(&fs->lock, LOCK_LEAF);
     lock_init(&fs->wake, LOCK_LEAF);
     cond_init(&fs->begun);
+    cond_init(&fs->job_changed);
     for (unsigned i = 0; i < ARRAY_SIZE(fs->waiters); i++)
         cond_init(&fs->waiters[i].more);
     if (fs_open_root(fs) == 0)
@@ -159,6 +168,7 @@ void fs_close(struct fs_share *fs)
     for (unsigned i = 0; i < ARRAY_SIZE(fs->waiters); i++)
         cond_destroy(&fs->waiters[i].more);
     cond_destroy(&fs->begun);
+    cond_destroy(&fs->job_changed);
     lock_destroy(&fs->wake);
     lock_destroy(&fs->lock);
     free(fs);
@@ -238,6 +248,54 @@ static void *worker_run(void *arg)
     return NULL;
 }
 
+/*
+ * The keeper saves and loads the share's state: with the rights that the workers have, which who
+ * asks for it need not have; and none of the workers, which may wait for a lock that he holds.
+ */
+static void *keeper_run(void *arg)
+{
+    struct fs_share *fs = arg;
+    int err = fs_thread_begin(fs);
+
+    lock_take(&fs->wake);
+    fs->nr_begun++;
+    if (err)
+        fs->begin_error = err;
+    cond_wake_all(&fs->begun);
+    while (!fs->quit && !err) {
+        struct fs_job *job = fs->job;
+
+        if (!job || job->done) {
+            cond_wait(&fs->job_changed, &fs->wake);
+            continue;
+        }
+        lock_drop(&fs->wake);
+        job->result = job->fn(fs, job->arg);
+        lock_take(&fs->wake);
+        job->done = true;
+        cond_wake_all(&fs->job_changed);
+    }
+    lock_drop(&fs->wake);
+    return NULL;
+}
+
+int fs_do(struct fs_share *fs, int (*fn)(struct fs_share *fs, void *arg), void *arg)
+{
+    struct fs_job job = { .fn = fn, .arg = arg };
+
+    if (!fs->workers) /* a test's, without threads */
+        return fn(fs, arg);
+    lock_take(&fs->wake);
+    BUG_ON(fs->job); /* the machine has one lock for all who load and save */
+    fs->job = &job;
+    cond_wake_all(&fs->job_changed);
+    while (!job.done)
+        cond_wait(&fs->job_changed, &fs->wake);
+    fs->job = NULL;
+    lock_drop(&fs->wake);
+    return job.result;
+}
+
 static int fs_wait_begun(struct fs_share *fs, unsigned nr)
 {
     int err;
@@ -267,7 +325,9 @@ int fs_start(struct fs_share *fs, const struct fs_client *client)
             break;
     }
     if (!err)
-        err = fs_wait_begun(fs, nr);
+        err = thread_start_as(&fs->keeper, HOST_SHARE, fs->cfg.tag, keeper_run, fs);
+    if (!err)
+        err = fs_wait_begun(fs, nr + 1);
     if (!err)
         return 0;
     log_error("share '%s': cannot start its threads: %s", fs->cfg.tag, strerror(-err));
@@ -281,9 +341,11 @@ void fs_stop(struct fs_share *fs)
     fs->quit = true;
     for (unsigned i = 0; i < ARRAY_SIZE(fs->waiters); i++)
         cond_wake_all(&fs->waiters[i].more);
+    cond_wake_all(&fs->job_changed);
     lock_drop(&fs->wake);
     for (unsigned i = 0; i < FS_WORKERS; i++)
         thread_join(&fs->threads[i]);
+    thread_join(&fs->keeper);
     free(fs->workers);
     fs->workers = NULL;
 }

@@ -82,6 +82,15 @@ void fs_kick(struct fs_share *fs, bool urgent);
 /* Any thread; no request is out: forgets all that the guest had looked up and opened. */
 void fs_end_session(struct fs_share *fs);
 
+/* ---- for snapshots: no request is out (fs_state.c) ---- */
+
+#define FS_STATE_VERSION 1u
+/* What the guest has looked up and opened, malloc'ed. 0 or -errno after a message. */
+int fs_save(struct fs_share *fs, uint8_t **data, size_t *bytes) MUST_CHECK;
+/* The same again, as far as it is still there. 0, or -errno after a message: the guest has nothing.
+ */
+int fs_load(struct fs_share *fs, const uint8_t *data, size_t bytes) MUST_CHECK;
+
 /* ---- for the workers, and for tests without them ---- */
 
 /* The calling thread is going to serve. 0 or -errno. */

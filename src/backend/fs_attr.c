@@ -119,7 +119,7 @@ static int set_size(struct fs_call *c, const struct fs_node *n, const struct fus
     if (in->valid & FATTR_FH) {
         f = fs_file_get(c->fs, in->fh, false);
         if (!f)
-            return -EBADF;
+            return fs_file_missing(c->fs, in->fh);
     }
     if (in->valid & FATTR_KILL_SUIDGID)
         fs_creds_drop_fsetid(c->fs);

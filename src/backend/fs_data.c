@@ -37,7 +37,7 @@ int fs_read(struct fs_call *c)
         return -EINVAL;
     f = fs_file_get(c->fs, in->fh, false);
     if (!f)
-        return -EBADF;
+        return fs_file_missing(c->fs, in->fh);
     nr = fs_iov_slice(iov, r->iov + r->nr_out, r->nr_in, FS_OUT_BYTES, bytes);
     got = preadv(f->fd, (const struct iovec *)iov, (int)nr, (off_t)in->offset);
     err = got < 0 ? -errno : 0;
@@ -79,7 +79,7 @@ int fs_write(struct fs_call *c)
         return -EINVAL;
     f = fs_file_get(c->fs, in->fh, false);
     if (!f)
-        return -EBADF;
+        return fs_file_missing(c->fs, in->fh);
     nr = fs_iov_slice(iov, r->iov, r->nr_out, FS_HEAD_BYTES + sizeof(*in), in->size);
     if (in->write_flags & FUSE_WRITE_KILL_SUIDGID)
         fs_creds_drop_fsetid(c->fs);
@@ -104,7 +104,7 @@ int fs_flush(struct fs_call *c)
     int fd, err;
 
     if (!f)
-        return -EBADF;
+        return fs_file_missing(c->fs, in->fh);
     fd = fcntl(f->fd, F_DUPFD_CLOEXEC, 0);
     err = fd < 0 || close(fd) < 0 ? -errno : 0;
     fs_file_put(c->fs, f);
@@ -118,7 +118,7 @@ int fs_fsync(struct fs_call *c)
     int err;
 
     if (!f)
-        return -EBADF;
+        return fs_file_missing(c->fs, in->fh);
     err =
         (in->fsync_flags & FUSE_FSYNC_FDATASYNC ? fdatasync(f->fd) : fsync(f->fd)) < 0 ? -errno : 0;
     fs_file_put(c->fs, f);
@@ -138,7 +138,7 @@ int fs_lseek(struct fs_call *c)
         return -EINVAL;
     f = fs_file_get(c->fs, in->fh, false);
     if (!f)
-        return -EBADF;
+        return fs_file_missing(c->fs, in->fh);
     at = lseek(f->fd, (off_t)in->offset, (int)in->whence);
     err = at < 0 ? -errno : 0;
     fs_file_put(c->fs, f);
@@ -162,7 +162,7 @@ int fs_fallocate(struct fs_call *c)
         return -EFBIG;
     f = fs_file_get(c->fs, in->fh, false);
     if (!f)
-        return -EBADF;
+        return fs_file_missing(c->fs, in->fh);
     err = fallocate(f->fd, (int)in->mode, (off_t)in->offset, (off_t)in->length) < 0 ? -errno : 0;
     fs_file_put(c->fs, f);
     return err;
@@ -184,7 +184,7 @@ int fs_copy_file_range(struct fs_call *c)
     dst = fs_file_get(c->fs, in->fh_out, false);
     done = src && dst ? copy_file_range(src->fd, &from, dst->fd, &to, bytes, 0) : 0;
     if (!src || !dst)
-        err = -EBADF;
+        err = fs_file_missing(c->fs, src ? in->fh_out : in->fh_in);
     else if (done < 0)
         err = -errno;
     fs_file_put(c->fs, dst);

@@ -52,7 +52,7 @@ int fs_fsyncdir(struct fs_call *c)
     int err;
 
     if (!f)
-        return -EBADF;
+        return fs_file_missing(c->fs, in->fh);
     err =
         (in->fsync_flags & FUSE_FSYNC_FDATASYNC ? fdatasync(f->fd) : fsync(f->fd)) < 0 ? -errno : 0;
     fs_file_put(c->fs, f);
@@ -157,7 +157,9 @@ static int list(struct fs_call *c, bool plus)
     _Alignas(struct dirent64) uint8_t buf[ENTRIES_BYTES];
     /* About as much as there will be room for: what is left over is read again. */
     size_t want = MIN(sizeof(buf), MAX(l.room / (plus ? 5 : 1), ENTRY_BYTES));
-    long got = f && dir ? list_read(f, in->offset, buf, want) : -EBADF;
+    long got = f && dir ? list_read(f, in->offset, buf, want)
+               : dir    ? fs_file_missing(c->fs, in->fh)
+                        : -ESTALE;
     long at = 0;
 
     while (at < got) {

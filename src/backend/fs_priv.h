@@ -39,6 +39,7 @@ struct fs_node {
     ino_t ino;
     mode_t type;   /* S_IFMT's bits */
     bool submount; /* on another file system than the folder it is in */
+    bool lost;     /* a restored machine's, not found again: of no use, but to be forgotten */
 
     /* Guarded by the share's lock. */
     struct timespec opened_ctime; /* as it was when the guest opened it last; 0: not known */
@@ -53,7 +54,7 @@ struct fs_node {
 /* What the guest has open. */
 struct fs_file {
     uint64_t id;
-    int fd;
+    int fd; /* -1: a restored machine's, not found again */
     bool is_dir;
     struct lock pos;      /* LOCK_LEAF: a folder's position */
     unsigned refs;        /* guarded by the share's lock */
@@ -90,9 +91,11 @@ struct fs_share {
 
     /* Threads (fs.c). */
     struct fs_client client;
-    struct thread threads[FS_WORKERS];
+    struct thread threads[FS_WORKERS], keeper;
     struct fs_worker *workers;
     struct lock wake;             /* LOCK_LEAF: guards what follows */
+    struct fs_job *job;           /* for the keeper; NULL: none */
+    struct cond job_changed;      /* it was given, or is done */
     struct fs_waiters waiters[2]; /* worker 0; the others */
     struct cond begun;
     bool quit;
@@ -124,11 +127,27 @@ int fs_file_add(struct fs_share *fs, int fd, bool is_dir, uint64_t *id) MUST_CHE
 struct fs_file *fs_file_get(struct fs_share *fs, uint64_t id, bool is_dir);
 void fs_file_put(struct fs_share *fs, struct fs_file *f); /* NULL is fine */
 void fs_file_release(struct fs_share *fs, uint64_t id, bool is_dir);
+/* Why fs_file_get() had nothing: -EBADF, or -ESTALE for what is lost. */
+int fs_file_missing(struct fs_share *fs, uint64_t id);
+
+/*
+ * From a snapshot (fs_state.c): first the shape, that is, how often each of nr slots was used (32
+ * bits each); then what is in slots; then shaped, which finds those of them (from `first` on) that
+ * are free. 0, -EINVAL (no such slot, or it is taken), -ENFILE after a message, or -ENOMEM.
+ */
+int fs_table_shape(struct fs_table *t, uint32_t nr, const uint8_t *turns) MUST_CHECK;
+void fs_table_shaped(struct fs_table *t, uint32_t first);
+/* Like n, whose fd (O_PATH; -1: it is lost) is taken over even on failure. */
+int fs_node_restore(struct fs_share *fs, uint32_t slot, const struct fs_node *n) MUST_CHECK;
+int fs_file_restore(struct fs_share *fs, uint32_t slot, int fd, bool is_dir) MUST_CHECK;
 
 /* Finds out whether the host gives handles, and opens them. */
 void fs_handles_open(struct fs_share *fs);
 /* Closes what an ended session left. */
 void fs_collect(struct fs_share *fs);
+
+/* fs.c: does it with a share's thread's rights, and returns what it does; no request is out. */
+int fs_do(struct fs_share *fs, int (*fn)(struct fs_share *fs, void *arg), void *arg) MUST_CHECK;
 
 /* ---- who the host sees (fs_creds.c) ---- */
 

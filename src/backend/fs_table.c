@@ -83,6 +83,50 @@ static void table_remove(struct fs_table *t, uint64_t id)
     t->first_free = idx;
 }
 
+int fs_table_shape(struct fs_table *t, uint32_t nr, const uint8_t *turns)
+{
+    /* Where items may be, but never were more than the most at once. */
+    if (nr > t->max + 2)
+        return -ENFILE;
+    while (t->room < nr) {
+        int err = table_grow(t);
+
+        if (err)
+            return err;
+    }
+    for (; t->nr < nr; t->nr++)
+        t->slots[t->nr] = (struct fs_slot){ .item = NULL };
+    for (uint32_t i = 0; i < nr; i++)
+        if (!t->slots[i].item) /* the root has its number */
+            memcpy(&t->slots[i].turn, turns + 4 * (size_t)i, sizeof(t->slots[i].turn));
+    return 0;
+}
+
+/* Never more than the table's own; its number. */
+static int table_put(struct fs_table *t, uint32_t slot, void *item, uint64_t *id)
+{
+    if (slot >= t->nr || t->slots[slot].item)
+        return -EINVAL;
+    if (t->nr_items == t->max)
+        return -ENFILE;
+    t->slots[slot].item = item;
+    t->nr_items++;
+    *id = (uint64_t)t->slots[slot].turn << 32 | slot;
+    return 0;
+}
+
+/* A free one that was used no time has used up its numbers. */
+void fs_table_shaped(struct fs_table *t, uint32_t first)
+{
+    t->first_free = 0;
+    for (uint32_t i = t->nr; i-- > first;) {
+        if (t->slots[i].item || !t->slots[i].turn)
+            continue;
+        t->slots[i].next_free = t->first_free;
+        t->first_free = i;
+    }
+}
+
 /* ---- nodes by what they are ---- */
 
 static struct fs_node **bucket_of(const struct fs_share *fs, dev_t dev, ino_t ino)
@@ -257,7 +301,7 @@ struct fs_node *fs_node_get(struct fs_share *fs, uint64_t id)
     lock_drop(&fs->lock);
     if (!n || open)
         return n;
-    fd = handle_open(fs, n->handle);
+    fd = n->lost ? -ESTALE : handle_open(fs, n->handle);
     lock_take(&fs->lock);
     open = fd >= 0 ? node_adopt(fs, n, fd) : n->fd >= 0;
     lock_drop(&fs->lock);
@@ -282,17 +326,11 @@ void fs_node_put(struct fs_share *fs, struct fs_node *n)
         node_close(n);
 }
 
-/* Share's lock held. The caller is one of its users; the table is the other. */
-static int node_insert(struct fs_share *fs, struct fs_node *n)
+/* Share's lock held. It is in the table and open, and is found by what it is from now on. */
+static void node_inserted(struct fs_share *fs, struct fs_node *n)
 {
     struct fs_node **at;
-    int err;
 
-    if (!nodes_make_room(fs))
-        return -ENFILE;
-    err = table_add(&fs->nodes, n, &n->id);
-    if (err)
-        return err;
     fs->nr_open_nodes++;
     if (fs->nodes.nr_items > fs->nr_buckets)
         buckets_grow(fs);
@@ -300,6 +338,19 @@ static int node_insert(struct fs_share *fs, struct fs_node *n)
     n->next = *at;
     *at = n;
     n->hashed = n->used = true;
+}
+
+/* Share's lock held. The caller is one of its users; the table is the other. */
+static int node_insert(struct fs_share *fs, struct fs_node *n)
+{
+    int err;
+
+    if (!nodes_make_room(fs))
+        return -ENFILE;
+    err = table_add(&fs->nodes, n, &n->id);
+    if (err)
+        return err;
+    node_inserted(fs, n);
     n->refs = 2;
     n->nr_lookups = 1;
     return 0;
@@ -322,6 +373,15 @@ static struct fs_node *node_find(struct fs_share *fs, struct fs_node *fresh)
     (void)node_adopt(fs, n, fresh->fd); /* if there is no room, later */
     fresh->fd = -1;
     return n;
+}
+
+static void warn_nodes(struct fs_share *fs)
+{
+    if (log_first(&fs->seen, SEEN_NODES))
+        log_warn("share '%s': the guest knows so many files (%u) that there are no file "
+                 "descriptors left; others fail with ENFILE until it forgets some (raise the hard "
+                 "limit: ulimit -Hn)",
+                 fs->cfg.tag, MIN(fs->nodes.max, fs->max_open_nodes));
 }
 
 int fs_node_add(struct fs_share *fs, int fd, const struct stat *st, const struct fs_node *parent,
@@ -354,11 +414,41 @@ int fs_node_add(struct fs_share *fs, int fd, const struct stat *st, const struct
     *n = known ? known : fresh;
     if (known || err)
         node_close(fresh);
-    if (err == -ENFILE && log_first(&fs->seen, SEEN_NODES))
-        log_warn("share '%s': the guest knows so many files (%u) that there are no file "
-                 "descriptors left; others fail with ENFILE until it forgets some (raise the hard "
-                 "limit: ulimit -Hn)",
-                 fs->cfg.tag, MIN(fs->nodes.max, fs->max_open_nodes));
+    if (err == -ENFILE)
+        warn_nodes(fs);
+    return err;
+}
+
+/* A hostile state may name a file twice: the second is found by its number alone. */
+int fs_node_restore(struct fs_share *fs, uint32_t slot, const struct fs_node *as)
+{
+    struct fs_node *n = malloc(sizeof(*n));
+    struct stat st = { .st_dev = 0 };
+    int err = 0;
+
+    if (!n) {
+        if (as->fd >= 0)
+            (void)close(as->fd);
+        return -ENOMEM;
+    }
+    *n = *as;
+    n->refs = 1;
+    n->lost = n->fd < 0 || fstat(n->fd, &st) < 0;
+    n->dev = st.st_dev;
+    n->ino = st.st_ino;
+    n->handle = n->lost ? NULL : handle_of(fs, n->fd);
+    lock_take(&fs->lock);
+    if (!n->lost && !nodes_make_room(fs))
+        err = -ENFILE;
+    if (!err)
+        err = table_put(&fs->nodes, slot, n, &n->id);
+    if (!err && !n->lost)
+        node_inserted(fs, n);
+    lock_drop(&fs->lock);
+    if (err)
+        node_close(n);
+    if (err == -ENFILE)
+        warn_nodes(fs);
     return err;
 }
 
@@ -424,22 +514,49 @@ bool fs_nodes_full(struct fs_share *fs)
 
 static void file_close(struct fs_file *f)
 {
-    (void)close(f->fd); /* the guest heard of errors from its FLUSH and FSYNC */
+    if (f->fd >= 0)
+        (void)close(f->fd); /* the guest heard of errors from its FLUSH and FSYNC */
     lock_destroy(&f->pos);
     free(f);
 }
 
-int fs_file_add(struct fs_share *fs, int fd, bool is_dir, uint64_t *id)
+/* fd: taken over, also when there is no memory. */
+static struct fs_file *file_make(int fd, bool is_dir)
 {
     struct fs_file *f = malloc(sizeof(*f));
-    int err;
 
     if (!f) {
-        (void)close(fd);
-        return -ENOMEM;
+        if (fd >= 0)
+            (void)close(fd);
+        return NULL;
     }
     *f = (struct fs_file){ .fd = fd, .is_dir = is_dir, .refs = 1 };
     lock_init(&f->pos, LOCK_LEAF);
+    return f;
+}
+
+int fs_file_restore(struct fs_share *fs, uint32_t slot, int fd, bool is_dir)
+{
+    struct fs_file *f = file_make(fd, is_dir);
+    int err;
+
+    if (!f)
+        return -ENOMEM;
+    lock_take(&fs->lock);
+    err = table_put(&fs->files, slot, f, &f->id);
+    lock_drop(&fs->lock);
+    if (err)
+        file_close(f);
+    return err;
+}
+
+int fs_file_add(struct fs_share *fs, int fd, bool is_dir, uint64_t *id)
+{
+    struct fs_file *f = file_make(fd, is_dir);
+    int err;
+
+    if (!f)
+        return -ENOMEM;
     lock_take(&fs->lock);
     err = table_add(&fs->files, f, &f->id);
     *id = f->id;
@@ -466,10 +583,24 @@ struct fs_file *fs_file_get(struct fs_share *fs, uint64_t id, bool is_dir)
 
     lock_take(&fs->lock);
     f = file_find(fs, id, is_dir);
+    if (f && f->fd < 0)
+        f = NULL;
     if (f)
         f->refs++;
     lock_drop(&fs->lock);
     return f;
+}
+
+int fs_file_missing(struct fs_share *fs, uint64_t id)
+{
+    const struct fs_file *f;
+    int err;
+
+    lock_take(&fs->lock);
+    f = table_find(&fs->files, id);
+    err = f && f->fd < 0 ? -ESTALE : -EBADF;
+    lock_drop(&fs->lock);
+    return err;
 }
 
 void fs_file_put(struct fs_share *fs, struct fs_file *f)

@@ -126,12 +126,14 @@ struct net_forward {
 };
 
 struct net_user_config {
-    bool restricted; /* the guest reaches nothing, forwards reach the guest */
+    bool restricted; /* the guest reaches nothing, forwards reach the guest; IPv4 alone */
+    uint16_t mtu;    /* up to NET_USER_MTU_MAX; 0: NET_MTU_DEFAULT */
     unsigned nr_forwards;
     struct net_forward forwards[NET_FORWARDS_MAX];
 };
 
-/* A private network behind the host's own sockets, by libslirp: 10.0.2.0/24. */
+#define NET_USER_MTU_MAX 65520
+/* A private network behind the host's own sockets, by libslirp: 10.0.2.0/24 and fec0::/64. */
 struct net *net_open_user(const struct net_common *c, const struct net_user_config *cfg);
 /* A tap interface of the host, which exists and which we may use. */
 struct net *net_open_tap(const struct net_common *c, const char *ifname, unsigned nr_pairs);

@@ -1,16 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Network in user mode, by libslirp: a private network 10.0.2.0/24 whose other hosts are the
- * library. What the guest sends to the world goes through sockets of this process, so no privilege
- * is needed, and nobody outside sees the guest but through forwards.
+ * Network in user mode, by libslirp: a private network, 10.0.2.0/24 and fec0::/64, whose other
+ * hosts are the library. What the guest sends to the world goes through sockets of this process, so
+ * no privilege is needed, and nobody outside sees the guest but through forwards.
  *
- *     10.0.2.2   the gateway; connections to it reach the host's own loopback
- *     10.0.2.3   name server, which asks the host's
- *     10.0.2.15  what DHCP gives the guest
+ *     10.0.2.2   fec0::2  the gateway; connections to it reach the host's own loopback
+ *     10.0.2.3   fec0::3  name server, which asks the host's
+ *     10.0.2.15           what DHCP gives the guest; IPv6 addresses it makes by itself
  *
- * The same addresses as QEMU's. All calls of the library are made in the link's one thread. Frames
- * from the guest may be TCP segments of up to 64 KiB with the checksum left out: the library takes
- * them whole, and the checksum is filled in here.
+ * The same addresses as QEMU's. Guests that may reach nothing (restrict=on) have no IPv6, for which
+ * the library does not hold to that everywhere. All calls of the library are made in the link's one
+ * thread. Frames from the guest may be TCP segments of up to 64 KiB with the checksum left out: the
+ * library takes them whole, and the checksum is filled in here.
  */
 #include <errno.h>
 #include <poll.h>
@@ -32,7 +33,9 @@
 /* Frames for a guest that has no buffers just now. When they are used up the library's sockets are
  * not read any more; what it makes by itself is dropped. */
 #define QUEUE_FRAMES      256
-#define QUEUE_FRAME_BYTES 1600
+#define QUEUE_SPARE_BYTES 100 /* of a frame beyond the MTU */
+#define IPV6_MTU_MIN      1280
+#define TCP6_HEADS_MAX    100u /* 40 of IPv6, at most 60 of TCP */
 #define POLL_MAX          1024
 #define NS_PER_MS         1000000ull
 
@@ -40,11 +43,6 @@ struct user_timer {
     SlirpTimerId id;
     void *arg;
     uint64_t at_ns; /* UINT64_MAX: not armed */
-};
-
-struct user_queued {
-    uint16_t bytes;
-    uint8_t data[QUEUE_FRAME_BYTES];
 };
 
 struct net_user {
@@ -57,7 +55,9 @@ struct net_user {
     struct pollfd polls[POLL_MAX];
     unsigned nr_polls;
     struct user_timer timers[SLIRP_TIMER_NUM];
-    struct user_queued *queue; /* a ring */
+    uint8_t *queue; /* a ring of QUEUE_FRAMES, each frame_max bytes */
+    uint32_t queue_bytes[QUEUE_FRAMES];
+    uint32_t frame_max;
     unsigned queue_at, nr_queued;
     uint8_t *scratch;
     struct log_seen seen;
@@ -80,12 +80,15 @@ static bool user_give(struct net_user *u, uint8_t *data, size_t bytes)
     return net_deliver(&u->net, 0, &f, u->scratch);
 }
 
+static uint8_t *user_queued(struct net_user *u, unsigned idx)
+{
+    return u->queue + (size_t)idx * u->frame_max;
+}
+
 static void user_give_queued(struct net_user *u)
 {
     while (u->nr_queued) {
-        struct user_queued *q = &u->queue[u->queue_at];
-
-        if (!user_give(u, q->data, q->bytes))
+        if (!user_give(u, user_queued(u, u->queue_at), u->queue_bytes[u->queue_at]))
             return;
         u->queue_at = (u->queue_at + 1) % QUEUE_FRAMES;
         u->nr_queued--;
@@ -95,16 +98,16 @@ static void user_give_queued(struct net_user *u)
 static ssize_t user_send_packet(const void *buf, size_t bytes, void *opaque)
 {
     struct net_user *u = opaque;
-    struct user_queued *q = &u->queue[(u->queue_at + u->nr_queued) % QUEUE_FRAMES];
+    unsigned idx = (u->queue_at + u->nr_queued) % QUEUE_FRAMES;
 
-    if (bytes < NET_ETH_BYTES || bytes > QUEUE_FRAME_BYTES || u->nr_queued == QUEUE_FRAMES ||
+    if (bytes < NET_ETH_BYTES || bytes > u->frame_max || u->nr_queued == QUEUE_FRAMES ||
         !u->net.card) {
         net_drop_rx(&u->net);
         return (ssize_t)bytes;
     }
-    q->bytes = (uint16_t)bytes;
-    memcpy(q->data, buf, bytes);
-    if (u->nr_queued || !user_give(u, q->data, q->bytes))
+    memcpy(user_queued(u, idx), buf, bytes);
+    u->queue_bytes[idx] = (uint32_t)bytes;
+    if (u->nr_queued || !user_give(u, user_queued(u, idx), bytes))
         u->nr_queued++;
     return (ssize_t)bytes;
 }
@@ -126,8 +129,11 @@ static enum net_sent user_send(struct net *net, unsigned pair, struct net_frame 
 
     (void)pair;
     if (f->hdr.gso_type != NET_GSO_NONE) {
-        /* In one piece. */
-        if (net_segment(f, f->bytes, u->scratch, user_input, u) < 0)
+        bool v6 = (f->hdr.gso_type & ~NET_GSO_ECN) == NET_GSO_TCPV6;
+
+        /* IPv4 in one piece; of IPv6 the library takes none beyond its MTU. */
+        if (net_segment(f, v6 ? net->mtu - TCP6_HEADS_MAX : f->bytes, u->scratch, user_input, u) <
+            0)
             net_drop_tx(net);
         return NET_SENT;
     }
@@ -384,6 +390,17 @@ static int user_forward(struct net_user *u, const struct net_forward *fwd)
     return -err;
 }
 
+/* fec0::host */
+static struct in6_addr addr6_of(uint8_t host)
+{
+    return (struct in6_addr){ .s6_addr = { [0] = 0xfe, [1] = 0xc0, [15] = host } };
+}
+
+static bool user_has_ipv6(const struct net_user *u, const struct net_user_config *cfg)
+{
+    return !cfg->restricted && u->net.mtu >= IPV6_MTU_MIN;
+}
+
 static int user_make(struct net_user *u, const struct net_user_config *cfg)
 {
     const SlirpConfig sc = {
@@ -395,12 +412,18 @@ static int user_make(struct net_user *u, const struct net_user_config *cfg)
         .vhost = addr_of(USER_GATEWAY),
         .vnameserver = addr_of(USER_NAMESERVER),
         .vdhcp_start = addr_of(USER_DHCP),
-        .if_mtu = NET_MTU_DEFAULT,
-        .if_mru = NET_MTU_DEFAULT,
+        .in6_enabled = user_has_ipv6(u, cfg),
+        .vprefix_addr6 = addr6_of(0),
+        .vprefix_len = 64,
+        .vhost6 = addr6_of(2),
+        .vnameserver6 = addr6_of(3),
+        .if_mtu = u->net.mtu,
+        .if_mru = u->net.mtu,
     };
     int err = net_wake_init(&u->wake);
 
-    u->queue = calloc(QUEUE_FRAMES, sizeof(*u->queue));
+    u->frame_max = NET_ETH_BYTES + u->net.mtu + QUEUE_SPARE_BYTES;
+    u->queue = calloc(QUEUE_FRAMES, u->frame_max);
     u->scratch = malloc(NET_FRAME_MAX);
     if (!err && (!u->queue || !u->scratch))
         err = -ENOMEM;
@@ -426,8 +449,10 @@ struct net *net_open_user(const struct net_common *c, const struct net_user_conf
         return NULL;
     }
     net_init(&u->net, &user_ops, c, "user");
-    u->net.tx_offloads = NET_CSUM | NET_TSO4;
     u->net.can_rx = NET_CSUM;
+    if (cfg->mtu)
+        u->net.mtu = cfg->mtu;
+    u->net.tx_offloads = NET_CSUM | NET_TSO4 | (user_has_ipv6(u, cfg) ? NET_TSO6 : 0);
     u->wake.fd = -1;
     for (unsigned i = 0; i < SLIRP_TIMER_NUM; i++)
         u->timers[i].at_ns = UINT64_MAX;

@@ -309,6 +309,63 @@ static void test_taken_port_is_an_error(void **state)
 }
 
 /* Frames that no driver sends: the library has to live with all that pass net_frame_ok(). */
+/* ICMPv6 of the guest's: a neighbour solicitation (RFC 4861) for fec0::host. */
+static void send_solicitation(struct card *c, uint8_t host)
+{
+    uint8_t p[14 + 40 + 32] = { 0x33, 0x33, 0xff, 0, 0, host };
+    uint32_t sum = 58 + 32;
+
+    memcpy(p + 6, guest_mac, 6);
+    put16(p + 12, 0x86dd);
+    p[14] = 0x60;
+    put16(p + 18, 32);
+    p[20] = 58; /* ICMPv6 */
+    p[21] = 255;
+    memcpy(p + 22, (uint8_t[]){ 0xfe, 0xc0 }, 2);
+    p[37] = 0x55;
+    memcpy(p + 38, (uint8_t[]){ 0xff, 2 }, 2); /* ff02::1:ff00:host */
+    p[49] = 1;
+    p[50] = 0xff;
+    p[53] = host;
+    p[54] = 135;
+    memcpy(p + 62, (uint8_t[]){ 0xfe, 0xc0 }, 2);
+    p[77] = host;
+    p[78] = 1; /* source link-layer address */
+    p[79] = 1;
+    memcpy(p + 80, guest_mac, 6);
+    for (unsigned at = 22; at < sizeof(p); at += 2)
+        sum += (uint32_t)p[at] << 8 | p[at + 1];
+    sum = (sum & 0xffff) + (sum >> 16);
+    put16(p + 56, ~((sum & 0xffff) + (sum >> 16)) & 0xffff);
+    card_send(c, (struct net_hdr){ .flags = 0 }, p, sizeof(p));
+}
+
+static void test_ipv6_gateway_answers_unless_restricted(void **state)
+{
+    struct net *net = open_user(&(struct net_user_config){ .nr_forwards = 0 });
+    struct card c;
+    const uint8_t *p;
+
+    (void)state;
+    assert_true(net->tx_offloads & NET_TSO6);
+    assert_int_equal(card_connect(&c, net, CARD_FRAMES), 0);
+    send_solicitation(&c, 2);
+    p = wait_frame(&c, 0x86dd, 54, 136); /* a neighbour advertisement */
+    assert_non_null(p);
+    assert_int_equal(p[62], 0xfe);
+    assert_int_equal(p[77], 2);
+    card_close(&c);
+    net = open_user(&(struct net_user_config){ .restricted = true });
+    assert_false(net->tx_offloads & NET_TSO6);
+    assert_int_equal(card_connect(&c, net, CARD_FRAMES), 0);
+    send_solicitation(&c, 2);
+    send_arp(&c, 1, gateway_ip); /* which is answered behind it */
+    assert_non_null(wait_frame(&c, 0x0806, 21, 2));
+    for (unsigned i = 0; i < c.nr_in; i++)
+        assert_int_not_equal(c.in[i].data[12], 0x86);
+    card_close(&c);
+}
+
 static void test_nonsense_is_survived(void **state)
 {
     struct card c;
@@ -344,6 +401,7 @@ int main(void)
         cmocka_unit_test(test_forward_brings_connections_in),
         cmocka_unit_test(test_forward_brings_datagrams_in),
         cmocka_unit_test(test_taken_port_is_an_error),
+        cmocka_unit_test(test_ipv6_gateway_answers_unless_restricted),
         cmocka_unit_test(test_nonsense_is_survived),
     };
 

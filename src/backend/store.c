@@ -58,6 +58,7 @@ struct store *store_open(const struct store_config *cfg)
     d->cfg = *cfg;
     d->what = cfg->nbd ? cfg->nbd : cfg->path;
     d->fd = d->wake_fd = -1;
+    lock_init(&d->twins_lock, LOCK_LEAF);
     d->kind = store_choose_kind(d);
     d->open = d->kind && d->kind->open(d) == 0;
     if (d->open)
@@ -66,15 +67,70 @@ struct store *store_open(const struct store_config *cfg)
     return NULL;
 }
 
+struct store *store_twin(struct store *d)
+{
+    struct store *t = d->kind == &store_file ? calloc(1, sizeof(*t)) : NULL;
+
+    BUG_ON(d->of);
+    if (!t)
+        return NULL;
+    t->cfg = d->cfg;
+    t->what = d->what;
+    t->kind = d->kind;
+    t->of = d;
+    t->fd = d->fd;
+    t->is_device = d->is_device;
+    t->wake_fd = -1;
+    lock_take(&d->twins_lock);
+    t->next_twin = d->twins;
+    d->twins = t;
+    lock_drop(&d->twins_lock);
+    return t;
+}
+
+static uint64_t peek(const uint64_t *what)
+{
+    return __atomic_load_n(what, __ATOMIC_RELAXED);
+}
+
+static void counts_add(struct store_counts *to, const struct store_counts *from)
+{
+    to->reads += peek(&from->reads);
+    to->read_bytes += peek(&from->read_bytes);
+    to->writes += peek(&from->writes);
+    to->written_bytes += peek(&from->written_bytes);
+    to->flushes += peek(&from->flushes);
+}
+
+static void twin_close(struct store *t)
+{
+    struct store *d = t->of, **at;
+
+    store_disconnect(t);
+    lock_take(&d->twins_lock);
+    for (at = &d->twins; *at != t; at = &(*at)->next_twin)
+        ;
+    *at = t->next_twin;
+    counts_add(&d->past, &t->counts);
+    lock_drop(&d->twins_lock);
+    free(t);
+}
+
 void store_close(struct store *d)
 {
     if (!d)
         return;
+    if (d->of) {
+        twin_close(d);
+        return;
+    }
+    BUG_ON(d->twins);
     store_disconnect(d);
     if (d->open)
         d->kind->close(d);
     if (d->fd >= 0)
         (void)close(d->fd);
+    lock_destroy(&d->twins_lock);
     free(d);
 }
 
@@ -90,7 +146,7 @@ bool store_readonly(const struct store *d)
 
 uint64_t store_bytes(struct store *d)
 {
-    return atomic_load(&d->bytes);
+    return atomic_load(&store_first(d)->bytes);
 }
 
 int store_resize(struct store *d, uint64_t bytes)
@@ -152,7 +208,7 @@ void store_give_up(struct store *d, bool on)
 
 static void store_end(struct store *d, struct store_req *r, int error)
 {
-    if (error && log_first(&d->seen, (uint64_t)r->op << 32 | (uint32_t)-error))
+    if (error && log_first(&store_first(d)->seen, (uint64_t)r->op << 32 | (uint32_t)-error))
         log_warn("%s: '%s': %s of %llu bytes at %llu failed: %s; the guest is told (further "
                  "failures of this kind are not shown)",
                  d->cfg.name, d->what, op_names[r->op], (unsigned long long)r->bytes,
@@ -250,9 +306,17 @@ static void store_count(struct store *d, const struct store_req *r)
     }
 }
 
-const struct store_counts *store_counts(const struct store *d)
+struct store_counts store_counts(struct store *d)
 {
-    return &d->counts;
+    struct store_counts sum;
+
+    lock_take(&d->twins_lock);
+    sum = d->past;
+    counts_add(&sum, &d->counts);
+    for (const struct store *t = d->twins; t; t = t->next_twin)
+        counts_add(&sum, &t->counts);
+    lock_drop(&d->twins_lock);
+    return sum;
 }
 
 void store_submit(struct store *d, struct store_req *r)

@@ -66,15 +66,21 @@ struct store_client {
 /* NULL after a message: it is not there, or somebody else has it open. The calling thread lives as
  * long as the disk does: a process that serves an image ends with it. */
 struct store *store_open(const struct store_config *cfg);
-/* NULL is fine. Nobody is connected any more. */
+/*
+ * A twin: another store on the same open image, with a thread and requests of its own, so that
+ * several clients' are done side by side. Size, counts and limits of the image are the first one's.
+ * NULL: disks of this kind (all but raw ones) have no twins; or no memory.
+ */
+struct store *store_twin(struct store *d);
+/* NULL is fine. Nobody is connected any more, and its twins are closed. */
 void store_close(struct store *d);
 
 const char *store_name(const struct store *d);
-/* What was asked of it; each number is read as it changes (relaxed). */
+/* What was asked of it and its twins; any thread, each number as it is just now. */
 struct store_counts {
     uint64_t reads, read_bytes, writes, written_bytes, flushes;
 };
-const struct store_counts *store_counts(const struct store *d);
+struct store_counts store_counts(struct store *d);
 bool store_readonly(const struct store *d);
 uint64_t store_bytes(struct store *d); /* a multiple of STORE_SECTOR_BYTES; any thread */
 /*

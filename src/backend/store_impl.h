@@ -42,7 +42,13 @@ struct store {
     const struct store_kind *kind;
     const char *what; /* path or URI, for messages */
     bool open;
-    _Atomic uint64_t bytes;
+    _Atomic uint64_t bytes; /* the first one's */
+
+    struct store *of;       /* a twin: the first one */
+    struct lock twins_lock; /* LOCK_LEAF; guards what follows, of the first one */
+    struct store *twins;
+    struct store_counts past; /* of twins that were closed */
+    struct store *next_twin;
 
     /* By kind. */
     int fd;
@@ -70,6 +76,12 @@ struct store {
 
     struct log_seen seen;
 };
+
+/* Where the image's own is. */
+static inline struct store *store_first(struct store *d)
+{
+    return d->of ? d->of : d;
+}
 
 /* A path becomes d->fd; -errno after a message. */
 int store_open_path(struct store *d);

@@ -4,8 +4,8 @@
  * (SDM 3, "First Instruction Executed"), and its end again below 1 MB, where 16-bit code is at
  * home.
  *
- * The copy below 1 MB is RAM from the start, as if the chip set's shadowing (PAM registers) were
- * set to read and write: what a firmware wants to reach by them is so at once.
+ * What is below 1 MB is dev/pam.c's affair. Where that has no effect (lock-step), it is RAM with a
+ * copy from the start, as if the PAM registers were set to read and write.
  */
 #include "boot/boot.h"
 

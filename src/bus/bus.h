@@ -53,10 +53,23 @@ struct state_table {
         .name = (name_), .fields = (fields_), .nr = ARRAY_SIZE(fields_), .version = (version_) \
     }
 
-/* A part of a device: a struct with a table of its own. */
+/*
+ * State of no fixed size, which a device makes and reads itself. Both with the machine lock held; 0
+ * or -errno after a message. What is loaded is a stranger's, and read whole: a version up to its
+ * own.
+ */
+struct state_blob {
+    const char *name;
+    unsigned version;
+    int (*save)(void *base, uint8_t **data, size_t *bytes); /* *data: malloc'ed */
+    int (*load)(void *base, const uint8_t *data, size_t bytes, unsigned version);
+};
+
+/* A part of a device: a struct with a table of its own, or, if blob is not NULL, that. */
 struct state_part {
     const struct state_table *table;
     void *base;
+    const struct state_blob *blob;
 };
 
 /*

@@ -59,11 +59,13 @@ static bool net_set_mtu(struct net_option *o, const char *val)
 {
     uint64_t mtu;
 
-    if (!value_uint(val, NET_MTU_MIN, NET_MTU_MAX, &mtu)) {
-        log_error("--net mtu='%s' is not a number from %d to %d", val, NET_MTU_MIN, NET_MTU_MAX);
+    unsigned max = o->kind == NET_USER ? NET_USER_MTU_MAX : NET_MTU_MAX;
+
+    if (!value_uint(val, NET_MTU_MIN, max, &mtu)) {
+        log_error("--net mtu='%s' is not a number from %d to %u", val, NET_MTU_MIN, max);
         return false;
     }
-    o->mtu = (uint16_t)mtu;
+    o->mtu = o->user.mtu = (uint16_t)mtu;
     return true;
 }
 
@@ -170,7 +172,7 @@ static const struct key {
     { "mac", OF_USER | OF_TAP | OF_SOCKET, net_set_mac },
     { "transport", OF_USER | OF_TAP | OF_SOCKET, net_set_transport },
     { "queues", OF_TAP, net_set_queues },
-    { "mtu", OF_SOCKET, net_set_mtu },
+    { "mtu", OF_USER | OF_SOCKET, net_set_mtu },
     { "hostfwd", OF_USER, net_set_hostfwd },
     { "restrict", OF_USER, net_set_restrict },
 };

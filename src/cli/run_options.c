@@ -425,7 +425,7 @@ static const struct opt run_opts[] = {
       "a network card, several times for several; WHERE is\n"
       "  user          a private network 10.0.2.0/24 behind this host, with DHCP;\n"
       "                hostfwd=tcp:127.0.0.1:2222-:22 lets connections in (also\n"
-      "                udp:, several), restrict=on lets none out\n"
+      "                udp:, several), restrict=on lets none out, mtu=N\n"
       "  tap=NAME      an interface of the host; queues=N\n"
       "  socket=PATH   a cable to another VM with the same PATH; mtu=N\n"
       "  none          no card (default)\n"

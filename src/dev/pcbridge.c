@@ -3,12 +3,11 @@
  * The PCI functions of host bridge and ISA bridge, with the identities of an Intel Q35 and its
  * ICH9, which systems and firmware know well.
  *
- * Manuals: Intel 3 Series Express Chipset Family data sheet, "PCIEXBAR", "PAM0"; Intel ICH9 data
- * sheet, "LPC Interface Bridge Registers". Of what a real chip set configures there, only the place
- * of the memory-mapped configuration space can be chosen. The rest is fixed and described by the
- * ACPI tables; its registers keep what firmware writes:
- * - PAM: the area below 1 MB is RAM for reads and writes, whatever they say.
- * - PMBASE: power management is where it is.
+ * Manuals: Intel 3 Series Express Chipset Family data sheet, "PCIEXBAR", "PAM0", "SMRAM"; Intel
+ * ICH9 data sheet, "LPC Interface Bridge Registers". Of what a real chip set configures there, the
+ * place of the memory-mapped configuration space can be chosen, and what is below 1 MB (pam.c). The
+ * rest is fixed and described by the ACPI tables: power management is where it is (PMBASE), and
+ * there is no memory of SMM's (SMRAM).
  *
  * The subsystem numbers are those by which SeaBIOS and OVMF know a machine that has fw_cfg.
  */
@@ -28,10 +27,11 @@
 #define PCIEXBAR_LENGTH  0x6u /* 0: 256 MB */
 #define PCIEXBAR_AT      0xff0000000ull
 #define MCH_PAM          0x90u
-#define MCH_PAM_BYTES    7u
 #define MCH_PAM_WRITABLE 0x33u
 #define PAM0_WRITABLE    0x30u
 #define MCH_SMRAM        0x9du
+#define MCH_SMRAM_BYTES  2u /* and ESMRAMC */
+#define SMRAM_CODE_SEG   0x02u
 
 /* Of the ISA bridge */
 #define LPC_PMBASE     0x40u
@@ -54,10 +54,21 @@ static void pcbridge_update_ecam(struct pci_dev *d)
                       (bar & PCIEXBAR_ON) && !(bar & PCIEXBAR_LENGTH));
 }
 
+static void pcbridge_update_pam(struct pci_dev *d)
+{
+    pam_set(container_of(d, struct pcbridge, pci)->pam, &d->config[MCH_PAM]);
+}
+
 static void pcbridge_host_written(struct pci_dev *d, unsigned off, unsigned bytes)
 {
     if (off + bytes > MCH_PCIEXBAR && off < MCH_PCIEXBAR + 8)
         pcbridge_update_ecam(d);
+    if (off + bytes > MCH_PAM && off < MCH_PAM + PAM_NR_REGS)
+        pcbridge_update_pam(d);
+    if (off + bytes > MCH_SMRAM && off < MCH_SMRAM + MCH_SMRAM_BYTES &&
+        log_first(bus_seen(d->dev.bus), 0x3c50000u | MCH_SMRAM))
+        log_warn("host bridge: guest wrote SMRAM's registers (9Dh, 9Eh); there is no memory of "
+                 "SMM's, and they stay as they are");
 }
 
 static const struct pci_ops pcbridge_host_ops = {
@@ -70,6 +81,7 @@ static void pcbridge_host_reset(struct device *dev)
 
     pci_dev_reset(d);
     pcbridge_update_ecam(d);
+    pcbridge_update_pam(d);
 }
 
 static void pcbridge_host_loaded(struct device *dev)
@@ -78,6 +90,7 @@ static void pcbridge_host_loaded(struct device *dev)
 
     pci_dev_loaded(d);
     pcbridge_update_ecam(d);
+    pcbridge_update_pam(d);
 }
 
 static unsigned pcbridge_route_at(unsigned line)
@@ -146,7 +159,7 @@ static const struct device_type pcbridge_isa_type = {
     .version = 1,
 };
 
-int pcbridge_init_host(struct pcbridge *b, struct pci_host *h)
+int pcbridge_init_host(struct pcbridge *b, struct pci_host *h, struct pam *pam, bool all_ram)
 {
     int err = pci_dev_init(&b->pci, h,
                            &(struct pci_dev_desc){ .type = &pcbridge_host_type,
@@ -165,10 +178,12 @@ int pcbridge_init_host(struct pcbridge *b, struct pci_host *h)
                (uint32_t)PCIEXBAR_AT | PCIEXBAR_LENGTH | PCIEXBAR_ON);
     pci_define(&b->pci, MCH_PCIEXBAR + 4, 4, (uint32_t)(h->ecam_at.v >> 32),
                (uint32_t)(PCIEXBAR_AT >> 32));
-    pci_define(&b->pci, MCH_PAM, 1, 0, PAM0_WRITABLE);
-    for (unsigned i = 1; i < MCH_PAM_BYTES; i++)
-        pci_define(&b->pci, MCH_PAM + i, 1, 0, MCH_PAM_WRITABLE);
-    pci_define(&b->pci, MCH_SMRAM, 1, 0x02, 0); /* there is no SMM */
+    b->pam = pam;
+    pci_define(&b->pci, MCH_PAM, 1, all_ram ? PAM_ALL_RAM_REG0 : 0, PAM0_WRITABLE);
+    for (unsigned i = 1; i < PAM_NR_REGS; i++)
+        pci_define(&b->pci, MCH_PAM + i, 1, all_ram ? PAM_ALL_RAM_REG : 0, MCH_PAM_WRITABLE);
+    pci_define(&b->pci, MCH_SMRAM, 1, SMRAM_CODE_SEG, 0);
+    pcbridge_update_pam(&b->pci);
     return 0;
 }
 

@@ -74,6 +74,8 @@ struct env {
     struct bus *bus;
     struct pci_host host;
     struct pirq pirq;
+    struct mmu *mmu;
+    struct pam pam;
     unsigned pic_level[16];
     struct pcbridge bridge, isa;
     struct toy toy[2]; /* 00:02.0 and 00:06.0: INTA of both is the same line */
@@ -91,6 +93,11 @@ static void env_line(void *ctx, unsigned gsi, int level)
 static void env_pic(void *ctx, unsigned irq, int level)
 {
     ((struct env *)ctx)->pic_level[irq] = (unsigned)level;
+}
+
+static void env_pam(void *ctx)
+{
+    (void)ctx;
 }
 
 static void env_msi(void *ctx, uint64_t addr, uint32_t data)
@@ -138,7 +145,11 @@ static int setup(void **state)
                                                                         .ecam_bytes = MIB(256),
                                                                         .intx_gsi = 16 }),
                      0);
-    assert_int_equal(pcbridge_init_host(&e->bridge, &e->host), 0);
+    e->mmu = mmu_create();
+    assert_int_equal(
+        pam_init(&e->pam, &(struct pam_config){ .bus = e->bus, .mmu = e->mmu, .changed = env_pam }),
+        0);
+    assert_int_equal(pcbridge_init_host(&e->bridge, &e->host, &e->pam, false), 0);
     pirq_init(&e->pirq, env_pic, e);
     assert_int_equal(pcbridge_init_isa(&e->isa, &e->host, 0x600, &e->pirq), 0);
     assert_int_equal(toy_init(&e->toy[0], &e->host, 2), 0);
@@ -154,6 +165,8 @@ static int teardown(void **state)
     pci_dev_fini(&e->toy[0].pci);
     pcbridge_fini(&e->isa);
     pcbridge_fini(&e->bridge);
+    pam_fini(&e->pam);
+    mmu_destroy(e->mmu);
     pci_host_fini(&e->host);
     bus_destroy(e->bus);
     free(e);

@@ -106,6 +106,7 @@ static const struct {
     { R(NET) | ENGINE, SYS_ioctl, { EQ(1, 0x400454d9) }, 1 },
     { R(NET) | R(VSOCK) | R(IMAGE), SYS_socket, { EQ(0, AF_UNIX) }, 1 },
     { R(USERNET), SYS_socket, { EQ(0, AF_INET) }, 1 },
+    { R(USERNET), SYS_socket, { EQ(0, AF_INET6) }, 1 },
     { R(USERNET), SYS_socket, { EQ(0, AF_UNIX) }, 1 },
 };
 

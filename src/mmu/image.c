@@ -155,8 +155,11 @@ int mmu_make_shared(struct mmu *m)
 
     lock_take(&m->slots_lock);
     for (unsigned i = 0; i < m->nr_slots && !err; i++)
-        if (m->slots[i]->flags & SLOT_PRIVATE)
+        if (!m->slots[i]->of && m->slots[i]->flags & SLOT_PRIVATE)
             err = slot_make_shared(m->slots[i]);
+    for (unsigned i = 0; i < m->nr_slots; i++)
+        if (m->slots[i]->of)
+            alias_refresh(m->slots[i]);
     lock_drop(&m->slots_lock);
     return err;
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Guest-physical memory: a sorted list of slots (RAM and ROM), what is known about each of their
- * pages, and the DMA handle by which devices reach them.
+ * pages, and the DMA handle by which devices reach them. An alias is a slot without memory of its
+ * own, which shows a part of another one's.
  *
  * What is behind a page is (file, offset); host pointers into it (hva) are short-lived: good until
  * the caller returns to its loop or takes a lock. Slots change only while all vCPUs are stopped or
@@ -41,7 +42,8 @@ struct slot {
     unsigned flags; /* SLOT_* */
     int fd;         /* memfd behind it; owned by the mmu. -1: SLOT_PRIVATE */
     uint64_t fd_off_bytes;
-    int image_fd; /* SLOT_PRIVATE: the file, to be asked where it has data; owned by the mmu */
+    struct slot *of; /* an alias: whose memory this is. NULL: its own */
+    int image_fd;    /* SLOT_PRIVATE: the file, to be asked where it has data; owned by the mmu */
     uint64_t image_off_bytes;
     uint8_t *hva;            /* shared mapping of all of it in this process */
     _Atomic uint16_t *notes; /* bytes / 4096 entries: PAGE_NOTE_*, and who writes */
@@ -89,6 +91,17 @@ void mmu_slot_remove(struct mmu *m, struct slot *s);
 /* To another address. All vCPUs stand still, and what they derived from the old one is dropped
  * behind. -EEXIST, and nothing has changed, if another slot is there. */
 int mmu_slot_move(struct mmu *m, struct slot *s, gpa_t base) MUST_CHECK;
+/*
+ * Shows d->bytes of the slot `of`, from off_bytes on, at d->base; SLOT_RO: for reading alone. Notes
+ * of RAM are the same at both places (but the code that engines have noted is forgotten), so it is
+ * seen at one at a time: the other one is parked. Removed as any slot, before the one that it is
+ * of. All vCPUs stand still; behind the change mmu_code_moved(), and what engines derived is
+ * dropped. Errors as of mmu_slot_add().
+ */
+int mmu_alias_add(struct mmu *m, struct slot *of, uint64_t off_bytes, const struct slot_desc *d,
+                  struct slot **out) MUST_CHECK;
+/* Other bytes are in this range than before, whatever the notes say. */
+void mmu_code_moved(struct mmu *m, gpa_t at, uint64_t bytes);
 /* The slot that holds `at`, or NULL. */
 struct slot *mmu_slot_find(struct mmu *m, gpa_t at);
 /* Grows with every change of the list. Any thread. */

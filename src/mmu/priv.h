@@ -24,6 +24,16 @@ static inline uint64_t slot_run(const struct slot *s, gpa_t at, uint64_t bytes)
     return MIN(bytes, s->bytes - (at.v - s->base.v));
 }
 
+/* slots.c: are they whole pages? 0, or -EINVAL and a message. */
+int slot_check(const struct slot_desc *d);
+/* Into the list; slots_lock is held. -EEXIST or -ENOSPC after a message. */
+int slot_insert(struct mmu *m, struct slot *s);
+
+/* alias.c: all but its place in the list. */
+void alias_free(struct slot *s);
+/* The slot that it is of may have got other memory; slots_lock is held. */
+void alias_refresh(struct slot *s);
+
 /* image.c: maps the slot from the image. -ENOENT: it is not there. */
 int slot_map_image(const struct mmu_image *image, struct slot *s);
 /* Whole pages of a private slot are zeroes from now on. 0 or -errno. */

@@ -28,6 +28,10 @@ struct mmu *mmu_create(void)
 
 static void slot_free(struct slot *s)
 {
+    if (s->of) {
+        alias_free(s);
+        return;
+    }
     host_unmap(s->hva, s->bytes);
     if (s->fd >= 0)
         host_close(s->fd);
@@ -37,11 +41,19 @@ static void slot_free(struct slot *s)
     free(s);
 }
 
+/* Aliases first, for they look at what they are of. */
 void mmu_destroy(struct mmu *m)
 {
+    unsigned nr = 0;
+
     if (!m)
         return;
     for (unsigned i = 0; i < m->nr_slots; i++)
+        if (m->slots[i]->of)
+            slot_free(m->slots[i]);
+        else
+            m->slots[nr++] = m->slots[i];
+    for (unsigned i = 0; i < nr; i++)
         slot_free(m->slots[i]);
     lock_destroy(&m->slots_lock);
     free(m);
@@ -126,7 +138,7 @@ fail:
     return NULL;
 }
 
-static int slot_insert(struct mmu *m, struct slot *s)
+int slot_insert(struct mmu *m, struct slot *s)
 {
     unsigned idx = slot_lower_bound(m, s->base);
 
@@ -150,16 +162,22 @@ static int slot_insert(struct mmu *m, struct slot *s)
     return 0;
 }
 
+int slot_check(const struct slot_desc *d)
+{
+    if (d->bytes && !((d->base.v | d->bytes) & ~PAGE_MASK) && d->base.v + d->bytes > d->base.v)
+        return 0;
+    log_error("%s: %#llx bytes at %#llx are not whole pages", d->name, (unsigned long long)d->bytes,
+              (unsigned long long)d->base.v);
+    return -EINVAL;
+}
+
 int mmu_slot_add(struct mmu *m, const struct slot_desc *d, struct slot **out)
 {
     struct slot *s;
-    int err;
+    int err = slot_check(d);
 
-    if (!d->bytes || ((d->base.v | d->bytes) & ~PAGE_MASK) || d->base.v + d->bytes < d->base.v) {
-        log_error("%s: %#llx bytes at %#llx are not whole pages", d->name,
-                  (unsigned long long)d->bytes, (unsigned long long)d->base.v);
-        return -EINVAL;
-    }
+    if (err)
+        return err;
     s = slot_make(m, d, &err);
     if (!s) {
         log_error("%s: cannot get %llu MB of memory: %s", d->name,

@@ -224,7 +224,7 @@ static int check_memory(const struct snap *s, struct vm *vm, const struct snap_w
     unsigned nr = 0;
 
     for (unsigned i = 0; (slot = mmu_slot_at(vm_mmu(vm), i)); i++) {
-        if (slot->flags & SLOT_RO)
+        if (slot->of || slot->flags & SLOT_RO)
             continue;
         if (!(slot->flags & SLOT_PRIVATE))
             return snap_fail(why, -EINVAL, "the snapshot has no memory '%s'", slot->name);

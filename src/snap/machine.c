@@ -15,18 +15,18 @@
 
 /* ---- sections of a machine, in their order; the same walk saves and loads ---- */
 
-/* One piece: a table and where it is in this machine. False ends the walk. */
-typedef bool piece_fn(void *arg, const struct state_table *t, void *base);
+/* One piece: a table or a blob, and where it is in this machine. False ends the walk. */
+typedef bool piece_fn(void *arg, const struct state_part *p);
 
 static bool each_of_device(struct device *dev, piece_fn *fn, void *arg)
 {
     struct state_table own = state_table_of(dev);
-    struct state_part part;
+    struct state_part part = { .table = &own, .base = dev->state_base };
 
-    if (!fn(arg, &own, dev->state_base))
+    if (!fn(arg, &part))
         return false;
     for (unsigned i = 0; dev->type->part && dev->type->part(dev, i, &part); i++)
-        if (!fn(arg, part.table, part.base))
+        if (!fn(arg, &part))
             return false;
     return true;
 }
@@ -41,14 +41,32 @@ static bool each_device(struct vm *vm, bool late_alone, piece_fn *fn, void *arg)
 
 /* ---- saving ---- */
 
-static bool save_piece(void *arg, const struct state_table *t, void *base)
+static bool save_blob(struct snap_doc *d, const struct state_part *p)
 {
-    size_t bytes = state_table_bytes(t);
-    void *buf = malloc(bytes + !bytes);
+    uint8_t *buf;
+    size_t bytes;
+    bool ok;
+
+    if (p->blob->save(p->base, &buf, &bytes) < 0)
+        return false;
+    ok = doc_add(d, p->blob->name, p->blob->version, buf, bytes);
+    free(buf);
+    return ok;
+}
+
+static bool save_piece(void *arg, const struct state_part *p)
+{
+    const struct state_table *t = p->table;
+    size_t bytes;
+    void *buf;
     bool ok = false;
 
+    if (p->blob)
+        return save_blob(arg, p);
+    bytes = state_table_bytes(t);
+    buf = malloc(bytes + !bytes);
     if (buf) {
-        state_table_save(t, base, buf);
+        state_table_save(t, p->base, buf);
         ok = doc_add(arg, t->name, t->version, buf, bytes);
     }
     free(buf);
@@ -79,7 +97,7 @@ bool machine_save(struct vm *vm, struct snap_doc *d)
         struct cpu *c = &vm_vcpu(vm, i)->cpu;
         uint32_t requests = vcpu_saved_requests(c);
 
-        ok = save_piece(d, &vcpu_table, c) &&
+        ok = save_piece(d, &(struct state_part){ .table = &vcpu_table, .base = c }) &&
              doc_add(d, "vcpu-requests", 1, &requests, sizeof(requests)) &&
              save_more(d, vm_vcpu(vm, i));
     }
@@ -93,7 +111,7 @@ static uint32_t rom_crc(struct vm *vm)
     uint32_t crc = 0;
 
     for (unsigned i = 0; (s = mmu_slot_at(vm_mmu(vm), i)); i++)
-        if (s->flags & SLOT_RO)
+        if (!s->of && s->flags & SLOT_RO)
             crc = crc32c(crc, s->hva, s->bytes);
     return crc;
 }
@@ -107,35 +125,50 @@ struct loading {
     int err;
 };
 
-static bool load_piece(void *arg, const struct state_table *t, void *base)
+static int load_section(const struct state_part *p, const struct snap_section *s)
+{
+    if (!p->blob)
+        return state_table_load(p->table, p->base, s->data, s->bytes, s->version);
+    if (s->version > p->blob->version) {
+        log_error("%s: saved state has version %u, this doppel knows up to %u", p->blob->name,
+                  s->version, p->blob->version);
+        return -EINVAL;
+    }
+    return p->blob->load(p->base, s->data, s->bytes, s->version);
+}
+
+static bool load_piece(void *arg, const struct state_part *p)
 {
     struct loading *l = arg;
     const struct snap_section *s = &l->doc->sections[l->at];
+    const char *name = p->blob ? p->blob->name : p->table->name;
 
-    if (l->at >= l->doc->nr_sections || strcmp(s->name, t->name) != 0) {
+    if (l->at >= l->doc->nr_sections || strcmp(s->name, name) != 0) {
         l->err =
             snap_fail(l->why, -EINVAL,
                       "the snapshot is of another machine: it has '%s' where this one has '%s'",
-                      l->at < l->doc->nr_sections ? s->name : "nothing", t->name);
+                      l->at < l->doc->nr_sections ? s->name : "nothing", name);
         return false;
     }
     l->at++;
-    l->err = state_table_load(t, base, s->data, s->bytes, s->version);
+    l->err = load_section(p, s);
     if (l->err)
-        l->err = snap_fail(l->why, l->err, "the snapshot's state of '%s' does not fit", t->name);
+        l->err = snap_fail(l->why, l->err, "the snapshot's state of '%s' does not fit", name);
     return !l->err;
 }
 
 /* Behind all others, so that their lines make no new edges (bus.h). */
-static bool load_late(void *arg, const struct state_table *t, void *base)
+static bool load_late(void *arg, const struct state_part *p)
 {
+    const struct state_table *t = p->table;
     struct loading *l = arg;
 
+    BUG_ON(p->blob); /* no interrupt controller has one */
     for (size_t i = 0; i < l->doc->nr_sections; i++)
         if (!strcmp(l->doc->sections[i].name, t->name)) {
             const struct snap_section *s = &l->doc->sections[i];
 
-            l->err = state_table_load(t, base, s->data, s->bytes, s->version);
+            l->err = state_table_load(t, p->base, s->data, s->bytes, s->version);
             return !l->err;
         }
     return true;
@@ -184,7 +217,7 @@ static int load_vcpus(struct vm *vm, struct loading *l)
         const struct snap_section *s;
         uint32_t requests;
 
-        if (!load_piece(l, &vcpu_table, &v->cpu))
+        if (!load_piece(l, &(struct state_part){ .table = &vcpu_table, .base = &v->cpu }))
             return l->err;
         s = &l->doc->sections[l->at];
         if (l->at >= l->doc->nr_sections || strcmp(s->name, "vcpu-requests") != 0 ||

@@ -133,10 +133,11 @@ static int saving_slot(struct saving *s, struct snap_doc *d)
     return err;
 }
 
-/* RAM, video memory: what a guest can write. ROM comes from its own file again. */
+/* RAM, video memory: what a guest can write. ROM comes from its own file again, and what an alias
+ * shows is saved with the slot it is of. */
 static bool is_saved(const struct slot *s)
 {
-    return !(s->flags & SLOT_RO);
+    return !s->of && !(s->flags & SLOT_RO);
 }
 
 static int pages_write(struct saving *s, struct vm *vm, const char *id, struct snap_doc *d)

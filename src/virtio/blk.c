@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The virtio block device. Its queues are served by the disk's thread: it is kicked, takes all
- * requests there are, and pushes each when the disk is done with it.
+ * The virtio block device. Its queues are served by threads of the disk, each with queues and
+ * requests of its own (a lane): it is kicked, takes all requests there are, and pushes each when
+ * the disk is done with it. Between lanes there is the device's lock, for a moment each time
+ * something is popped or pushed.
  *
  * Manual: Virtual I/O Device 1.2, "Block Device".
  */
@@ -12,10 +14,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define QUEUE_SIZE 256u
-#define SEG_MAX    (QUEUE_SIZE - 2) /* with header and status a full queue */
-#define NS_PER_S   1000000000ull
-#define BURST_NS   (NS_PER_S / 10)
+#define QUEUE_SIZE    256u
+#define SEG_MAX       (QUEUE_SIZE - 2) /* with header and status a full queue */
+#define NS_PER_S      1000000000ull
+/* More of a guest's queues share threads: processors of the host are rarer than a guest's. */
+#define BLK_LANES_MAX 8u
+#define BURST_NS      (NS_PER_S / 10)
 
 /* "Feature bits" */
 #define F_SEG_MAX      2u
@@ -70,7 +74,7 @@ static_assert(sizeof(struct blk_space) == 64 && offsetof(struct blk_space, num_q
 
 struct blk_req {
     struct store_req io;
-    struct virtio_blk *blk;
+    struct blk_lane *lane;
     struct virtq *q;
     struct virtq_chain chain;
     uint8_t *status;
@@ -79,18 +83,28 @@ struct blk_req {
     gpa_t at[QUEUE_SIZE];
 };
 
+/* A thread of the disk, and the queues idx, idx + nr_lanes, ... */
+struct blk_lane {
+    struct virtio_blk *blk;
+    unsigned idx;
+    struct store *store; /* the disk's, or a twin of it */
+    bool connected;
+
+    /* The thread's own. */
+    struct blk_req *reqs, *free;
+    unsigned nr_reqs;
+    unsigned nr_fresh; /* requests from here on in reqs were never used */
+};
+
 struct virtio_blk {
     struct virtio vd;
     struct blk_config cfg;
     struct blk_space space;
     char serial[BLK_SERIAL_MAX];
     bool through; /* the driver knows of no flush: writes are stable when done */
-    bool connected;
-
-    /* The disk thread's own. */
-    struct blk_req *reqs, *free;
-    unsigned nr_fresh;              /* requests from here on in reqs were never used */
-    uint64_t requests_ns, bytes_ns; /* VM clock: until then the limit is used up */
+    struct blk_lane lanes[BLK_LANES_MAX];
+    unsigned nr_lanes;
+    uint64_t requests_ns, bytes_ns; /* VM clock: until then the limit is used up; device's lock */
     struct timer throttled;
 };
 
@@ -99,40 +113,40 @@ static struct virtio_blk *of_vd(struct virtio *vd)
     return container_of(vd, struct virtio_blk, vd);
 }
 
-/* ---- requests: the disk's thread ---- */
+/* ---- requests: the lane's thread ---- */
 
-/* A request that is free: there are as many as all queues have. Last used, first taken. */
-static struct blk_req *blk_get_req(struct virtio_blk *b)
+/* A request that is free: there are as many as its queues have. Last used, first taken. */
+static struct blk_req *blk_get_req(struct blk_lane *l)
 {
-    struct blk_req *r = b->free;
+    struct blk_req *r = l->free;
 
     if (r) {
-        b->free = r->next_free;
+        l->free = r->next_free;
         return r;
     }
-    BUG_ON(b->nr_fresh == b->cfg.nr_queues * QUEUE_SIZE);
-    r = &b->reqs[b->nr_fresh++];
-    r->blk = b;
+    BUG_ON(l->nr_fresh == l->nr_reqs);
+    r = &l->reqs[l->nr_fresh++];
+    r->lane = l;
     r->chain = (struct virtq_chain){ .iov = r->iov, .at = r->at, .max = QUEUE_SIZE };
     return r;
 }
 
-static void blk_put_req(struct virtio_blk *b, struct blk_req *r)
+static void blk_put_req(struct blk_req *r)
 {
-    r->next_free = b->free;
-    b->free = r;
+    r->next_free = r->lane->free;
+    r->lane->free = r;
 }
 
 /* The request is over: its status is written, the chain goes back. */
 static void blk_finish(struct blk_req *r, uint8_t status)
 {
-    struct virtio_blk *b = r->blk;
+    struct virtio_blk *b = r->lane->blk;
 
     *r->status = status;
     virtio_lock(&b->vd);
     virtq_push(r->q, &r->chain, r->chain.in_bytes);
     virtio_unlock(&b->vd);
-    blk_put_req(b, r);
+    blk_put_req(r);
 }
 
 static void blk_done(void *arg, struct store_req *io)
@@ -171,7 +185,7 @@ static bool blk_in_range(struct virtio_blk *b, uint64_t sector, uint64_t bytes)
 
 static unsigned blk_move(struct blk_req *r, const struct blk_header *h)
 {
-    struct virtio_blk *b = r->blk;
+    struct virtio_blk *b = r->lane->blk;
     bool in = h->type == T_IN;
     uint64_t bytes = in ? r->chain.in_bytes - 1 : r->chain.out_bytes - sizeof(*h);
 
@@ -188,18 +202,18 @@ static unsigned blk_move(struct blk_req *r, const struct blk_header *h)
     r->io.op = in ? STORE_READ : STORE_WRITE;
     r->io.through = b->through;
     r->io.off_bytes = h->sector * STORE_SECTOR_BYTES;
-    store_submit(b->cfg.store, &r->io);
+    store_submit(r->lane->store, &r->io);
     return NOT_YET;
 }
 
 static unsigned blk_flush(struct blk_req *r, const struct blk_header *h)
 {
     (void)h;
-    if (store_readonly(r->blk->cfg.store))
+    if (store_readonly(r->lane->blk->cfg.store))
         return S_OK;
     r->io.op = STORE_FLUSH;
     r->io.bytes = 0;
-    store_submit(r->blk->cfg.store, &r->io);
+    store_submit(r->lane->store, &r->io);
     return NOT_YET;
 }
 
@@ -208,14 +222,14 @@ static unsigned blk_get_id(struct blk_req *r, const struct blk_header *h)
     (void)h;
     if (r->chain.in_bytes - 1 < BLK_SERIAL_MAX)
         return S_IOERR;
-    (void)virtq_write(&r->chain, 0, r->blk->serial, BLK_SERIAL_MAX);
+    (void)virtq_write(&r->chain, 0, r->lane->blk->serial, BLK_SERIAL_MAX);
     return S_OK;
 }
 
 /* Discard and write zeroes: one range in a request, as the configuration says. */
 static unsigned blk_clear(struct blk_req *r, const struct blk_header *h)
 {
-    struct virtio_blk *b = r->blk;
+    struct virtio_blk *b = r->lane->blk;
     bool discard = h->type == T_DISCARD;
     struct blk_range range;
     uint64_t bytes;
@@ -235,7 +249,7 @@ static unsigned blk_clear(struct blk_req *r, const struct blk_header *h)
     r->io.unmap = range.flags & UNMAP;
     r->io.off_bytes = range.sector * STORE_SECTOR_BYTES;
     r->io.bytes = bytes;
-    store_submit(b->cfg.store, &r->io);
+    store_submit(r->lane->store, &r->io);
     return NOT_YET;
 }
 
@@ -265,17 +279,6 @@ static void blk_handle(struct blk_req *r)
 
 /* ---- limits ---- */
 
-/* True: something may be done. False: the timer will kick the disk when that is so again. */
-static bool limits_allow(struct virtio_blk *b, uint64_t now_ns)
-{
-    uint64_t until = MAX(b->requests_ns, b->bytes_ns);
-
-    if (until <= now_ns)
-        return true;
-    timer_arm(&b->throttled, until);
-    return false;
-}
-
 static void limit_use(uint64_t *until_ns, uint64_t now_ns, uint64_t nr, uint64_t per_s)
 {
     uint64_t rested = now_ns > BURST_NS ? now_ns - BURST_NS : 0;
@@ -284,19 +287,20 @@ static void limit_use(uint64_t *until_ns, uint64_t now_ns, uint64_t nr, uint64_t
         *until_ns = MAX(*until_ns, rested) + (uint64_t)((unsigned __int128)nr * NS_PER_S / per_s);
 }
 
-static bool limits_set(const struct blk_limits *l)
+/* Device's lock held: of all that its lanes do together. */
+static void limits_use(struct virtio_blk *b, uint64_t now_ns, const struct blk_req *r)
 {
-    return l->requests_per_s || l->bytes_per_s;
+    const struct blk_limits *l = &b->cfg.limits;
+
+    limit_use(&b->requests_ns, now_ns, 1, l->requests_per_s);
+    limit_use(&b->bytes_ns, now_ns, (uint64_t)r->chain.out_bytes + r->chain.in_bytes,
+              l->bytes_per_s);
 }
 
-static struct blk_limits blk_limits_now(struct virtio_blk *b)
+static void blk_kick_all(struct virtio_blk *b)
 {
-    struct blk_limits l;
-
-    virtio_lock(&b->vd);
-    l = b->cfg.limits;
-    virtio_unlock(&b->vd);
-    return l;
+    for (unsigned i = 0; i < b->nr_lanes; i++)
+        store_kick(b->lanes[i].store);
 }
 
 void virtio_blk_limit(struct virtio_blk *b, const struct blk_limits *limits)
@@ -304,32 +308,50 @@ void virtio_blk_limit(struct virtio_blk *b, const struct blk_limits *limits)
     virtio_lock(&b->vd);
     b->cfg.limits = *limits;
     virtio_unlock(&b->vd);
-    store_kick(b->cfg.store);
+    blk_kick_all(b);
 }
 
 static void blk_unthrottle(void *arg)
 {
-    store_kick(((struct virtio_blk *)arg)->cfg.store);
+    blk_kick_all(arg);
 }
 
-/* ---- queues: the disk's thread ---- */
+/* ---- queues: the lane's thread ---- */
 
-/* The next request, or NULL. */
-static struct blk_req *blk_take(struct virtio_blk *b, struct virtq *q)
+/* Device's lock held. */
+static bool blk_pop(struct virtio_blk *b, struct virtq *q, struct blk_req *r)
 {
-    struct blk_req *r = blk_get_req(b);
-    bool got;
+    if (!virtq_pop(q, &r->chain))
+        return false;
+    if (r->chain.out_bytes >= sizeof(struct blk_header) && r->chain.in_bytes)
+        return true;
+    virtio_broken(&b->vd, "a request without a whole header, or without a status");
+    virtq_unpop(q, &r->chain);
+    return false;
+}
+
+/* The next request; or NULL, and if that is because of the limits, the timer will kick. */
+static struct blk_req *blk_take(struct blk_lane *l, struct virtq *q)
+{
+    struct virtio_blk *b = l->blk;
+    struct blk_req *r = blk_get_req(l);
+    uint64_t until = 0, now = 0;
+    bool limited, got;
 
     virtio_lock(&b->vd);
-    got = virtq_pop(q, &r->chain);
-    if (got && (r->chain.out_bytes < sizeof(struct blk_header) || !r->chain.in_bytes)) {
-        virtio_broken(&b->vd, "a request without a whole header, or without a status");
-        virtq_unpop(q, &r->chain);
-        got = false;
+    limited = b->cfg.limits.requests_per_s || b->cfg.limits.bytes_per_s;
+    if (limited) {
+        now = clock_now_ns(bus_clock(b->vd.bus));
+        until = MAX(b->requests_ns, b->bytes_ns);
     }
+    got = until <= now && blk_pop(b, q, r);
+    if (got && limited)
+        limits_use(b, now, r);
     virtio_unlock(&b->vd);
+    if (until > now)
+        timer_arm(&b->throttled, until);
     if (!got) {
-        blk_put_req(b, r);
+        blk_put_req(r);
         return NULL;
     }
     r->q = q;
@@ -339,50 +361,33 @@ static struct blk_req *blk_take(struct virtio_blk *b, struct virtq *q)
 
 static void blk_batch(void *arg)
 {
-    struct virtio_blk *b = arg;
+    struct blk_lane *l = arg;
+    struct virtio_blk *b = l->blk;
 
     virtio_lock(&b->vd);
-    for (unsigned i = 0; i < b->vd.nr_queues; i++)
+    for (unsigned i = l->idx; i < b->vd.nr_queues; i += b->nr_lanes)
         virtq_publish(&b->vd.queues[i]);
     virtio_unlock(&b->vd);
     virtio_signal(&b->vd);
 }
 
-static void blk_serve(struct virtio_blk *b, struct virtq *q)
-{
-    struct blk_limits limits = blk_limits_now(b);
-    bool limited = limits_set(&limits);
-    struct blk_req *r;
-
-    for (;;) {
-        uint64_t now = limited ? clock_now_ns(bus_clock(b->vd.bus)) : 0;
-
-        if (limited && !limits_allow(b, now))
-            return;
-        r = blk_take(b, q);
-        if (!r)
-            return;
-        limit_use(&b->requests_ns, now, 1, limits.requests_per_s);
-        limit_use(&b->bytes_ns, now, (uint64_t)r->chain.out_bytes + r->chain.in_bytes,
-                  limits.bytes_per_s);
-        blk_handle(r);
-    }
-}
-
 static void blk_poll(void *arg)
 {
-    struct virtio_blk *b = arg;
+    struct blk_lane *l = arg;
+    struct virtio_blk *b = l->blk;
+    struct blk_req *r;
 
-    for (unsigned i = 0; i < b->vd.nr_queues; i++)
-        blk_serve(b, &b->vd.queues[i]);
-    blk_batch(b);
+    for (unsigned i = l->idx; i < b->vd.nr_queues; i += b->nr_lanes)
+        while ((r = blk_take(l, &b->vd.queues[i])))
+            blk_handle(r);
+    blk_batch(l);
 }
 
 static void blk_held(void *arg, bool on)
 {
-    struct virtio_blk *b = arg;
+    const struct blk_lane *l = arg;
 
-    bus_post_hold(b->vd.bus, on);
+    bus_post_hold(l->blk->vd.bus, on);
 }
 
 /* ---- the device: machine lock held ---- */
@@ -396,25 +401,34 @@ static bool blk_features_ok(struct virtio *vd)
 
 static void blk_notify(struct virtio *vd, struct virtq *q)
 {
-    (void)q;
-    store_kick(of_vd(vd)->cfg.store);
+    struct virtio_blk *b = of_vd(vd);
+
+    if (b->nr_lanes) /* not when the disk has lost its image */
+        store_kick(b->lanes[q->idx % b->nr_lanes].store);
+}
+
+static void blk_give_up(struct virtio_blk *b, bool on)
+{
+    for (unsigned i = 0; i < b->nr_lanes; i++)
+        store_give_up(b->lanes[i].store, on);
 }
 
 static int blk_notify_fd(struct virtio *vd, struct virtq *q)
 {
-    (void)q;
-    return store_kick_fd(of_vd(vd)->cfg.store);
+    struct virtio_blk *b = of_vd(vd);
+
+    return b->nr_lanes ? store_kick_fd(b->lanes[q->idx % b->nr_lanes].store) : -1;
 }
 
 static void blk_reset(struct virtio *vd)
 {
     timer_cancel(&of_vd(vd)->throttled);
-    store_give_up(of_vd(vd)->cfg.store, true);
+    blk_give_up(of_vd(vd), true);
 }
 
 static void blk_reset_done(struct virtio *vd)
 {
-    store_give_up(of_vd(vd)->cfg.store, false);
+    blk_give_up(of_vd(vd), false);
 }
 
 static void blk_loaded(struct virtio *vd, bool running)
@@ -468,26 +482,65 @@ static void blk_set_space(struct virtio_blk *b)
     };
 }
 
-static int blk_make_reqs(struct virtio_blk *b)
+static void blk_close_lanes(struct virtio_blk *b)
 {
-    unsigned nr = b->cfg.nr_queues * QUEUE_SIZE;
+    for (unsigned i = 0; i < b->nr_lanes; i++) {
+        struct blk_lane *l = &b->lanes[i];
 
-    b->reqs = calloc(nr, sizeof(*b->reqs)); /* most are never touched */
-    if (!b->reqs) {
-        log_error("%s: out of memory for %u requests", store_name(b->cfg.store), nr);
-        return -ENOMEM;
+        if (l->connected)
+            store_disconnect(l->store);
+        if (i)
+            store_close(l->store);
+        free(l->reqs);
+        *l = (struct blk_lane){ .idx = i };
     }
-    return 0;
+    b->nr_lanes = 0;
 }
 
-static int blk_connect(struct virtio_blk *b)
+/* The threads do not run yet. */
+static int blk_make_lane(struct virtio_blk *b, unsigned idx, struct store *store)
+{
+    struct blk_lane *l = &b->lanes[idx];
+
+    *l = (struct blk_lane){ .blk = b, .idx = idx, .store = store };
+    l->nr_reqs = (b->cfg.nr_queues - idx + b->nr_lanes - 1) / b->nr_lanes * QUEUE_SIZE;
+    l->reqs = calloc(l->nr_reqs, sizeof(*l->reqs)); /* most are never touched */
+    if (l->reqs)
+        return 0;
+    log_error("%s: out of memory for %u requests", store_name(store), l->nr_reqs);
+    return -ENOMEM;
+}
+
+static int blk_start_lane(struct blk_lane *l)
 {
     int err = store_connect(
-        b->cfg.store,
+        l->store,
         &(struct store_client){
-            .poll = blk_poll, .done = blk_done, .batch = blk_batch, .held = blk_held, .arg = b });
+            .poll = blk_poll, .done = blk_done, .batch = blk_batch, .held = blk_held, .arg = l });
 
-    b->connected = !err;
+    l->connected = !err;
+    return err;
+}
+
+/* As many as there are queues; one where the disk has no twins. */
+static int blk_open_lanes(struct virtio_blk *b)
+{
+    struct store *stores[BLK_LANES_MAX] = { b->cfg.store };
+    unsigned nr = 1;
+    int err = 0;
+
+    while (nr < MIN(b->cfg.nr_queues, BLK_LANES_MAX) && (stores[nr] = store_twin(b->cfg.store)))
+        nr++;
+    b->nr_lanes = nr;
+    for (unsigned i = 0; i < nr; i++) {
+        int failed = blk_make_lane(b, i, stores[i]);
+
+        err = err ? err : failed;
+    }
+    for (unsigned i = 0; i < nr && !err; i++)
+        err = blk_start_lane(&b->lanes[i]);
+    if (err)
+        blk_close_lanes(b);
     return err;
 }
 
@@ -513,9 +566,7 @@ static int blk_init(struct virtio_blk *b)
                                   .config = &b->space,
                                   .config_bytes = SPACE_BYTES,
                               });
-    if (!err)
-        err = blk_make_reqs(b);
-    return err ? err : blk_connect(b);
+    return err ? err : blk_open_lanes(b);
 }
 
 struct virtio_blk *virtio_blk_create(const struct blk_config *cfg)
@@ -542,13 +593,11 @@ void virtio_blk_destroy(struct virtio_blk *b)
 {
     if (!b)
         return;
-    if (b->connected)
-        store_disconnect(b->cfg.store);
+    blk_close_lanes(b);
     lock_take(bus_lock(b->cfg.bus));
     timer_cancel(&b->throttled);
     lock_drop(bus_lock(b->cfg.bus));
     virtio_fini(&b->vd);
-    free(b->reqs);
     free(b);
 }
 
@@ -582,12 +631,12 @@ int virtio_blk_replace(struct virtio_blk *b, struct store *store)
     if (store_readonly(store) != store_readonly(old))
         return -EROFS;
     blk_set_fds(b, false);
-    store_disconnect(old);
+    blk_close_lanes(b);
     b->cfg.store = store;
-    err = blk_connect(b);
+    err = blk_open_lanes(b);
     if (err) {
         b->cfg.store = old;
-        if (blk_connect(b) < 0)
+        if (blk_open_lanes(b) < 0)
             log_error("%s: the disk has lost its image", store_name(old));
         blk_set_fds(b, true);
         return err;
@@ -596,6 +645,6 @@ int virtio_blk_replace(struct virtio_blk *b, struct store *store)
     b->requests_ns = b->bytes_ns = 0;
     virtio_blk_resized(b);
     blk_set_fds(b, true);
-    store_kick(store);
+    blk_kick_all(b);
     return 0;
 }

@@ -27,7 +27,8 @@ struct env {
     struct store *store;
     struct virtio_blk *blk;
     struct virtio *vd;
-    uint16_t nr_used;
+    unsigned queue; /* where requests go */
+    uint16_t nr_used[2];
 };
 
 static void env_open(struct env *e, bool readonly, enum store_aio aio)
@@ -44,7 +45,8 @@ static void env_open(struct env *e, bool readonly, enum store_aio aio)
     e->vd = virtio_blk_device(e->blk);
     virtio_attach(e->vd, &test_transport, &e->m);
     memset(e->m.ram, 0, TEST_BUFFERS);
-    e->nr_used = 0;
+    e->queue = 0;
+    memset(e->nr_used, 0, sizeof(e->nr_used));
     driver_start(e->vd, BIT64(VIRTIO_F_VERSION_1) | FLUSH, SIZE);
 }
 
@@ -83,7 +85,7 @@ static int teardown(void **state)
 static void notify(struct env *e)
 {
     lock_take(bus_lock(e->m.bus));
-    virtio_notify(e->vd, 0);
+    virtio_notify(e->vd, e->queue);
     lock_drop(bus_lock(e->m.bus));
 }
 
@@ -97,10 +99,10 @@ static void header(struct env *e, uint32_t type, uint64_t sector)
 /* Until the device used one more chain; a device that never does is a hanging test. */
 static void wait_used(struct env *e)
 {
-    e->nr_used++;
+    e->nr_used[e->queue]++;
     notify(e);
-    while (__atomic_load_n((uint16_t *)(e->m.ram + queue_at(0) + TEST_DEVICE + 2),
-                           __ATOMIC_ACQUIRE) != e->nr_used)
+    while (__atomic_load_n((uint16_t *)(e->m.ram + queue_at(e->queue) + TEST_DEVICE + 2),
+                           __ATOMIC_ACQUIRE) != e->nr_used[e->queue])
         (void)sched_yield();
 }
 
@@ -110,10 +112,10 @@ static unsigned request(struct env *e, uint32_t type, uint64_t sector, uint32_t 
     bool in = type == IN || type == GET_ID;
 
     header(e, type, sector);
-    put_split(&e->m, 0, 0, HEADER, 16, D_NEXT, bytes ? 1 : 2);
-    put_split(&e->m, 0, 1, DATA, bytes, (uint16_t)(D_NEXT | (in ? D_WRITE : 0)), 2);
-    put_split(&e->m, 0, 2, STATUS, 1, D_WRITE, 0);
-    make_available(&e->m, 0, SIZE, 0);
+    put_split(&e->m, e->queue, 0, HEADER, 16, D_NEXT, bytes ? 1 : 2);
+    put_split(&e->m, e->queue, 1, DATA, bytes, (uint16_t)(D_NEXT | (in ? D_WRITE : 0)), 2);
+    put_split(&e->m, e->queue, 2, STATUS, 1, D_WRITE, 0);
+    make_available(&e->m, e->queue, SIZE, 0);
     wait_used(e);
     return e->m.ram[STATUS];
 }
@@ -164,6 +166,57 @@ static void test_data_by_io_uring(void **state)
 static void test_data_by_threads(void **state)
 {
     test_what_was_written_is_read(*state, STORE_AIO_THREADS);
+}
+
+/* Each queue is another thread's, on one disk; flushes and limits are of all of them. */
+static void queues_share_a_disk(struct env *e)
+{
+    for (unsigned i = 0; i < 6; i++) {
+        e->queue = i % 2;
+        memset(e->m.ram + DATA, (int)(i + 1), 512);
+        assert_int_equal(request(e, OUT, i, 512), OK);
+        assert_int_equal(request(e, T_FLUSH, 0, 0), OK);
+        e->queue = !e->queue;
+        memset(e->m.ram + DATA, 0, 512);
+        assert_int_equal(request(e, IN, i, 512), OK);
+        assert_int_equal(e->m.ram[DATA + 511], i + 1);
+    }
+}
+
+static void test_queues_share_a_disk(void **state)
+{
+    struct env *e = *state;
+
+    for (unsigned aio = STORE_AIO_AUTO; aio <= STORE_AIO_THREADS; aio += STORE_AIO_THREADS) {
+        env_open(e, false, aio);
+        queues_share_a_disk(e);
+        virtio_blk_limit(e->blk, &(struct blk_limits){ .requests_per_s = 1000000 });
+        queues_share_a_disk(e);
+        assert_int_equal(store_counts(e->store).writes, 12);
+        assert_int_equal(store_counts(e->store).flushes, 12);
+        env_close(e);
+    }
+}
+
+static void test_another_image_is_every_queues(void **state)
+{
+    struct env *e = *state;
+    char path[] = "/tmp/doppel-blk-test-XXXXXX";
+    struct store *old, *other;
+    int fd = mkstemp(path);
+
+    assert_true(fd >= 0);
+    assert_int_equal(ftruncate(fd, DISK_BYTES), 0);
+    (void)close(fd);
+    env_open(e, false, STORE_AIO_AUTO);
+    old = e->store;
+    other = store_open(&(struct store_config){ .name = "disk0", .path = path });
+    assert_int_equal(virtio_blk_replace(e->blk, other), 0);
+    store_close(old);
+    e->store = other;
+    queues_share_a_disk(e);
+    env_close(e);
+    (void)unlink(path);
 }
 
 static void test_requests_in_any_shape(void **state)
@@ -343,14 +396,17 @@ static void test_reset_in_the_middle_of_requests(void **state)
 
     for (unsigned i = 0; i < 50; i++) {
         env_open(e, false, i % 2 ? STORE_AIO_AUTO : STORE_AIO_THREADS);
-        for (unsigned n = 0; n < 8; n++) {
+        for (unsigned n = 0; n < 16; n++) {
+            unsigned q = n / 2 % 2;
+
             header(e, n % 2, 0);
-            put_split(&e->m, 0, 0, HEADER, 16, D_NEXT, 1);
-            put_split(&e->m, 0, 1, DATA, 512 * 64, (uint16_t)(D_NEXT | (n % 2 ? 0 : D_WRITE)), 2);
-            put_split(&e->m, 0, 2, STATUS, 1, D_WRITE, 0);
-            make_available(&e->m, 0, SIZE, 0);
+            put_split(&e->m, q, 0, HEADER, 16, D_NEXT, 1);
+            put_split(&e->m, q, 1, DATA, 512 * 64, (uint16_t)(D_NEXT | (n % 2 ? 0 : D_WRITE)), 2);
+            put_split(&e->m, q, 2, STATUS, 1, D_WRITE, 0);
+            make_available(&e->m, q, SIZE, 0);
         }
-        notify(e);
+        for (e->queue = 0; e->queue < 2; e->queue++)
+            notify(e);
         env_close(e);
     }
 }
@@ -362,6 +418,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_data_by_io_uring),
         TEST(test_data_by_threads),
+        TEST(test_queues_share_a_disk),
+        TEST(test_another_image_is_every_queues),
         TEST(test_requests_in_any_shape),
         TEST(test_wrong_requests_are_refused),
         TEST(test_serial_number_is_told),

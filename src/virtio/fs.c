@@ -104,12 +104,37 @@ static void vfs_reset_done(struct virtio *vd)
     fs_end_session(fs_of(vd)->share);
 }
 
+/* A driver that has not begun, or was reset, has nothing open. */
+static void vfs_loaded(struct virtio *vd, bool running)
+{
+    if (!running)
+        fs_end_session(fs_of(vd)->share);
+}
+
+static int vfs_save(void *base, uint8_t **data, size_t *bytes)
+{
+    return fs_save(((struct virtio_fs *)base)->share, data, bytes);
+}
+
+static int vfs_load(void *base, const uint8_t *data, size_t bytes, unsigned version)
+{
+    (void)version; /* there is one */
+    return fs_load(((struct virtio_fs *)base)->share, data, bytes);
+}
+
+static const struct state_blob vfs_blob = {
+    .name = "virtio-fs", .version = FS_STATE_VERSION, .save = vfs_save, .load = vfs_load
+};
+
 static const struct virtio_type vfs_type = {
     .name = "virtio-fs",
     .id = VIRTIO_ID_FS,
     .pci_class = PCI_CLASS_OTHER,
     .notify = vfs_notify,
     .reset_done = vfs_reset_done,
+    .vd_off_bytes = offsetof(struct virtio_fs, vd),
+    .blob = &vfs_blob,
+    .loaded = vfs_loaded,
 };
 
 /* ---- life ---- */

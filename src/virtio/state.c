@@ -30,13 +30,17 @@ static const struct state_table queue_table = STATE_TABLE("virtqueue", queue_fie
 bool virtio_state_part(struct virtio *vd, unsigned idx, struct state_part *out)
 {
     const struct state_table *own = &vd->type->state;
+    const struct state_blob *blob = vd->type->blob;
+    void *base = (uint8_t *)vd - vd->type->vd_off_bytes;
 
     if (idx == 0)
-        *out = (struct state_part){ &core_table, vd };
+        *out = (struct state_part){ .table = &core_table, .base = vd };
     else if (idx <= vd->nr_queues)
-        *out = (struct state_part){ &queue_table, &vd->queues[idx - 1] };
+        *out = (struct state_part){ .table = &queue_table, .base = &vd->queues[idx - 1] };
     else if (idx == vd->nr_queues + 1 && own->version)
-        *out = (struct state_part){ own, (uint8_t *)vd - vd->type->vd_off_bytes };
+        *out = (struct state_part){ .table = own, .base = base };
+    else if (idx == vd->nr_queues + 1 + !!own->version && blob)
+        *out = (struct state_part){ .blob = blob, .base = base };
     else
         return false;
     return true;

@@ -109,6 +109,7 @@ struct virtio_type {
      */
     struct state_table state;
     size_t vd_off_bytes;
+    const struct state_blob *blob; /* optional: behind the table, of the same struct */
     /* Device's lock held: how many of the chains that are out it keeps on purpose. None without. */
     unsigned (*keeps)(struct virtio *vd);
     /*

@@ -7,9 +7,23 @@
 
 #define SETTLE_NS 10000000000ull /* a disk that answers at all has done so by then */
 
+static int disk_claim(struct vm *vm)
+{
+    if (vm_claim(vm))
+        return 0;
+    log_error("%s: a snapshot is being made just now, or a disk changed", vm->name);
+    return -EBUSY;
+}
+
 int vm_resize_disk(struct vm *vm, unsigned disk, uint64_t bytes)
 {
-    return pc_resize_disk(vm->pc, disk, bytes);
+    int err = disk_claim(vm); /* or its image might be replaced meanwhile */
+
+    if (err)
+        return err;
+    err = pc_resize_disk(vm->pc, disk, bytes);
+    vm_unclaim(vm);
+    return err;
 }
 
 int vm_limit_disk(struct vm *vm, unsigned disk, uint64_t requests_per_s, uint64_t bytes_per_s)
@@ -30,16 +44,18 @@ int vm_replace_disk(struct vm *vm, unsigned disk, struct store *store)
 
     if (!b)
         return -ENOENT;
-    if (!vm_claim(vm)) {
-        log_error("%s: a snapshot is being made just now", vm->name);
-        return -EBUSY;
-    }
+    err = disk_claim(vm);
+    if (err)
+        return err;
     vm_pause(vm);
     err = vm_settle(vm, SETTLE_NS);
     if (!err)
         err = virtio_blk_replace(b, store);
-    if (!err)
+    if (!err) {
+        lock_take(&vm->lock); /* somebody may be reading the old one's counts */
         vm->cfg.disks[disk].store = store;
+        lock_drop(&vm->lock);
+    }
     vm_resume(vm);
     vm_unclaim(vm);
     return err;

@@ -114,7 +114,7 @@ void ls_memory_copy(struct lockstep *ls)
     for (unsigned i = 0; (s = mmu_slot_at(ls->vm->mmu, i)); i++) {
         uint64_t start, end;
 
-        for (uint64_t at = 0; host_data_next(s->fd, at, &start, &end); at = end)
+        for (uint64_t at = 0; !s->of && host_data_next(s->fd, at, &start, &end); at = end)
             (void)mmu_write(ls->copy, gpa_add(s->base, start), s->hva + start, end - start);
     }
 }
@@ -195,7 +195,7 @@ bool ls_memory_same(struct lockstep *ls, gpa_t *at)
     ls->nr_memory++;
     for (unsigned i = 0; (a = mmu_slot_at(ls->vm->mmu, i)); i++) {
         b = mmu_slot_at(ls->copy, i);
-        if (!slot_same(ls, a, b, at))
+        if (!a->of && !slot_same(ls, a, b, at))
             return false;
     }
     return true;
@@ -203,26 +203,45 @@ bool ls_memory_same(struct lockstep *ls, gpa_t *at)
 
 /* ---- life ---- */
 
+static int copy_slot(struct mmu *to, const struct slot *s)
+{
+    struct slot_desc d = { .name = s->name, .base = s->base, .bytes = s->bytes, .flags = s->flags };
+    struct slot *copy;
+
+    if (!s->of)
+        return mmu_slot_add(to, &d, &copy);
+    copy = mmu_slot_find(to, s->of->base);
+    BUG_ON(!copy); /* they come first */
+    return mmu_alias_add(to, copy, (uint64_t)(s->hva - s->of->hva), &d, &copy);
+}
+
+static int copy_slots(struct mmu *to, struct mmu *from, bool aliases)
+{
+    const struct slot *s;
+    int err = 0;
+
+    for (unsigned i = 0; !err && (s = mmu_slot_at(from, i)); i++)
+        if (!s->of == !aliases)
+            err = copy_slot(to, s);
+    return err;
+}
+
 int ls_memory_create(struct lockstep *ls)
 {
-    struct slot *s;
+    int err;
 
     lock_init(&ls->mirror.lock, LOCK_LEAF);
     ls->copy = mmu_create();
     if (!ls->copy)
         return -ENOMEM;
-    for (unsigned i = 0; (s = mmu_slot_at(ls->vm->mmu, i)); i++) {
-        struct slot_desc d = {
-            .name = s->name, .base = s->base, .bytes = s->bytes, .flags = s->flags
-        };
-        struct slot *copy;
-        int err = mmu_slot_add(ls->copy, &d, &copy);
-
-        if (err)
-            return err;
-    }
+    err = copy_slots(ls->copy, ls->vm->mmu, false);
+    if (!err)
+        err = copy_slots(ls->copy, ls->vm->mmu, true);
+    if (err)
+        return err;
     ls->mirror.listener = (struct code_listener){ .written = mirror_written, .every_page = true };
     mmu_listen(ls->vm->mmu, &ls->mirror.listener);
+    ls_memory_copy(ls); /* firmware is there already */
     return 0;
 }
 

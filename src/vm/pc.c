@@ -16,6 +16,7 @@
 #include "dev/i8042.h"
 #include "dev/ide.h"
 #include "dev/ioapic.h"
+#include "dev/pam.h"
 #include "dev/pcbridge.h"
 #include "dev/pci.h"
 #include "dev/pic.h"
@@ -54,6 +55,7 @@ struct pc {
     struct acpi_pm acpi_pm;
     struct pci_host pci;
     struct pirq pirq;
+    struct pam pam;
     struct pcbridge host_bridge, isa_bridge;
     struct ide ide;
     struct pc_display *display; /* NULL: none */
@@ -400,9 +402,48 @@ static void pc_del_pci(struct pc *pc)
     pci_host_fini(&pc->pci);
 }
 
+static void pc_pam_changed(void *ctx)
+{
+    run_post_remap(((struct pc *)ctx)->vm);
+}
+
+static int pc_add_pam(struct pc *pc, struct bus *bus)
+{
+    struct mmu *m = pc->vm->mmu;
+    const struct vm_config *cfg = &pc->vm->cfg;
+
+    return pam_init(&pc->pam,
+                    &(struct pam_config){
+                        .bus = bus,
+                        .mmu = m,
+                        .ram = mmu_slot_find(m, GPA(VM_SHADOW_PARKED_AT)),
+                        .rom = cfg->boot.firmware ? mmu_slot_find(m, GPA(GIB(4) - 1)) : NULL,
+                        .fixed = cfg->lockstep.reference, /* its copy of memory is made once */
+                        .changed = pc_pam_changed,
+                        .ctx = pc,
+                    });
+}
+
+static void pc_del_pam(struct pc *pc)
+{
+    pam_fini(&pc->pam);
+}
+
+void pc_remap(struct pc *pc)
+{
+    bool changed;
+
+    if (pc->display)
+        pc_display_remap(pc->display);
+    if (pam_apply(&pc->pam, &changed) < 0)
+        vm_stop(pc->vm, STOP_ERROR, 0);
+    if (changed)
+        vm_state_changed(pc->vm);
+}
+
 static int pc_add_bridges(struct pc *pc, struct bus *bus)
 {
-    int rc = pcbridge_init_host(&pc->host_bridge, &pc->pci);
+    int rc = pcbridge_init_host(&pc->host_bridge, &pc->pci, &pc->pam, !pc->vm->cfg.boot.firmware);
 
     (void)bus;
     return rc ? rc : pcbridge_init_isa(&pc->isa_bridge, &pc->pci, PC_ACPI_PM_PORT, &pc->pirq);
@@ -567,6 +608,7 @@ static const struct pc_part {
     { pc_add_hpet, pc_del_hpet, NULL },
     { pc_add_acpi_pm, pc_del_acpi_pm, NULL },
     { pc_add_pci, pc_del_pci, NULL },
+    { pc_add_pam, pc_del_pam, NULL },
     { pc_add_bridges, pc_del_bridges, NULL },
     { pc_add_ide, pc_del_ide, pc_wants_ide },
     { pc_add_display, pc_del_display, pc_wants_display },

@@ -8,7 +8,6 @@
  * made once: there the frame buffer stays parked and is reached by the VGA's handlers.
  */
 #include <errno.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -35,8 +34,7 @@ static void display_moved(void *ctx)
 
     if (d->vm->cfg.lockstep.reference)
         return;
-    atomic_store_explicit(&d->vm->remap, true, memory_order_relaxed);
-    run_posted(d->vm);
+    run_post_remap(d->vm);
 }
 
 void pc_display_remap(struct pc_display *d)

@@ -20,6 +20,7 @@
 #include "virtio/vsock.h"
 #include "vm/priv.h"
 
+#define DISK_QUEUES_MAX  8u /* unless the user wants more */
 #define FIRST_PCI_DEVICE 3u /* firmware and guests expect bridge and display before */
 #define LAST_PCI_DEVICE  30u
 
@@ -115,7 +116,7 @@ static int pc_virtio_add_disks(struct pc_virtio *pv)
             .mmu = pv->vm->mmu,
             .store = d->store,
             .serial = d->serial,
-            .nr_queues = d->nr_queues ? d->nr_queues : 1,
+            .nr_queues = d->nr_queues ? d->nr_queues : MIN(cfg->boot.nr_cpus, DISK_QUEUES_MAX),
             .limits = { .requests_per_s = d->requests_per_s, .bytes_per_s = d->bytes_per_s },
             .no_packed = d->no_packed,
         });

@@ -39,7 +39,7 @@ struct vm {
     _Atomic uint64_t stop;
     _Atomic int nr_holds;       /* of devices that cannot go on: bus_post_hold() */
     _Atomic bool want_shared;   /* an engine wants memory that other processes can map */
-    _Atomic bool remap;         /* the display's memory wants to be elsewhere */
+    _Atomic bool remap;         /* a device wants memory to be elsewhere */
     _Atomic uint32_t nr_posted; /* futex: counts posts, wakes the supervisor */
 
     struct lock lock;    /* LOCK_VM: guards what follows */
@@ -71,6 +71,8 @@ void run_join(struct vm *vm);
 void run_wait_parked(struct vm *vm);
 /* Something was posted to the supervisor; any thread, any lock. */
 void run_posted(struct vm *vm);
+/* A device wants pc_remap(), before its guest goes on. Any thread, any lock. */
+void run_post_remap(struct vm *vm);
 /* Makes vCPUs leave run(); any thread, no locks. */
 void run_kick(struct vm *vm);
 
@@ -133,6 +135,10 @@ int vm_ide_slot(const struct vm_config *cfg, unsigned idx);
 struct pc_display;
 struct pc_display *pc_display_create(struct vm *vm, struct pci_host *pci_host);
 void pc_display_destroy(struct pc_display *d);
+/* Where the RAM is that the PAM registers show or hide: behind all video memory. */
+#define VM_SHADOW_RAM       "ram-shadow"
+#define VM_SHADOW_PARKED_AT (MMU_PARKED_AT + GIB(1))
+
 /* Brings video memory to where the guest wants it. All vCPUs stand still. */
 void pc_display_remap(struct pc_display *d);
 
@@ -141,6 +147,8 @@ struct pc_display *pc_display(struct pc *pc);                           /* NULL:
 int pc_key(struct pc *pc, const uint8_t *code, unsigned nr) MUST_CHECK; /* as vm_key(); locked */
 void pc_pointer(struct pc *pc, int dx, int dy, int dz,
                 uint8_t buttons); /* as vm_pointer(); locked */
+/* Brings memory to where devices' registers say that it is. All vCPUs stand still. */
+void pc_remap(struct pc *pc);
 struct pc *pc_create(struct vm *vm);
 void pc_destroy(struct pc *pc);
 /* The VM stands still, or goes on: devices that work by themselves do, too. Machine lock held. */

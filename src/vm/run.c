@@ -31,7 +31,8 @@ void run_wait_parked(struct vm *vm)
 
 static bool run_gate_closed(const struct vm *vm)
 {
-    return vm->nr_pauses || atomic_load_explicit(&vm->stop, memory_order_relaxed);
+    return vm->nr_pauses || atomic_load_explicit(&vm->stop, memory_order_relaxed) ||
+           atomic_load_explicit(&vm->remap, memory_order_relaxed);
 }
 
 /* Waits while the machine has to stand still. False: it has ended. */
@@ -187,12 +188,22 @@ static void run_hold(struct vm *vm, bool *held)
         vm_resume(vm);
 }
 
+/* The gate stays closed until it is done: whoever asked sees its effect from its next instruction
+ * on, or from the next block if it asked by a store to device memory. */
+void run_post_remap(struct vm *vm)
+{
+    atomic_store_explicit(&vm->remap, true, memory_order_relaxed);
+    run_posted(vm);
+    run_kick(vm);
+}
+
 static void run_remap(struct vm *vm)
 {
-    if (!atomic_exchange_explicit(&vm->remap, false, memory_order_relaxed))
+    if (!atomic_load_explicit(&vm->remap, memory_order_relaxed))
         return;
     vm_pause(vm);
-    pc_display_remap(pc_display(vm->pc));
+    atomic_store_explicit(&vm->remap, false, memory_order_relaxed);
+    pc_remap(vm->pc);
     vm_resume(vm);
 }
 

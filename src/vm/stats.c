@@ -127,17 +127,19 @@ static json_t *stats_disks(struct vm *vm)
     json_t *disks = json_array();
 
     for (unsigned i = 0; i < vm->cfg.nr_disks; i++) {
-        const struct store_counts *c = store_counts(vm->cfg.disks[i].store);
+        struct store_counts c;
         char name[16];
 
+        /* vm_replace_disk() may take it away. */
+        lock_take(&vm->lock);
+        c = store_counts(vm->cfg.disks[i].store);
+        lock_drop(&vm->lock);
         (void)snprintf(name, sizeof(name), "disk%u", i);
         (void)json_array_append_new(
             disks, json_pack("{s:s, s:I, s:I, s:I, s:I, s:I}", "name", name, "reads",
-                             (json_int_t)stats_peek(&c->reads), "read_bytes",
-                             (json_int_t)stats_peek(&c->read_bytes), "writes",
-                             (json_int_t)stats_peek(&c->writes), "written_bytes",
-                             (json_int_t)stats_peek(&c->written_bytes), "flushes",
-                             (json_int_t)stats_peek(&c->flushes)));
+                             (json_int_t)c.reads, "read_bytes", (json_int_t)c.read_bytes, "writes",
+                             (json_int_t)c.writes, "written_bytes", (json_int_t)c.written_bytes,
+                             "flushes", (json_int_t)c.flushes));
     }
     return disks;
 }

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "dev/pam.h"
 #include "lib/trace.h"
 #include "virtio/balloon.h"
 #include "vm/lockstep.h"
@@ -19,9 +20,8 @@
 #define HIGH_RAM_AT        GIB(4)
 /* OVMF maps, in pages of 2 MB, all the memory that a processor of more bits says it could have. */
 #define FIRMWARE_PHYS_BITS 40
-/* RAM has a hole for the VGA's window, VGA or not. */
+/* RAM has a hole for the VGA's window, VGA or not; it goes on at PAM_AT. */
 #define VIDEO_WINDOW_AT    0xa0000ull
-#define VIDEO_WINDOW_END   0xc0000ull
 
 /* ---- making one; each step may fail with a message, vm_destroy() undoes what there is ---- */
 
@@ -30,9 +30,11 @@ static int vm_add_ram(struct vm *vm)
     uint64_t ram = vm->cfg.boot.ram_bytes, low = MIN(ram, PC_LOW_RAM_MAX);
     struct slot_desc slots[] = {
         { .name = "ram-base", .base = GPA(0), .bytes = MIN(low, VIDEO_WINDOW_AT) },
-        { .name = "ram-low",
-          .base = GPA(VIDEO_WINDOW_END),
-          .bytes = low > VIDEO_WINDOW_END ? low - VIDEO_WINDOW_END : 0 },
+        /* Shown where the chip set is told to: dev/pam.c. */
+        { .name = VM_SHADOW_RAM,
+          .base = GPA(VM_SHADOW_PARKED_AT),
+          .bytes = low > PAM_AT ? MIN(low, PAM_END) - PAM_AT : 0 },
+        { .name = "ram-low", .base = GPA(PAM_END), .bytes = low > PAM_END ? low - PAM_END : 0 },
         { .name = "ram-high", .base = GPA(HIGH_RAM_AT), .bytes = ram - low },
     };
     struct slot *slot;
@@ -204,7 +206,7 @@ static int vm_boot(struct vm *vm)
     int err;
 
     if (vm->cfg.boot.firmware)
-        return boot_firmware_shadow(vm->mmu);
+        return vm->cfg.lockstep.reference ? boot_firmware_shadow(vm->mmu) : 0;
     /* What firmware would have left: interrupts of PCI devices that the 8259s know, and write-back
      * memory below the hole for devices. */
     pc_route_intx(vm->pc);
@@ -278,6 +280,7 @@ static int vm_build(struct vm *vm)
     irq_wire(vm);
     if (!pc_create(vm))
         return -EIO;
+    pc_remap(vm->pc);
     err = vm_announce_virtio(vm);
     if (!err)
         err = vm_add_engine(vm);
@@ -355,6 +358,7 @@ void vm_destroy(struct vm *vm)
 int vm_reset(struct vm *vm)
 {
     pc_reset(vm);
+    pc_remap(vm->pc);
     for (unsigned i = 0; i < vm->nr_vcpus; i++) {
         struct vcpu *v = vm->vcpus[i].v;
 

@@ -40,7 +40,7 @@ struct vm_disk {
     const char *serial;  /* or NULL */
     enum vm_transport transport;
     bool is_cd;         /* IDE */
-    unsigned nr_queues; /* 0: one */
+    unsigned nr_queues; /* 0: one for each vCPU, up to 8 */
     uint64_t requests_per_s, bytes_per_s;
     bool no_packed; /* only split rings */
 };

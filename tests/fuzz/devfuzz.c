@@ -57,6 +57,8 @@ struct machine {
     struct fwcfg fwcfg;
     struct dma dma;
     struct pci_host pci;
+    struct pam pam;
+    struct pirq pirq;
     struct pcbridge bridges[2];
     struct pci_dev function;
     struct chr chr[3];
@@ -194,6 +196,32 @@ static const struct device_type function_type = {
     .version = 1,
 };
 
+/* Some RAM for fw_cfg's DMA. Made once, because memory is dear; zeroed for every input. */
+static struct mmu *machine_ram(void)
+{
+    static struct mmu *mmu;
+    static struct slot *slot;
+
+    if (!mmu) {
+        struct slot_desc d = { .name = "ram", .base = GPA(0), .bytes = RAM_BYTES };
+
+        mmu = mmu_create();
+        BUG_ON(!mmu || mmu_slot_add(mmu, &d, &slot));
+    }
+    memset(slot->hva, 0, RAM_BYTES);
+    return mmu;
+}
+
+static void ignore(void *ctx)
+{
+    (void)ctx;
+}
+
+static void ignore_pic(void *ctx, unsigned irq, int level)
+{
+    (void)ctx, (void)irq, (void)level;
+}
+
 static int machine_create_pci(struct machine *m)
 {
     static const struct pci_bar bars[] = {
@@ -217,8 +245,12 @@ static int machine_create_pci(struct machine *m)
         .int_pin = 1,
     };
 
-    if (pci_host_init(&m->pci, &host) || pcbridge_init_host(&m->bridges[0], &m->pci) ||
-        pcbridge_init_isa(&m->bridges[1], &m->pci, 0x600) ||
+    struct pam_config pam = { .bus = m->bus, .mmu = machine_ram(), .changed = ignore };
+
+    pirq_init(&m->pirq, ignore_pic, NULL);
+    if (pci_host_init(&m->pci, &host) || pam_init(&m->pam, &pam) ||
+        pcbridge_init_host(&m->bridges[0], &m->pci, &m->pam, false) ||
+        pcbridge_init_isa(&m->bridges[1], &m->pci, 0x600, &m->pirq) ||
         pci_dev_init(&m->function, &m->pci, &desc))
         return -1;
     for (unsigned i = 0; i < ARRAY_SIZE(bars); i++) {
@@ -233,22 +265,6 @@ static int machine_create_pci(struct machine *m)
 }
 
 /* ---- the whole ---- */
-
-/* Some RAM for fw_cfg's DMA. Made once, because memory is dear; zeroed for every input. */
-static struct mmu *machine_ram(void)
-{
-    static struct mmu *mmu;
-    static struct slot *slot;
-
-    if (!mmu) {
-        struct slot_desc d = { .name = "ram", .base = GPA(0), .bytes = RAM_BYTES };
-
-        mmu = mmu_create();
-        BUG_ON(!mmu || mmu_slot_add(mmu, &d, &slot));
-    }
-    memset(slot->hva, 0, RAM_BYTES);
-    return mmu;
-}
 
 static int machine_create_fwcfg(struct machine *m)
 {
@@ -295,7 +311,10 @@ static void machine_create(struct machine *m)
                                        .bus = m->bus, .at = GPA(IOAPIC_AT), .send = machine_send });
     bus_set_gsi_sink(m->bus, machine_gsi, NULL, m);
     err |= pit_init(&m->pit, &(struct pit_config){ m->bus, bus_gsi(m->bus, 0) });
-    err |= rtc_init(&m->rtc, &(struct rtc_config){ m->bus, bus_gsi(m->bus, 8), GIB(1), 0 });
+    err |= rtc_init(&m->rtc, &(struct rtc_config){ .bus = m->bus,
+                                                   .irq = bus_gsi(m->bus, 8),
+                                                   .alarm = ignore,
+                                                   .low_ram_bytes = GIB(1) });
     for (unsigned i = 0; i < 2; i++) {
         struct uart_config cfg = {
             .bus = m->bus,
@@ -325,6 +344,7 @@ static void machine_destroy(struct machine *m)
     pci_dev_fini(&m->function);
     pcbridge_fini(&m->bridges[1]);
     pcbridge_fini(&m->bridges[0]);
+    pam_fini(&m->pam);
     pci_host_fini(&m->pci);
     fwcfg_fini(&m->fwcfg);
     hpet_fini(&m->hpet);
