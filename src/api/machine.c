@@ -60,6 +60,7 @@ static bool machine_open_disk(struct machine_disk *d, const json_t *drive)
         .name = d->name,
         .path = d->path,
         .readonly = field_bool(drive, "is_read_only", false),
+        .may_be_empty = true, /* clients make drives for files that they have not got yet */
         .aio = engine && !strcmp(engine, "Sync") ? STORE_AIO_THREADS : STORE_AIO_AUTO,
     });
     return d->store;

@@ -9,6 +9,9 @@
 
 #include "api/priv.h"
 
+/* One more than an id may have, so that one that is too long is seen to be. */
+#define ID_BYTES (API_ID_MAX + 2)
+
 enum when { ALWAYS, BEFORE_START, AFTER_START };
 
 static const struct route {
@@ -162,22 +165,43 @@ static bool id_ok(const char *id)
     return len && len <= API_ID_MAX;
 }
 
-/* NULL: there is none. */
-static const struct route *route_find(const char *method, const char *path, const char **id)
+static bool route_has_id(const struct route *t)
+{
+    size_t len = strlen(t->path);
+
+    return len > 1 && t->path[len - 1] == '/';
+}
+
+/* A path may have one '/' more. */
+static bool path_is(const char *path, const char *want)
+{
+    size_t len = strlen(want);
+
+    return !strncmp(path, want, len) && (!path[len] || (!strcmp(path + len, "/") && len > 1));
+}
+
+/* NULL: there is none. The id is copied, without what is behind it. */
+static const struct route *route_find(const char *method, const char *path, char id[ID_BYTES])
 {
     for (unsigned i = 0; i < ARRAY_SIZE(routes); i++) {
         const struct route *t = &routes[i];
-        size_t len = strlen(t->path);
+        size_t len = strlen(t->path), nr;
 
         if (strcmp(t->method, method) != 0)
             continue;
-        *id = NULL;
-        if (!strcmp(t->path, path) && (len == 1 || path[len - 1] != '/'))
-            return t;
-        if (len > 1 && t->path[len - 1] == '/' && !strncmp(t->path, path, len)) {
-            *id = path + len;
-            return t;
+        *id = 0;
+        if (!route_has_id(t)) {
+            if (path_is(path, t->path))
+                return t;
+            continue;
         }
+        if (strncmp(t->path, path, len) != 0)
+            continue;
+        nr = strcspn(path + len, "/");
+        if (path[len + nr] && path[len + nr + 1])
+            continue; /* more behind the id */
+        (void)snprintf(id, ID_BYTES, "%.*s", (int)MIN(nr, ID_BYTES), path + len);
+        return t;
     }
     return NULL;
 }
@@ -230,10 +254,11 @@ static void serve(struct api *a, const struct route *t, const struct request *rq
 void route(struct api *a, const char *method, const char *path, const char *body, size_t body_bytes,
            struct reply *r)
 {
-    struct request rq = { .id = NULL };
-    const struct route *t = route_find(method, path, &rq.id);
+    char id[ID_BYTES];
+    const struct route *t = route_find(method, path, id);
+    struct request rq = { .id = t && route_has_id(t) ? id : NULL };
 
-    if (!t || (rq.id && strchr(rq.id, '/'))) {
+    if (!t) {
         reply_fault(r, "Invalid request method and/or path: %.16s %.128s.", method, path);
     } else if (rq.id && !*rq.id) {
         reply_fault(r, "The ID cannot be empty.");

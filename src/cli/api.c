@@ -132,6 +132,18 @@ static bool option_seccomp_filter(void *into, const char *val)
     return true;
 }
 
+/* Of versions before 1.0, for tools that still say it. */
+static bool option_seccomp_level(void *into, const char *val)
+{
+    uint64_t level;
+
+    (void)into;
+    if (value_uint(val, 0, 2, &level))
+        return true;
+    log_error("--seccomp-level '%s' is not 0, 1 or 2", val);
+    return false;
+}
+
 static bool option_version(void *into, const char *val)
 {
     (void)val;
@@ -189,6 +201,7 @@ static const struct opt api_opts[] = {
     { "no-seccomp", 0, NULL, "taken, without effect", option_no_seccomp },
     { "seccomp-filter", 0, "FILE", "refused: filters are made for another program",
       option_seccomp_filter },
+    { "seccomp-level", 0, "N", "taken, without effect", option_seccomp_level },
     { "boot-timer", 0, NULL, "taken, without effect: there is no such device", option_boot_timer },
     { "start-time-us", 0, "N", "taken, without effect", option_time },
     { "start-time-cpu-us", 0, "N", "taken, without effect", option_time },
