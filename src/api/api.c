@@ -186,6 +186,7 @@ static int api_serve(struct api *a, int signal_fd)
         if (!s)
             return 1;
     }
+    metrics_startup(a->metrics, a->cfg);
     if (!a->cfg->config_file || start_config_file(a)) {
         api_loop(a, s, signal_fd);
         status = api_status(a);

@@ -38,10 +38,7 @@ const struct fields entropy_fields = FIELDS(entropy_list);
 
 void entropy_put(struct api *a, const struct request *rq, struct reply *r)
 {
-    if (json_object_size(json_object_get(rq->body, "rate_limiter")))
-        reply_fault(r, "Entropy device error: a `rate_limiter` is not supported by doppel.");
-    else
-        (void)keep(a, &a->entropy, rq->body, r);
+    (void)keep(a, &a->entropy, rq->body, r);
 }
 
 /* ---- /serial ---- */
@@ -54,10 +51,7 @@ const struct fields serial_fields = FIELDS(serial_list);
 
 void serial_put(struct api *a, const struct request *rq, struct reply *r)
 {
-    if (json_object_get(rq->body, "rate_limiter"))
-        reply_fault(r, "Serial device error: a `rate_limiter` is not supported by doppel.");
-    else
-        (void)keep(a, &a->serial, rq->body, r);
+    (void)keep(a, &a->serial, rq->body, r);
 }
 
 /* ---- /balloon ---- */

@@ -24,6 +24,8 @@
 #define DEFAULT_ARGS                                                                   \
     "reboot=k panic=1 nomodule 8250.nr_uarts=0 i8042.noaux i8042.nomux i8042.dumbkbd " \
     "swiotlb=noforce"
+#define NS_PER_US 1000ull
+#define NS_PER_MS 1000000ull
 /* What a CPU template is for: guests that find the same features on all hosts. */
 #define TEMPLATE_MODEL "x86-64-v2"
 
@@ -206,6 +208,18 @@ static uint64_t bucket_rate(const json_t *limiter, const char *which)
     return MAX(size > UINT64_MAX / 1000 ? size / ms * 1000 : size * 1000 / ms, 1);
 }
 
+/* A bucket as it was asked for; NULL: no limit. */
+static struct bucket_config bucket_of(const json_t *bucket)
+{
+    uint64_t ms = field_uint(bucket, "refill_time", 0);
+
+    return (struct bucket_config){
+        .size = field_uint(bucket, "size", 0),
+        .burst = field_uint(bucket, "one_time_burst", 0),
+        .refill_ns = ms > UINT64_MAX / NS_PER_MS ? UINT64_MAX : ms * NS_PER_MS,
+    };
+}
+
 void machine_limit_net(struct api *a, unsigned idx, const json_t *net)
 {
     const json_t *tx = json_object_get(net, "tx_rate_limiter"),
@@ -242,6 +256,18 @@ int machine_replace_disk(struct api *a, unsigned idx, const char *path)
 
 /* ---- the VM ---- */
 
+/* A vCPU's thread: the guest's init has said that it is up. In the words that tools look for. */
+static void machine_booted(void *arg)
+{
+    const struct machine *m = arg;
+    uint64_t us = (host_mono_ns() - m->started_ns) / NS_PER_US,
+             cpu_us = (host_cpu_ns() - m->started_cpu_ns) / NS_PER_US;
+
+    log_info("Guest-boot-time = %6llu us %llu ms, %6llu CPU us %llu CPU ms", (unsigned long long)us,
+             (unsigned long long)us / 1000, (unsigned long long)cpu_us,
+             (unsigned long long)cpu_us / 1000);
+}
+
 static void machine_config_disks(struct api *a, struct vm_config *cfg)
 {
     json_t *drive;
@@ -267,6 +293,7 @@ static void machine_config_disks(struct api *a, struct vm_config *cfg)
 static bool machine_make(struct api *a, struct snap *snap)
 {
     const char *cpu = field_string(a->machine, "cpu_template");
+    const json_t *rng = json_object_get(a->entropy, "rate_limiter");
     struct vm_config cfg = {
         .name = a->cfg->id,
         .engine = a->cfg->engine,
@@ -278,6 +305,11 @@ static bool machine_make(struct api *a, struct snap *snap)
                   .nr_cpus = (uint32_t)field_uint(a->machine, "vcpu_count", 1) },
         .serial = a->m.serial,
         .rng = a->entropy,
+        .rng_requests = bucket_of(json_object_get(rng, "ops")),
+        .rng_bytes = bucket_of(json_object_get(rng, "bandwidth")),
+        .serial_bytes = bucket_of(json_object_get(a->serial, "rate_limiter")),
+        .booted = a->cfg->boot_timer ? machine_booted : NULL,
+        .booted_arg = &a->m,
         .balloon = a->balloon,
         .balloon_keeps = a->balloon && !field_bool(a->balloon, "deflate_on_oom", false),
         .vsock = a->m.vsock,
@@ -342,7 +374,9 @@ int machine_start(struct api *a, struct snap *snap)
 {
     int err = -EIO;
 
-    a->m = (struct machine){ .ended_fd = -1 };
+    a->m = (struct machine){ .ended_fd = -1,
+                             .started_ns = host_mono_ns(),
+                             .started_cpu_ns = host_cpu_ns() };
     a->m.append = machine_append(a);
     a->m.config = json_pack("{s:o}", "api", vm_config_all(a));
     if (!a->m.append || !a->m.config)

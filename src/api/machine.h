@@ -26,6 +26,7 @@ struct machine {
     struct net *nets[VM_NETS_MAX];
     struct vsock *vsock;
     struct ctl *ctl;
+    uint64_t started_ns, started_cpu_ns; /* when the client asked for it: host_mono_ns(), .._cpu_ns() */
     json_t *config; /* for snapshots of the VM */
     char *append;
 

@@ -122,6 +122,11 @@ int metrics_open(struct metrics *m, const char *path) MUST_CHECK;
 bool metrics_is_open(const struct metrics *m);
 /* A line more, if there is a file. 0 or -errno. */
 int metrics_flush(struct api *a) MUST_CHECK;
+/* The process is ready for requests: how long that took, for those who said when it began. */
+void metrics_startup(struct metrics *m, const struct api_config *cfg);
+/* metrics_devices.c: adds what the VM's statistics (NULL: none) tell of its devices. False: out of
+ * memory. */
+bool metrics_devices(const struct api *a, json_t *line, const json_t *now, const json_t *before);
 /* A request was answered. */
 void metrics_count(struct metrics *m, const char *method, const char *path, unsigned status);
 enum metrics_latency {

@@ -33,6 +33,7 @@
 #define PC_ECAM_BYTES     0x10000000ull
 #define PC_PCI_MMIO_AT    0xc0000000ull /* 32-bit BARs */
 #define PC_PCI_MMIO_BYTES 0x20000000ull
+#define PC_BOOT_TIMER_AT  PC_PCI_MMIO_AT /* where Firecracker's guests look; never with PCI devices */
 #define PC_PCI_MMIO64_AT  0x800000000ull /* 64-bit BARs, above RAM when RAM is larger */
 #define PC_IOAPIC_AT      0xfec00000ull
 #define PC_HPET_AT        0xfed00000ull

@@ -176,7 +176,9 @@ static int pc_virtio_add_rng(struct pc_virtio *pv)
 
     if (!pv->vm->cfg.rng)
         return 0;
-    err = virtio_rng_init(&pv->rng, pv->vm->bus, pv->vm->mmu);
+    err = virtio_rng_init(
+        &pv->rng, pv->vm->bus, pv->vm->mmu,
+        &(struct rng_limits){ pv->vm->cfg.rng_requests, pv->vm->cfg.rng_bytes });
     return err ? err : pc_virtio_add(pv, &pv->rng.vd, pv->vm->cfg.rng_transport);
 }
 

@@ -160,6 +160,8 @@ void pc_ioapic_eoi(struct pc *pc, uint8_t vector);
 bool pc_pic_pending(struct pc *pc); /* no lock */
 uint8_t pc_pic_ack(struct pc *pc);
 void pc_ferr(struct pc *pc);
+/* Bytes that the limit of the serial port kept from it. */
+uint64_t pc_serial_dropped(struct pc *pc);
 struct virtio_balloon *pc_balloon(struct pc *pc);
 void pc_resize_console(struct pc *pc, uint16_t cols, uint16_t rows); /* machine lock held */
 struct virtio_blk *pc_disk(struct pc *pc, unsigned disk);            /* NULL: no virtio disk */

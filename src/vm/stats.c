@@ -163,6 +163,9 @@ char *vm_stats_json(struct vm *vm)
     (void)json_object_set_new(top, "pid", json_integer(host_pid()));
     if (chr_pty_name(vm->cfg.serial))
         (void)json_object_set_new(top, "serial", json_string(chr_pty_name(vm->cfg.serial)));
+    if (vm->cfg.serial_bytes.size)
+        (void)json_object_set_new(top, "serial_dropped_bytes",
+                                  json_integer((json_int_t)pc_serial_dropped(vm->pc)));
     (void)json_object_set_new(top, "vcpus", stats_vcpus(vm));
     (void)json_object_set_new(top, "cpu_ns", json_integer((json_int_t)host_cpu_ns()));
     if (vm->cfg.nr_disks)

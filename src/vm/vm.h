@@ -12,6 +12,7 @@
 #include "boot/boot.h"
 #include "bus/bus.h"
 #include "engine/engine.h"
+#include "lib/bucket.h"
 
 struct fs_share;
 struct net;
@@ -101,7 +102,12 @@ struct vm_config {
     const char *vga_bios;   /* path of the video BIOS, or NULL */
     const char *boot_order; /* words of --boot, or NULL: the firmware's own */
     bool debug_exit;        /* --device debug-exit */
+    struct bucket_config serial_bytes; /* what the guest sends beyond it is lost */
     bool rng;               /* --device rng */
+    struct bucket_config rng_requests, rng_bytes;
+    /* A guest's init can tell that it has come up: dev/boottimer.h. NULL: there is no such thing. */
+    void (*booted)(void *arg);
+    void *booted_arg;
     bool balloon;           /* --device balloon */
     bool balloon_keeps;     /* ... not even a guest that is out of memory takes pages back */
     enum vm_transport rng_transport, balloon_transport, vsock_transport;
