@@ -79,6 +79,7 @@ json_t *vm_config_all(const struct api *a)
         { "network-interfaces", config_list(a->nets, net_defaults) },
         { "boot-source", config_copy(a->boot) },
         { "vsock", config_copy(a->vsock) },
+        { "cpu-config", config_copy(a->cpu_config) },
         { "balloon", config_copy(a->balloon) },
         { "entropy", config_copy(a->entropy) },
         { "serial", config_copy(a->serial) },

@@ -26,8 +26,6 @@
     "swiotlb=noforce"
 #define NS_PER_US 1000ull
 #define NS_PER_MS 1000000ull
-/* What a CPU template is for: guests that find the same features on all hosts. */
-#define TEMPLATE_MODEL "x86-64-v2"
 
 /* ---- opening: false after a message ---- */
 
@@ -292,12 +290,13 @@ static void machine_config_disks(struct api *a, struct vm_config *cfg)
 
 static bool machine_make(struct api *a, struct snap *snap)
 {
-    const char *cpu = field_string(a->machine, "cpu_template");
     const json_t *rng = json_object_get(a->entropy, "rate_limiter");
     struct vm_config cfg = {
         .name = a->cfg->id,
         .engine = a->cfg->engine,
-        .cpu_model = cpu && strcmp(cpu, "None") != 0 ? TEMPLATE_MODEL : NULL,
+        .cpu_model = *a->m.cpu.model ? a->m.cpu.model : NULL,
+        .cpu_signature_mask = a->m.cpu.signature_mask,
+        .cpu_signature = a->m.cpu.signature,
         .boot = { .kernel = field_string(a->boot, "kernel_image_path"),
                   .initrd = field_string(a->boot, "initrd_path"),
                   .append = a->m.append,
@@ -377,6 +376,7 @@ int machine_start(struct api *a, struct snap *snap)
     a->m = (struct machine){ .ended_fd = -1,
                              .started_ns = host_mono_ns(),
                              .started_cpu_ns = host_cpu_ns() };
+    api_cpu(a, &a->m.cpu);
     a->m.append = machine_append(a);
     a->m.config = json_pack("{s:o}", "api", vm_config_all(a));
     if (!a->m.append || !a->m.config)

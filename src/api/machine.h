@@ -18,6 +18,12 @@ struct machine_disk {
     char *name, *path;
 };
 
+/* The CPUs that the guest finds, as vm_config has them. model "": the default. */
+struct api_cpu {
+    char model[2048];
+    uint32_t signature_mask, signature;
+};
+
 /* Zeroed members are not open. */
 struct machine {
     struct vm *vm;
@@ -26,6 +32,7 @@ struct machine {
     struct net *nets[VM_NETS_MAX];
     struct vsock *vsock;
     struct ctl *ctl;
+    struct api_cpu cpu;
     uint64_t started_ns, started_cpu_ns; /* when the client asked for it: host_mono_ns(), .._cpu_ns() */
     json_t *config; /* for snapshots of the VM */
     char *append;

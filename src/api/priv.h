@@ -25,7 +25,7 @@ struct api {
      * the order of the devices.
      */
     json_t *machine, *boot, *vsock, *balloon, *entropy, *serial, *logger, *metrics_config,
-        *mmds_config;
+        *mmds_config, *cpu_config;
     json_t *drives, *nets;
     bool touched; /* anything of a machine was set: it is none to load a snapshot into */
     bool restored;
@@ -96,6 +96,11 @@ bool id_matches(const struct request *rq, const char *key, struct reply *r);
 /* ---- mmds_api.c ---- */
 /* Is the metadata service reached over that network interface? */
 bool mmds_serves(const struct api *a, const char *iface_id);
+
+/* ---- cpu_config.c ---- */
+void api_cpu(const struct api *a, struct api_cpu *cpu);
+/* A template was named instead. */
+void cpu_config_forget(struct api *a);
 
 /* ---- instance.c ---- */
 /* Everything that is set, as GET /vm/config has it. NULL: out of memory. */

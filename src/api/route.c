@@ -296,6 +296,20 @@ static bool config_put(struct api *a, const struct route *t, json_t *body, char 
     return ok;
 }
 
+/* A resource that the configuration only names a file of. */
+static bool config_from_file(struct api *a, const struct route *t, const char *path, char *why,
+                             size_t bytes)
+{
+    json_error_t err;
+    json_t *body = json_load_file(path, JSON_REJECT_DUPLICATES, &err);
+    bool ok = body && config_put(a, t, body, why, bytes);
+
+    if (!body)
+        (void)snprintf(why, bytes, "%s of `%s`: %s (line %d)", path, t->config, err.text, err.line);
+    json_decref(body);
+    return ok;
+}
+
 static bool config_member(struct api *a, const struct route *t, json_t *val, char *why,
                           size_t bytes)
 {
@@ -304,6 +318,8 @@ static bool config_member(struct api *a, const struct route *t, json_t *val, cha
 
     if (!val || json_is_null(val))
         return true;
+    if (json_is_string(val) && t->fields == &cpu_config_fields)
+        return config_from_file(a, t, json_string_value(val), why, bytes);
     if (t->path[strlen(t->path) - 1] != '/')
         return config_put(a, t, val, why, bytes);
     if (!json_is_array(val)) {

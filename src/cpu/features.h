@@ -61,6 +61,11 @@ bool cpu_model_init(struct cpu_model *m, const char *spec, char *err, size_t err
 bool cpu_model_covers(const struct cpu_model *m, const struct cpu_model *other, char *missing,
                       size_t missing_bytes) MUST_CHECK;
 
+/* A feature's text as features.def has it; NULL: there is none at that bit. */
+const char *cpu_feature_at(unsigned word, unsigned bit);
+/* Which word of features that register of a leaf is ('a', 'b', 'c' or 'd'); -1: none. */
+int cpu_feature_word(uint32_t leaf, uint32_t subleaf, char reg);
+
 static inline bool model_has(const struct cpu_model *m, enum cpu_feature f)
 {
     return m->words[(unsigned)f / 32] >> ((unsigned)f % 32) & 1;

@@ -91,6 +91,8 @@ struct vm_config {
     const struct engine_ops *engine; /* not used with lockstep */
     struct lockstep_config lockstep;
     const char *cpu_model; /* NULL: host */
+    /* Family, model and stepping (CPUID.1 EAX): in the mask's bits these, not the host's. */
+    uint32_t cpu_signature_mask, cpu_signature;
     bool no_paravirt;      /* nothing of KVM's interface */
     struct boot_config boot;
     struct host_sched sched; /* of the vCPUs' threads; all zero: as the caller's */
