@@ -328,7 +328,11 @@ static bool machine_make(struct api *a, struct snap *snap)
         cfg.nets[i] = (struct vm_net){ .net = a->m.nets[i], .transport = VM_TRANSPORT_MMIO };
     machine_config_disks(a, &cfg);
     a->m.vm = vm_create(&cfg);
-    return a->m.vm && (!snap || snap_load(snap, a->m.vm, NULL, 0) == 0);
+    if (a->m.vm && snap && snap_load(snap, a->m.vm, NULL, 0) < 0)
+        return false;
+    if (a->m.vm && snap)
+        snap_take_server(snap, a->m.server);
+    return a->m.vm;
 }
 
 int machine_set_balloon(struct api *a)
@@ -395,6 +399,10 @@ int machine_start(struct api *a, struct snap *snap)
 void machine_close(struct machine *m)
 {
     ctl_close(m->ctl);
+    /* Who waits for a page that no server brings any more would not hear of the end. */
+    for (unsigned i = 0; i < ARRAY_SIZE(m->server); i++)
+        if (m->server[i] > 0)
+            (void)close(m->server[i]);
     if (m->vm)
         vm_stop(m->vm, STOP_USER, 0);
     if (m->waiter.started)

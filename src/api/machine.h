@@ -37,6 +37,7 @@ struct machine {
     json_t *config; /* for snapshots of the VM */
     char *append;
 
+    int server[2]; /* of a snapshot's memory: snap_take_server(); 0 or -1: none */
     int ended_fd; /* an eventfd that can be read when the VM has ended; only with the waiter */
     struct thread waiter;
 };

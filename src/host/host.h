@@ -51,6 +51,13 @@ bool host_own_next(const void *at, uint64_t bytes, uint64_t off_bytes, uint64_t 
 /* Another descriptor of the same file, or -errno. */
 int host_dup(int fd) MUST_CHECK;
 
+/* ---- uffd.c: memory that another process brings page by page ---- */
+/* A userfaultfd, or -errno. */
+int host_uffd(void) MUST_CHECK;
+/* Pages of anonymous memory that were never touched: whoever reads from the descriptor hears of the
+ * first touch, and the thread waits until the page was put there. 0 or -errno. */
+int host_uffd_add(int fd, void *at, uint64_t bytes) MUST_CHECK;
+
 /* A code buffer, mapped twice: writable here, executable there; never both at one address. */
 struct host_code {
     uint8_t *rw;

@@ -41,7 +41,8 @@ struct slot {
     unsigned flags; /* SLOT_* */
     int fd;         /* memfd behind it; owned by the mmu. -1: SLOT_PRIVATE */
     uint64_t fd_off_bytes;
-    int image_fd; /* SLOT_PRIVATE: the file, to be asked where it has data; owned by the mmu */
+    int image_fd; /* SLOT_PRIVATE: the file, to be asked where it has data; owned by the mmu. -1:
+                     there is none, pages are brought */
     uint64_t image_off_bytes;
     uint8_t *hva;            /* shared mapping of all of it in this process */
     _Atomic uint16_t *notes; /* bytes / 4096 entries: PAGE_NOTE_*, and who writes */
@@ -74,8 +75,11 @@ struct slot_desc {
  * become shorter; fd stays the caller's. NULL: fresh memory again.
  */
 struct mmu_image {
-    int fd;
+    int fd; /* -1: there is no file, but ... */
     int (*find)(void *ctx, const char *name, uint64_t bytes, uint64_t *off_bytes);
+    /* ... somebody who puts the pages there when they are touched. Is told of memory that is new,
+     * and of its place in the file that would be; 0 or -errno. */
+    int (*bring)(void *ctx, void *at, uint64_t bytes, uint64_t off_bytes);
     void *ctx;
 };
 void mmu_set_image(struct mmu *m, const struct mmu_image *image);
