@@ -310,6 +310,7 @@ static bool machine_make(struct api *a, struct snap *snap)
         .booted = a->cfg->boot_timer ? machine_booted : NULL,
         .booted_arg = &a->m,
         .balloon = a->balloon,
+        .balloon_hints = field_bool(a->balloon, "free_page_hinting", false),
         .balloon_keeps = a->balloon && !field_bool(a->balloon, "deflate_on_oom", false),
         .vsock = a->m.vsock,
         .vsock_cid = (uint32_t)field_uint(a->vsock, "guest_cid", 0),

@@ -70,6 +70,7 @@ handler drive_put, drive_patch;             /* drives.c */
 handler net_put, net_patch;                 /* nets.c */
 handler vsock_put, entropy_put, serial_put; /* devices.c */
 handler balloon_put, balloon_get, balloon_patch, balloon_stats_get, balloon_stats_patch;
+handler hint_start, hint_stop, hint_status_get;
 handler logger_put, metrics_put;                                         /* logger.c, metrics.c */
 handler mmds_put, mmds_patch, mmds_get, mmds_config_put;                 /* mmds_api.c */
 handler actions_put, vm_patch, vm_config_get, instance_get, version_get; /* instance.c */
@@ -77,7 +78,7 @@ handler snapshot_create, snapshot_load;                                  /* snap
 
 extern const struct fields machine_config_fields, machine_config_patch_fields, boot_source_fields,
     cpu_config_fields, drive_fields, drive_patch_fields, net_fields, net_patch_fields, vsock_fields,
-    entropy_fields, serial_fields, balloon_fields, balloon_patch_fields, balloon_stats_fields,
+    entropy_fields, serial_fields, balloon_fields, balloon_patch_fields, balloon_stats_fields, hint_fields,
     logger_fields, metrics_fields, mmds_config_fields, actions_fields, vm_fields,
     snapshot_create_fields, snapshot_load_fields, rate_limiter_fields, token_bucket_fields;
 

@@ -12,57 +12,61 @@
 /* One more than an id may have, so that one that is too long is seen to be. */
 #define ID_BYTES (API_ID_MAX + 2)
 
+enum body { NO_BODY, BODY, MAYBE_BODY };
 enum when { ALWAYS, BEFORE_START, AFTER_START };
 
 static const struct route {
     const char *method, *path; /* a path that ends with '/' has an id behind it */
     enum when when;
     const struct fields *fields; /* NULL: any JSON, or none */
-    bool has_body;
+    enum body body;
     handler *serve;
     const char *config; /* the member of a configuration that says the same; NULL: there is none */
 } routes[] = {
-    { "GET", "/", ALWAYS, NULL, false, instance_get, NULL },
-    { "GET", "/version", ALWAYS, NULL, false, version_get, NULL },
-    { "GET", "/vm/config", ALWAYS, NULL, false, vm_config_get, NULL },
-    { "GET", "/machine-config", ALWAYS, NULL, false, machine_config_get, NULL },
-    { "GET", "/balloon", ALWAYS, NULL, false, balloon_get, NULL },
-    { "GET", "/balloon/statistics", AFTER_START, NULL, false, balloon_stats_get, NULL },
-    { "GET", "/mmds", ALWAYS, NULL, false, mmds_get, NULL },
+    { "GET", "/", ALWAYS, NULL, NO_BODY, instance_get, NULL },
+    { "GET", "/version", ALWAYS, NULL, NO_BODY, version_get, NULL },
+    { "GET", "/vm/config", ALWAYS, NULL, NO_BODY, vm_config_get, NULL },
+    { "GET", "/machine-config", ALWAYS, NULL, NO_BODY, machine_config_get, NULL },
+    { "GET", "/balloon", ALWAYS, NULL, NO_BODY, balloon_get, NULL },
+    { "GET", "/balloon/statistics", AFTER_START, NULL, NO_BODY, balloon_stats_get, NULL },
+    { "GET", "/balloon/hinting/status", AFTER_START, NULL, NO_BODY, hint_status_get, NULL },
+    { "GET", "/mmds", ALWAYS, NULL, NO_BODY, mmds_get, NULL },
 
     /* In this order a configuration is set: network interfaces before what names them. */
-    { "PUT", "/logger", BEFORE_START, &logger_fields, true, logger_put, "logger" },
-    { "PUT", "/metrics", BEFORE_START, &metrics_fields, true, metrics_put, "metrics" },
-    { "PUT", "/machine-config", BEFORE_START, &machine_config_fields, true, machine_config_put,
+    { "PUT", "/logger", BEFORE_START, &logger_fields, BODY, logger_put, "logger" },
+    { "PUT", "/metrics", BEFORE_START, &metrics_fields, BODY, metrics_put, "metrics" },
+    { "PUT", "/machine-config", BEFORE_START, &machine_config_fields, BODY, machine_config_put,
       "machine-config" },
-    { "PUT", "/cpu-config", BEFORE_START, &cpu_config_fields, true, cpu_config_put, "cpu-config" },
-    { "PUT", "/boot-source", BEFORE_START, &boot_source_fields, true, boot_source_put,
+    { "PUT", "/cpu-config", BEFORE_START, &cpu_config_fields, BODY, cpu_config_put, "cpu-config" },
+    { "PUT", "/boot-source", BEFORE_START, &boot_source_fields, BODY, boot_source_put,
       "boot-source" },
-    { "PUT", "/drives/", BEFORE_START, &drive_fields, true, drive_put, "drives" },
-    { "PUT", "/network-interfaces/", BEFORE_START, &net_fields, true, net_put,
+    { "PUT", "/drives/", BEFORE_START, &drive_fields, BODY, drive_put, "drives" },
+    { "PUT", "/network-interfaces/", BEFORE_START, &net_fields, BODY, net_put,
       "network-interfaces" },
-    { "PUT", "/vsock", BEFORE_START, &vsock_fields, true, vsock_put, "vsock" },
-    { "PUT", "/balloon", BEFORE_START, &balloon_fields, true, balloon_put, "balloon" },
-    { "PUT", "/entropy", BEFORE_START, &entropy_fields, true, entropy_put, "entropy" },
-    { "PUT", "/serial", BEFORE_START, &serial_fields, true, serial_put, "serial" },
-    { "PUT", "/mmds/config", BEFORE_START, &mmds_config_fields, true, mmds_config_put,
+    { "PUT", "/vsock", BEFORE_START, &vsock_fields, BODY, vsock_put, "vsock" },
+    { "PUT", "/balloon", BEFORE_START, &balloon_fields, BODY, balloon_put, "balloon" },
+    { "PUT", "/entropy", BEFORE_START, &entropy_fields, BODY, entropy_put, "entropy" },
+    { "PUT", "/serial", BEFORE_START, &serial_fields, BODY, serial_put, "serial" },
+    { "PUT", "/mmds/config", BEFORE_START, &mmds_config_fields, BODY, mmds_config_put,
       "mmds-config" },
 
-    { "PUT", "/mmds", ALWAYS, NULL, true, mmds_put, NULL },
-    { "PUT", "/actions", ALWAYS, &actions_fields, true, actions_put, NULL },
-    { "PUT", "/snapshot/create", AFTER_START, &snapshot_create_fields, true, snapshot_create,
+    { "PUT", "/mmds", ALWAYS, NULL, BODY, mmds_put, NULL },
+    { "PUT", "/actions", ALWAYS, &actions_fields, BODY, actions_put, NULL },
+    { "PUT", "/snapshot/create", AFTER_START, &snapshot_create_fields, BODY, snapshot_create,
       NULL },
-    { "PUT", "/snapshot/load", BEFORE_START, &snapshot_load_fields, true, snapshot_load, NULL },
+    { "PUT", "/snapshot/load", BEFORE_START, &snapshot_load_fields, BODY, snapshot_load, NULL },
 
-    { "PATCH", "/machine-config", BEFORE_START, &machine_config_patch_fields, true,
+    { "PATCH", "/machine-config", BEFORE_START, &machine_config_patch_fields, BODY,
       machine_config_patch, NULL },
-    { "PATCH", "/drives/", AFTER_START, &drive_patch_fields, true, drive_patch, NULL },
-    { "PATCH", "/network-interfaces/", AFTER_START, &net_patch_fields, true, net_patch, NULL },
-    { "PATCH", "/balloon", AFTER_START, &balloon_patch_fields, true, balloon_patch, NULL },
-    { "PATCH", "/balloon/statistics", AFTER_START, &balloon_stats_fields, true, balloon_stats_patch,
+    { "PATCH", "/drives/", AFTER_START, &drive_patch_fields, BODY, drive_patch, NULL },
+    { "PATCH", "/network-interfaces/", AFTER_START, &net_patch_fields, BODY, net_patch, NULL },
+    { "PATCH", "/balloon", AFTER_START, &balloon_patch_fields, BODY, balloon_patch, NULL },
+    { "PATCH", "/balloon/statistics", AFTER_START, &balloon_stats_fields, BODY, balloon_stats_patch,
       NULL },
-    { "PATCH", "/mmds", ALWAYS, NULL, true, mmds_patch, NULL },
-    { "PATCH", "/vm", AFTER_START, &vm_fields, true, vm_patch, NULL },
+    { "PATCH", "/balloon/hinting/start", AFTER_START, &hint_fields, MAYBE_BODY, hint_start, NULL },
+    { "PATCH", "/balloon/hinting/stop", AFTER_START, NULL, MAYBE_BODY, hint_stop, NULL },
+    { "PATCH", "/mmds", ALWAYS, NULL, BODY, mmds_patch, NULL },
+    { "PATCH", "/vm", AFTER_START, &vm_fields, BODY, vm_patch, NULL },
 };
 
 /* ---- replies ---- */
@@ -267,11 +271,11 @@ void route(struct api *a, const char *method, const char *path, const char *body
                     "API Resource IDs can only contain alphanumeric characters and "
                     "underscores, at most %u of them.",
                     API_ID_MAX);
-    } else if (!t->has_body && body_bytes) {
+    } else if (t->body == NO_BODY && body_bytes) {
         reply_fault(r, "GET request cannot have a body.");
-    } else if (t->has_body && !body_bytes) {
+    } else if (t->body == BODY && !body_bytes) {
         reply_fault(r, "Empty %s request.", method);
-    } else if (!t->has_body || (rq.body = parse_body(t, body, body_bytes, r))) {
+    } else if (!body_bytes || (rq.body = parse_body(t, body, body_bytes, r))) {
         serve(a, t, &rq, r);
         json_decref(rq.body);
     }

@@ -189,7 +189,8 @@ static int pc_virtio_add_balloon(struct pc_virtio *pv)
     if (!pv->vm->cfg.balloon)
         return 0;
     err = virtio_balloon_init(&pv->balloon, pv->vm->bus, pv->vm->mmu,
-                              pv->vm->cfg.balloon_keeps ? BALLOON_KEEPS : 0);
+                              (pv->vm->cfg.balloon_keeps ? BALLOON_KEEPS : 0) |
+                                  (pv->vm->cfg.balloon_hints ? BALLOON_HINTS : 0));
     return err ? err : pc_virtio_add(pv, &pv->balloon.vd, pv->vm->cfg.balloon_transport);
 }
 

@@ -111,6 +111,7 @@ struct vm_config {
     void (*booted)(void *arg);
     void *booted_arg;
     bool balloon;           /* --device balloon */
+    bool balloon_hints;     /* ... with free page hinting */
     bool balloon_keeps;     /* ... not even a guest that is out of memory takes pages back */
     enum vm_transport rng_transport, balloon_transport, vsock_transport;
     struct vm_console console; /* none if it has neither terminal nor ports */
@@ -162,6 +163,15 @@ void vm_resize_console(struct vm *vm, uint16_t cols, uint16_t rows);
 /* Any thread, no locks. Makes a disk larger; bytes 0: its image was made larger. 0, -ENOENT: no
  * such disk, -EINVAL: it would shrink, or another -errno. */
 int vm_set_memory(struct vm *vm, uint64_t bytes) MUST_CHECK;
+/*
+ * Free page hinting: the guest names its free pages, and their memory goes back. Begins a run, or
+ * ends it; with `acknowledge` it ends when the guest has named all. -ENOENT: the machine has no such
+ * balloon, -EOPNOTSUPP: the guest's driver has no hinting. Status: the last commands of both sides,
+ * 0 (stop), 1 (done) or a run's number; guest -1: none yet.
+ */
+int vm_hint_start(struct vm *vm, bool acknowledge) MUST_CHECK;
+int vm_hint_stop(struct vm *vm) MUST_CHECK;
+int vm_hint_status(struct vm *vm, uint32_t *host, int64_t *guest) MUST_CHECK;
 int vm_resize_disk(struct vm *vm, unsigned disk, uint64_t bytes) MUST_CHECK;
 /* The same for its limits (0: none), -ENOENT: no such disk. */
 int vm_limit_disk(struct vm *vm, unsigned disk, uint64_t requests_per_s,
