@@ -33,6 +33,11 @@ static json_t *drive_defaults(void)
                      "socket");
 }
 
+static json_t *pmem_defaults(void)
+{
+    return json_pack("{s:b, s:b}", "root_device", 0, "read_only", 0);
+}
+
 static json_t *net_defaults(void)
 {
     return json_pack("{s:n, s:n, s:n}", "guest_mac", "rx_rate_limiter", "tx_rate_limiter");
@@ -77,6 +82,7 @@ json_t *vm_config_all(const struct api *a)
     } members[] = {
         { "drives", config_list(a->drives, drive_defaults) },
         { "network-interfaces", config_list(a->nets, net_defaults) },
+        { "pmem", config_list(a->pmems, pmem_defaults) },
         { "boot-source", config_copy(a->boot) },
         { "vsock", config_copy(a->vsock) },
         { "cpu-config", config_copy(a->cpu_config) },

@@ -139,6 +139,20 @@ static bool machine_open_nets(struct api *a)
     return true;
 }
 
+static bool machine_open_pmems(struct api *a)
+{
+    json_t *pmem;
+    size_t i;
+
+    json_array_foreach(a->pmems, i, pmem)
+    {
+        if (machine_open_pmem(pmem, &a->m.pmems[i]) < 0)
+            return false;
+        a->m.nr_pmems++;
+    }
+    return true;
+}
+
 static bool machine_open_vsock(struct api *a)
 {
     if (!a->vsock)
@@ -185,6 +199,12 @@ static char *machine_append(const struct api *a)
         uuid = field_string(drive, "partuuid");
         (void)snprintf(root, sizeof(root), " root=%s%s %s", uuid ? "PARTUUID=" : "/dev/vda",
                        uuid ? uuid : "", field_bool(drive, "is_read_only", false) ? "ro" : "rw");
+    }
+    json_array_foreach(a->pmems, i, drive)
+    {
+        if (field_bool(drive, "root_device", false))
+            (void)snprintf(root, sizeof(root), " root=/dev/pmem%zu %s", i,
+                           field_bool(drive, "read_only", false) ? "ro" : "rw");
     }
     if (asprintf(&all, "%s%s%s", args, root, has_word(args, "pci=off") ? "" : " pci=off") < 0) {
         log_error("out of memory");
@@ -328,6 +348,8 @@ static bool machine_make(struct api *a, struct snap *snap)
     for (unsigned i = 0; i < cfg.nr_nets; i++)
         cfg.nets[i] = (struct vm_net){ .net = a->m.nets[i], .transport = VM_TRANSPORT_MMIO };
     machine_config_disks(a, &cfg);
+    memcpy(cfg.pmems, a->m.pmems, sizeof(cfg.pmems));
+    cfg.nr_pmems = a->m.nr_pmems;
     a->m.vm = vm_create(&cfg);
     if (a->m.vm && snap && snap_load(snap, a->m.vm, NULL, 0) < 0)
         return false;
@@ -386,7 +408,7 @@ int machine_start(struct api *a, struct snap *snap)
     a->m.config = json_pack("{s:o}", "api", vm_config_all(a));
     if (!a->m.append || !a->m.config)
         err = -ENOMEM;
-    else if (machine_open_disks(a) && machine_open_nets(a) && machine_open_vsock(a) &&
+    else if (machine_open_disks(a) && machine_open_nets(a) && machine_open_pmems(a) && machine_open_vsock(a) &&
              machine_open_serial(a)) {
         machine_open_ctl(a);
         if (machine_make(a, snap) && (!a->balloon || snap || machine_set_balloon(a) == 0))
@@ -417,6 +439,8 @@ void machine_close(struct machine *m)
     for (unsigned i = 0; i < VM_NETS_MAX; i++)
         net_close(m->nets[i]);
     vsock_close(m->vsock);
+    for (unsigned i = 0; i < m->nr_pmems; i++)
+        (void)close(m->pmems[i].fd);
     chr_close(m->serial);
     if (m->ended_fd > 0)
         (void)close(m->ended_fd);

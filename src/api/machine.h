@@ -31,6 +31,8 @@ struct machine {
     struct machine_disk disks[VM_DISKS_MAX];
     struct net *nets[VM_NETS_MAX];
     struct vsock *vsock;
+    struct vm_pmem pmems[VM_PMEMS_MAX]; /* nr_pmems of them are open */
+    unsigned nr_pmems;
     struct ctl *ctl;
     struct api_cpu cpu;
     uint64_t started_ns, started_cpu_ns; /* when the client asked for it: host_mono_ns(), .._cpu_ns() */
@@ -52,6 +54,8 @@ void machine_close(struct machine *m);
 #define MACHINE_NET_USER "user:"
 /* What PUT /network-interfaces describes. NULL after a message. */
 struct net *machine_open_net(struct api *a, const json_t *n, unsigned idx);
+/* What PUT /pmem describes. A descriptor, or -1 after a message; the name is the object's. */
+int machine_open_pmem(const json_t *pmem, struct vm_pmem *out);
 /* False: it is no address that a card can have. */
 bool machine_mac(const char *text, uint8_t mac[NET_MAC_BYTES]);
 

@@ -26,7 +26,7 @@ struct api {
      */
     json_t *machine, *boot, *vsock, *balloon, *entropy, *serial, *logger, *metrics_config,
         *mmds_config, *cpu_config;
-    json_t *drives, *nets;
+    json_t *drives, *nets, *pmems;
     bool touched; /* anything of a machine was set: it is none to load a snapshot into */
     bool restored;
 
@@ -67,6 +67,7 @@ typedef void handler(struct api *a, const struct request *rq, struct reply *r);
 handler machine_config_get, machine_config_put, machine_config_patch; /* machine_config.c */
 handler boot_source_put, cpu_config_put;
 handler drive_put, drive_patch;             /* drives.c */
+handler pmem_put;                           /* pmem.c */
 handler net_put, net_patch;                 /* nets.c */
 handler vsock_put, entropy_put, serial_put; /* devices.c */
 handler balloon_put, balloon_get, balloon_patch, balloon_stats_get, balloon_stats_patch;
@@ -77,7 +78,7 @@ handler actions_put, vm_patch, vm_config_get, instance_get, version_get; /* inst
 handler snapshot_create, snapshot_load;                                  /* snapshot.c */
 
 extern const struct fields machine_config_fields, machine_config_patch_fields, boot_source_fields,
-    cpu_config_fields, drive_fields, drive_patch_fields, net_fields, net_patch_fields, vsock_fields,
+    cpu_config_fields, drive_fields, drive_patch_fields, pmem_fields, net_fields, net_patch_fields, vsock_fields,
     entropy_fields, serial_fields, balloon_fields, balloon_patch_fields, balloon_stats_fields, hint_fields,
     logger_fields, metrics_fields, mmds_config_fields, actions_fields, vm_fields,
     snapshot_create_fields, snapshot_load_fields, rate_limiter_fields, token_bucket_fields;
@@ -97,6 +98,10 @@ bool id_matches(const struct request *rq, const char *key, struct reply *r);
 /* ---- mmds_api.c ---- */
 /* Is the metadata service reached over that network interface? */
 bool mmds_serves(const struct api *a, const char *iface_id);
+
+/* ---- pmem.c ---- */
+/* May that device be the root? There is one. */
+bool api_root_free(const struct api *a, const char *id);
 
 /* ---- cpu_config.c ---- */
 void api_cpu(const struct api *a, struct api_cpu *cpu);

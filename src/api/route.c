@@ -41,6 +41,7 @@ static const struct route {
     { "PUT", "/boot-source", BEFORE_START, &boot_source_fields, BODY, boot_source_put,
       "boot-source" },
     { "PUT", "/drives/", BEFORE_START, &drive_fields, BODY, drive_put, "drives" },
+    { "PUT", "/pmem/", BEFORE_START, &pmem_fields, BODY, pmem_put, "pmem" },
     { "PUT", "/network-interfaces/", BEFORE_START, &net_fields, BODY, net_put,
       "network-interfaces" },
     { "PUT", "/vsock", BEFORE_START, &vsock_fields, BODY, vsock_put, "vsock" },

@@ -153,6 +153,7 @@ static void forget_machine(struct api *a)
     }
     (void)json_array_clear(a->drives);
     (void)json_array_clear(a->nets);
+    (void)json_array_clear(a->pmems);
     a->touched = false;
 }
 

@@ -34,6 +34,8 @@
 /* A private mapping of a snapshot's file: pages are read from there when they are touched, and this
  * process's own once they were written; nobody else can have the same memory (no fd). */
 #define SLOT_PRIVATE   BIT(2)
+/* A file of the user's: what the guest writes is in it, and nothing is ever taken out of it. */
+#define SLOT_FILE      BIT(3)
 
 struct slot {
     gpa_t base;
@@ -68,6 +70,7 @@ struct slot_desc {
     gpa_t base;
     uint64_t bytes; /* both multiples of 4096 */
     unsigned flags;
+    int file; /* with SLOT_FILE: that long at least, for reading and writing; the caller's */
 };
 /*
  * From now on slots are not made of fresh memory, but of a snapshot's: `find` says where in the

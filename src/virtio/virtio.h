@@ -51,6 +51,7 @@ enum virtio_id {
     VIRTIO_ID_BALLOON = 5,
     VIRTIO_ID_VSOCK = 19,
     VIRTIO_ID_FS = 26,
+    VIRTIO_ID_PMEM = 27,
 };
 
 /* "Reserved Feature Bits". The core offers these itself; a device type offers its own, 0 to 23. */

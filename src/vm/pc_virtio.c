@@ -16,6 +16,7 @@
 #include "virtio/mmio.h"
 #include "virtio/net.h"
 #include "virtio/pci.h"
+#include "virtio/pmem.h"
 #include "virtio/rng.h"
 #include "virtio/vsock.h"
 #include "vm/priv.h"
@@ -46,6 +47,7 @@ struct pc_virtio {
     struct virtio_balloon balloon;
     struct virtio_vsock vsock;
     struct virtio_console console;
+    struct virtio_pmem pmems[VM_PMEMS_MAX];
 };
 
 /* ---- transports ---- */
@@ -207,6 +209,32 @@ static int pc_virtio_add_vsock(struct pc_virtio *pv)
     return err ? err : virtio_vsock_start(&pv->vsock);
 }
 
+static int pc_virtio_add_pmems(struct pc_virtio *pv)
+{
+    const struct vm_config *cfg = &pv->vm->cfg;
+    gpa_t at = vm_pmem_first(cfg);
+    int err = 0;
+
+    for (unsigned i = 0; i < cfg->nr_pmems && !err; i++) {
+        const struct vm_pmem *p = &cfg->pmems[i];
+
+        err = vm_pmem_map(pv->vm, p, at);
+        if (!err)
+            err = virtio_pmem_init(&pv->pmems[i], &(struct virtio_pmem_desc){
+                                                      .bus = pv->vm->bus,
+                                                      .mmu = pv->vm->mmu,
+                                                      .name = p->name,
+                                                      .at = at,
+                                                      .bytes = p->bytes,
+                                                      .fd = p->read_only ? -1 : p->fd,
+                                                  });
+        if (!err)
+            err = pc_virtio_add(pv, &pv->pmems[i].vd, p->transport);
+        at = gpa_add(at, p->bytes);
+    }
+    return err;
+}
+
 static bool pc_virtio_has_console(const struct pc_virtio *pv)
 {
     const struct vm_console *c = &pv->vm->cfg.console;
@@ -242,7 +270,7 @@ struct virtio_balloon *pc_virtio_balloon(struct pc_virtio *pv)
 /* In this order on the bus. */
 static int (*const pc_virtio_adders[])(struct pc_virtio *pv) = {
     pc_virtio_add_disks, pc_virtio_add_nets,    pc_virtio_add_rng,    pc_virtio_add_balloon,
-    pc_virtio_add_vsock, pc_virtio_add_console, pc_virtio_add_shares,
+    pc_virtio_add_vsock, pc_virtio_add_console, pc_virtio_add_shares, pc_virtio_add_pmems,
 };
 
 void pc_virtio_destroy(struct pc_virtio *pv)
@@ -256,6 +284,8 @@ void pc_virtio_destroy(struct pc_virtio *pv)
     virtio_console_stop(&pv->console);
     for (unsigned i = 0; i < VM_SHARES_MAX; i++)
         virtio_fs_stop(&pv->shares[i]);
+    for (unsigned i = 0; i < VM_PMEMS_MAX; i++)
+        virtio_pmem_stop(&pv->pmems[i]);
     for (unsigned i = 0; i < PC_VIRTIO_MAX; i++) {
         virtio_pci_fini(&pv->slots[i].pci);
         virtio_mmio_fini(&pv->slots[i].mmio);
@@ -266,6 +296,8 @@ void pc_virtio_destroy(struct pc_virtio *pv)
     virtio_console_fini(&pv->console);
     for (unsigned i = 0; i < VM_SHARES_MAX; i++)
         virtio_fs_fini(&pv->shares[i]);
+    for (unsigned i = 0; i < VM_PMEMS_MAX; i++)
+        virtio_pmem_fini(&pv->pmems[i]);
     for (unsigned i = 0; i < VM_NETS_MAX; i++)
         virtio_net_fini(&pv->nets[i]);
     for (unsigned i = 0; i < pv->nr_disks; i++)

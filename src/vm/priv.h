@@ -109,6 +109,12 @@ int pc_virtio_disk_resize(struct pc_virtio *pv, unsigned idx, uint64_t bytes) MU
 /* See vm_resize_console(); machine lock held. */
 void pc_virtio_resize_console(struct pc_virtio *pv, uint16_t cols, uint16_t rows);
 
+/* ---- pmem.c: files as memory ---- */
+/* Where the first one is; the others are behind it. */
+gpa_t vm_pmem_first(const struct vm_config *cfg);
+/* 0 or -errno after a message. */
+int vm_pmem_map(struct vm *vm, const struct vm_pmem *p, gpa_t at) MUST_CHECK;
+
 /* The PCI function of a disk; -1: it is on no PCI bus. */
 int pc_virtio_disk_devfn(const struct pc_virtio *pv, unsigned disk);
 

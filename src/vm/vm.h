@@ -73,6 +73,16 @@ struct vm_share {
     enum vm_transport transport;
 };
 #define VM_SHARES_MAX 8
+/* A file as persistent memory of the guest (virtio-pmem). */
+struct vm_pmem {
+    const char *name; /* for messages; outlives the VM */
+    int fd;           /* owned by the caller; for writing, too, if not read_only */
+    uint64_t bytes;   /* of the file: a multiple of VM_PMEM_ALIGN */
+    bool read_only;   /* the guest gets a copy, and its writes go nowhere */
+    enum vm_transport transport;
+};
+#define VM_PMEMS_MAX  8
+#define VM_PMEM_ALIGN MIB(2)
 /*
  * A snapshot that the machine begins with (snap/snap.h makes it). Memory is that of the file, no
  * kernel is loaded, and the clock stands where it stood; vCPUs and devices are as after power-on,
@@ -121,6 +131,8 @@ struct vm_config {
     unsigned nr_nets;
     struct vm_share shares[VM_SHARES_MAX];
     unsigned nr_shares;
+    struct vm_pmem pmems[VM_PMEMS_MAX];
+    unsigned nr_pmems;
     struct vsock *vsock; /* owned by the caller; NULL: no such device */
     uint32_t vsock_cid;
     bool no_reboot;
