@@ -200,10 +200,9 @@ static int api_serve(struct api *a, int signal_fd)
 int api_run(const struct api_config *cfg)
 {
     struct api a = { .cfg = cfg, .m.ended_fd = -1 };
-    json_t **all[] = { &a.machine,     &a.boot,   &a.vsock,  &a.balloon,
-                       &a.entropy,     &a.serial, &a.logger, &a.metrics_config,
-                       &a.mmds_config, &a.drives, &a.nets,   &a.cpu_config,
-                       &a.pmems };
+    json_t **all[] = { &a.machine, &a.boot,       &a.vsock,          &a.balloon,     &a.entropy,
+                       &a.serial,  &a.logger,     &a.metrics_config, &a.mmds_config, &a.drives,
+                       &a.nets,    &a.cpu_config, &a.pmems,          &a.hotplug };
     int signal_fd = watch_signals(), status = 1;
 
     a.drives = json_array();

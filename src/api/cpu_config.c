@@ -49,8 +49,8 @@ const struct fields cpu_config_fields = FIELDS(cpu_list);
 
 /* What cpu_template's names stand for: instances of EC2 whose processors are Intel's Haswell and
  * Ivy Bridge, made alike by taking away what came later. */
-#define LATER_THAN_HASWELL                                                                       \
-    "host,-rdseed,-adx,-clflushopt,-clwb,-sha_ni,-umip,-vaes,-vpclmulqdq,-la57,-rdpid,-fsrm,"     \
+#define LATER_THAN_HASWELL                                                                    \
+    "host,-rdseed,-adx,-clflushopt,-clwb,-sha_ni,-umip,-vaes,-vpclmulqdq,-la57,-rdpid,-fsrm," \
     "-xsavec,-xgetbv1,-3dnowprefetch,-pdpe1gb,-clzero,-sse4a"
 #define LATER_THAN_IVY_BRIDGE \
     LATER_THAN_HASWELL ",-avx2,-bmi1,-bmi2,-fma,-movbe,-abm,-invpcid,-smap"

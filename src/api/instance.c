@@ -82,6 +82,7 @@ json_t *vm_config_all(const struct api *a)
     } members[] = {
         { "drives", config_list(a->drives, drive_defaults) },
         { "network-interfaces", config_list(a->nets, net_defaults) },
+        { "memory-hotplug", config_copy(a->hotplug) },
         { "pmem", config_list(a->pmems, pmem_defaults) },
         { "boot-source", config_copy(a->boot) },
         { "vsock", config_copy(a->vsock) },

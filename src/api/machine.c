@@ -329,6 +329,8 @@ static bool machine_make(struct api *a, struct snap *snap)
         .serial_bytes = bucket_of(json_object_get(a->serial, "rate_limiter")),
         .booted = a->cfg->boot_timer ? machine_booted : NULL,
         .booted_arg = &a->m,
+        .hotplug_bytes = field_uint(a->hotplug, "total_size_mib", 0) << 20,
+        .hotplug_block_bytes = field_uint(a->hotplug, "block_size_mib", 0) << 20,
         .balloon = a->balloon,
         .balloon_hints = field_bool(a->balloon, "free_page_hinting", false),
         .balloon_keeps = a->balloon && !field_bool(a->balloon, "deflate_on_oom", false),
@@ -408,8 +410,8 @@ int machine_start(struct api *a, struct snap *snap)
     a->m.config = json_pack("{s:o}", "api", vm_config_all(a));
     if (!a->m.append || !a->m.config)
         err = -ENOMEM;
-    else if (machine_open_disks(a) && machine_open_nets(a) && machine_open_pmems(a) && machine_open_vsock(a) &&
-             machine_open_serial(a)) {
+    else if (machine_open_disks(a) && machine_open_nets(a) && machine_open_pmems(a) &&
+             machine_open_vsock(a) && machine_open_serial(a)) {
         machine_open_ctl(a);
         if (machine_make(a, snap) && (!a->balloon || snap || machine_set_balloon(a) == 0))
             err = machine_run(a, snap);

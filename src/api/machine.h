@@ -35,12 +35,13 @@ struct machine {
     unsigned nr_pmems;
     struct ctl *ctl;
     struct api_cpu cpu;
-    uint64_t started_ns, started_cpu_ns; /* when the client asked for it: host_mono_ns(), .._cpu_ns() */
-    json_t *config; /* for snapshots of the VM */
+    uint64_t started_ns,
+        started_cpu_ns; /* when the client asked for it: host_mono_ns(), .._cpu_ns() */
+    json_t *config;     /* for snapshots of the VM */
     char *append;
 
     int server[2]; /* of a snapshot's memory: snap_take_server(); 0 or -1: none */
-    int ended_fd; /* an eventfd that can be read when the VM has ended; only with the waiter */
+    int ended_fd;  /* an eventfd that can be read when the VM has ended; only with the waiter */
     struct thread waiter;
 };
 

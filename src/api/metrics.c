@@ -21,6 +21,7 @@ static const struct counted {
     const char *method, *path, *name;
 } counted[] = {
     { "GET", "/balloon", "balloon" },
+    { "GET", "/hotplug/memory", "hotplug_memory" },
     { "GET", "/machine-config", "machine_cfg" },
     { "GET", "/mmds", "mmds" },
     { "GET", "/version", "vmm_version" },
@@ -32,16 +33,19 @@ static const struct counted {
     { "PUT", "/cpu-config", "cpu_cfg" },
     { "PUT", "/drives", "drive" },
     { "PUT", "/entropy", "entropy" },
+    { "PUT", "/hotplug/memory", "hotplug_memory" },
     { "PUT", "/logger", "logger" },
     { "PUT", "/machine-config", "machine_cfg" },
     { "PUT", "/metrics", "metrics" },
     { "PUT", "/mmds", "mmds" },
     { "PUT", "/network-interfaces", "network" },
+    { "PUT", "/pmem", "pmem" },
     { "PUT", "/serial", "serial" },
     { "PUT", "/snapshot", "snapshot" },
     { "PUT", "/vsock", "vsock" },
     { "PATCH", "/balloon", "balloon" },
     { "PATCH", "/drives", "drive" },
+    { "PATCH", "/hotplug/memory", "hotplug_memory" },
     { "PATCH", "/machine-config", "machine_cfg" },
     { "PATCH", "/mmds", "mmds" },
     { "PATCH", "/network-interfaces", "network" },
@@ -169,14 +173,14 @@ static char *metrics_line(struct api *a, json_t *stats)
 {
     const struct metrics *m = a->metrics;
     char *text, *line = NULL;
-    json_t *o = json_pack(
-        "{s:I, s:{s:I, s:I}, s:o, s:o, s:o, s:o, s:{s:I}, s:O*}", "utc_timestamp_ms",
-        (json_int_t)(host_real_ns() / 1000000), "api_server", "process_startup_time_us",
-        (json_int_t)m->startup_us, "process_startup_time_cpu_us", (json_int_t)m->startup_cpu_us,
-        "get_api_requests", metrics_requests(m, "GET"), "put_api_requests",
-        metrics_requests(m, "PUT"), "patch_api_requests", metrics_requests(m, "PATCH"),
-        "latencies_us", metrics_latencies(m), "logger", "missed_metrics_count",
-        (json_int_t)m->nr_missed, "doppel", stats);
+    json_t *o =
+        json_pack("{s:I, s:{s:I, s:I}, s:o, s:o, s:o, s:o, s:{s:I}, s:O*}", "utc_timestamp_ms",
+                  (json_int_t)(host_real_ns() / 1000000), "api_server", "process_startup_time_us",
+                  (json_int_t)m->startup_us, "process_startup_time_cpu_us",
+                  (json_int_t)m->startup_cpu_us, "get_api_requests", metrics_requests(m, "GET"),
+                  "put_api_requests", metrics_requests(m, "PUT"), "patch_api_requests",
+                  metrics_requests(m, "PATCH"), "latencies_us", metrics_latencies(m), "logger",
+                  "missed_metrics_count", (json_int_t)m->nr_missed, "doppel", stats);
 
     text = o && metrics_devices(a, o, stats, m->before) ? json_dumps(o, JSON_COMPACT) : NULL;
     if (text && asprintf(&line, "%s\n", text) < 0)

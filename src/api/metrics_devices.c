@@ -13,7 +13,7 @@ struct counter {
 };
 
 static const struct counter disk_counters[] = {
-    { "reads", "read_count" },         { "read_bytes", "read_bytes" }, { "writes", "write_count" },
+    { "reads", "read_count" },          { "read_bytes", "read_bytes" }, { "writes", "write_count" },
     { "written_bytes", "write_bytes" }, { "flushes", "flush_count" },
 };
 static const struct counter net_counters[] = {

@@ -25,7 +25,7 @@ struct api {
      * the order of the devices.
      */
     json_t *machine, *boot, *vsock, *balloon, *entropy, *serial, *logger, *metrics_config,
-        *mmds_config, *cpu_config;
+        *mmds_config, *cpu_config, *hotplug;
     json_t *drives, *nets, *pmems;
     bool touched; /* anything of a machine was set: it is none to load a snapshot into */
     bool restored;
@@ -71,6 +71,7 @@ handler pmem_put;                           /* pmem.c */
 handler net_put, net_patch;                 /* nets.c */
 handler vsock_put, entropy_put, serial_put; /* devices.c */
 handler balloon_put, balloon_get, balloon_patch, balloon_stats_get, balloon_stats_patch;
+handler hotplug_put, hotplug_patch, hotplug_get; /* hotplug.c */
 handler hint_start, hint_stop, hint_status_get;
 handler logger_put, metrics_put;                                         /* logger.c, metrics.c */
 handler mmds_put, mmds_patch, mmds_get, mmds_config_put;                 /* mmds_api.c */
@@ -78,10 +79,11 @@ handler actions_put, vm_patch, vm_config_get, instance_get, version_get; /* inst
 handler snapshot_create, snapshot_load;                                  /* snapshot.c */
 
 extern const struct fields machine_config_fields, machine_config_patch_fields, boot_source_fields,
-    cpu_config_fields, drive_fields, drive_patch_fields, pmem_fields, net_fields, net_patch_fields, vsock_fields,
-    entropy_fields, serial_fields, balloon_fields, balloon_patch_fields, balloon_stats_fields, hint_fields,
-    logger_fields, metrics_fields, mmds_config_fields, actions_fields, vm_fields,
-    snapshot_create_fields, snapshot_load_fields, rate_limiter_fields, token_bucket_fields;
+    cpu_config_fields, drive_fields, drive_patch_fields, pmem_fields, net_fields, net_patch_fields,
+    vsock_fields, entropy_fields, serial_fields, balloon_fields, balloon_patch_fields,
+    balloon_stats_fields, hint_fields, hotplug_fields, hotplug_patch_fields, logger_fields,
+    metrics_fields, mmds_config_fields, actions_fields, vm_fields, snapshot_create_fields,
+    snapshot_load_fields, rate_limiter_fields, token_bucket_fields;
 
 /* Replaces what there was by a copy of the new. False, and a fault: out of memory. */
 bool keep(struct api *a, json_t **at, const json_t *val, struct reply *r);

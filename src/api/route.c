@@ -30,6 +30,7 @@ static const struct route {
     { "GET", "/balloon", ALWAYS, NULL, NO_BODY, balloon_get, NULL },
     { "GET", "/balloon/statistics", AFTER_START, NULL, NO_BODY, balloon_stats_get, NULL },
     { "GET", "/balloon/hinting/status", AFTER_START, NULL, NO_BODY, hint_status_get, NULL },
+    { "GET", "/hotplug/memory", AFTER_START, NULL, NO_BODY, hotplug_get, NULL },
     { "GET", "/mmds", ALWAYS, NULL, NO_BODY, mmds_get, NULL },
 
     /* In this order a configuration is set: network interfaces before what names them. */
@@ -46,6 +47,8 @@ static const struct route {
       "network-interfaces" },
     { "PUT", "/vsock", BEFORE_START, &vsock_fields, BODY, vsock_put, "vsock" },
     { "PUT", "/balloon", BEFORE_START, &balloon_fields, BODY, balloon_put, "balloon" },
+    { "PUT", "/hotplug/memory", BEFORE_START, &hotplug_fields, BODY, hotplug_put,
+      "memory-hotplug" },
     { "PUT", "/entropy", BEFORE_START, &entropy_fields, BODY, entropy_put, "entropy" },
     { "PUT", "/serial", BEFORE_START, &serial_fields, BODY, serial_put, "serial" },
     { "PUT", "/mmds/config", BEFORE_START, &mmds_config_fields, BODY, mmds_config_put,
@@ -66,6 +69,7 @@ static const struct route {
       NULL },
     { "PATCH", "/balloon/hinting/start", AFTER_START, &hint_fields, MAYBE_BODY, hint_start, NULL },
     { "PATCH", "/balloon/hinting/stop", AFTER_START, NULL, MAYBE_BODY, hint_stop, NULL },
+    { "PATCH", "/hotplug/memory", AFTER_START, &hotplug_patch_fields, BODY, hotplug_patch, NULL },
     { "PATCH", "/mmds", ALWAYS, NULL, BODY, mmds_patch, NULL },
     { "PATCH", "/vm", AFTER_START, &vm_fields, BODY, vm_patch, NULL },
 };

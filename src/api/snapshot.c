@@ -144,8 +144,8 @@ static bool load_override(json_t *config, const json_t *body, struct reply *r)
 /* What was set by a snapshot that could not be loaded is forgotten. */
 static void forget_machine(struct api *a)
 {
-    json_t **members[] = { &a->machine, &a->boot,   &a->vsock,       &a->balloon,
-                           &a->entropy, &a->serial, &a->mmds_config, &a->cpu_config };
+    json_t **members[] = { &a->machine, &a->boot,        &a->vsock,      &a->balloon, &a->entropy,
+                           &a->serial,  &a->mmds_config, &a->cpu_config, &a->hotplug };
 
     for (unsigned i = 0; i < ARRAY_SIZE(members); i++) {
         json_decref(*members[i]);

@@ -34,7 +34,7 @@ struct store_config {
     enum store_format format;
     bool readonly;
     bool may_be_empty; /* a file without a sector is no mistake: it gets another one later */
-    bool snapshot; /* a file is never written to: what the guest writes is gone at the end */
+    bool snapshot;     /* a file is never written to: what the guest writes is gone at the end */
     enum store_aio aio;
 };
 

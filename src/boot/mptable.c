@@ -26,12 +26,12 @@
 #define IOAPIC_ENABLED BIT(0)
 
 #define INTI_LEVEL_HIGH 0xdu /* polarity: active high; trigger mode: level */
-#define INT_VECTORED 0u
-#define INT_NMI      1u
-#define INT_EXTINT   3u
-#define BUS_PCI      0u
-#define BUS_ISA      1u
-#define ALL_LAPICS   0xffu
+#define INT_VECTORED    0u
+#define INT_NMI         1u
+#define INT_EXTINT      3u
+#define BUS_PCI         0u
+#define BUS_ISA         1u
+#define ALL_LAPICS      0xffu
 
 /* Entries are counted as they are written: every kind has its size, all but processors 8 bytes. */
 struct mp {

@@ -316,7 +316,7 @@ static void test_tables_mp_table_agrees_with_the_madt(void **state)
         assert_in_range(p[off], 0, 4);
         nr[p[off]]++;
         if (p[off] == 3 && p[off + 4] == 1 && p[off + 5] == 0)
-            assert_int_equal(p[off + 7], 2); /* the PIT */
+            assert_int_equal(p[off + 7], 2);                      /* the PIT */
         if (p[off] == 3 && p[off + 4] == 1 && p[off + 5] >= 16) { /* virtio over MMIO */
             assert_int_equal(p[off + 7], p[off + 5]);
             assert_int_equal(p[off + 2], 0xd);

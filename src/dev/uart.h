@@ -16,9 +16,9 @@ struct chr;
 
 struct uart_config {
     struct bus *bus;
-    uint16_t port;       /* first of eight */
-    struct irq_line irq; /* two ports on one IRQ: the machine joins their lines */
-    struct chr *chr;     /* NULL: a cable with nobody at the other end */
+    uint16_t port;              /* first of eight */
+    struct irq_line irq;        /* two ports on one IRQ: the machine joins their lines */
+    struct chr *chr;            /* NULL: a cable with nobody at the other end */
     struct bucket_config limit; /* of bytes to it; what is beyond is lost. All zero: none */
 };
 

@@ -142,8 +142,9 @@ static int image_bring(void *ctx, void *at, uint64_t bytes, uint64_t off_bytes)
 static int open_server(struct snap *s, const char *path, const struct snap_why *why)
 {
     if (layer_base(&s->layers[0]))
-        return snap_fail(why, -EINVAL, "the snapshot is a difference to another: its memory is "
-                                       "that of several files, and no server's");
+        return snap_fail(why, -EINVAL,
+                         "the snapshot is a difference to another: its memory is "
+                         "that of several files, and no server's");
     return uffd_open(&s->uffd, path, why);
 }
 

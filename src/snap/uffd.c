@@ -58,10 +58,10 @@ int uffd_add(struct snap_uffd *u, void *at, uint64_t bytes, uint64_t off_bytes)
     }
     /* "page_size_kib" is in bytes, too: an old mistake that servers rely on. */
     return json_array_append_new(
-        u->regions, json_pack("{s:I, s:I, s:I, s:I, s:I}", "base_host_virt_addr",
-                              (json_int_t)(uintptr_t)at, "size", (json_int_t)bytes, "offset",
-                              (json_int_t)off_bytes, "page_size", (json_int_t)PAGE_BYTES,
-                              "page_size_kib", (json_int_t)PAGE_BYTES));
+        u->regions,
+        json_pack("{s:I, s:I, s:I, s:I, s:I}", "base_host_virt_addr", (json_int_t)(uintptr_t)at,
+                  "size", (json_int_t)bytes, "offset", (json_int_t)off_bytes, "page_size",
+                  (json_int_t)PAGE_BYTES, "page_size_kib", (json_int_t)PAGE_BYTES));
 }
 
 int uffd_hand_over(struct snap_uffd *u, const struct snap_why *why)

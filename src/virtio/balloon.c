@@ -35,9 +35,9 @@ static struct virtio_balloon *balloon_of(struct virtio *vd)
 /* NULL: not there. */
 static struct virtq *balloon_queue(struct virtio_balloon *b, enum balloon_queue which)
 {
-    static const uint8_t feature[NR_QUEUES] = { [Q_STATS] = F_STATS_VQ,
-                                                [Q_HINTING] = BALLOON_F_HINTING,
-                                                [Q_REPORTING] = F_REPORTING };
+    static const uint8_t feature[NR_QUEUES] = {
+        [Q_STATS] = F_STATS_VQ, [Q_HINTING] = BALLOON_F_HINTING, [Q_REPORTING] = F_REPORTING
+    };
     unsigned idx = Q_STATS;
 
     if (which <= Q_DEFLATE)
@@ -347,20 +347,21 @@ int virtio_balloon_init(struct virtio_balloon *b, struct bus *bus, struct mmu *m
     *b = (struct virtio_balloon){ .made = true };
     lock_init(&b->lock, LOCK_LEAF);
     cond_init(&b->changed);
-    err = virtio_init(&b->vd, &(struct virtio_desc){
-                                  .type = &balloon_type,
-                                  .name = "balloon",
-                                  .bus = bus,
-                                  .mmu = mmu,
-                                  .features = BIT64(F_STATS_VQ) | BIT64(F_REPORTING) |
-                                              (flags & BALLOON_KEEPS ? 0 : BIT64(F_DEFLATE_ON_OOM)) |
-                                              (flags & BALLOON_HINTS ? BIT64(BALLOON_F_HINTING) : 0),
-                                  /* Snapshots know the number: one more only for who asked. */
-                                  .nr_queues = flags & BALLOON_HINTS ? NR_QUEUES : NR_QUEUES - 1,
-                                  .queue_size = QUEUE_SIZE,
-                                  .config = &b->config,
-                                  .config_bytes = sizeof(b->config),
-                              });
+    err =
+        virtio_init(&b->vd, &(struct virtio_desc){
+                                .type = &balloon_type,
+                                .name = "balloon",
+                                .bus = bus,
+                                .mmu = mmu,
+                                .features = BIT64(F_STATS_VQ) | BIT64(F_REPORTING) |
+                                            (flags & BALLOON_KEEPS ? 0 : BIT64(F_DEFLATE_ON_OOM)) |
+                                            (flags & BALLOON_HINTS ? BIT64(BALLOON_F_HINTING) : 0),
+                                /* Snapshots know the number: one more only for who asked. */
+                                .nr_queues = flags & BALLOON_HINTS ? NR_QUEUES : NR_QUEUES - 1,
+                                .queue_size = QUEUE_SIZE,
+                                .config = &b->config,
+                                .config_bytes = sizeof(b->config),
+                            });
     if (!err)
         err = thread_start(&b->thread, "balloon", balloon_main, b);
     if (err)

@@ -32,7 +32,8 @@ struct virtio_balloon {
     struct virtio vd;
     struct balloon_config config; /* guarded by the machine lock */
     struct thread thread;
-    _Atomic uint64_t inflated_bytes, deflated_bytes, reported_bytes, hinted_bytes; /* since the start */
+    _Atomic uint64_t inflated_bytes, deflated_bytes, reported_bytes,
+        hinted_bytes; /* since the start */
 
     struct lock lock; /* LOCK_LEAF: guards what follows */
     struct cond changed;

@@ -35,8 +35,9 @@ static uint32_t pmem_serve(struct virtio_pmem *p, const struct virtq_chain *c)
     return err < 0;
 }
 
-static void pmem_work(struct virtio_pmem *p)
+static void pmem_work(void *arg)
 {
+    struct virtio_pmem *p = arg;
     struct virtq *q = &p->vd.queues[0];
     struct host_iov iov[QUEUE_SIZE];
     gpa_t at[QUEUE_SIZE];
@@ -56,43 +57,15 @@ static void pmem_work(struct virtio_pmem *p)
     virtio_signal(&p->vd);
 }
 
-static void *pmem_main(void *arg)
-{
-    struct virtio_pmem *p = arg;
-
-    lock_take(&p->lock);
-    for (;;) {
-        while (!p->due && !p->quit)
-            cond_wait(&p->changed, &p->lock);
-        if (p->quit)
-            break;
-        p->due = false;
-        lock_drop(&p->lock);
-        pmem_work(p);
-        lock_take(&p->lock);
-    }
-    lock_drop(&p->lock);
-    return NULL;
-}
-
-static void pmem_wake(struct virtio_pmem *p, bool quit)
-{
-    lock_take(&p->lock);
-    p->due = true;
-    p->quit |= quit;
-    cond_wake_all(&p->changed);
-    lock_drop(&p->lock);
-}
-
 static void pmem_notify(struct virtio *vd, struct virtq *q)
 {
     (void)q;
-    pmem_wake(pmem_of(vd), false);
+    virtio_worker_wake(&pmem_of(vd)->worker);
 }
 
 static void pmem_start(struct virtio *vd)
 {
-    pmem_wake(pmem_of(vd), false);
+    virtio_worker_wake(&pmem_of(vd)->worker);
 }
 
 static const struct virtio_type pmem_type = {
@@ -107,9 +80,7 @@ int virtio_pmem_init(struct virtio_pmem *p, const struct virtio_pmem_desc *d)
 {
     int err;
 
-    *p = (struct virtio_pmem){ .made = true, .fd = d->fd, .config = { d->at.v, d->bytes } };
-    lock_init(&p->lock, LOCK_LEAF);
-    cond_init(&p->changed);
+    *p = (struct virtio_pmem){ .fd = d->fd, .config = { d->at.v, d->bytes } };
     err = virtio_init(&p->vd, &(struct virtio_desc){
                                   .type = &pmem_type,
                                   .name = d->name,
@@ -121,7 +92,7 @@ int virtio_pmem_init(struct virtio_pmem *p, const struct virtio_pmem_desc *d)
                                   .config_bytes = sizeof(p->config),
                               });
     if (!err)
-        err = thread_start(&p->thread, "pmem", pmem_main, p);
+        err = virtio_worker_start(&p->worker, "pmem", pmem_work, p);
     if (err)
         virtio_pmem_fini(p);
     return err;
@@ -129,19 +100,11 @@ int virtio_pmem_init(struct virtio_pmem *p, const struct virtio_pmem_desc *d)
 
 void virtio_pmem_stop(struct virtio_pmem *p)
 {
-    if (!p->made || !p->thread.started)
-        return;
-    pmem_wake(p, true);
-    thread_join(&p->thread);
+    virtio_worker_stop(&p->worker);
 }
 
 void virtio_pmem_fini(struct virtio_pmem *p)
 {
-    if (!p->made)
-        return;
     virtio_pmem_stop(p);
     virtio_fini(&p->vd);
-    cond_destroy(&p->changed);
-    lock_destroy(&p->lock);
-    p->made = false;
 }

@@ -4,6 +4,7 @@
 #define VIRTIO_PMEM_H
 
 #include "virtio/virtio.h"
+#include "virtio/worker.h"
 
 struct pmem_config {
     uint64_t start, bytes; /* guest-physical */
@@ -13,11 +14,7 @@ struct virtio_pmem {
     struct virtio vd;
     struct pmem_config config;
     int fd; /* the file's; the caller's. -1: nothing to flush */
-    struct thread thread;
-
-    struct lock lock; /* LOCK_LEAF: guards what follows */
-    struct cond changed;
-    bool made, due, quit;
+    struct virtio_worker worker;
 };
 
 struct virtio_pmem_desc {

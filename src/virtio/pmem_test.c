@@ -35,8 +35,11 @@ static void test_flushes_are_answered(void **state)
         bool has_file;
         uint32_t type, type_bytes, reply_bytes, reply;
     } cases[] = {
-        { true, 0, 4, 4, 0 },  { false, 0, 4, 4, 0 }, { true, 1, 4, 4, 1 },
-        { true, 0, 3, 4, 1 },  { true, 0, 4, 8, 0 },
+        { true, 0, 4, 4, 0 },
+        { false, 0, 4, 4, 0 },
+        { true, 1, 4, 4, 1 },
+        { true, 0, 3, 4, 1 },
+        { true, 0, 4, 8, 0 },
         { true, 0, 4, 1, 0xeeeeee00 }, /* what there is no room for is not written */
     };
     int fd = memfd_create("pmem", MFD_CLOEXEC);
@@ -48,14 +51,15 @@ static void test_flushes_are_answered(void **state)
         struct virtio_pmem p;
 
         testmachine_init(&m);
-        assert_int_equal(virtio_pmem_init(&p, &(struct virtio_pmem_desc){
-                                                  .bus = m.bus,
-                                                  .mmu = m.mmu,
-                                                  .name = "pmem",
-                                                  .at = GPA(MIB(64)),
-                                                  .bytes = MIB(2),
-                                                  .fd = cases[i].has_file ? fd : -1,
-                                              }),
+        assert_int_equal(virtio_pmem_init(&p,
+                                          &(struct virtio_pmem_desc){
+                                              .bus = m.bus,
+                                              .mmu = m.mmu,
+                                              .name = "pmem",
+                                              .at = GPA(MIB(64)),
+                                              .bytes = MIB(2),
+                                              .fd = cases[i].has_file ? fd : -1,
+                                          }),
                          0);
         assert_int_equal(p.config.start, MIB(64));
         assert_int_equal(p.config.bytes, MIB(2));

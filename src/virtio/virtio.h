@@ -50,6 +50,7 @@ enum virtio_id {
     VIRTIO_ID_RNG = 4,
     VIRTIO_ID_BALLOON = 5,
     VIRTIO_ID_VSOCK = 19,
+    VIRTIO_ID_MEM = 24,
     VIRTIO_ID_FS = 26,
     VIRTIO_ID_PMEM = 27,
 };

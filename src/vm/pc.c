@@ -150,6 +150,11 @@ void pc_ferr(struct pc *pc)
     ferr_raise(&pc->ferr);
 }
 
+struct virtio_mem *pc_mem(struct pc *pc)
+{
+    return pc_virtio_mem(pc->virtio);
+}
+
 struct virtio_balloon *pc_balloon(struct pc *pc)
 {
     return pc_virtio_balloon(pc->virtio);

@@ -90,10 +90,11 @@ static json_t *stats_balloon(struct virtio_balloon *b, bool running)
     json_t *j, *guest;
 
     virtio_balloon_sizes(b, &wanted, &actual);
-    j = json_pack("{s:I, s:I, s:I, s:I, s:I, s:I}", "wanted_bytes", (json_int_t)wanted, "actual_bytes",
-                  (json_int_t)actual, "inflated_bytes", (json_int_t)b->inflated_bytes,
-                  "deflated_bytes", (json_int_t)b->deflated_bytes, "reported_bytes",
-                  (json_int_t)b->reported_bytes, "hinted_bytes", (json_int_t)b->hinted_bytes);
+    j = json_pack("{s:I, s:I, s:I, s:I, s:I, s:I}", "wanted_bytes", (json_int_t)wanted,
+                  "actual_bytes", (json_int_t)actual, "inflated_bytes",
+                  (json_int_t)b->inflated_bytes, "deflated_bytes", (json_int_t)b->deflated_bytes,
+                  "reported_bytes", (json_int_t)b->reported_bytes, "hinted_bytes",
+                  (json_int_t)b->hinted_bytes);
     if (!j || !virtio_balloon_stats(b, running ? BALLOON_WAIT_NS : 0, stats))
         return j;
     guest = json_object();
