@@ -32,17 +32,23 @@ static bool hotplug_ok(const json_t *h, struct reply *r)
              block = field_uint(h, "block_size_mib", 0);
 
     if (block < BLOCK_MIB_DEFAULT || !is_power_of_2(block))
-        reply_fault(r, "Memory hotplug config error: Block size must be a power of 2, and not "
-                       "lower than %u MiB.", BLOCK_MIB_DEFAULT);
+        reply_fault(r,
+                    "Memory hotplug config error: Block size must be a power of 2, and not "
+                    "lower than %u MiB.",
+                    BLOCK_MIB_DEFAULT);
     else if (slot < SLOT_MIB_DEFAULT || slot % block)
-        reply_fault(r, "Memory hotplug config error: Slot size must be a multiple of the block "
-                       "size, and not lower than %u MiB.", SLOT_MIB_DEFAULT);
+        reply_fault(r,
+                    "Memory hotplug config error: Slot size must be a multiple of the block "
+                    "size, and not lower than %u MiB.",
+                    SLOT_MIB_DEFAULT);
     else if (total < slot || total % slot)
         reply_fault(r, "Memory hotplug config error: Total size must be a multiple of the slot "
                        "size, and not lower than it.");
     else if (total / block > VM_HOTPLUG_BLOCKS_MAX)
-        reply_fault(r, "Memory hotplug config error: there are at most %u blocks; make them "
-                       "larger.", VM_HOTPLUG_BLOCKS_MAX);
+        reply_fault(r,
+                    "Memory hotplug config error: there are at most %u blocks; make them "
+                    "larger.",
+                    VM_HOTPLUG_BLOCKS_MAX);
     else
         return true;
     return false;

@@ -103,7 +103,7 @@ static enum mem_answer mem_plug(struct virtio_mem *m, const struct mem_req *r)
         mem_state(m, first, r->nr_blocks) == (plug ? MEM_IS_UNPLUGGED : MEM_IS_PLUGGED)) {
         bytes = r->nr_blocks * m->config.block_bytes;
         answer = plug && m->config.plugged_bytes + bytes > m->config.requested_bytes ? MEM_NACK
-                                                                                      : MEM_ACK;
+                                                                                     : MEM_ACK;
     }
     if (answer == MEM_ACK)
         mem_set(m, first, r->nr_blocks, plug);
@@ -203,8 +203,7 @@ static void mem_loaded(struct virtio *vd, bool running)
         else if (mem_plugged(m, i))
             c->plugged_bytes += c->block_bytes;
     }
-    c->requested_bytes =
-        align_down(MIN(c->requested_bytes, c->region_bytes), c->block_bytes);
+    c->requested_bytes = align_down(MIN(c->requested_bytes, c->region_bytes), c->block_bytes);
     if (running)
         virtio_worker_wake(&m->worker);
 }

@@ -27,9 +27,9 @@ struct virtio_mem {
 struct virtio_mem_desc {
     struct bus *bus;
     struct mmu *mmu;
-    gpa_t at;              /* of memory that the machine has there */
-    uint64_t bytes;        /* a multiple of block_bytes, at most MEM_BLOCKS_MAX of them */
-    uint64_t block_bytes;  /* a power of two from 2 MiB on */
+    gpa_t at;             /* of memory that the machine has there */
+    uint64_t bytes;       /* a multiple of block_bytes, at most MEM_BLOCKS_MAX of them */
+    uint64_t block_bytes; /* a power of two from 2 MiB on */
 };
 
 /* 0 or -errno after a message. */

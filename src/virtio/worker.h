@@ -6,7 +6,7 @@
 #ifndef VIRTIO_WORKER_H
 #define VIRTIO_WORKER_H
 
-#include "host/host.h"
+#include "bus/bus.h"
 
 struct virtio_worker {
     void (*work)(void *arg); /* the thread, no locks held */
