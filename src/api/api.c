@@ -187,6 +187,7 @@ static int api_serve(struct api *a, int signal_fd)
         if (!s)
             return 1;
     }
+    metrics_startup(a->metrics, a->cfg);
     if (!a->cfg->config_file || start_config_file(a)) {
         api_loop(a, s, signal_fd);
         status = api_status(a);
@@ -200,17 +201,18 @@ static int api_serve(struct api *a, int signal_fd)
 int api_run(const struct api_config *cfg)
 {
     struct api a = { .cfg = cfg, .m.ended_fd = -1 };
-    json_t **all[] = { &a.machine,     &a.boot,   &a.vsock,  &a.balloon,
-                       &a.entropy,     &a.serial, &a.logger, &a.metrics_config,
-                       &a.mmds_config, &a.drives, &a.nets };
+    json_t **all[] = { &a.machine, &a.boot,       &a.vsock,          &a.balloon,     &a.entropy,
+                       &a.serial,  &a.logger,     &a.metrics_config, &a.mmds_config, &a.drives,
+                       &a.nets,    &a.cpu_config, &a.pmems,          &a.hotplug };
     int signal_fd = watch_signals(), status = 1;
 
     a.drives = json_array();
     a.nets = json_array();
+    a.pmems = json_array();
     a.log = api_log_open(cfg->id);
     a.metrics = metrics_create();
     a.mmds = mmds_create(cfg->mmds_max);
-    if (signal_fd >= 0 && a.drives && a.nets && a.log && a.metrics && a.mmds)
+    if (signal_fd >= 0 && a.drives && a.nets && a.pmems && a.log && a.metrics && a.mmds)
         status = api_serve(&a, signal_fd);
     machine_close(&a.m);
     mmds_destroy(a.mmds);

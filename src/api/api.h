@@ -31,6 +31,10 @@ struct api_config {
     uint64_t mmds_max;         /* bytes of the metadata, as JSON text */
     const json_t *logger;      /* as for PUT /logger */
     const char *metrics_path;  /* as for PUT /metrics, or NULL */
+    bool boot_timer;           /* the guest can tell that it has come up */
+    /* What the jailer says of the time before: us, of the clocks CLOCK_MONOTONIC and
+     * CLOCK_PROCESS_CPUTIME_ID; 0: nothing. */
+    uint64_t start_us, start_cpu_us, parent_cpu_us;
     const struct engine_ops *engine;
     const struct bt_config *bt; /* NULL: the default */
     struct sandbox_config sandbox;

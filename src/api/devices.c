@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* /vsock, /entropy, /serial and /balloon: devices of which there is one, or none. */
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -38,10 +39,7 @@ const struct fields entropy_fields = FIELDS(entropy_list);
 
 void entropy_put(struct api *a, const struct request *rq, struct reply *r)
 {
-    if (json_object_size(json_object_get(rq->body, "rate_limiter")))
-        reply_fault(r, "Entropy device error: a `rate_limiter` is not supported by doppel.");
-    else
-        (void)keep(a, &a->entropy, rq->body, r);
+    (void)keep(a, &a->entropy, rq->body, r);
 }
 
 /* ---- /serial ---- */
@@ -54,10 +52,7 @@ const struct fields serial_fields = FIELDS(serial_list);
 
 void serial_put(struct api *a, const struct request *rq, struct reply *r)
 {
-    if (json_object_get(rq->body, "rate_limiter"))
-        reply_fault(r, "Serial device error: a `rate_limiter` is not supported by doppel.");
-    else
-        (void)keep(a, &a->serial, rq->body, r);
+    (void)keep(a, &a->serial, rq->body, r);
 }
 
 /* ---- /balloon ---- */
@@ -84,6 +79,11 @@ static const struct field balloon_stats_list[] = {
 };
 const struct fields balloon_stats_fields = FIELDS(balloon_stats_list);
 
+static const struct field hint_list[] = {
+    { .name = "acknowledge_on_stop", .type = FIELD_BOOL },
+};
+const struct fields hint_fields = FIELDS(hint_list);
+
 static bool balloon_amount_ok(const struct api *a, const json_t *b, struct reply *r)
 {
     if (field_uint(b, "amount_mib", 0) <= field_uint(a->machine, "mem_size_mib", 128))
@@ -97,11 +97,6 @@ void balloon_put(struct api *a, const struct request *rq, struct reply *r)
 {
     json_t *all;
 
-    if (field_bool(rq->body, "free_page_hinting", false)) {
-        reply_fault(r, "Balloon config error: `free_page_hinting` is not supported by doppel; "
-                       "`free_page_reporting` is.");
-        return;
-    }
     if (!balloon_amount_ok(a, rq->body, r))
         return;
     all = json_pack("{s:i, s:b, s:b}", "stats_polling_interval_s", 0, "free_page_hinting", 0,
@@ -201,4 +196,38 @@ void balloon_stats_get(struct api *a, const struct request *rq, struct reply *r)
     reply_json(r, all ? balloon_stats(json_object_get(all, "balloon")) : NULL);
     json_decref(all);
     free(text);
+}
+
+/* ---- /balloon/hinting ---- */
+
+static void hint_result(int err, struct reply *r)
+{
+    if (err == -ENOENT)
+        reply_fault(r, "Balloon config error: Free page hinting is not enabled.");
+    else if (err)
+        reply_fault(r, "Balloon config error: The guest's driver has no free page hinting (yet).");
+}
+
+void hint_start(struct api *a, const struct request *rq, struct reply *r)
+{
+    hint_result(vm_hint_start(a->m.vm, field_bool(rq->body, "acknowledge_on_stop", true)), r);
+}
+
+void hint_stop(struct api *a, const struct request *rq, struct reply *r)
+{
+    (void)rq;
+    hint_result(vm_hint_stop(a->m.vm), r);
+}
+
+void hint_status_get(struct api *a, const struct request *rq, struct reply *r)
+{
+    uint32_t host = 0;
+    int64_t guest = -1;
+    int err = vm_hint_status(a->m.vm, &host, &guest);
+
+    (void)rq;
+    hint_result(err, r);
+    if (!err)
+        reply_json(r, json_pack("{s:I, s:o}", "host_cmd", (json_int_t)host, "guest_cmd",
+                                guest < 0 ? json_null() : json_integer((json_int_t)guest)));
 }

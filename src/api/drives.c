@@ -63,8 +63,6 @@ bool limiter_keep(json_t *dev, const char *key, const json_t *val, struct reply 
 static bool drive_ok(const struct api *a, const json_t *d, struct reply *r)
 {
     const char *id = field_string(d, "drive_id"), *uuid = field_string(d, "partuuid");
-    json_t *other;
-    size_t i;
 
     if (json_object_get(d, "socket")) {
         reply_fault(r, "Drive config error: vhost-user drives (`socket`) are not supported by "
@@ -80,13 +78,9 @@ static bool drive_ok(const struct api *a, const json_t *d, struct reply *r)
         reply_fault(r, "Drive config error: `partuuid` is not one.");
         return false;
     }
-    json_array_foreach(a->drives, i, other)
-    {
-        if (field_bool(d, "is_root_device", false) && field_bool(other, "is_root_device", false) &&
-            strcmp(field_string(other, "drive_id"), id) != 0) {
-            reply_fault(r, "Drive config error: A root block device already exists!");
-            return false;
-        }
+    if (field_bool(d, "is_root_device", false) && !api_root_free(a, id)) {
+        reply_fault(r, "Drive config error: A root block device already exists!");
+        return false;
     }
     if (json_array_size(a->drives) >= VM_DISKS_MAX && list_find(a->drives, "drive_id", id) < 0) {
         reply_fault(r, "Drive config error: there is no room for more than %d drives.",

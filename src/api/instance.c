@@ -25,33 +25,87 @@ void instance_get(struct api *a, const struct request *rq, struct reply *r)
 
 /* ---- /vm/config ---- */
 
+/* Members that clients expect to be there, with what stands for "not given". */
+static json_t *drive_defaults(void)
+{
+    return json_pack("{s:n, s:s, s:b, s:n, s:n, s:s, s:n}", "partuuid", "cache_type", "Unsafe",
+                     "is_read_only", 0, "path_on_host", "rate_limiter", "io_engine", "Sync",
+                     "socket");
+}
+
+static json_t *pmem_defaults(void)
+{
+    return json_pack("{s:b, s:b}", "root_device", 0, "read_only", 0);
+}
+
+static json_t *net_defaults(void)
+{
+    return json_pack("{s:n, s:n, s:n}", "guest_mac", "rx_rate_limiter", "tx_rate_limiter");
+}
+
+/* A copy; NULL: out of memory. */
+static json_t *config_list(const json_t *list, json_t *(*defaults)(void))
+{
+    json_t *all = json_array(), *item;
+    size_t i;
+
+    json_array_foreach(list, i, item)
+    {
+        json_t *full = defaults(), *copy = json_deep_copy(item);
+        int err = full && copy ? json_object_update(full, copy) : -1;
+
+        json_decref(copy);
+        if (err < 0) {
+            json_decref(full);
+            full = NULL;
+        }
+        if (json_array_append_new(all, full) < 0) {
+            json_decref(all);
+            return NULL;
+        }
+    }
+    return all;
+}
+
+/* What was not set is null. */
+static json_t *config_copy(const json_t *val)
+{
+    return val ? json_deep_copy(val) : json_null();
+}
+
 json_t *vm_config_all(const struct api *a)
 {
     struct reply machine = { .status = 0 };
-    const struct {
+    struct {
         const char *name;
-        json_t *val;
+        json_t *copy;
     } members[] = {
-        { "drives", a->drives },          { "network-interfaces", a->nets },
-        { "boot-source", a->boot },       { "vsock", a->vsock },
-        { "balloon", a->balloon },        { "entropy", a->entropy },
-        { "serial", a->serial },          { "logger", a->logger },
-        { "metrics", a->metrics_config }, { "mmds-config", a->mmds_config },
+        { "drives", config_list(a->drives, drive_defaults) },
+        { "network-interfaces", config_list(a->nets, net_defaults) },
+        { "memory-hotplug", config_copy(a->hotplug) },
+        { "pmem", config_list(a->pmems, pmem_defaults) },
+        { "boot-source", config_copy(a->boot) },
+        { "vsock", config_copy(a->vsock) },
+        { "cpu-config", config_copy(a->cpu_config) },
+        { "balloon", config_copy(a->balloon) },
+        { "entropy", config_copy(a->entropy) },
+        { "serial", config_copy(a->serial) },
+        { "logger", config_copy(a->logger) },
+        { "metrics", config_copy(a->metrics_config) },
+        { "mmds-config", config_copy(a->mmds_config) },
     };
     json_t *all = json_object();
+    bool ok;
 
     machine_config_get((struct api *)a, NULL, &machine);
-    if (!all || machine.status != 200 || json_object_set(all, "machine-config", machine.body) < 0)
-        goto fail;
+    ok = all && machine.status == 200;
+    ok = ok && json_object_set(all, "machine-config", machine.body) == 0;
+    json_decref(machine.body);
+    /* Takes the copies, also when it fails. */
     for (unsigned i = 0; i < ARRAY_SIZE(members); i++)
-        if (members[i].val &&
-            json_object_set_new(all, members[i].name, json_deep_copy(members[i].val)) < 0)
-            goto fail;
-    json_decref(machine.body);
-    return all;
-
-fail:
-    json_decref(machine.body);
+        ok = json_object_set_new(all, members[i].name, members[i].copy) == 0 && ok;
+    if (ok)
+        return all;
     json_decref(all);
     return NULL;
 }

@@ -25,8 +25,8 @@
 #define DEFAULT_ARGS                                                                   \
     "reboot=k panic=1 nomodule 8250.nr_uarts=0 i8042.noaux i8042.nomux i8042.dumbkbd " \
     "swiotlb=noforce"
-/* What a CPU template is for: guests that find the same features on all hosts. */
-#define TEMPLATE_MODEL "x86-64-v2"
+#define NS_PER_US 1000ull
+#define NS_PER_MS 1000000ull
 
 /* ---- opening: false after a message ---- */
 
@@ -61,6 +61,7 @@ static bool machine_open_disk(struct machine_disk *d, const json_t *drive)
         .name = d->name,
         .path = d->path,
         .readonly = field_bool(drive, "is_read_only", false),
+        .may_be_empty = true, /* clients make drives for files that they have not got yet */
         .aio = engine && !strcmp(engine, "Sync") ? STORE_AIO_THREADS : STORE_AIO_AUTO,
     });
     return d->store;
@@ -139,6 +140,20 @@ static bool machine_open_nets(struct api *a)
     return true;
 }
 
+static bool machine_open_pmems(struct api *a)
+{
+    json_t *pmem;
+    size_t i;
+
+    json_array_foreach(a->pmems, i, pmem)
+    {
+        if (machine_open_pmem(pmem, &a->m.pmems[i]) < 0)
+            return false;
+        a->m.nr_pmems++;
+    }
+    return true;
+}
+
 static bool machine_open_vsock(struct api *a)
 {
     if (!a->vsock)
@@ -186,6 +201,12 @@ static char *machine_append(const struct api *a)
         (void)snprintf(root, sizeof(root), " root=%s%s %s", uuid ? "PARTUUID=" : "/dev/vda",
                        uuid ? uuid : "", field_bool(drive, "is_read_only", false) ? "ro" : "rw");
     }
+    json_array_foreach(a->pmems, i, drive)
+    {
+        if (field_bool(drive, "root_device", false))
+            (void)snprintf(root, sizeof(root), " root=/dev/pmem%zu %s", i,
+                           field_bool(drive, "read_only", false) ? "ro" : "rw");
+    }
     if (asprintf(&all, "%s%s%s", args, root, has_word(args, "pci=off") ? "" : " pci=off") < 0) {
         log_error("out of memory");
         return NULL;
@@ -204,6 +225,18 @@ static uint64_t bucket_rate(const json_t *limiter, const char *which)
     if (!size || !ms)
         return 0;
     return MAX(size > UINT64_MAX / 1000 ? size / ms * 1000 : size * 1000 / ms, 1);
+}
+
+/* A bucket as it was asked for; NULL: no limit. */
+static struct bucket_config bucket_of(const json_t *bucket)
+{
+    uint64_t ms = field_uint(bucket, "refill_time", 0);
+
+    return (struct bucket_config){
+        .size = field_uint(bucket, "size", 0),
+        .burst = field_uint(bucket, "one_time_burst", 0),
+        .refill_ns = ms > UINT64_MAX / NS_PER_MS ? UINT64_MAX : ms * NS_PER_MS,
+    };
 }
 
 void machine_limit_net(struct api *a, unsigned idx, const json_t *net)
@@ -242,6 +275,18 @@ int machine_replace_disk(struct api *a, unsigned idx, const char *path)
 
 /* ---- the VM ---- */
 
+/* A vCPU's thread: the guest's init has said that it is up. In the words that tools look for. */
+static void machine_booted(void *arg)
+{
+    const struct machine *m = arg;
+    uint64_t us = (host_mono_ns() - m->started_ns) / NS_PER_US,
+             cpu_us = (host_cpu_ns() - m->started_cpu_ns) / NS_PER_US;
+
+    log_info("Guest-boot-time = %6llu us %llu ms, %6llu CPU us %llu CPU ms", (unsigned long long)us,
+             (unsigned long long)us / 1000, (unsigned long long)cpu_us,
+             (unsigned long long)cpu_us / 1000);
+}
+
 static void machine_config_disks(struct api *a, struct vm_config *cfg)
 {
     json_t *drive;
@@ -266,11 +311,13 @@ static void machine_config_disks(struct api *a, struct vm_config *cfg)
 
 static bool machine_make(struct api *a, struct snap *snap)
 {
-    const char *cpu = field_string(a->machine, "cpu_template");
+    const json_t *rng = json_object_get(a->entropy, "rate_limiter");
     struct vm_config cfg = {
         .name = a->cfg->id,
         .engine = a->cfg->engine,
-        .cpu_model = cpu && strcmp(cpu, "None") != 0 ? TEMPLATE_MODEL : NULL,
+        .cpu_model = *a->m.cpu.model ? a->m.cpu.model : NULL,
+        .cpu_signature_mask = a->m.cpu.signature_mask,
+        .cpu_signature = a->m.cpu.signature,
         .boot = { .kernel = field_string(a->boot, "kernel_image_path"),
                   .initrd = field_string(a->boot, "initrd_path"),
                   .append = a->m.append,
@@ -278,7 +325,15 @@ static bool machine_make(struct api *a, struct snap *snap)
                   .nr_cpus = (uint32_t)field_uint(a->machine, "vcpu_count", 1) },
         .serial = a->m.serial,
         .rng = a->entropy,
+        .rng_requests = bucket_of(json_object_get(rng, "ops")),
+        .rng_bytes = bucket_of(json_object_get(rng, "bandwidth")),
+        .serial_bytes = bucket_of(json_object_get(a->serial, "rate_limiter")),
+        .booted = a->cfg->boot_timer ? machine_booted : NULL,
+        .booted_arg = &a->m,
+        .hotplug_bytes = field_uint(a->hotplug, "total_size_mib", 0) << 20,
+        .hotplug_block_bytes = field_uint(a->hotplug, "block_size_mib", 0) << 20,
         .balloon = a->balloon,
+        .balloon_hints = field_bool(a->balloon, "free_page_hinting", false),
         .balloon_keeps = a->balloon && !field_bool(a->balloon, "deflate_on_oom", false),
         .vsock = a->m.vsock,
         .vsock_cid = (uint32_t)field_uint(a->vsock, "guest_cid", 0),
@@ -296,8 +351,14 @@ static bool machine_make(struct api *a, struct snap *snap)
     for (unsigned i = 0; i < cfg.nr_nets; i++)
         cfg.nets[i] = (struct vm_net){ .net = a->m.nets[i], .transport = VM_TRANSPORT_MMIO };
     machine_config_disks(a, &cfg);
+    memcpy(cfg.pmems, a->m.pmems, sizeof(cfg.pmems));
+    cfg.nr_pmems = a->m.nr_pmems;
     a->m.vm = vm_create(&cfg);
-    return a->m.vm && (!snap || snap_load(snap, a->m.vm, NULL, 0) == 0);
+    if (a->m.vm && snap && snap_load(snap, a->m.vm, NULL, 0) < 0)
+        return false;
+    if (a->m.vm && snap)
+        snap_take_server(snap, a->m.server);
+    return a->m.vm;
 }
 
 int machine_set_balloon(struct api *a)
@@ -346,15 +407,18 @@ int machine_start(struct api *a, struct snap *snap)
 {
     int err = -EIO;
 
-    a->m = (struct machine){ .ended_fd = -1 };
+    a->m = (struct machine){ .ended_fd = -1,
+                             .started_ns = host_mono_ns(),
+                             .started_cpu_ns = host_cpu_ns() };
     if (jail_allow(a) < 0)
         return -EPERM;
+    api_cpu(a, &a->m.cpu);
     a->m.append = machine_append(a);
     a->m.config = json_pack("{s:o}", "api", vm_config_all(a));
     if (!a->m.append || !a->m.config)
         err = -ENOMEM;
-    else if (machine_open_disks(a) && machine_open_nets(a) && machine_open_vsock(a) &&
-             machine_open_serial(a)) {
+    else if (machine_open_disks(a) && machine_open_nets(a) && machine_open_pmems(a) &&
+             machine_open_vsock(a) && machine_open_serial(a)) {
         machine_open_ctl(a);
         if (machine_make(a, snap) && (!a->balloon || snap || machine_set_balloon(a) == 0))
             err = machine_run(a, snap);
@@ -367,6 +431,10 @@ int machine_start(struct api *a, struct snap *snap)
 void machine_close(struct machine *m)
 {
     ctl_close(m->ctl);
+    /* Who waits for a page that no server brings any more would not hear of the end. */
+    for (unsigned i = 0; i < ARRAY_SIZE(m->server); i++)
+        if (m->server[i] > 0)
+            (void)close(m->server[i]);
     if (m->vm)
         vm_stop(m->vm, STOP_USER, 0);
     if (m->waiter.started)
@@ -380,6 +448,8 @@ void machine_close(struct machine *m)
     for (unsigned i = 0; i < VM_NETS_MAX; i++)
         net_close(m->nets[i]);
     vsock_close(m->vsock);
+    for (unsigned i = 0; i < m->nr_pmems; i++)
+        (void)close(m->pmems[i].fd);
     chr_close(m->serial);
     if (m->ended_fd > 0)
         (void)close(m->ended_fd);

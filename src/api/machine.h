@@ -18,6 +18,12 @@ struct machine_disk {
     char *name, *path;
 };
 
+/* The CPUs that the guest finds, as vm_config has them. model "": the default. */
+struct api_cpu {
+    char model[2048];
+    uint32_t signature_mask, signature;
+};
+
 /* Zeroed members are not open. */
 struct machine {
     struct vm *vm;
@@ -25,11 +31,17 @@ struct machine {
     struct machine_disk disks[VM_DISKS_MAX];
     struct net *nets[VM_NETS_MAX];
     struct vsock *vsock;
+    struct vm_pmem pmems[VM_PMEMS_MAX]; /* nr_pmems of them are open */
+    unsigned nr_pmems;
     struct ctl *ctl;
-    json_t *config; /* for snapshots of the VM */
+    struct api_cpu cpu;
+    uint64_t started_ns,
+        started_cpu_ns; /* when the client asked for it: host_mono_ns(), .._cpu_ns() */
+    json_t *config;     /* for snapshots of the VM */
     char *append;
 
-    int ended_fd; /* an eventfd that can be read when the VM has ended; only with the waiter */
+    int server[2]; /* of a snapshot's memory: snap_take_server(); 0 or -1: none */
+    int ended_fd;  /* an eventfd that can be read when the VM has ended; only with the waiter */
     struct thread waiter;
 };
 
@@ -43,6 +55,8 @@ void machine_close(struct machine *m);
 #define MACHINE_NET_USER "user:"
 /* What PUT /network-interfaces describes. NULL after a message. */
 struct net *machine_open_net(struct api *a, const json_t *n, unsigned idx);
+/* What PUT /pmem describes. A descriptor, or -1 after a message; the name is the object's. */
+int machine_open_pmem(const json_t *pmem, struct vm_pmem *out);
 /* False: it is no address that a card can have. */
 bool machine_mac(const char *text, uint8_t mac[NET_MAC_BYTES]);
 

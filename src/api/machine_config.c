@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* /machine-config, /cpu-config and /boot-source: processors, memory, and what is booted. */
+/* /machine-config and /boot-source: processors, memory, and what is booted. */
 #include <string.h>
 #include <unistd.h>
 
@@ -8,7 +8,7 @@
 #define VCPUS_MAX   32u
 #define MEM_MIB_MAX (1u << 24) /* 16 TiB: more than any host's */
 
-/* "None", and names of sets of CPU features: machine.c says what they are here. */
+/* "None", and names of sets of CPU features: cpu_config.c says what they are here. */
 static const char *const cpu_templates[] = {
     "C3", "T2", "T2S", "T2CL", "T2A", "V1N1", "None", NULL
 };
@@ -53,8 +53,9 @@ static bool machine_config_ok(const json_t *m, struct reply *r)
 
 void machine_config_put(struct api *a, const struct request *rq, struct reply *r)
 {
-    if (machine_config_ok(rq->body, r))
-        (void)keep(a, &a->machine, rq->body, r);
+    if (machine_config_ok(rq->body, r) && keep(a, &a->machine, rq->body, r) &&
+        field_string(rq->body, "cpu_template"))
+        cpu_config_forget(a);
 }
 
 /* What is not named stays. */
@@ -66,8 +67,9 @@ void machine_config_patch(struct api *a, const struct request *rq, struct reply 
         reply_fault(r, "Empty PATCH request.");
     else if (!all || json_object_update(all, rq->body) < 0)
         reply_json(r, NULL);
-    else if (machine_config_ok(all, r))
-        (void)keep(a, &a->machine, all, r);
+    else if (machine_config_ok(all, r) && keep(a, &a->machine, all, r) &&
+             field_string(rq->body, "cpu_template"))
+        cpu_config_forget(a);
     json_decref(all);
 }
 
@@ -83,32 +85,6 @@ void machine_config_get(struct api *a, const struct request *rq, struct reply *r
         j = NULL;
     }
     reply_json(r, j);
-}
-
-/* ---- /cpu-config ---- */
-
-/* Arrays of objects that would all be refused, so what is in them is of no interest: only that
- * there is something. */
-static const struct field cpu_list[] = {
-    { .name = "kvm_capabilities", .type = FIELD_LIST },
-    { .name = "cpuid_modifiers", .type = FIELD_LIST },
-    { .name = "msr_modifiers", .type = FIELD_LIST },
-    { .name = "reg_modifiers", .type = FIELD_LIST },
-    { .name = "vcpu_features", .type = FIELD_LIST },
-};
-const struct fields cpu_config_fields = FIELDS(cpu_list);
-
-void cpu_config_put(struct api *a, const struct request *rq, struct reply *r)
-{
-    const char *name;
-    json_t *val;
-
-    (void)a;
-    json_object_foreach(rq->body, name, val)
-    {
-        if (json_array_size(val))
-            reply_fault(r, "Configure CPU error: `%s` is not supported by doppel.", name);
-    }
 }
 
 /* ---- /boot-source ---- */

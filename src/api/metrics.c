@@ -21,6 +21,7 @@ static const struct counted {
     const char *method, *path, *name;
 } counted[] = {
     { "GET", "/balloon", "balloon" },
+    { "GET", "/hotplug/memory", "hotplug_memory" },
     { "GET", "/machine-config", "machine_cfg" },
     { "GET", "/mmds", "mmds" },
     { "GET", "/version", "vmm_version" },
@@ -32,16 +33,19 @@ static const struct counted {
     { "PUT", "/cpu-config", "cpu_cfg" },
     { "PUT", "/drives", "drive" },
     { "PUT", "/entropy", "entropy" },
+    { "PUT", "/hotplug/memory", "hotplug_memory" },
     { "PUT", "/logger", "logger" },
     { "PUT", "/machine-config", "machine_cfg" },
     { "PUT", "/metrics", "metrics" },
     { "PUT", "/mmds", "mmds" },
     { "PUT", "/network-interfaces", "network" },
+    { "PUT", "/pmem", "pmem" },
     { "PUT", "/serial", "serial" },
     { "PUT", "/snapshot", "snapshot" },
     { "PUT", "/vsock", "vsock" },
     { "PATCH", "/balloon", "balloon" },
     { "PATCH", "/drives", "drive" },
+    { "PATCH", "/hotplug/memory", "hotplug_memory" },
     { "PATCH", "/machine-config", "machine_cfg" },
     { "PATCH", "/mmds", "mmds" },
     { "PATCH", "/network-interfaces", "network" },
@@ -63,6 +67,8 @@ struct metrics {
     } requests[ARRAY_SIZE(counted)];
     uint64_t latency_us[NR_LATENCIES]; /* of the last one */
     uint64_t nr_missed;                /* lines that could not be written */
+    uint64_t startup_us, startup_cpu_us;
+    json_t *before; /* the VM's statistics at the last line; NULL: there was none */
 };
 
 struct metrics *metrics_create(void)
@@ -80,6 +86,8 @@ void metrics_destroy(struct metrics *m)
 {
     if (m && m->fd >= 0)
         (void)close(m->fd);
+    if (m)
+        json_decref(m->before);
     free(m);
 }
 
@@ -150,50 +158,78 @@ static json_t *metrics_latencies(const struct metrics *m)
     return o;
 }
 
+/* What the VM counts; NULL: there is none, or no memory. */
+static json_t *metrics_stats(struct api *a)
+{
+    char *text = a->m.vm ? vm_stats_json(a->m.vm) : NULL;
+    json_t *stats = text ? json_loads(text, 0, NULL) : NULL;
+
+    free(text);
+    return stats;
+}
+
 /* malloc'ed, with a newline; NULL: out of memory. */
-static char *metrics_line(struct api *a)
+static char *metrics_line(struct api *a, json_t *stats)
 {
     const struct metrics *m = a->metrics;
-    char *stats = a->m.vm ? vm_stats_json(a->m.vm) : NULL, *text, *line = NULL;
+    char *text, *line = NULL;
     json_t *o =
-        json_pack("{s:I, s:o, s:o, s:o, s:o, s:{s:I}, s:o*}", "utc_timestamp_ms",
-                  (json_int_t)(host_real_ns() / 1000000), "get_api_requests",
-                  metrics_requests(m, "GET"), "put_api_requests", metrics_requests(m, "PUT"),
-                  "patch_api_requests", metrics_requests(m, "PATCH"), "latencies_us",
-                  metrics_latencies(m), "logger", "missed_metrics_count", (json_int_t)m->nr_missed,
-                  "doppel", stats ? json_loads(stats, 0, NULL) : NULL);
+        json_pack("{s:I, s:{s:I, s:I}, s:o, s:o, s:o, s:o, s:{s:I}, s:O*}", "utc_timestamp_ms",
+                  (json_int_t)(host_real_ns() / 1000000), "api_server", "process_startup_time_us",
+                  (json_int_t)m->startup_us, "process_startup_time_cpu_us",
+                  (json_int_t)m->startup_cpu_us, "get_api_requests", metrics_requests(m, "GET"),
+                  "put_api_requests", metrics_requests(m, "PUT"), "patch_api_requests",
+                  metrics_requests(m, "PATCH"), "latencies_us", metrics_latencies(m), "logger",
+                  "missed_metrics_count", (json_int_t)m->nr_missed, "doppel", stats);
 
-    text = o ? json_dumps(o, JSON_COMPACT) : NULL;
+    text = o && metrics_devices(a, o, stats, m->before) ? json_dumps(o, JSON_COMPACT) : NULL;
     if (text && asprintf(&line, "%s\n", text) < 0)
         line = NULL;
     free(text);
     json_decref(o);
-    free(stats);
     return line;
 }
 
 int metrics_flush(struct api *a)
 {
     struct metrics *m = a->metrics;
+    json_t *stats;
     char *line;
     ssize_t n;
     size_t len;
 
     if (m->fd < 0)
         return 0;
-    line = metrics_line(a);
-    if (!line)
+    stats = metrics_stats(a);
+    line = metrics_line(a, stats);
+    if (!line) {
+        json_decref(stats);
         return -ENOMEM;
+    }
     len = strlen(line);
     n = write(m->fd, line, len);
     free(line);
     if (n != (ssize_t)len) {
+        json_decref(stats);
         m->nr_missed++;
         return n < 0 ? -errno : -ENOSPC;
     }
+    json_decref(m->before);
+    m->before = stats;
     memset(m->requests, 0, sizeof(m->requests));
     m->nr_missed = 0;
     return 0;
+}
+
+void metrics_startup(struct metrics *m, const struct api_config *cfg)
+{
+    uint64_t us = host_mono_ns() / 1000, cpu_us = host_cpu_ns() / 1000;
+
+    if (cfg->start_us)
+        m->startup_us = us > cfg->start_us ? us - cfg->start_us : 0;
+    if (cfg->start_cpu_us || cfg->parent_cpu_us)
+        m->startup_cpu_us =
+            (cpu_us > cfg->start_cpu_us ? cpu_us - cfg->start_cpu_us : 0) + cfg->parent_cpu_us;
 }
 
 void metrics_put(struct api *a, const struct request *rq, struct reply *r)

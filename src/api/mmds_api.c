@@ -79,6 +79,7 @@ static void mmds_result(const struct api *a, int err, struct reply *r)
     case 0:
         break;
     case -E2BIG:
+        r->status = 413;
         reply_fault(r,
                     "MMDS limit exceeded error: The MMDS patch request doesn't fit: the data "
                     "store has a limit of %llu bytes.",
@@ -108,6 +109,13 @@ void mmds_patch(struct api *a, const struct request *rq, struct reply *r)
 
 void mmds_get(struct api *a, const struct request *rq, struct reply *r)
 {
+    json_t *data = mmds_get_data(a->mmds);
+
     (void)rq;
-    reply_json(r, mmds_get_data(a->mmds));
+    /* Clients read an object, also when nothing was put. */
+    if (json_is_null(data)) {
+        json_decref(data);
+        data = json_object();
+    }
+    reply_json(r, data);
 }

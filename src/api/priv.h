@@ -25,8 +25,8 @@ struct api {
      * the order of the devices.
      */
     json_t *machine, *boot, *vsock, *balloon, *entropy, *serial, *logger, *metrics_config,
-        *mmds_config;
-    json_t *drives, *nets;
+        *mmds_config, *cpu_config, *hotplug;
+    json_t *drives, *nets, *pmems;
     bool touched; /* anything of a machine was set: it is none to load a snapshot into */
     bool restored;
 
@@ -67,19 +67,23 @@ typedef void handler(struct api *a, const struct request *rq, struct reply *r);
 handler machine_config_get, machine_config_put, machine_config_patch; /* machine_config.c */
 handler boot_source_put, cpu_config_put;
 handler drive_put, drive_patch;             /* drives.c */
+handler pmem_put;                           /* pmem.c */
 handler net_put, net_patch;                 /* nets.c */
 handler vsock_put, entropy_put, serial_put; /* devices.c */
 handler balloon_put, balloon_get, balloon_patch, balloon_stats_get, balloon_stats_patch;
+handler hotplug_put, hotplug_patch, hotplug_get; /* hotplug.c */
+handler hint_start, hint_stop, hint_status_get;
 handler logger_put, metrics_put;                                         /* logger.c, metrics.c */
 handler mmds_put, mmds_patch, mmds_get, mmds_config_put;                 /* mmds_api.c */
 handler actions_put, vm_patch, vm_config_get, instance_get, version_get; /* instance.c */
 handler snapshot_create, snapshot_load;                                  /* snapshot.c */
 
 extern const struct fields machine_config_fields, machine_config_patch_fields, boot_source_fields,
-    cpu_config_fields, drive_fields, drive_patch_fields, net_fields, net_patch_fields, vsock_fields,
-    entropy_fields, serial_fields, balloon_fields, balloon_patch_fields, balloon_stats_fields,
-    logger_fields, metrics_fields, mmds_config_fields, actions_fields, vm_fields,
-    snapshot_create_fields, snapshot_load_fields, rate_limiter_fields, token_bucket_fields;
+    cpu_config_fields, drive_fields, drive_patch_fields, pmem_fields, net_fields, net_patch_fields,
+    vsock_fields, entropy_fields, serial_fields, balloon_fields, balloon_patch_fields,
+    balloon_stats_fields, hint_fields, hotplug_fields, hotplug_patch_fields, logger_fields,
+    metrics_fields, mmds_config_fields, actions_fields, vm_fields, snapshot_create_fields,
+    snapshot_load_fields, rate_limiter_fields, token_bucket_fields;
 
 /* Replaces what there was by a copy of the new. False, and a fault: out of memory. */
 bool keep(struct api *a, json_t **at, const json_t *val, struct reply *r);
@@ -96,6 +100,15 @@ bool id_matches(const struct request *rq, const char *key, struct reply *r);
 /* ---- mmds_api.c ---- */
 /* Is the metadata service reached over that network interface? */
 bool mmds_serves(const struct api *a, const char *iface_id);
+
+/* ---- pmem.c ---- */
+/* May that device be the root? There is one. */
+bool api_root_free(const struct api *a, const char *id);
+
+/* ---- cpu_config.c ---- */
+void api_cpu(const struct api *a, struct api_cpu *cpu);
+/* A template was named instead. */
+void cpu_config_forget(struct api *a);
 
 /* ---- instance.c ---- */
 /* Everything that is set, as GET /vm/config has it. NULL: out of memory. */
@@ -122,6 +135,11 @@ int metrics_open(struct metrics *m, const char *path) MUST_CHECK;
 bool metrics_is_open(const struct metrics *m);
 /* A line more, if there is a file. 0 or -errno. */
 int metrics_flush(struct api *a) MUST_CHECK;
+/* The process is ready for requests: how long that took, for those who said when it began. */
+void metrics_startup(struct metrics *m, const struct api_config *cfg);
+/* metrics_devices.c: adds what the VM's statistics (NULL: none) tell of its devices. False: out of
+ * memory. */
+bool metrics_devices(const struct api *a, json_t *line, const json_t *now, const json_t *before);
 /* A request was answered. */
 void metrics_count(struct metrics *m, const char *method, const char *path, unsigned status);
 enum metrics_latency {

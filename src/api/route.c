@@ -9,57 +9,69 @@
 
 #include "api/priv.h"
 
+/* One more than an id may have, so that one that is too long is seen to be. */
+#define ID_BYTES (API_ID_MAX + 2)
+
+enum body { NO_BODY, BODY, MAYBE_BODY };
 enum when { ALWAYS, BEFORE_START, AFTER_START };
 
 static const struct route {
     const char *method, *path; /* a path that ends with '/' has an id behind it */
     enum when when;
     const struct fields *fields; /* NULL: any JSON, or none */
-    bool has_body;
+    enum body body;
     handler *serve;
     const char *config; /* the member of a configuration that says the same; NULL: there is none */
 } routes[] = {
-    { "GET", "/", ALWAYS, NULL, false, instance_get, NULL },
-    { "GET", "/version", ALWAYS, NULL, false, version_get, NULL },
-    { "GET", "/vm/config", ALWAYS, NULL, false, vm_config_get, NULL },
-    { "GET", "/machine-config", ALWAYS, NULL, false, machine_config_get, NULL },
-    { "GET", "/balloon", ALWAYS, NULL, false, balloon_get, NULL },
-    { "GET", "/balloon/statistics", AFTER_START, NULL, false, balloon_stats_get, NULL },
-    { "GET", "/mmds", ALWAYS, NULL, false, mmds_get, NULL },
+    { "GET", "/", ALWAYS, NULL, NO_BODY, instance_get, NULL },
+    { "GET", "/version", ALWAYS, NULL, NO_BODY, version_get, NULL },
+    { "GET", "/vm/config", ALWAYS, NULL, NO_BODY, vm_config_get, NULL },
+    { "GET", "/machine-config", ALWAYS, NULL, NO_BODY, machine_config_get, NULL },
+    { "GET", "/balloon", ALWAYS, NULL, NO_BODY, balloon_get, NULL },
+    { "GET", "/balloon/statistics", AFTER_START, NULL, NO_BODY, balloon_stats_get, NULL },
+    { "GET", "/balloon/hinting/status", AFTER_START, NULL, NO_BODY, hint_status_get, NULL },
+    { "GET", "/hotplug/memory", AFTER_START, NULL, NO_BODY, hotplug_get, NULL },
+    { "GET", "/mmds", ALWAYS, NULL, NO_BODY, mmds_get, NULL },
 
     /* In this order a configuration is set: network interfaces before what names them. */
-    { "PUT", "/logger", BEFORE_START, &logger_fields, true, logger_put, "logger" },
-    { "PUT", "/metrics", BEFORE_START, &metrics_fields, true, metrics_put, "metrics" },
-    { "PUT", "/machine-config", BEFORE_START, &machine_config_fields, true, machine_config_put,
+    { "PUT", "/logger", BEFORE_START, &logger_fields, BODY, logger_put, "logger" },
+    { "PUT", "/metrics", BEFORE_START, &metrics_fields, BODY, metrics_put, "metrics" },
+    { "PUT", "/machine-config", BEFORE_START, &machine_config_fields, BODY, machine_config_put,
       "machine-config" },
-    { "PUT", "/cpu-config", BEFORE_START, &cpu_config_fields, true, cpu_config_put, "cpu-config" },
-    { "PUT", "/boot-source", BEFORE_START, &boot_source_fields, true, boot_source_put,
+    { "PUT", "/cpu-config", BEFORE_START, &cpu_config_fields, BODY, cpu_config_put, "cpu-config" },
+    { "PUT", "/boot-source", BEFORE_START, &boot_source_fields, BODY, boot_source_put,
       "boot-source" },
-    { "PUT", "/drives/", BEFORE_START, &drive_fields, true, drive_put, "drives" },
-    { "PUT", "/network-interfaces/", BEFORE_START, &net_fields, true, net_put,
+    { "PUT", "/drives/", BEFORE_START, &drive_fields, BODY, drive_put, "drives" },
+    { "PUT", "/pmem/", BEFORE_START, &pmem_fields, BODY, pmem_put, "pmem" },
+    { "PUT", "/network-interfaces/", BEFORE_START, &net_fields, BODY, net_put,
       "network-interfaces" },
-    { "PUT", "/vsock", BEFORE_START, &vsock_fields, true, vsock_put, "vsock" },
-    { "PUT", "/balloon", BEFORE_START, &balloon_fields, true, balloon_put, "balloon" },
-    { "PUT", "/entropy", BEFORE_START, &entropy_fields, true, entropy_put, "entropy" },
-    { "PUT", "/serial", BEFORE_START, &serial_fields, true, serial_put, "serial" },
-    { "PUT", "/mmds/config", BEFORE_START, &mmds_config_fields, true, mmds_config_put,
+    { "PUT", "/vsock", BEFORE_START, &vsock_fields, BODY, vsock_put, "vsock" },
+    { "PUT", "/balloon", BEFORE_START, &balloon_fields, BODY, balloon_put, "balloon" },
+    { "PUT", "/hotplug/memory", BEFORE_START, &hotplug_fields, BODY, hotplug_put,
+      "memory-hotplug" },
+    { "PUT", "/entropy", BEFORE_START, &entropy_fields, BODY, entropy_put, "entropy" },
+    { "PUT", "/serial", BEFORE_START, &serial_fields, BODY, serial_put, "serial" },
+    { "PUT", "/mmds/config", BEFORE_START, &mmds_config_fields, BODY, mmds_config_put,
       "mmds-config" },
 
-    { "PUT", "/mmds", ALWAYS, NULL, true, mmds_put, NULL },
-    { "PUT", "/actions", ALWAYS, &actions_fields, true, actions_put, NULL },
-    { "PUT", "/snapshot/create", AFTER_START, &snapshot_create_fields, true, snapshot_create,
+    { "PUT", "/mmds", ALWAYS, NULL, BODY, mmds_put, NULL },
+    { "PUT", "/actions", ALWAYS, &actions_fields, BODY, actions_put, NULL },
+    { "PUT", "/snapshot/create", AFTER_START, &snapshot_create_fields, BODY, snapshot_create,
       NULL },
-    { "PUT", "/snapshot/load", BEFORE_START, &snapshot_load_fields, true, snapshot_load, NULL },
+    { "PUT", "/snapshot/load", BEFORE_START, &snapshot_load_fields, BODY, snapshot_load, NULL },
 
-    { "PATCH", "/machine-config", BEFORE_START, &machine_config_patch_fields, true,
+    { "PATCH", "/machine-config", BEFORE_START, &machine_config_patch_fields, BODY,
       machine_config_patch, NULL },
-    { "PATCH", "/drives/", AFTER_START, &drive_patch_fields, true, drive_patch, NULL },
-    { "PATCH", "/network-interfaces/", AFTER_START, &net_patch_fields, true, net_patch, NULL },
-    { "PATCH", "/balloon", AFTER_START, &balloon_patch_fields, true, balloon_patch, NULL },
-    { "PATCH", "/balloon/statistics", AFTER_START, &balloon_stats_fields, true, balloon_stats_patch,
+    { "PATCH", "/drives/", AFTER_START, &drive_patch_fields, BODY, drive_patch, NULL },
+    { "PATCH", "/network-interfaces/", AFTER_START, &net_patch_fields, BODY, net_patch, NULL },
+    { "PATCH", "/balloon", AFTER_START, &balloon_patch_fields, BODY, balloon_patch, NULL },
+    { "PATCH", "/balloon/statistics", AFTER_START, &balloon_stats_fields, BODY, balloon_stats_patch,
       NULL },
-    { "PATCH", "/mmds", ALWAYS, NULL, true, mmds_patch, NULL },
-    { "PATCH", "/vm", AFTER_START, &vm_fields, true, vm_patch, NULL },
+    { "PATCH", "/balloon/hinting/start", AFTER_START, &hint_fields, MAYBE_BODY, hint_start, NULL },
+    { "PATCH", "/balloon/hinting/stop", AFTER_START, NULL, MAYBE_BODY, hint_stop, NULL },
+    { "PATCH", "/hotplug/memory", AFTER_START, &hotplug_patch_fields, BODY, hotplug_patch, NULL },
+    { "PATCH", "/mmds", ALWAYS, NULL, BODY, mmds_patch, NULL },
+    { "PATCH", "/vm", AFTER_START, &vm_fields, BODY, vm_patch, NULL },
 };
 
 /* ---- replies ---- */
@@ -162,22 +174,43 @@ static bool id_ok(const char *id)
     return len && len <= API_ID_MAX;
 }
 
-/* NULL: there is none. */
-static const struct route *route_find(const char *method, const char *path, const char **id)
+static bool route_has_id(const struct route *t)
+{
+    size_t len = strlen(t->path);
+
+    return len > 1 && t->path[len - 1] == '/';
+}
+
+/* A path may have one '/' more. */
+static bool path_is(const char *path, const char *want)
+{
+    size_t len = strlen(want);
+
+    return !strncmp(path, want, len) && (!path[len] || (!strcmp(path + len, "/") && len > 1));
+}
+
+/* NULL: there is none. The id is copied, without what is behind it. */
+static const struct route *route_find(const char *method, const char *path, char id[ID_BYTES])
 {
     for (unsigned i = 0; i < ARRAY_SIZE(routes); i++) {
         const struct route *t = &routes[i];
-        size_t len = strlen(t->path);
+        size_t len = strlen(t->path), nr;
 
         if (strcmp(t->method, method) != 0)
             continue;
-        *id = NULL;
-        if (!strcmp(t->path, path) && (len == 1 || path[len - 1] != '/'))
-            return t;
-        if (len > 1 && t->path[len - 1] == '/' && !strncmp(t->path, path, len)) {
-            *id = path + len;
-            return t;
+        *id = 0;
+        if (!route_has_id(t)) {
+            if (path_is(path, t->path))
+                return t;
+            continue;
         }
+        if (strncmp(t->path, path, len) != 0)
+            continue;
+        nr = strcspn(path + len, "/");
+        if (path[len + nr] && path[len + nr + 1])
+            continue; /* more behind the id */
+        (void)snprintf(id, ID_BYTES, "%.*s", (int)MIN(nr, ID_BYTES), path + len);
+        return t;
     }
     return NULL;
 }
@@ -230,10 +263,11 @@ static void serve(struct api *a, const struct route *t, const struct request *rq
 void route(struct api *a, const char *method, const char *path, const char *body, size_t body_bytes,
            struct reply *r)
 {
-    struct request rq = { .id = NULL };
-    const struct route *t = route_find(method, path, &rq.id);
+    char id[ID_BYTES];
+    const struct route *t = route_find(method, path, id);
+    struct request rq = { .id = t && route_has_id(t) ? id : NULL };
 
-    if (!t || (rq.id && strchr(rq.id, '/'))) {
+    if (!t) {
         reply_fault(r, "Invalid request method and/or path: %.16s %.128s.", method, path);
     } else if (rq.id && !*rq.id) {
         reply_fault(r, "The ID cannot be empty.");
@@ -242,11 +276,11 @@ void route(struct api *a, const char *method, const char *path, const char *body
                     "API Resource IDs can only contain alphanumeric characters and "
                     "underscores, at most %u of them.",
                     API_ID_MAX);
-    } else if (!t->has_body && body_bytes) {
+    } else if (t->body == NO_BODY && body_bytes) {
         reply_fault(r, "GET request cannot have a body.");
-    } else if (t->has_body && !body_bytes) {
+    } else if (t->body == BODY && !body_bytes) {
         reply_fault(r, "Empty %s request.", method);
-    } else if (!t->has_body || (rq.body = parse_body(t, body, body_bytes, r))) {
+    } else if (!body_bytes || (rq.body = parse_body(t, body, body_bytes, r))) {
         serve(a, t, &rq, r);
         json_decref(rq.body);
     }
@@ -271,6 +305,20 @@ static bool config_put(struct api *a, const struct route *t, json_t *body, char 
     return ok;
 }
 
+/* A resource that the configuration only names a file of. */
+static bool config_from_file(struct api *a, const struct route *t, const char *path, char *why,
+                             size_t bytes)
+{
+    json_error_t err;
+    json_t *body = json_load_file(path, JSON_REJECT_DUPLICATES, &err);
+    bool ok = body && config_put(a, t, body, why, bytes);
+
+    if (!body)
+        (void)snprintf(why, bytes, "%s of `%s`: %s (line %d)", path, t->config, err.text, err.line);
+    json_decref(body);
+    return ok;
+}
+
 static bool config_member(struct api *a, const struct route *t, json_t *val, char *why,
                           size_t bytes)
 {
@@ -279,6 +327,8 @@ static bool config_member(struct api *a, const struct route *t, json_t *val, cha
 
     if (!val || json_is_null(val))
         return true;
+    if (json_is_string(val) && t->fields == &cpu_config_fields)
+        return config_from_file(a, t, json_string_value(val), why, bytes);
     if (t->path[strlen(t->path) - 1] != '/')
         return config_put(a, t, val, why, bytes);
     if (!json_is_array(val)) {

@@ -80,23 +80,26 @@ static const struct field load_list[] = {
 };
 const struct fields snapshot_load_fields = FIELDS(load_list);
 
-/* NULL after a fault. */
-static const char *load_memory_path(const json_t *body, struct reply *r)
+/* False, and a fault. */
+static bool load_files(const json_t *body, struct snap_files *files, struct reply *r)
 {
     const json_t *backend = json_object_get(body, "mem_backend");
     const char *path = field_string(body, "mem_file_path");
 
-    if (!backend == !path)
+    if (!backend == !path) {
         reply_fault(r, "Load snapshot error: exactly one of `mem_backend` and `mem_file_path` has "
                        "to be given.");
-    else if (path)
-        return path;
-    else if (!strcmp(field_string(backend, "backend_type"), "File"))
-        return field_string(backend, "backend_path");
+        return false;
+    }
+    *files = (struct snap_files){ .state = field_string(body, "snapshot_path"), .memory = path };
+    if (!backend)
+        return true;
+    path = field_string(backend, "backend_path");
+    if (!strcmp(field_string(backend, "backend_type"), "File"))
+        files->memory = path;
     else
-        reply_fault(r, "Load snapshot error: mem_backend `Uffd` is not supported by doppel: memory "
-                       "is paged in from the file as it is touched.");
-    return NULL;
+        files->uffd = path;
+    return true;
 }
 
 /* The snapshot's configuration, with what this host has other names for. */
@@ -141,8 +144,8 @@ static bool load_override(json_t *config, const json_t *body, struct reply *r)
 /* What was set by a snapshot that could not be loaded is forgotten. */
 static void forget_machine(struct api *a)
 {
-    json_t **members[] = { &a->machine, &a->boot,   &a->vsock,      &a->balloon,
-                           &a->entropy, &a->serial, &a->mmds_config };
+    json_t **members[] = { &a->machine, &a->boot,        &a->vsock,      &a->balloon, &a->entropy,
+                           &a->serial,  &a->mmds_config, &a->cpu_config, &a->hotplug };
 
     for (unsigned i = 0; i < ARRAY_SIZE(members); i++) {
         json_decref(*members[i]);
@@ -150,6 +153,7 @@ static void forget_machine(struct api *a)
     }
     (void)json_array_clear(a->drives);
     (void)json_array_clear(a->nets);
+    (void)json_array_clear(a->pmems);
     a->touched = false;
 }
 
@@ -194,20 +198,19 @@ static bool load_start(struct api *a, struct snap *snap, const json_t *body, str
 
 void snapshot_load(struct api *a, const struct request *rq, struct reply *r)
 {
-    const char *state = field_string(rq->body, "snapshot_path"),
-               *memory = load_memory_path(rq->body, r);
     uint64_t from_ns = host_mono_ns();
+    struct snap_files files;
     struct snap *snap;
     char why[512] = "";
 
-    if (!memory)
+    if (!load_files(rq->body, &files, r))
         return;
     if (a->touched) {
         reply_fault(r, "Load snapshot error: Loading a microVM snapshot not allowed after "
                        "configuring boot-specific resources.");
         return;
     }
-    snap = snap_open(&(struct snap_files){ .state = state, .memory = memory }, 0, why, sizeof(why));
+    snap = snap_open(&files, 0, why, sizeof(why));
     if (!snap) {
         reply_fault(r, "Load snapshot error: %s", why);
         return;

@@ -24,7 +24,7 @@ static const char *const op_names[NR_STORE_OPS] = { "read", "write", "flush", "d
 
 int store_set_bytes(struct store *d, uint64_t bytes)
 {
-    if (bytes < STORE_SECTOR_BYTES) {
+    if (bytes < STORE_SECTOR_BYTES && !d->cfg.may_be_empty) {
         log_error("%s: '%s' has %llu bytes, a disk has at least a sector of 512", d->cfg.name,
                   d->what, (unsigned long long)bytes);
         return -EINVAL;

@@ -33,7 +33,8 @@ struct store_config {
     const char *nbd;  /* ... unix:PATH, or an NBD URI */
     enum store_format format;
     bool readonly;
-    bool snapshot; /* a file is never written to: what the guest writes is gone at the end */
+    bool may_be_empty; /* a file without a sector is no mistake: it gets another one later */
+    bool snapshot;     /* a file is never written to: what the guest writes is gone at the end */
     enum store_aio aio;
 };
 

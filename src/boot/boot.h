@@ -33,10 +33,12 @@
 #define PC_ECAM_BYTES     0x10000000ull
 #define PC_PCI_MMIO_AT    0xc0000000ull /* 32-bit BARs */
 #define PC_PCI_MMIO_BYTES 0x20000000ull
-#define PC_PCI_MMIO64_AT  0x800000000ull /* 64-bit BARs, above RAM when RAM is larger */
-#define PC_IOAPIC_AT      0xfec00000ull
-#define PC_HPET_AT        0xfed00000ull
-#define PC_LAPIC_AT       0xfee00000ull
+#define PC_BOOT_TIMER_AT \
+    PC_PCI_MMIO_AT /* where Firecracker's guests look; never with PCI devices */
+#define PC_PCI_MMIO64_AT 0x800000000ull /* 64-bit BARs, above RAM when RAM is larger */
+#define PC_IOAPIC_AT     0xfec00000ull
+#define PC_HPET_AT       0xfed00000ull
+#define PC_LAPIC_AT      0xfee00000ull
 #define PC_ACPI_PM_PORT \
     0x600u /* PM1a event (4), control (2) at +4, PM timer (4) at +8, GPE0 at +0x10 */
 #define PC_SCI_GSI     9u

@@ -25,12 +25,13 @@
 #define IOAPIC_VERSION 0x11u
 #define IOAPIC_ENABLED BIT(0)
 
-#define INT_VECTORED 0u
-#define INT_NMI      1u
-#define INT_EXTINT   3u
-#define BUS_PCI      0u
-#define BUS_ISA      1u
-#define ALL_LAPICS   0xffu
+#define INTI_LEVEL_HIGH 0xdu /* polarity: active high; trigger mode: level */
+#define INT_VECTORED    0u
+#define INT_NMI         1u
+#define INT_EXTINT      3u
+#define BUS_PCI         0u
+#define BUS_ISA         1u
+#define ALL_LAPICS      0xffu
 
 /* Entries are counted as they are written: every kind has its size, all but processors 8 bytes. */
 struct mp {
@@ -123,6 +124,25 @@ static void mp_pci_interrupts(struct mp *mp)
     }
 }
 
+/* For kernels without ACPI, which know the devices from their command line and the interrupts by
+ * their pins only. As the DSDT has them: level-triggered, active high. */
+static void mp_virtio_interrupts(struct mp *mp)
+{
+    for (unsigned i = 0; i < PC_VIRTIO_NR_GSIS; i++) {
+        const struct mp_int line = {
+            .entry = ENTRY_IO_INT,
+            .type = INT_VECTORED,
+            .bus = BUS_ISA,
+            .irq = (uint8_t)(PC_VIRTIO_GSI + i),
+            .flags = INTI_LEVEL_HIGH,
+            .apic = PC_IOAPIC_ID,
+            .pin = (uint8_t)(PC_VIRTIO_GSI + i),
+        };
+
+        mp_interrupt(mp, &line);
+    }
+}
+
 static void mp_local_interrupts(struct mp *mp)
 {
     const struct mp_int extint = {
@@ -164,6 +184,8 @@ void mptable_build(struct bytes *b, const struct boot_config *cfg, gpa_t *table)
     mp_ioapic(&mp);
     mp_isa_interrupts(&mp);
     mp_pci_interrupts(&mp);
+    if (cfg->nr_virtio_mmio)
+        mp_virtio_interrupts(&mp);
     mp_local_interrupts(&mp);
     patch(b, at + MP_LENGTH, b->n - at, 2);
     patch(b, at + MP_ENTRIES, mp.nr_entries, 2);

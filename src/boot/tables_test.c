@@ -55,6 +55,7 @@ static void make_tables(struct testmachine *tm, uint32_t nr_cpus)
     tm_init(tm, MIB(16));
     tm->cfg.nr_cpus = nr_cpus;
     tm->cfg.vm_name = "test\tvm";
+    tm->cfg.nr_virtio_mmio = 1;
     assert_int_equal(boot_tables(tm->m, &tm->cfg, &tm->map), 0);
 }
 
@@ -315,14 +316,18 @@ static void test_tables_mp_table_agrees_with_the_madt(void **state)
         assert_in_range(p[off], 0, 4);
         nr[p[off]]++;
         if (p[off] == 3 && p[off + 4] == 1 && p[off + 5] == 0)
-            assert_int_equal(p[off + 7], 2); /* the PIT */
+            assert_int_equal(p[off + 7], 2);                      /* the PIT */
+        if (p[off] == 3 && p[off + 4] == 1 && p[off + 5] >= 16) { /* virtio over MMIO */
+            assert_int_equal(p[off + 7], p[off + 5]);
+            assert_int_equal(p[off + 2], 0xd);
+        }
         if (p[off] == 3 && p[off + 4] == 0)
             assert_int_equal(p[off + 7], 16 + ((p[off + 5] >> 2) + (p[off + 5] & 3)) % 4);
     }
     assert_int_equal(off, bytes);
     assert_int_equal(get_le16(p + 34), nr[0] + nr[1] + nr[2] + nr[3] + nr[4]);
     assert_int_equal(nr[0], 2);
-    assert_int_equal(nr[3], 15 + 128);
+    assert_int_equal(nr[3], 15 + 128 + PC_VIRTIO_NR_GSIS);
     free(p);
     tm_fini(&tm);
 }

@@ -150,6 +150,18 @@ static bool option_seccomp_filter(void *into, const char *val)
     return true;
 }
 
+/* Of versions before 1.0, for tools that still say it. */
+static bool option_seccomp_level(void *into, const char *val)
+{
+    uint64_t level;
+
+    (void)into;
+    if (value_uint(val, 0, 2, &level))
+        return true;
+    log_error("--seccomp-level '%s' is not 0, 1 or 2", val);
+    return false;
+}
+
 static bool option_version(void *into, const char *val)
 {
     (void)val;
@@ -170,22 +182,34 @@ static bool option_describe(void *into, const char *val)
     return true;
 }
 
-/* What the jailer tells of its own time, in microseconds: nothing hangs on it. */
-static bool option_time(void *into, const char *val)
+static bool option_us(const char *val, uint64_t *us)
 {
-    uint64_t us;
-
-    (void)into;
-    if (value_uint(val, 0, UINT64_MAX, &us))
+    if (value_uint(val, 0, UINT64_MAX, us))
         return true;
     log_error("'%s' is no time in microseconds", val);
     return false;
 }
 
+/* What the jailer tells of its own time. */
+static bool option_start_us(void *into, const char *val)
+{
+    return option_us(val, &((struct api_options *)into)->cfg.start_us);
+}
+
+static bool option_start_cpu_us(void *into, const char *val)
+{
+    return option_us(val, &((struct api_options *)into)->cfg.start_cpu_us);
+}
+
+static bool option_parent_cpu_us(void *into, const char *val)
+{
+    return option_us(val, &((struct api_options *)into)->cfg.parent_cpu_us);
+}
+
 static bool option_boot_timer(void *into, const char *val)
 {
-    (void)into, (void)val;
-    log_warn("--boot-timer: doppel has no device that a guest tells its boot time");
+    (void)val;
+    ((struct api_options *)into)->cfg.boot_timer = true;
     return true;
 }
 
@@ -214,10 +238,12 @@ static const struct opt api_opts[] = {
       option_files },
     { "seccomp-filter", 0, "FILE", "refused: filters are made for another program",
       option_seccomp_filter },
-    { "boot-timer", 0, NULL, "taken, without effect: there is no such device", option_boot_timer },
-    { "start-time-us", 0, "N", "taken, without effect", option_time },
-    { "start-time-cpu-us", 0, "N", "taken, without effect", option_time },
-    { "parent-cpu-time-us", 0, "N", "taken, without effect", option_time },
+    { "seccomp-level", 0, "N", "taken, without effect", option_seccomp_level },
+    { "boot-timer", 0, NULL, "a guest that writes 123 to c0000000h has its boot time logged",
+      option_boot_timer },
+    { "start-time-us", 0, "N", "when the process was started, for the metrics", option_start_us },
+    { "start-time-cpu-us", 0, "N", "its CPU time at that time", option_start_cpu_us },
+    { "parent-cpu-time-us", 0, "N", "the CPU time of who started it", option_parent_cpu_us },
     { "version", 0, NULL, "print the version of the API", option_version },
     { "snapshot-version", 0, NULL, "print the version of snapshots", option_snapshot_version },
     { "describe-snapshot", 0, "FILE", "print a snapshot's version", option_describe },

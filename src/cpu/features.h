@@ -63,6 +63,10 @@ bool cpu_model_covers(const struct cpu_model *m, const struct cpu_model *other, 
 
 /* The guest gets no guests of its own: for engines that cannot run them. */
 void cpu_model_no_nesting(struct cpu_model *m);
+/* A feature's text as features.def has it; NULL: there is none at that bit. */
+const char *cpu_feature_at(unsigned word, unsigned bit);
+/* Which word of features that register of a leaf is ('a', 'b', 'c' or 'd'); -1: none. */
+int cpu_feature_word(uint32_t leaf, uint32_t subleaf, char reg);
 
 static inline bool model_has(const struct cpu_model *m, enum cpu_feature f)
 {

@@ -117,6 +117,40 @@ static const char *feature_text(enum cpu_feature f)
     return "?";
 }
 
+const char *cpu_feature_at(unsigned word, unsigned bit)
+{
+    for (unsigned i = 0; i < ARRAY_SIZE(features); i++)
+        if (features[i].id == word * 32 + bit)
+            return features[i].text;
+    return NULL;
+}
+
+int cpu_feature_word(uint32_t leaf, uint32_t subleaf, char reg)
+{
+    static const struct {
+        uint32_t leaf, subleaf;
+        char reg;
+        enum feature_word word;
+    } places[] = {
+        { 1, 0, 'd', FW_1_EDX },
+        { 1, 0, 'c', FW_1_ECX },
+        { 7, 0, 'b', FW_7_EBX },
+        { 7, 0, 'c', FW_7_ECX },
+        { 7, 0, 'd', FW_7_EDX },
+        { 0xd, 1, 'a', FW_D1_EAX },
+        { 0x80000001, 0, 'd', FW_8_1_EDX },
+        { 0x80000001, 0, 'c', FW_8_1_ECX },
+        { 0x80000008, 0, 'b', FW_8_8_EBX },
+        { 0x80000021, 0, 'a', FW_8_21_EAX },
+        { 0x40000001, 0, 'a', FW_KVM },
+    };
+
+    for (unsigned i = 0; i < ARRAY_SIZE(places); i++)
+        if (places[i].leaf == leaf && places[i].subleaf == subleaf && places[i].reg == reg)
+            return places[i].word;
+    return -1;
+}
+
 /* Appends; always terminated. Freestanding, so without snprintf. */
 static void add_text(char *buf, size_t bytes, const char *text)
 {

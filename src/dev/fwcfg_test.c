@@ -36,7 +36,8 @@ static int setup(void **state)
     e->mmu = mmu_create();
     e->dma.mmu = e->mmu;
     *state = e;
-    assert_int_equal(mmu_slot_add(e->mmu, &(struct slot_desc){ "ram", GPA(0), RAM, 0 }, NULL), 0);
+    assert_int_equal(mmu_slot_add(e->mmu, &(struct slot_desc){ "ram", GPA(0), RAM, 0, 0 }, NULL),
+                     0);
     assert_int_equal(fwcfg_init(&e->f, e->bus, PORT, &e->dma), 0);
     assert_int_equal(fwcfg_add_u16(&e->f, FWCFG_NR_CPUS, 0x1234), 0);
     assert_int_equal(fwcfg_add_file(&e->f, "etc/one", "hello world", 11), 0);

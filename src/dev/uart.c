@@ -12,6 +12,8 @@
  */
 #include "dev/uart.h"
 
+#include <stdatomic.h>
+
 #include "backend/backend.h"
 
 #define UART_NR_PORTS 8
@@ -240,6 +242,14 @@ static size_t uart_rx(void *arg, const uint8_t *buf, size_t bytes)
 
 /* ---- transmitter and modem lines ---- */
 
+static void uart_transmit(struct uart *u, uint8_t ch)
+{
+    if (bucket_limits(&u->limit) && bucket_take(&u->limit, clock_now_ns(bus_clock(u->dev.bus)), 1))
+        (void)atomic_fetch_add_explicit(&u->nr_dropped, 1, memory_order_relaxed);
+    else
+        chr_write(u->chr, &ch, 1);
+}
+
 /* "Transmitter Holding Register": a write clears the THRE interrupt, the character's departure
  * brings it anew. */
 static void uart_send(struct uart *u, uint8_t ch)
@@ -252,7 +262,7 @@ static void uart_send(struct uart *u, uint8_t ch)
     if (u->mcr & MCR_LOOP)
         uart_put(u, ch, 0);
     else if (!(u->lcr & LCR_BREAK))
-        chr_write(u->chr, &ch, 1);
+        uart_transmit(u, ch);
     u->thre_pending = true;
     uart_update_irq(u);
 }
@@ -507,6 +517,7 @@ int uart_init(struct uart *u, const struct uart_config *cfg)
         .port = cfg->port,
         .rx_deadline_ns = UINT64_MAX,
     };
+    bucket_init(&u->limit, &cfg->limit, clock_now_ns(bus_clock(cfg->bus)));
     timer_init(&u->rx_timer, bus_clock(cfg->bus), uart_rx_timed_out, u);
     uart_reset(&u->dev);
     err = bus_claim_ports(cfg->bus, cfg->port, UART_NR_PORTS, &u->dev, 0);

@@ -4,6 +4,7 @@
 #define DEV_UART_H
 
 #include "bus/bus.h"
+#include "lib/bucket.h"
 
 struct chr;
 
@@ -15,9 +16,10 @@ struct chr;
 
 struct uart_config {
     struct bus *bus;
-    uint16_t port;       /* first of eight */
-    struct irq_line irq; /* two ports on one IRQ: the machine joins their lines */
-    struct chr *chr;     /* NULL: a cable with nobody at the other end */
+    uint16_t port;              /* first of eight */
+    struct irq_line irq;        /* two ports on one IRQ: the machine joins their lines */
+    struct chr *chr;            /* NULL: a cable with nobody at the other end */
+    struct bucket_config limit; /* of bytes to it; what is beyond is lost. All zero: none */
 };
 
 struct uart {
@@ -39,6 +41,8 @@ struct uart {
     uint8_t nr_polls; /* reads of LSR in a row: see uart_wants_rx() */
     uint64_t rx_deadline_ns;
     struct timer rx_timer;
+    struct bucket limit;
+    _Atomic uint64_t nr_dropped; /* bytes, by the limit; anybody may read it */
 };
 
 int uart_init(struct uart *u, const struct uart_config *cfg) MUST_CHECK;

@@ -37,6 +37,12 @@ void *host_pages_low(uint64_t bytes);
 /* The file holds nothing there any more: it reads as zeroes and takes no memory. Whole pages. */
 int host_punch(int fd, uint64_t off_bytes, uint64_t bytes) MUST_CHECK;
 
+/* What was written to the file, also by its mappings, is on the disk. 0 or -errno. */
+int host_sync(int fd) MUST_CHECK;
+
+/* Reads all of it. 0, -ENODATA: the file is shorter, or -errno. */
+int host_read_at(int fd, void *buf, uint64_t bytes, uint64_t off_bytes) MUST_CHECK;
+
 /* The first run of bytes at or behind off_bytes that the file really holds: [*start, *end). False:
  * the rest is a hole. */
 bool host_data_next(int fd, uint64_t off_bytes, uint64_t *start, uint64_t *end);
@@ -50,6 +56,13 @@ bool host_own_next(const void *at, uint64_t bytes, uint64_t off_bytes, uint64_t 
                    uint64_t *end);
 /* Another descriptor of the same file, or -errno. */
 int host_dup(int fd) MUST_CHECK;
+
+/* ---- uffd.c: memory that another process brings page by page ---- */
+/* A userfaultfd, or -errno. */
+int host_uffd(void) MUST_CHECK;
+/* Pages of anonymous memory that were never touched: whoever reads from the descriptor hears of the
+ * first touch, and the thread waits until the page was put there. 0 or -errno. */
+int host_uffd_add(int fd, void *at, uint64_t bytes) MUST_CHECK;
 
 /* A code buffer, mapped twice: writable here, executable there; never both at one address. */
 struct host_code {

@@ -44,6 +44,25 @@ int host_punch(int fd, uint64_t off_bytes, uint64_t bytes)
     return fallocate(fd, mode, (off_t)off_bytes, (off_t)bytes) < 0 ? -errno : 0;
 }
 
+int host_sync(int fd)
+{
+    return fdatasync(fd) < 0 ? -errno : 0;
+}
+
+int host_read_at(int fd, void *buf, uint64_t bytes, uint64_t off_bytes)
+{
+    for (uint64_t done = 0; done < bytes;) {
+        ssize_t n = pread(fd, (uint8_t *)buf + done, bytes - done, (off_t)(off_bytes + done));
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return n < 0 ? -errno : -ENODATA;
+        done += (uint64_t)n;
+    }
+    return 0;
+}
+
 bool host_data_next(int fd, uint64_t off_bytes, uint64_t *start, uint64_t *end)
 {
     off_t from = lseek(fd, (off_t)off_bytes, SEEK_DATA), to;

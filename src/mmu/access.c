@@ -131,7 +131,7 @@ uint64_t mmu_discard(struct mmu *m, gpa_t at, uint64_t bytes)
         uint64_t from = MAX(s->base.v, align_up(MIN(at.v, end), PAGE_BYTES));
         uint64_t to = MIN(s->base.v + s->bytes, end);
 
-        if (from >= to || s->flags & SLOT_RO)
+        if (from >= to || s->flags & (SLOT_RO | SLOT_FILE))
             continue;
         if (slot_discard(s, from - s->base.v, to - from) < 0)
             continue;

@@ -19,6 +19,16 @@ void mmu_set_image(struct mmu *m, const struct mmu_image *image)
     m->image = image;
 }
 
+/* Nobody may touch it before: a page that is there is not brought any more. */
+static int slot_map_brought(const struct mmu_image *image, struct slot *s)
+{
+    s->hva = host_pages(s->bytes);
+    if (!s->hva)
+        return -ENOMEM;
+    s->flags |= SLOT_PRIVATE;
+    return image->bring(image->ctx, s->hva, s->bytes, s->image_off_bytes);
+}
+
 int slot_map_image(const struct mmu_image *image, struct slot *s)
 {
     uint64_t off;
@@ -26,10 +36,12 @@ int slot_map_image(const struct mmu_image *image, struct slot *s)
 
     if (err)
         return err;
+    s->image_off_bytes = off;
+    if (image->fd < 0)
+        return slot_map_brought(image, s);
     s->image_fd = host_dup(image->fd);
     if (s->image_fd < 0)
         return s->image_fd;
-    s->image_off_bytes = off;
     s->hva = host_map_private(image->fd, off, s->bytes);
     if (!s->hva)
         return -errno;
@@ -72,6 +84,11 @@ static bool file_data_next(const struct slot *s, uint64_t off_bytes, uint64_t *s
     uint64_t base = is_private ? s->image_off_bytes : s->fd_off_bytes;
     int fd = is_private ? s->image_fd : s->fd;
 
+    if (fd < 0) { /* what will be brought is not known before */
+        *start = off_bytes;
+        *end = s->bytes;
+        return true;
+    }
     if (!host_data_next(fd, base + off_bytes, start, end) || *start - base >= s->bytes)
         return false;
     *start = align_down(*start - base, PAGE_BYTES);
@@ -144,7 +161,8 @@ static int slot_make_shared(struct slot *s)
     s->fd = fd;
     s->fd_off_bytes = 0;
     s->flags &= ~SLOT_PRIVATE;
-    host_close(s->image_fd);
+    if (s->image_fd >= 0)
+        host_close(s->image_fd);
     s->image_fd = -1;
     return 0;
 }

@@ -35,6 +35,8 @@
 /* A private mapping of a snapshot's file: pages are read from there when they are touched, and this
  * process's own once they were written; nobody else can have the same memory (no fd). */
 #define SLOT_PRIVATE   BIT(2)
+/* A file of the user's: what the guest writes is in it, and nothing is ever taken out of it. */
+#define SLOT_FILE      BIT(3)
 
 struct slot {
     gpa_t base;
@@ -43,7 +45,8 @@ struct slot {
     int fd;         /* memfd behind it; owned by the mmu. -1: SLOT_PRIVATE */
     uint64_t fd_off_bytes;
     struct slot *of; /* an alias: whose memory this is. NULL: its own */
-    int image_fd;    /* SLOT_PRIVATE: the file, to be asked where it has data; owned by the mmu */
+    int image_fd;    /* SLOT_PRIVATE: the file, to be asked where it has data; owned by the mmu. -1:
+                        there is none, pages are brought */
     uint64_t image_off_bytes;
     uint8_t *hva;            /* shared mapping of all of it in this process */
     _Atomic uint16_t *notes; /* bytes / 4096 entries: PAGE_NOTE_*, and who writes */
@@ -69,6 +72,7 @@ struct slot_desc {
     gpa_t base;
     uint64_t bytes; /* both multiples of 4096 */
     unsigned flags;
+    int file; /* with SLOT_FILE: that long at least, for reading and writing; the caller's */
 };
 /*
  * From now on slots are not made of fresh memory, but of a snapshot's: `find` says where in the
@@ -76,8 +80,11 @@ struct slot_desc {
  * become shorter; fd stays the caller's. NULL: fresh memory again.
  */
 struct mmu_image {
-    int fd;
+    int fd; /* -1: there is no file, but ... */
     int (*find)(void *ctx, const char *name, uint64_t bytes, uint64_t *off_bytes);
+    /* ... somebody who puts the pages there when they are touched. Is told of memory that is new,
+     * and of its place in the file that would be; 0 or -errno. */
+    int (*bring)(void *ctx, void *at, uint64_t bytes, uint64_t off_bytes);
     void *ctx;
 };
 void mmu_set_image(struct mmu *m, const struct mmu_image *image);

@@ -48,12 +48,14 @@ static int setup(void **state)
     e->dma.mmu = e->mmu;
     /* Not in order. */
     assert_int_equal(
-        mmu_slot_add(e->mmu, &(struct slot_desc){ "ram2", GPA(RAM2_AT), KIB(16), 0 }, &e->ram2), 0);
-    assert_int_equal(
-        mmu_slot_add(e->mmu, &(struct slot_desc){ "ram", GPA(RAM_AT), KIB(64), 0 }, &e->ram), 0);
-    assert_int_equal(
-        mmu_slot_add(e->mmu, &(struct slot_desc){ "rom", GPA(ROM_AT), KIB(16), SLOT_RO }, &e->rom),
+        mmu_slot_add(e->mmu, &(struct slot_desc){ "ram2", GPA(RAM2_AT), KIB(16), 0, 0 }, &e->ram2),
         0);
+    assert_int_equal(
+        mmu_slot_add(e->mmu, &(struct slot_desc){ "ram", GPA(RAM_AT), KIB(64), 0, 0 }, &e->ram), 0);
+    assert_int_equal(mmu_slot_add(e->mmu,
+                                  &(struct slot_desc){ "rom", GPA(ROM_AT), KIB(16), SLOT_RO, 0 },
+                                  &e->rom),
+                     0);
     e->listener.written = env_written;
     mmu_listen(e->mmu, &e->listener);
     *state = e;
@@ -108,13 +110,13 @@ static void test_overlapping_or_crooked_slot_is_refused(void **state)
 
     for (size_t i = 0; i < ARRAY_SIZE(cases); i++)
         assert_int_equal(
-            mmu_slot_add(e->mmu, &(struct slot_desc){ "bad", GPA(cases[i].at), cases[i].bytes, 0 },
-                         &s),
+            mmu_slot_add(e->mmu,
+                         &(struct slot_desc){ "bad", GPA(cases[i].at), cases[i].bytes, 0, 0 }, &s),
             cases[i].err);
     /* The hole fits exactly. */
     assert_int_equal(
-        mmu_slot_add(e->mmu,
-                     &(struct slot_desc){ "hole", GPA(RAM2_AT - PAGE_BYTES), PAGE_BYTES, 0 }, &s),
+        mmu_slot_add(
+            e->mmu, &(struct slot_desc){ "hole", GPA(RAM2_AT - PAGE_BYTES), PAGE_BYTES, 0, 0 }, &s),
         0);
     mmu_slot_remove(e->mmu, s);
     assert_null(mmu_slot_find(e->mmu, GPA(RAM2_AT - 1)));

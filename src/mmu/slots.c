@@ -114,14 +114,14 @@ static struct slot *slot_make(const struct mmu *m, const struct slot_desc *d, in
     s->notes = calloc(d->bytes >> PAGE_SHIFT, sizeof(*s->notes));
     if (!s->notes)
         goto fail;
-    if (m->image && !(d->flags & SLOT_RO)) {
+    if (m->image && !(d->flags & (SLOT_RO | SLOT_FILE))) {
         *err = slot_map_image(m->image, s);
         if (!*err)
             return s;
         if (*err != -ENOENT)
             goto fail;
     }
-    s->fd = host_memfd(d->name, d->bytes);
+    s->fd = d->flags & SLOT_FILE ? host_dup(d->file) : host_memfd(d->name, d->bytes);
     if (s->fd < 0) {
         *err = s->fd;
         goto fail;

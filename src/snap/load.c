@@ -29,6 +29,7 @@ struct snap {
     struct snap_info info;
     struct cpu_model model;
     struct vm_image image;
+    struct snap_uffd uffd; /* of the only layer */
 };
 
 /* ---- opening ---- */
@@ -73,7 +74,7 @@ static int layer_open(struct layer *l, const struct snap_files *files, const str
     if (!l->path || !is_id(l->id))
         return snap_fail(why, -EINVAL, "the snapshot has no id");
     err = pages_layout(&l->layout, &l->doc, why);
-    return err ? err : layer_open_memory(l, files->memory, why);
+    return err || files->uffd ? err : layer_open_memory(l, files->memory, why);
 }
 
 /* NULL: it is whole. */
@@ -133,6 +134,20 @@ static int image_find(void *ctx, const char *name, uint64_t bytes, uint64_t *off
     return -ENOENT;
 }
 
+static int image_bring(void *ctx, void *at, uint64_t bytes, uint64_t off_bytes)
+{
+    return uffd_add(&((struct snap *)ctx)->uffd, at, bytes, off_bytes);
+}
+
+static int open_server(struct snap *s, const char *path, const struct snap_why *why)
+{
+    if (layer_base(&s->layers[0]))
+        return snap_fail(why, -EINVAL,
+                         "the snapshot is a difference to another: its memory is "
+                         "that of several files, and no server's");
+    return uffd_open(&s->uffd, path, why);
+}
+
 static int open_all(struct snap *s, const struct snap_files *files, unsigned flags,
                     const struct snap_why *why)
 {
@@ -141,16 +156,19 @@ static int open_all(struct snap *s, const struct snap_files *files, unsigned fla
     s->layers[0].fd = -1;
     s->nr = 1;
     err = layer_open(&s->layers[0], files, why);
+    if (!err && files->uffd)
+        err = open_server(s, files->uffd, why);
     while (!err && layer_base(&s->layers[s->nr - 1]))
         err = open_base(s, why);
-    for (unsigned i = 0; i < s->nr && !err && (flags & SNAP_VERIFY); i++)
+    for (unsigned i = 0; i < s->nr && !err && !files->uffd && (flags & SNAP_VERIFY); i++)
         err = pages_verify(s->layers[i].fd, &s->layers[i].layout, why);
     if (err)
         return err;
     s->info.id = s->layers[0].id;
     s->info.base_id = s->nr > 1 ? s->layers[1].id : NULL;
-    s->image.memory =
-        (struct mmu_image){ .fd = s->layers[s->nr - 1].fd, .find = image_find, .ctx = s };
+    s->image.memory = (struct mmu_image){
+        .fd = s->layers[s->nr - 1].fd, .find = image_find, .bring = image_bring, .ctx = s
+    };
     return machine_image(json_object_get(s->layers[0].doc.json, "machine"), &s->image, &s->model,
                          &s->info, why);
 }
@@ -164,6 +182,7 @@ struct snap *snap_open(const struct snap_files *files, unsigned flags, char *why
         (void)snap_fail(&w, -ENOMEM, "out of memory");
         return NULL;
     }
+    s->uffd = (struct snap_uffd){ .fd = -1, .sock = -1 };
     if (open_all(s, files, flags, &w) < 0) {
         snap_close(s);
         return NULL;
@@ -194,6 +213,7 @@ void snap_close(struct snap *s)
         doc_free(&l->doc);
         free(l->path);
     }
+    uffd_close(&s->uffd);
     free(s);
 }
 
@@ -212,6 +232,13 @@ void snap_info(const struct snap *s, struct snap_info *out)
 const struct vm_image *snap_image(const struct snap *s)
 {
     return &s->image;
+}
+
+void snap_take_server(struct snap *s, int fds[2])
+{
+    fds[0] = s->uffd.fd;
+    fds[1] = s->uffd.sock;
+    s->uffd.fd = s->uffd.sock = -1;
 }
 
 /* ---- loading ---- */
@@ -248,6 +275,8 @@ int snap_load(struct snap *s, struct vm *vm, char *why, size_t why_bytes)
                          s->info.nr_cpus, (unsigned long long)(s->info.ram_bytes >> 20),
                          vm_nr_vcpus(vm), (unsigned long long)(vm_cfg(vm)->boot.ram_bytes >> 20));
     err = check_memory(s, vm, &w);
+    if (!err && s->uffd.fd >= 0)
+        err = uffd_hand_over(&s->uffd, &w);
     if (err)
         return err;
     /* Devices' threads live already: they are to begin nothing before all is loaded. */

@@ -88,6 +88,19 @@ int pages_verify(int fd, const struct snap_layout *l, const struct snap_why *why
 /* What the file has goes over what the slots have; checked on the way. For diffs. */
 int pages_apply(struct vm *vm, int fd, const struct snap_layout *l, const struct snap_why *why);
 
+/* ---- uffd.c: memory that a server brings ---- */
+struct snap_uffd {
+    int fd, sock;    /* -1: none */
+    json_t *regions; /* what it will be told of */
+};
+/* Connects. 0, or -errno after a message. */
+int uffd_open(struct snap_uffd *u, const char *path, const struct snap_why *why) MUST_CHECK;
+void uffd_close(struct snap_uffd *u);
+/* Memory of this process, untouched. 0, or -errno after a message. */
+int uffd_add(struct snap_uffd *u, void *at, uint64_t bytes, uint64_t off_bytes) MUST_CHECK;
+/* All was added; from now on it may be touched. 0, or -errno after a message. */
+int uffd_hand_over(struct snap_uffd *u, const struct snap_why *why) MUST_CHECK;
+
 /* ---- machine.c: vCPUs and devices ---- */
 /* VM paused and settled. false: no memory. */
 bool machine_save(struct vm *vm, struct snap_doc *d);

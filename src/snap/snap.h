@@ -29,6 +29,8 @@
 struct snap_files {
     const char *state;
     const char *memory; /* NULL, to open: the one that the state file names, beside it */
+    /* To open: not a file, but a server of memory that listens on this Unix socket (uffd.c). */
+    const char *uffd;
 };
 
 enum snap_kind {
@@ -118,6 +120,12 @@ struct snap_info {
 void snap_info(const struct snap *s, struct snap_info *out);
 /* For vm_config.image; borrowed, until snap_close(), which may come after vm_create(). */
 const struct vm_image *snap_image(const struct snap *s);
+
+/*
+ * With a server of memory: two descriptors that have to stay open until the VM was destroyed; the
+ * caller's from now on. -1: there are none.
+ */
+void snap_take_server(struct snap *s, int fds[2]);
 
 /*
  * Between vm_create() and vm_start(): vCPUs, devices, time. -EINVAL after a message (in why too):

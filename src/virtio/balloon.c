@@ -18,7 +18,7 @@
 #define F_REPORTING      5u
 
 /* In this order; those whose feature was not agreed on are not there, and the next moves up. */
-enum balloon_queue { Q_INFLATE, Q_DEFLATE, Q_STATS, Q_REPORTING, NR_QUEUES };
+enum balloon_queue { Q_INFLATE, Q_DEFLATE, Q_STATS, Q_HINTING, Q_REPORTING, NR_QUEUES };
 
 #define QUEUE_SIZE     128u
 #define PFNS           1024u /* read at once */
@@ -35,13 +35,16 @@ static struct virtio_balloon *balloon_of(struct virtio *vd)
 /* NULL: not there. */
 static struct virtq *balloon_queue(struct virtio_balloon *b, enum balloon_queue which)
 {
-    bool stats = virtio_has(&b->vd, F_STATS_VQ);
+    static const uint8_t feature[NR_QUEUES] = {
+        [Q_STATS] = F_STATS_VQ, [Q_HINTING] = BALLOON_F_HINTING, [Q_REPORTING] = F_REPORTING
+    };
+    unsigned idx = Q_STATS;
 
     if (which <= Q_DEFLATE)
         return &b->vd.queues[which];
-    if (which == Q_STATS)
-        return stats ? &b->vd.queues[Q_STATS] : NULL;
-    return virtio_has(&b->vd, F_REPORTING) ? &b->vd.queues[Q_STATS + stats] : NULL;
+    for (unsigned before = Q_STATS; before < which; before++)
+        idx += virtio_has(&b->vd, feature[before]);
+    return virtio_has(&b->vd, feature[which]) ? &b->vd.queues[idx] : NULL;
 }
 
 /* ---- the queues; the thread ---- */
@@ -218,6 +221,7 @@ static void *balloon_main(void *arg)
         balloon_serve(b, balloon_queue(b, Q_INFLATE), balloon_inflate, &b->inflated_bytes);
         balloon_serve(b, balloon_queue(b, Q_DEFLATE), balloon_deflate, &b->deflated_bytes);
         balloon_serve(b, balloon_queue(b, Q_REPORTING), balloon_report, &b->reported_bytes);
+        balloon_serve(b, balloon_queue(b, Q_HINTING), balloon_hint, &b->hinted_bytes);
         balloon_take_stats(b);
         lock_take(&b->lock);
     }
@@ -268,6 +272,7 @@ static void balloon_reset(struct virtio *vd)
     struct virtio_balloon *b = balloon_of(vd);
 
     b->config.nr_actual = 0;
+    balloon_hint_reset(b);
     virtio_lock(vd);
     balloon_return_stats(b);
     virtio_unlock(vd);
@@ -291,6 +296,7 @@ static unsigned balloon_keeps(struct virtio *vd)
 
 static void balloon_loaded(struct virtio *vd, bool running)
 {
+    balloon_hint_loaded(balloon_of(vd));
     if (running)
         balloon_wake(balloon_of(vd), false);
 }
@@ -341,18 +347,21 @@ int virtio_balloon_init(struct virtio_balloon *b, struct bus *bus, struct mmu *m
     *b = (struct virtio_balloon){ .made = true };
     lock_init(&b->lock, LOCK_LEAF);
     cond_init(&b->changed);
-    err = virtio_init(&b->vd, &(struct virtio_desc){
-                                  .type = &balloon_type,
-                                  .name = "balloon",
-                                  .bus = bus,
-                                  .mmu = mmu,
-                                  .features = BIT64(F_STATS_VQ) | BIT64(F_REPORTING) |
-                                              (flags & BALLOON_KEEPS ? 0 : BIT64(F_DEFLATE_ON_OOM)),
-                                  .nr_queues = NR_QUEUES,
-                                  .queue_size = QUEUE_SIZE,
-                                  .config = &b->config,
-                                  .config_bytes = sizeof(b->config),
-                              });
+    err =
+        virtio_init(&b->vd, &(struct virtio_desc){
+                                .type = &balloon_type,
+                                .name = "balloon",
+                                .bus = bus,
+                                .mmu = mmu,
+                                .features = BIT64(F_STATS_VQ) | BIT64(F_REPORTING) |
+                                            (flags & BALLOON_KEEPS ? 0 : BIT64(F_DEFLATE_ON_OOM)) |
+                                            (flags & BALLOON_HINTS ? BIT64(BALLOON_F_HINTING) : 0),
+                                /* Snapshots know the number: one more only for who asked. */
+                                .nr_queues = flags & BALLOON_HINTS ? NR_QUEUES : NR_QUEUES - 1,
+                                .queue_size = QUEUE_SIZE,
+                                .config = &b->config,
+                                .config_bytes = sizeof(b->config),
+                            });
     if (!err)
         err = thread_start(&b->thread, "balloon", balloon_main, b);
     if (err)

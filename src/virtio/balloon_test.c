@@ -2,6 +2,7 @@
 /* The balloon: pages that go back and are zeroes then, what a bad driver may name, statistics. */
 #include "virtio/testdriver.h"
 
+#include <errno.h>
 #include <sched.h>
 
 #include "virtio/balloon.h"
@@ -11,22 +12,32 @@
 #define LIST_AT  0x20000u
 #define PAGE_AT  0x40000u
 
-enum { INFLATE, DEFLATE, STATS, REPORTING };
+enum { INFLATE, DEFLATE, STATS, REPORTING, HINTS = 3 /* before reporting, if there are */ };
 
 struct env {
     struct testmachine m;
     struct virtio_balloon b;
 };
 
-static int setup(void **state)
+static int setup_with(void **state, unsigned flags)
 {
     struct env *e = calloc(1, sizeof(*e));
 
     testmachine_init(&e->m);
-    assert_int_equal(virtio_balloon_init(&e->b, e->m.bus, e->m.mmu, 0), 0);
+    assert_int_equal(virtio_balloon_init(&e->b, e->m.bus, e->m.mmu, flags), 0);
     virtio_attach(&e->b.vd, &test_transport, &e->m);
     *state = e;
     return 0;
+}
+
+static int setup(void **state)
+{
+    return setup_with(state, 0);
+}
+
+static int setup_hints(void **state)
+{
+    return setup_with(state, BALLOON_HINTS);
 }
 
 static int teardown(void **state)
@@ -183,6 +194,59 @@ static void test_wish_and_answer_are_in_the_configuration(void **state)
 }
 
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+static void hint_command(struct env *e, uint32_t cmd, uint16_t *used)
+{
+    pfns(e, &cmd, 1);
+    give(e, HINTS, LIST_AT, sizeof(cmd), 0);
+    wait_used(e, HINTS, ++*used);
+}
+
+static bool hint_goes_back(struct env *e, uint16_t *used)
+{
+    memset(e->m.ram + PAGE_AT, 0xcc, 2 * PAGE_BYTES);
+    give(e, HINTS, PAGE_AT, PAGE_BYTES, D_WRITE);
+    wait_used(e, HINTS, ++*used);
+    assert_true(page_is(e, PAGE_AT + PAGE_BYTES, 0xcc));
+    return page_is(e, PAGE_AT, 0);
+}
+
+/* Pages of the run that goes on go back; those of another, or behind its end, do not. */
+static void test_hinted_pages_go_back_while_the_run_goes_on(void **state)
+{
+    struct env *e = *state;
+    uint32_t host, guest;
+    uint16_t used = 0;
+
+    assert_int_equal(virtio_balloon_hint_start(&e->b, true), -EOPNOTSUPP);
+    driver_start(&e->b.vd, FEATURES | BIT64(3), SIZE);
+    assert_false(virtio_balloon_hint_status(&e->b, &host, &guest));
+    assert_false(hint_goes_back(e, &used));
+    assert_int_equal(virtio_balloon_hint_start(&e->b, true), 0);
+    assert_int_equal(e->b.config.hint_id, 2);
+    assert_false(hint_goes_back(e, &used));
+    hint_command(e, 2, &used);
+    assert_true(hint_goes_back(e, &used));
+    hint_command(e, 0, &used);
+    assert_true(virtio_balloon_hint_status(&e->b, &host, &guest));
+    assert_int_equal(host, 1);
+    assert_int_equal(guest, 0);
+    assert_int_equal(e->b.config.hint_id, 1);
+    assert_false(hint_goes_back(e, &used));
+    assert_int_equal(virtio_balloon_hint_start(&e->b, false), 0);
+    hint_command(e, 2, &used);
+    assert_false(hint_goes_back(e, &used));
+    hint_command(e, 1, &used);
+    assert_false(hint_goes_back(e, &used));
+    hint_command(e, 3, &used);
+    assert_true(hint_goes_back(e, &used));
+    hint_command(e, 0, &used);
+    assert_int_equal(e->b.config.hint_id, 3); /* not acknowledged */
+    assert_int_equal(virtio_balloon_hint_stop(&e->b), 0);
+    assert_int_equal(e->b.config.hint_id, 1);
+    driver_reset(&e->b.vd);
+    assert_int_equal(e->b.config.hint_id, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -192,6 +256,8 @@ int main(void)
         T(test_reporting_queue_moves_up),
         T(test_statistics_come_when_asked_for),
         T(test_wish_and_answer_are_in_the_configuration),
+        cmocka_unit_test_setup_teardown(test_hinted_pages_go_back_while_the_run_goes_on,
+                                        setup_hints, teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

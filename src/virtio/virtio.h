@@ -50,7 +50,9 @@ enum virtio_id {
     VIRTIO_ID_RNG = 4,
     VIRTIO_ID_BALLOON = 5,
     VIRTIO_ID_VSOCK = 19,
+    VIRTIO_ID_MEM = 24,
     VIRTIO_ID_FS = 26,
+    VIRTIO_ID_PMEM = 27,
 };
 
 /* "Reserved Feature Bits". The core offers these itself; a device type offers its own, 0 to 23. */

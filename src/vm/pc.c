@@ -4,9 +4,11 @@
  * wired to. A device is one row in pc_parts[].
  */
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 
 #include "dev/acpi_pm.h"
+#include "dev/boottimer.h"
 #include "dev/cf9.h"
 #include "dev/debugcon.h"
 #include "dev/debugexit.h"
@@ -65,6 +67,7 @@ struct pc {
     struct dma dma; /* of devices that no IOMMU stands before */
     struct debugcon debugcon;
     struct debugexit debugexit;
+    struct boottimer boottimer;
 };
 
 /* ---- wires ---- */
@@ -152,6 +155,11 @@ uint8_t pc_pic_ack(struct pc *pc)
 void pc_ferr(struct pc *pc)
 {
     ferr_raise(&pc->ferr);
+}
+
+struct virtio_mem *pc_mem(struct pc *pc)
+{
+    return pc_virtio_mem(pc->virtio);
 }
 
 struct virtio_balloon *pc_balloon(struct pc *pc)
@@ -310,7 +318,13 @@ static int pc_add_com1(struct pc *pc, struct bus *bus)
                                     .port = UART_COM1_PORT,
                                     .irq = bus_gsi(bus, IRQ_COM1),
                                     .chr = pc->vm->cfg.serial,
+                                    .limit = pc->vm->cfg.serial_bytes,
                                 });
+}
+
+uint64_t pc_serial_dropped(struct pc *pc)
+{
+    return atomic_load_explicit(&pc->com1.nr_dropped, memory_order_relaxed);
 }
 
 static void pc_del_com1(struct pc *pc)
@@ -590,6 +604,26 @@ static bool pc_wants_debugexit(const struct vm_config *cfg)
     return cfg->debug_exit;
 }
 
+static int pc_add_boottimer(struct pc *pc, struct bus *bus)
+{
+    return boottimer_init(&pc->boottimer, &(struct boottimer_config){
+                                              .bus = bus,
+                                              .at = GPA(PC_BOOT_TIMER_AT),
+                                              .booted = pc->vm->cfg.booted,
+                                              .arg = pc->vm->cfg.booted_arg,
+                                          });
+}
+
+static void pc_del_boottimer(struct pc *pc)
+{
+    boottimer_fini(&pc->boottimer);
+}
+
+static bool pc_wants_boottimer(const struct vm_config *cfg)
+{
+    return cfg->booted;
+}
+
 /* ---- the list ---- */
 
 static const struct pc_part {
@@ -618,6 +652,7 @@ static const struct pc_part {
     { pc_add_com1, pc_del_com1, NULL },
     { pc_add_debugcon, pc_del_debugcon, pc_wants_debugcon },
     { pc_add_debugexit, pc_del_debugexit, pc_wants_debugexit },
+    { pc_add_boottimer, pc_del_boottimer, pc_wants_boottimer },
 };
 
 static bool pc_part_wanted(const struct pc *pc, const struct pc_part *part)

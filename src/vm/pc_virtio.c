@@ -13,9 +13,11 @@
 #include "virtio/blk.h"
 #include "virtio/console.h"
 #include "virtio/fs.h"
+#include "virtio/mem.h"
 #include "virtio/mmio.h"
 #include "virtio/net.h"
 #include "virtio/pci.h"
+#include "virtio/pmem.h"
 #include "virtio/rng.h"
 #include "virtio/vsock.h"
 #include "vm/priv.h"
@@ -47,6 +49,8 @@ struct pc_virtio {
     struct virtio_balloon balloon;
     struct virtio_vsock vsock;
     struct virtio_console console;
+    struct virtio_pmem pmems[VM_PMEMS_MAX];
+    struct virtio_mem mem;
 };
 
 /* ---- transports ---- */
@@ -177,7 +181,8 @@ static int pc_virtio_add_rng(struct pc_virtio *pv)
 
     if (!pv->vm->cfg.rng)
         return 0;
-    err = virtio_rng_init(&pv->rng, pv->vm->bus, pv->vm->mmu);
+    err = virtio_rng_init(&pv->rng, pv->vm->bus, pv->vm->mmu,
+                          &(struct rng_limits){ pv->vm->cfg.rng_requests, pv->vm->cfg.rng_bytes });
     return err ? err : pc_virtio_add(pv, &pv->rng.vd, pv->vm->cfg.rng_transport);
 }
 
@@ -188,7 +193,8 @@ static int pc_virtio_add_balloon(struct pc_virtio *pv)
     if (!pv->vm->cfg.balloon)
         return 0;
     err = virtio_balloon_init(&pv->balloon, pv->vm->bus, pv->vm->mmu,
-                              pv->vm->cfg.balloon_keeps ? BALLOON_KEEPS : 0);
+                              (pv->vm->cfg.balloon_keeps ? BALLOON_KEEPS : 0) |
+                                  (pv->vm->cfg.balloon_hints ? BALLOON_HINTS : 0));
     return err ? err : pc_virtio_add(pv, &pv->balloon.vd, pv->vm->cfg.balloon_transport);
 }
 
@@ -203,6 +209,58 @@ static int pc_virtio_add_vsock(struct pc_virtio *pv)
     if (!err)
         err = pc_virtio_add(pv, &pv->vsock.vd, cfg->vsock_transport);
     return err ? err : virtio_vsock_start(&pv->vsock);
+}
+
+static int pc_virtio_add_pmems(struct pc_virtio *pv)
+{
+    const struct vm_config *cfg = &pv->vm->cfg;
+    gpa_t at = vm_pmem_first(cfg);
+    int err = 0;
+
+    for (unsigned i = 0; i < cfg->nr_pmems && !err; i++) {
+        const struct vm_pmem *p = &cfg->pmems[i];
+
+        err = vm_pmem_map(pv->vm, p, at);
+        if (!err)
+            err = virtio_pmem_init(&pv->pmems[i], &(struct virtio_pmem_desc){
+                                                      .bus = pv->vm->bus,
+                                                      .mmu = pv->vm->mmu,
+                                                      .name = p->name,
+                                                      .at = at,
+                                                      .bytes = p->bytes,
+                                                      .fd = p->read_only ? -1 : p->fd,
+                                                  });
+        if (!err)
+            err = pc_virtio_add(pv, &pv->pmems[i].vd, p->transport);
+        at = gpa_add(at, p->bytes);
+    }
+    return err;
+}
+
+static_assert(VM_HOTPLUG_BLOCKS_MAX <= MEM_BLOCKS_MAX, "vm.h");
+
+static int pc_virtio_add_mem(struct pc_virtio *pv)
+{
+    const struct vm_config *cfg = &pv->vm->cfg;
+    gpa_t at = vm_hotplug_at(cfg);
+    int err;
+
+    if (!cfg->hotplug_bytes)
+        return 0;
+    err = vm_hotplug_map(pv->vm, at);
+    if (!err)
+        err = virtio_mem_init(&pv->mem,
+                              &(struct virtio_mem_desc){ .bus = pv->vm->bus,
+                                                         .mmu = pv->vm->mmu,
+                                                         .at = at,
+                                                         .bytes = cfg->hotplug_bytes,
+                                                         .block_bytes = cfg->hotplug_block_bytes });
+    return err ? err : pc_virtio_add(pv, &pv->mem.vd, VM_TRANSPORT_MMIO);
+}
+
+struct virtio_mem *pc_virtio_mem(struct pc_virtio *pv)
+{
+    return pv && pv->mem.made ? &pv->mem : NULL;
 }
 
 static bool pc_virtio_has_console(const struct pc_virtio *pv)
@@ -239,8 +297,9 @@ struct virtio_balloon *pc_virtio_balloon(struct pc_virtio *pv)
 
 /* In this order on the bus. */
 static int (*const pc_virtio_adders[])(struct pc_virtio *pv) = {
-    pc_virtio_add_disks, pc_virtio_add_nets,    pc_virtio_add_rng,    pc_virtio_add_balloon,
-    pc_virtio_add_vsock, pc_virtio_add_console, pc_virtio_add_shares,
+    pc_virtio_add_disks,   pc_virtio_add_nets,  pc_virtio_add_rng,
+    pc_virtio_add_balloon, pc_virtio_add_vsock, pc_virtio_add_console,
+    pc_virtio_add_shares,  pc_virtio_add_pmems, pc_virtio_add_mem,
 };
 
 void pc_virtio_destroy(struct pc_virtio *pv)
@@ -254,6 +313,9 @@ void pc_virtio_destroy(struct pc_virtio *pv)
     virtio_console_stop(&pv->console);
     for (unsigned i = 0; i < VM_SHARES_MAX; i++)
         virtio_fs_stop(&pv->shares[i]);
+    for (unsigned i = 0; i < VM_PMEMS_MAX; i++)
+        virtio_pmem_stop(&pv->pmems[i]);
+    virtio_mem_stop(&pv->mem);
     for (unsigned i = 0; i < PC_VIRTIO_MAX; i++) {
         virtio_pci_fini(&pv->slots[i].pci);
         virtio_mmio_fini(&pv->slots[i].mmio);
@@ -264,6 +326,9 @@ void pc_virtio_destroy(struct pc_virtio *pv)
     virtio_console_fini(&pv->console);
     for (unsigned i = 0; i < VM_SHARES_MAX; i++)
         virtio_fs_fini(&pv->shares[i]);
+    for (unsigned i = 0; i < VM_PMEMS_MAX; i++)
+        virtio_pmem_fini(&pv->pmems[i]);
+    virtio_mem_fini(&pv->mem);
     for (unsigned i = 0; i < VM_NETS_MAX; i++)
         virtio_net_fini(&pv->nets[i]);
     for (unsigned i = 0; i < pv->nr_disks; i++)

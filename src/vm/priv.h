@@ -116,6 +116,17 @@ int pc_virtio_disk_resize(struct pc_virtio *pv, unsigned idx, uint64_t bytes) MU
 /* See vm_resize_console(); machine lock held. */
 void pc_virtio_resize_console(struct pc_virtio *pv, uint16_t cols, uint16_t rows);
 
+struct virtio_mem *pc_virtio_mem(struct pc_virtio *pv); /* NULL: none */
+
+/* ---- pmem.c: files as memory, and memory that is plugged later ---- */
+gpa_t vm_hotplug_at(const struct vm_config *cfg);
+/* 0 or -errno after a message. */
+int vm_hotplug_map(struct vm *vm, gpa_t at) MUST_CHECK;
+/* Where the first one is; the others are behind it. */
+gpa_t vm_pmem_first(const struct vm_config *cfg);
+/* 0 or -errno after a message. */
+int vm_pmem_map(struct vm *vm, const struct vm_pmem *p, gpa_t at) MUST_CHECK;
+
 /* The PCI function of a disk; -1: it is on no PCI bus. */
 int pc_virtio_disk_devfn(const struct pc_virtio *pv, unsigned disk);
 
@@ -173,6 +184,9 @@ void pc_ioapic_eoi(struct pc *pc, uint8_t vector);
 bool pc_pic_pending(struct pc *pc); /* no lock */
 uint8_t pc_pic_ack(struct pc *pc);
 void pc_ferr(struct pc *pc);
+/* Bytes that the limit of the serial port kept from it. */
+uint64_t pc_serial_dropped(struct pc *pc);
+struct virtio_mem *pc_mem(struct pc *pc); /* NULL: none */
 struct virtio_balloon *pc_balloon(struct pc *pc);
 void pc_resize_console(struct pc *pc, uint16_t cols, uint16_t rows); /* machine lock held */
 struct virtio_blk *pc_disk(struct pc *pc, unsigned disk);            /* NULL: no virtio disk */

@@ -90,10 +90,11 @@ static json_t *stats_balloon(struct virtio_balloon *b, bool running)
     json_t *j, *guest;
 
     virtio_balloon_sizes(b, &wanted, &actual);
-    j = json_pack("{s:I, s:I, s:I, s:I, s:I}", "wanted_bytes", (json_int_t)wanted, "actual_bytes",
-                  (json_int_t)actual, "inflated_bytes", (json_int_t)b->inflated_bytes,
-                  "deflated_bytes", (json_int_t)b->deflated_bytes, "reported_bytes",
-                  (json_int_t)b->reported_bytes);
+    j = json_pack("{s:I, s:I, s:I, s:I, s:I, s:I}", "wanted_bytes", (json_int_t)wanted,
+                  "actual_bytes", (json_int_t)actual, "inflated_bytes",
+                  (json_int_t)b->inflated_bytes, "deflated_bytes", (json_int_t)b->deflated_bytes,
+                  "reported_bytes", (json_int_t)b->reported_bytes, "hinted_bytes",
+                  (json_int_t)b->hinted_bytes);
     if (!j || !virtio_balloon_stats(b, running ? BALLOON_WAIT_NS : 0, stats))
         return j;
     guest = json_object();
@@ -165,6 +166,9 @@ char *vm_stats_json(struct vm *vm)
     (void)json_object_set_new(top, "pid", json_integer(host_pid()));
     if (chr_pty_name(vm->cfg.serial))
         (void)json_object_set_new(top, "serial", json_string(chr_pty_name(vm->cfg.serial)));
+    if (vm->cfg.serial_bytes.size)
+        (void)json_object_set_new(top, "serial_dropped_bytes",
+                                  json_integer((json_int_t)pc_serial_dropped(vm->pc)));
     (void)json_object_set_new(top, "vcpus", stats_vcpus(vm));
     (void)json_object_set_new(top, "cpu_ns", json_integer((json_int_t)host_cpu_ns()));
     if (vm->cfg.nr_disks)

@@ -132,6 +132,8 @@ static int vm_add_engine(struct vm *vm)
                   vm->cfg.cpu_model ? vm->cfg.cpu_model : "host", why);
         return -EINVAL;
     }
+    vm->model.signature = (vm->model.signature & ~vm->cfg.cpu_signature_mask) |
+                          (vm->cfg.cpu_signature & vm->cfg.cpu_signature_mask);
     if (vm->cfg.lockstep.reference)
         lockstep_trim_model(&vm->model);
     vm_trim_paravirt(vm);

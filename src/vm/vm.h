@@ -12,6 +12,7 @@
 #include "boot/boot.h"
 #include "bus/bus.h"
 #include "engine/engine.h"
+#include "lib/bucket.h"
 
 struct fs_share;
 struct net;
@@ -72,6 +73,17 @@ struct vm_share {
     enum vm_transport transport;
 };
 #define VM_SHARES_MAX 8
+/* A file as persistent memory of the guest (virtio-pmem). */
+struct vm_pmem {
+    const char *name; /* for messages; outlives the VM */
+    int fd;           /* owned by the caller; for writing, too, if not read_only */
+    uint64_t bytes;   /* of the file: a multiple of VM_PMEM_ALIGN */
+    bool read_only;   /* the guest gets a copy, and its writes go nowhere */
+    enum vm_transport transport;
+};
+#define VM_PMEMS_MAX          8
+#define VM_HOTPLUG_BLOCKS_MAX 32768u
+#define VM_PMEM_ALIGN         MIB(2)
 /*
  * A snapshot that the machine begins with (snap/snap.h makes it). Memory is that of the file, no
  * kernel is loaded, and the clock stands where it stood; vCPUs and devices are as after power-on,
@@ -90,20 +102,29 @@ struct vm_config {
     const struct engine_ops *engine; /* not used with lockstep */
     struct lockstep_config lockstep;
     const char *cpu_model; /* NULL: host */
-    bool no_paravirt;      /* nothing of KVM's interface */
+    /* Family, model and stepping (CPUID.1 EAX): in the mask's bits these, not the host's. */
+    uint32_t cpu_signature_mask, cpu_signature;
+    bool no_paravirt; /* nothing of KVM's interface */
     struct boot_config boot;
     struct host_sched sched; /* of the vCPUs' threads; all zero: as the caller's */
     struct chr *serial;      /* owned by the caller; COM1 */
     struct chr *debugcon;    /* port E9h, or NULL */
     uint8_t *vars; /* UEFI's variables: a flash below the firmware; the caller's. NULL: none */
-    uint32_t vars_bytes;    /* a multiple of 4096 */
-    bool vga;               /* there is a screen */
-    const char *vga_bios;   /* path of the video BIOS, or NULL */
-    const char *boot_order; /* words of --boot, or NULL: the firmware's own */
-    bool debug_exit;        /* --device debug-exit */
-    bool rng;               /* --device rng */
-    bool balloon;           /* --device balloon */
-    bool balloon_keeps;     /* ... not even a guest that is out of memory takes pages back */
+    uint32_t vars_bytes;               /* a multiple of 4096 */
+    bool vga;                          /* there is a screen */
+    const char *vga_bios;              /* path of the video BIOS, or NULL */
+    const char *boot_order;            /* words of --boot, or NULL: the firmware's own */
+    bool debug_exit;                   /* --device debug-exit */
+    struct bucket_config serial_bytes; /* what the guest sends beyond it is lost */
+    bool rng;                          /* --device rng */
+    struct bucket_config rng_requests, rng_bytes;
+    /* A guest's init can tell that it has come up: dev/boottimer.h. NULL: there is no such thing.
+     */
+    void (*booted)(void *arg);
+    void *booted_arg;
+    bool balloon;       /* --device balloon */
+    bool balloon_hints; /* ... with free page hinting */
+    bool balloon_keeps; /* ... not even a guest that is out of memory takes pages back */
     enum vm_transport rng_transport, balloon_transport, vsock_transport;
     struct vm_console console; /* none if it has neither terminal nor ports */
     struct vm_disk disks[VM_DISKS_MAX];
@@ -112,6 +133,11 @@ struct vm_config {
     unsigned nr_nets;
     struct vm_share shares[VM_SHARES_MAX];
     unsigned nr_shares;
+    struct vm_pmem pmems[VM_PMEMS_MAX];
+    unsigned nr_pmems;
+    /* Memory that can be plugged while it runs (virtio-mem, over MMIO): at most that much, a
+     * multiple of blocks, of which there are up to VM_HOTPLUG_BLOCKS_MAX. 0: none. */
+    uint64_t hotplug_bytes, hotplug_block_bytes;
     struct vsock *vsock; /* owned by the caller; NULL: no such device */
     uint32_t vsock_cid;
     bool no_reboot;
@@ -155,6 +181,19 @@ void vm_resize_console(struct vm *vm, uint16_t cols, uint16_t rows);
 /* Any thread, no locks. Makes a disk larger; bytes 0: its image was made larger. 0, -ENOENT: no
  * such disk, -EINVAL: it would shrink, or another -errno. */
 int vm_set_memory(struct vm *vm, uint64_t bytes) MUST_CHECK;
+/*
+ * Free page hinting: the guest names its free pages, and their memory goes back. Begins a run, or
+ * ends it; with `acknowledge` it ends when the guest has named all. -ENOENT: the machine has no
+ * such balloon, -EOPNOTSUPP: the guest's driver has no hinting. Status: the last commands of both
+ * sides, 0 (stop), 1 (done) or a run's number; guest -1: none yet.
+ */
+int vm_hint_start(struct vm *vm, bool acknowledge) MUST_CHECK;
+int vm_hint_stop(struct vm *vm) MUST_CHECK;
+int vm_hint_status(struct vm *vm, uint32_t *host, int64_t *guest) MUST_CHECK;
+/* How much hot-pluggable memory the guest is to have, and has. -ENOENT: there is none; -EINVAL: no
+ * multiple of blocks, or more than there is. */
+int vm_hotplug(struct vm *vm, uint64_t bytes) MUST_CHECK;
+int vm_hotplug_sizes(struct vm *vm, uint64_t *plugged_bytes, uint64_t *requested_bytes) MUST_CHECK;
 int vm_resize_disk(struct vm *vm, unsigned disk, uint64_t bytes) MUST_CHECK;
 /* The same for its limits (0: none), -ENOENT: no such disk. */
 int vm_limit_disk(struct vm *vm, unsigned disk, uint64_t requests_per_s,

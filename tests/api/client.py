@@ -33,7 +33,12 @@ class Vmm:
             self.proc = subprocess.Popen([*cmd, *(["--api-sock", self.sock] if sock else []), *options],
                                          stdin=subprocess.PIPE, stdout=out, stderr=err, env=env)
         if sock:
-            self.wait(lambda: os.path.exists(self.sock))
+            self.wait(self.listens)
+
+    def listens(self):
+        """Its socket is there before somebody listens on it."""
+        with socket.socket(socket.AF_UNIX) as s:
+            return s.connect_ex(self.sock) == 0
 
     def wait(self, good, limit_s=LIMIT_S):
         """Until that is so; False: the process has ended before, or it took too long."""

@@ -195,7 +195,7 @@ static void machine_create(struct machine *m)
     BUG_ON(!m->bus);
     m->blk = virtio_blk_create(&(struct blk_config){
         .bus = m->bus, .mmu = mmu, .store = &m->store, .serial = "fuzz", .nr_queues = 2 });
-    BUG_ON(!m->blk || virtio_rng_init(&m->rng, m->bus, mmu));
+    BUG_ON(!m->blk || virtio_rng_init(&m->rng, m->bus, mmu, &(struct rng_limits){ 0 }));
     BUG_ON(virtio_mmio_init(&m->mmio, &(struct virtio_mmio_config){
                                           .vd = virtio_blk_device(m->blk),
                                           .at = GPA(MMIO_AT),

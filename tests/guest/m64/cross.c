@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Instructions that lie in two pages, run often enough to be hot: all kinds, cut at every byte; then
- * with the second page's mapping, rights and bytes changed under them. They have to do what they do
- * in one page.
+ * Instructions that lie in two pages, run often enough to be hot: all kinds, cut at every byte;
+ * then with the second page's mapping, rights and bytes changed under them. They have to do what
+ * they do in one page.
  */
 #include "guest.h"
 

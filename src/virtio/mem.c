@@ -1,0 +1,287 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The virtio memory device: a region of memory of which the guest plugs blocks when the host wants
+ * it to have more, and unplugs them when it wants them back. What is not plugged takes no memory.
+ *
+ * The region is there as a whole, as memory that was never touched; a guest that uses blocks it has
+ * not plugged gets them all the same, as long as it is not reset. So the size of the region is what
+ * a bad guest can take.
+ *
+ * Manual: Virtual I/O Device 1.2, "Memory Device".
+ */
+#include "virtio/mem.h"
+
+#include <errno.h>
+#include <string.h>
+
+#define QUEUE_SIZE 64u
+
+enum mem_request { MEM_PLUG, MEM_UNPLUG, MEM_UNPLUG_ALL, MEM_STATE };
+enum mem_answer { MEM_ACK, MEM_NACK, MEM_BUSY, MEM_ERROR };
+enum mem_state { MEM_IS_PLUGGED, MEM_IS_UNPLUGGED, MEM_IS_MIXED };
+
+struct mem_req {
+    uint16_t type, pad[3];
+    uint64_t at;
+    uint16_t nr_blocks, pad2[3];
+};
+
+struct mem_resp {
+    uint16_t type, pad[3];
+    uint16_t state;
+};
+#define RESP_BYTES 10u
+
+static struct virtio_mem *mem_of(struct virtio *vd)
+{
+    return container_of(vd, struct virtio_mem, vd);
+}
+
+/* ---- blocks: machine lock held ---- */
+
+static uint64_t mem_nr_blocks(const struct virtio_mem *m)
+{
+    return m->config.region_bytes / m->config.block_bytes;
+}
+
+static bool mem_plugged(const struct virtio_mem *m, uint64_t block)
+{
+    return m->plugged[block / 8] >> (block % 8) & 1;
+}
+
+static void mem_set(struct virtio_mem *m, uint64_t first, uint64_t nr, bool on)
+{
+    for (uint64_t i = first; i < first + nr; i++) {
+        if (mem_plugged(m, i) == on)
+            continue;
+        m->plugged[i / 8] ^= (uint8_t)BIT(i % 8);
+        m->config.plugged_bytes += on ? m->config.block_bytes : -m->config.block_bytes;
+    }
+}
+
+static enum mem_state mem_state(const struct virtio_mem *m, uint64_t first, uint64_t nr)
+{
+    bool any = false, all = true;
+
+    for (uint64_t i = first; i < first + nr; i++) {
+        any |= mem_plugged(m, i);
+        all &= mem_plugged(m, i);
+    }
+    return all ? MEM_IS_PLUGGED : any ? MEM_IS_MIXED : MEM_IS_UNPLUGGED;
+}
+
+/* Whole blocks inside the region; false: it is none. */
+static bool mem_range(const struct virtio_mem *m, const struct mem_req *r, uint64_t *first)
+{
+    uint64_t off = r->at - m->config.at;
+
+    *first = off / m->config.block_bytes;
+    return r->nr_blocks && r->at >= m->config.at && off % m->config.block_bytes == 0 &&
+           *first < mem_nr_blocks(m) && r->nr_blocks <= mem_nr_blocks(m) - *first;
+}
+
+/* ---- requests: the thread ---- */
+
+/* What was unplugged goes back; the machine lock is not held meanwhile. */
+static void mem_discard(struct virtio_mem *m, uint64_t first, uint64_t nr)
+{
+    (void)mmu_discard(m->vd.mmu, GPA(m->config.at + first * m->config.block_bytes),
+                      nr * m->config.block_bytes);
+}
+
+/* "Device Operation": plugging has to find the blocks unplugged, unplugging plugged, and there is
+ * never more plugged than was requested. */
+static enum mem_answer mem_plug(struct virtio_mem *m, const struct mem_req *r)
+{
+    struct lock *machine = bus_lock(m->vd.bus);
+    bool plug = r->type == MEM_PLUG;
+    enum mem_answer answer = MEM_ERROR;
+    uint64_t first, bytes;
+
+    lock_take(machine);
+    if (mem_range(m, r, &first) &&
+        mem_state(m, first, r->nr_blocks) == (plug ? MEM_IS_UNPLUGGED : MEM_IS_PLUGGED)) {
+        bytes = r->nr_blocks * m->config.block_bytes;
+        answer = plug && m->config.plugged_bytes + bytes > m->config.requested_bytes ? MEM_NACK
+                                                                                     : MEM_ACK;
+    }
+    if (answer == MEM_ACK)
+        mem_set(m, first, r->nr_blocks, plug);
+    lock_drop(machine);
+    if (answer == MEM_ACK && !plug)
+        mem_discard(m, first, r->nr_blocks);
+    return answer;
+}
+
+static enum mem_answer mem_unplug_all(struct virtio_mem *m)
+{
+    struct lock *machine = bus_lock(m->vd.bus);
+    uint64_t nr = mem_nr_blocks(m);
+
+    lock_take(machine);
+    mem_set(m, 0, nr, false);
+    lock_drop(machine);
+    mem_discard(m, 0, nr);
+    return MEM_ACK;
+}
+
+static enum mem_answer mem_tell(struct virtio_mem *m, const struct mem_req *r, uint16_t *state)
+{
+    struct lock *machine = bus_lock(m->vd.bus);
+    enum mem_answer answer = MEM_ERROR;
+    uint64_t first;
+
+    lock_take(machine);
+    if (mem_range(m, r, &first)) {
+        *state = (uint16_t)mem_state(m, first, r->nr_blocks);
+        answer = MEM_ACK;
+    }
+    lock_drop(machine);
+    return answer;
+}
+
+static void mem_serve(struct virtio_mem *m, const struct virtq_chain *c, struct mem_resp *resp)
+{
+    struct mem_req r = { 0 };
+
+    *resp = (struct mem_resp){ .type = MEM_ERROR };
+    if (virtq_read(c, 0, &r, sizeof(r)) < sizeof(r))
+        return;
+    if (r.type == MEM_PLUG || r.type == MEM_UNPLUG)
+        resp->type = (uint16_t)mem_plug(m, &r);
+    else if (r.type == MEM_UNPLUG_ALL)
+        resp->type = (uint16_t)mem_unplug_all(m);
+    else if (r.type == MEM_STATE)
+        resp->type = (uint16_t)mem_tell(m, &r, &resp->state);
+}
+
+static void mem_work(void *arg)
+{
+    struct virtio_mem *m = arg;
+    struct virtq *q = &m->vd.queues[0];
+    struct host_iov iov[QUEUE_SIZE];
+    gpa_t at[QUEUE_SIZE];
+    struct virtq_chain c = { .iov = iov, .at = at, .max = QUEUE_SIZE };
+
+    virtio_lock(&m->vd);
+    while (virtq_pop(q, &c)) {
+        struct mem_resp resp;
+
+        virtio_unlock(&m->vd);
+        mem_serve(m, &c, &resp);
+        virtio_lock(&m->vd);
+        virtq_push(q, &c, virtq_write(&c, 0, &resp, RESP_BYTES));
+        virtq_publish(q);
+    }
+    virtio_unlock(&m->vd);
+    virtio_signal(&m->vd);
+}
+
+/* ---- the device ---- */
+
+static void mem_notify(struct virtio *vd, struct virtq *q)
+{
+    (void)q;
+    virtio_worker_wake(&mem_of(vd)->worker);
+}
+
+static void mem_start(struct virtio *vd)
+{
+    virtio_worker_wake(&mem_of(vd)->worker);
+}
+
+/* Of the bits in a hostile state only those of the region count. */
+static void mem_loaded(struct virtio *vd, bool running)
+{
+    struct virtio_mem *m = mem_of(vd);
+    struct mem_config *c = &m->config;
+
+    c->plugged_bytes = 0;
+    for (uint64_t i = 0; i < MEM_BLOCKS_MAX; i++) {
+        if (i >= mem_nr_blocks(m))
+            m->plugged[i / 8] &= (uint8_t)~BIT(i % 8);
+        else if (mem_plugged(m, i))
+            c->plugged_bytes += c->block_bytes;
+    }
+    c->requested_bytes = align_down(MIN(c->requested_bytes, c->region_bytes), c->block_bytes);
+    if (running)
+        virtio_worker_wake(&m->worker);
+}
+
+static const struct state_field mem_state_fields[] = {
+    FIELD(struct virtio_mem, plugged, BYTES, 1),
+    FIELD(struct virtio_mem, config.requested_bytes, U64, 1),
+};
+
+static const struct virtio_type mem_type = {
+    .name = "virtio-mem",
+    .id = VIRTIO_ID_MEM,
+    .pci_class = 0x00ff00,
+    .start = mem_start,
+    .notify = mem_notify,
+    .state = STATE_TABLE("virtio-mem", mem_state_fields, 1),
+    .vd_off_bytes = offsetof(struct virtio_mem, vd),
+    .loaded = mem_loaded,
+};
+
+int virtio_mem_request(struct virtio_mem *m, uint64_t bytes)
+{
+    struct lock *machine = bus_lock(m->vd.bus);
+
+    if (bytes % m->config.block_bytes || bytes > m->config.region_bytes)
+        return -EINVAL;
+    lock_take(machine);
+    m->config.requested_bytes = bytes;
+    virtio_config_changed(&m->vd);
+    lock_drop(machine);
+    return 0;
+}
+
+void virtio_mem_sizes(struct virtio_mem *m, uint64_t *plugged_bytes, uint64_t *requested_bytes)
+{
+    struct lock *machine = bus_lock(m->vd.bus);
+
+    lock_take(machine);
+    *plugged_bytes = m->config.plugged_bytes;
+    *requested_bytes = m->config.requested_bytes;
+    lock_drop(machine);
+}
+
+int virtio_mem_init(struct virtio_mem *m, const struct virtio_mem_desc *d)
+{
+    int err;
+
+    *m = (struct virtio_mem){ .made = true };
+    m->config = (struct mem_config){ .block_bytes = d->block_bytes,
+                                     .at = d->at.v,
+                                     .region_bytes = d->bytes,
+                                     .usable_bytes = d->bytes };
+    BUG_ON(mem_nr_blocks(m) > MEM_BLOCKS_MAX);
+    err = virtio_init(&m->vd, &(struct virtio_desc){
+                                  .type = &mem_type,
+                                  .name = "mem",
+                                  .bus = d->bus,
+                                  .mmu = d->mmu,
+                                  .nr_queues = 1,
+                                  .queue_size = QUEUE_SIZE,
+                                  .config = &m->config,
+                                  .config_bytes = sizeof(m->config),
+                              });
+    if (!err)
+        err = virtio_worker_start(&m->worker, "virtio mem", mem_work, m);
+    if (err)
+        virtio_mem_fini(m);
+    return err;
+}
+
+void virtio_mem_stop(struct virtio_mem *m)
+{
+    virtio_worker_stop(&m->worker);
+}
+
+void virtio_mem_fini(struct virtio_mem *m)
+{
+    virtio_mem_stop(m);
+    virtio_fini(&m->vd);
+    m->made = false;
+}
