@@ -211,6 +211,7 @@ struct x87_last {
 #define COLD_COUNTERS 16384
 #define FLUID_PAGES   1024
 
+#define CROSSED_PAGES 4096
 /* Where the table of branch targets leads to an instruction in two pages. */
 struct crossed {
     uint64_t rip, page[2]; /* the pages' gpa >> 12 */
@@ -266,6 +267,7 @@ struct bt_vcpu {
     struct tb *cross[4096]; /* by bytes */
     struct crossed crossed[2048];
     unsigned nr_crossed;
+    uint64_t crossed_pages[CROSSED_PAGES / 64]; /* a filter: theirs, by the low bits */
     struct insn_cache insns;
     struct jc_return returns[NR_JCS][RETURNS];
     struct jc jc[NR_JCS];

@@ -33,11 +33,24 @@ void bt_cross_insert(struct bt_vcpu *b, struct tb *tb)
 void bt_cross_flush(struct bt_vcpu *b)
 {
     memset(b->cross, 0, sizeof(b->cross));
+    memset(b->crossed_pages, 0, sizeof(b->crossed_pages));
     b->nr_crossed = 0;
+}
+
+static bool may_have(const struct bt_vcpu *b, uint64_t page)
+{
+    return b->crossed_pages[page % CROSSED_PAGES / 64] & BIT64(page % 64);
+}
+
+static void note_page(struct bt_vcpu *b, uint64_t page)
+{
+    b->crossed_pages[page % CROSSED_PAGES / 64] |= BIT64(page % 64);
 }
 
 bool bt_cross_in_page(const struct bt_vcpu *b, uint64_t page)
 {
+    if (!may_have(b, page))
+        return false;
     for (unsigned i = 0; i < b->nr_crossed; i++)
         if (b->crossed[i].page[0] == page || b->crossed[i].page[1] == page)
             return true;
@@ -54,6 +67,8 @@ void bt_cross_drop(struct bt_vcpu *b, gpa_t at, uint64_t bytes)
 {
     uint64_t first = at.v >> PAGE_SHIFT, last = (at.v + bytes - 1) >> PAGE_SHIFT;
 
+    if (first == last && !may_have(b, first))
+        return;
     for (unsigned i = b->nr_crossed; i-- > 0;) {
         const uint64_t *page = b->crossed[i].page;
 
@@ -66,6 +81,7 @@ void bt_cross_drop_all(struct bt_vcpu *b)
 {
     while (b->nr_crossed)
         drop_entry(b, b->nr_crossed - 1);
+    memset(b->crossed_pages, 0, sizeof(b->crossed_pages));
 }
 
 /* An instruction's bytes where they are now: in two pages. */
@@ -86,7 +102,9 @@ static bool find_piece(struct bt_vcpu *b, struct pieces *p, unsigned i, uint64_t
         return false;
     }
     p->global &= t->note[tlb_index(lin)].global;
-    return !bt_fluid_page(b->cache, p->gpa[i]);
+    if (bt_fluid_page(b->cache, p->gpa[i]))
+        p->at[i] = NULL;
+    return p->at[i];
 }
 
 static bool same_first(const struct pieces *p, const uint8_t *bytes)
@@ -163,6 +181,8 @@ struct tb *bt_cross(struct bt_vcpu *b, uint32_t key)
         .page = { p.gpa[0].v >> PAGE_SHIFT, p.gpa[1].v >> PAGE_SHIFT },
         .class = bt_jc_class(key),
     };
+    note_page(b, p.gpa[0].v >> PAGE_SHIFT);
+    note_page(b, p.gpa[1].v >> PAGE_SHIFT);
     bt_jc_add(b, rip, tb, p.global);
     bt_jc_add_page(b, rip + p.first, tb, p.global);
     return tb;
