@@ -98,6 +98,7 @@ static int read_text(const char *path, char *text, size_t bytes)
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     ssize_t n;
 
+    text[0] = 0;
     if (fd < 0)
         return -errno;
     n = read(fd, text, bytes - 1);

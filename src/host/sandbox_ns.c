@@ -305,16 +305,17 @@ static int enter_root(int root, const char *cwd)
 
 int ns_leave_files(void)
 {
-    char *cwd = getcwd(NULL, 0);
-    int err = cwd ? 0 : -errno, root = -1;
+    int err, root = -1;
+    char *cwd;
 
-    if (!err && sandbox_ns.whole) {
+    if (sandbox_ns.whole) {
         log_debug("sandbox: all files stay in view: some may be named at any time");
-        free(cwd);
         return 0;
     }
-    if (!err)
-        err = copy_trees();
+    cwd = getcwd(NULL, 0);
+    if (!cwd)
+        return -errno;
+    err = copy_trees();
     if (!err) {
         root = make_root();
         err = root < 0 ? root : fill_root(root, cwd);
