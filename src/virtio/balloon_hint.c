@@ -70,16 +70,23 @@ void balloon_hint_loaded(struct virtio_balloon *b)
     lock_drop(&b->lock);
 }
 
-int virtio_balloon_hint_start(struct virtio_balloon *b, bool acknowledge)
+/* Has the driver taken the feature? */
+static bool guest_hints(struct virtio_balloon *b)
 {
     struct lock *machine = bus_lock(b->vd.bus);
     bool has;
-    uint32_t cmd;
 
     lock_take(machine);
     has = virtio_has(&b->vd, BALLOON_F_HINTING);
     lock_drop(machine);
-    if (!has)
+    return has;
+}
+
+int virtio_balloon_hint_start(struct virtio_balloon *b, bool acknowledge)
+{
+    uint32_t cmd;
+
+    if (!guest_hints(b))
         return -EOPNOTSUPP;
     lock_take(&b->lock);
     b->hint_last = b->hint_last < CMD_DONE || b->hint_last == UINT32_MAX ? CMD_DONE : b->hint_last;
@@ -93,13 +100,7 @@ int virtio_balloon_hint_start(struct virtio_balloon *b, bool acknowledge)
 
 int virtio_balloon_hint_stop(struct virtio_balloon *b)
 {
-    struct lock *machine = bus_lock(b->vd.bus);
-    bool has;
-
-    lock_take(machine);
-    has = virtio_has(&b->vd, BALLOON_F_HINTING);
-    lock_drop(machine);
-    if (!has)
+    if (!guest_hints(b))
         return -EOPNOTSUPP;
     lock_take(&b->lock);
     b->hint_host = CMD_DONE;

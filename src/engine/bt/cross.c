@@ -163,7 +163,7 @@ struct tb *bt_cross(struct bt_vcpu *b, uint32_t key)
     if ((!(key & MODE_CS64) && rip + 15 > UINT32_MAX) || !find_piece(b, &p, 0, rip, key))
         return NULL;
     tb = find(b, &p, rip, key);
-    if (!tb && p.at[0])
+    if (!tb)
         tb = make(b, &p, rip, key);
     if (!tb)
         return NULL;
