@@ -103,7 +103,7 @@ struct tb {
     bool vectors; /* uses x87 or vector registers */
     bool shares;  /* has lookups for several accesses */
     uint8_t
-        cross_len; /* of an instruction in two pages (cross.c), at offset gpa of some page; or 0 */
+        cross_len; /* not 0: one instruction in two pages (cross.c), at offset gpa of the first */
     uint8_t cross[15]; /* its bytes */
     const uint8_t *code, *end;
     const uint8_t *far;     /* entry with R10 = RIP */
