@@ -243,8 +243,9 @@ struct ivcpu {
     struct native_cache *native;
     unsigned nr_stored; /* with several vCPUs: stores to code of the present instruction */
     struct stored stored[8];
-    uint64_t paused_at; /* TSC: when PAUSE last let others run */
-    unsigned nr_pauses; /* since then */
+    uint64_t paused_at;  /* TSC: when PAUSE last let others run */
+    uint64_t keep_until; /* TSC: before that PAUSE does not let others run again */
+    unsigned nr_pauses;  /* since then */
     struct interp_vm *vm;
     struct ivcpu *next;
     struct jump jumps[JUMP_CACHE];

@@ -33,7 +33,8 @@
 #define VEC_B     0x61u
 #define VEC_FLUSH 0x71u
 
-#define ROUNDS 2000
+#define ROUNDS     2000
+#define FLUSHES_MS 10000 /* at most; a busy host needs milliseconds for each */
 
 struct clock {
     volatile uint32_t version;
@@ -419,6 +420,7 @@ static void await_reads(void)
 
 static void flushes(void)
 {
+    uint64_t end = rdtsc() + FLUSHES_MS * tsc_per_ms();
     unsigned left = 0, wrong = 0;
     uint8_t was;
 
@@ -429,7 +431,7 @@ static void flushes(void)
     stop_reading = false;
     smp_run(1, read_window, 0);
     await_reads();
-    for (unsigned i = 1; i < 20 * ROUNDS && left < 20; i++) {
+    for (unsigned i = 1; i < 20 * ROUNDS && left < 20 && rdtsc() < end; i++) {
         *page_entry((uint64_t)WINDOW, 1) = (word_t)&pages[i & 1] | 3;
         for (unsigned tries = 0; tries < 1000; tries++) {
             was = 1;
