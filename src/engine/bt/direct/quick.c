@@ -26,7 +26,7 @@ enum form {
     F_INCDECPUSH /* /0, /1 and /6 only */
 };
 
-#define ALU(op)                                                                        \
+#define ALU(op)                                                                            \
     [(op)] = F_M, [(op) + 1] = F_M, [(op) + 2] = F_M, [(op) + 3] = F_M, [(op) + 4] = F_I8, \
     [(op) + 5] = F_I32
 

@@ -37,8 +37,8 @@ static bool may_copy(const struct insn *in)
 static bool agrees(struct fake *f, const uint8_t *b, unsigned avail, const struct quick *q)
 {
     struct insn in;
-    unsigned len = insn_decode(container_of(f->v, struct ivcpu, vc), block_key(&f->v->cpu), b, avail,
-                               OFF, &in);
+    unsigned len = insn_decode(container_of(f->v, struct ivcpu, vc), block_key(&f->v->cpu), b,
+                               avail, OFF, &in);
     static const enum insn_class classes[] = { [QUICK_JCC] = INSN_JCC,
                                                [QUICK_JMP] = INSN_JMP,
                                                [QUICK_CALL] = INSN_CALL,
@@ -76,8 +76,21 @@ static void test_agrees_with_the_decoder(void **state)
 
     (void)state;
     for (uint32_t x = 0; x < 1u << 24; x += x >> 16 == 0x0f || x >> 20 == 4 ? 1 : 5) {
-        const uint8_t b[15] = { (uint8_t)(x >> 16), (uint8_t)(x >> 8), (uint8_t)x, (uint8_t)(x * 7),
-                                0x91, 0x82, 0x73, 0x64, 0x55, 0x46, 0x37, 0x28, 0x19, 0x0a, 0xfb };
+        const uint8_t b[15] = { (uint8_t)(x >> 16),
+                                (uint8_t)(x >> 8),
+                                (uint8_t)x,
+                                (uint8_t)(x * 7),
+                                0x91,
+                                0x82,
+                                0x73,
+                                0x64,
+                                0x55,
+                                0x46,
+                                0x37,
+                                0x28,
+                                0x19,
+                                0x0a,
+                                0xfb };
 
         nr += compare(f, b, sizeof(b));
     }

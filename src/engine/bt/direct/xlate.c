@@ -720,6 +720,7 @@ void xlate_prologue(struct code *k)
     spill(&x, H_RAX, 6);
     point(&x, UNDO_FLAGS, 0, 0);
     unspill(&x, H_RCX, 2);
+    BYTES(&x, UNDO_FLAGS, "\x48\xf7\xd1"); /* not rcx */
     point(&x, UNDO_FLAGS, 0, 0);
     emit_mov_imm(&x.e, H_RAX, HASH_FACTOR);
     BYTES(&x, UNDO_FLAGS, "\x48\x0f\xaf\xc1"); /* imul rax, rcx */
@@ -748,6 +749,8 @@ void xlate_prologue(struct code *k)
     for (unsigned i = 0; i < HASH_PROBES; i++)
         emit_fix8(&x.e, hit[i]);
     BYTES(&x, UNDO_FLAGS, "\x48\x8b\x52\x08"); /* mov rdx, [rdx + 8] */
+    BYTES(&x, UNDO_FLAGS, "\x48\x0f\xba\xfa"); /* btc rdx, imm8 */
+    emit8(&x.e, HASH_TO_BIT);
     give_flags_back(&x);
     BYTES(&x, UNDO_HASH, "\xff\xe2"); /* jmp rdx */
     end(&x);
