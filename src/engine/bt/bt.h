@@ -54,7 +54,7 @@ struct site {
     uint8_t len;
     uint8_t acc_write;  /* its memory access is a write */
     uint16_t acc_bytes; /* 0: makes none that may be filled and tried again */
-    bool ends;          /* never go on with the next instruction */
+    bool ends;          /* after interp never go on with the next instruction */
     bool loose; /* fluid code: its immediate is read from the guest's bytes each time it runs */
     uint8_t imm_off, imm_bytes; /* of a loose one, in the instruction */
     bool branch;                /* a near one, translated */
@@ -225,7 +225,10 @@ struct bt_vcpu {
     uint64_t mask_df, mask_not_df, mask_of, mask_63;
     uint64_t mask_returns;
     uint64_t mask_pushed; /* what PUSHF takes from cpu.rflags */
-    uint64_t tsc_offset;  /* of the guest's TSC to the host's, when tsc_inline */
+    uint64_t mask_if_df, mask_not_if_df;
+    uint64_t mask_popf, mask_popf_user; /* what translated POPF does not change */
+    uint64_t mask_ah;
+    uint64_t tsc_offset; /* of the guest's TSC to the host's, when tsc_inline */
     uint64_t vm_tsc_offset;
     uint32_t masked; /* an interrupt waits for IF */
     /* 32-bit code: how much the limit is below 4 GB; SEG_SHUT: nothing may be accessed inline */
@@ -443,6 +446,7 @@ struct hmem bt_emit_stack(struct trans *t, enum hreg base, int by, bool write);
 void bt_emit_move_stack(struct trans *t, int by);
 void bt_emit_pop(struct trans *t);
 void bt_emit_branch(struct trans *t); /* INSN_JMP .. INSN_RET */
+bool bt_emit_loop(struct trans *t);   /* INSN_LOOP */
 /* Leaves the block for the place at off, relative to the page. */
 void bt_emit_goto(struct trans *t, int64_t off, bool check);
 

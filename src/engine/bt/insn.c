@@ -182,6 +182,15 @@ static void classify_branch(struct insn *in, enum insn_class direct, enum insn_c
     }
 }
 
+/* Whose count is as wide as addresses are, and that look at no flag. */
+static void classify_loop(struct insn *in)
+{
+    bool counts = in->z.mnemonic == ZYDIS_MNEMONIC_LOOP;
+
+    if (in->z.address_width == 8 * in->word && (counts || in->op.fn == op_jcxz))
+        classify_branch(in, INSN_LOOP, INSN_INTERP);
+}
+
 static void classify_stack(struct insn *in)
 {
     const ZydisDecodedOperand *o = &in->ops[0];
@@ -263,10 +272,16 @@ static void classify(struct insn *in)
             in->cls = INSN_RET;
         }
         return;
+    case ZYDIS_MNEMONIC_PUSHFD:
     case ZYDIS_MNEMONIC_PUSHFQ:
         in->mem = -1;
-        if (in->op.fn == op_pushf)
+        if (in->op.fn == op_pushf && in->z.operand_width == 8 * in->word)
             in->cls = INSN_PUSHF;
+        return;
+    case ZYDIS_MNEMONIC_LOOP:
+    case ZYDIS_MNEMONIC_JECXZ:
+    case ZYDIS_MNEMONIC_JRCXZ:
+        classify_loop(in);
         return;
     case ZYDIS_MNEMONIC_PUSH:
     case ZYDIS_MNEMONIC_POP:

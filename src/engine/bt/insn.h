@@ -22,6 +22,7 @@ enum insn_class {
     INSN_BITS,     /* BT, BTS, BTR, BTC of memory by a register */
     INSN_JMP,      /* direct: target */
     INSN_JCC,      /* direct: target, cc */
+    INSN_LOOP,     /* direct: target; LOOP, and JCXZ of the same width */
     INSN_CALL,     /* direct: target */
     INSN_JMP_IND,  /* through a register or memory */
     INSN_CALL_IND, /* through a register or memory */
