@@ -94,25 +94,28 @@ struct fluid_tb {
     uint8_t was[TB_MAX_INSNS * 15]; /* only as many as the block has, in the end */
 };
 
+/* What finds and enters a block is in its first 64 bytes: most are not in the processor's cache. */
 struct tb {
     uint64_t gpa;
     uint32_t key;
-    uint16_t bytes, nr_insns, nr_exits;
+    uint16_t bytes, nr_insns;
+    struct tb *hash_next;
+    struct fluid_tb *fluid; /* NULL: stores to its page are seen */
+    const uint8_t *far;     /* entry with R10 = RIP */
+    const uint8_t *near;    /* entry within the page */
+    uint16_t nr_exits;
     bool dead;    /* dropped; it may still be the one that runs */
     bool landing; /* indirect branches go there */
     bool vectors; /* uses x87 or vector registers */
     bool shares;  /* has lookups for several accesses */
-    uint8_t
-        cross_len; /* not 0: one instruction in two pages (cross.c), at offset gpa of the first */
-    uint8_t cross[15]; /* its bytes */
     const uint8_t *code, *end;
-    const uint8_t *far;     /* entry with R10 = RIP */
-    const uint8_t *near;    /* entry within the page */
-    const uint8_t *body;    /* its first instruction */
-    struct fluid_tb *fluid; /* NULL: stores to its page are seen */
-    struct tb *hash_next, *page_next;
+    const uint8_t *body; /* its first instruction */
+    struct tb *page_next;
     struct tb_exit *in; /* exits of other blocks chained to this one */
     struct tb_exit *exits;
+    uint8_t
+        cross_len; /* not 0: one instruction in two pages (cross.c), at offset gpa of the first */
+    uint8_t cross[15];   /* its bytes */
     struct site sites[]; /* nr_insns */
 };
 

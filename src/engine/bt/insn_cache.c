@@ -2,8 +2,8 @@
 /*
  * Instructions that were decoded before. Most code is like other code but for displacements and
  * immediates, so these are taken from the bytes and all else from the last such instruction: of the
- * 1.6 million instructions that a boot of Debian translates a third has been seen byte by byte and
- * nine tenths have been seen so.
+ * 1.6 million instructions that a boot of Debian translates three quarters are found so; a third
+ * was when all bytes had to be the same (nine tenths and 59 % with 8192 places).
  */
 #include "engine/bt/insn.h"
 
@@ -122,8 +122,8 @@ static uint64_t number(const uint8_t *at, unsigned bits, bool is_signed)
 
 static void set_disp(struct insn *in)
 {
-    in->z.raw.disp.value = (int64_t)number(in->bytes + in->z.raw.disp.offset, in->z.raw.disp.size,
-                                           true);
+    in->z.raw.disp.value =
+        (int64_t)number(in->bytes + in->z.raw.disp.offset, in->z.raw.disp.size, true);
     for (unsigned i = 0; i < in->z.operand_count; i++)
         if (in->ops[i].type == ZYDIS_OPERAND_TYPE_MEMORY && in->ops[i].mem.disp.has_displacement)
             in->ops[i].mem.disp.value = in->z.raw.disp.value;

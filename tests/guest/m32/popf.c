@@ -35,8 +35,9 @@ static word_t through_popf(word_t image, word_t normal)
 static word_t image_of(unsigned n)
 {
     static const uint32_t others[] = {
-        0, FLAG_DF, FLAG_IF, FLAG_NT, FLAG_AC, FLAG_ID, FLAG_IOPL3, FLAG_RF, FLAG_VM, FLAG_VIF,
-        FLAG_VIP, FLAG_DF | FLAG_IF, 0x1000, 0x2000, FLAG_NT | FLAG_ID | FLAG_DF,
+        0,        FLAG_DF,           FLAG_IF, FLAG_NT, FLAG_AC,
+        FLAG_ID,  FLAG_IOPL3,        FLAG_RF, FLAG_VM, FLAG_VIF,
+        FLAG_VIP, FLAG_DF | FLAG_IF, 0x1000,  0x2000,  FLAG_NT | FLAG_ID | FLAG_DF,
     };
     static const uint32_t arith[] = { 0, 1, 4, 0x10, 0x40, 0x80, 0x800, ARITH, 0x8c1, 0x54 };
 
@@ -109,7 +110,9 @@ static NOINLINE word_t popf_then_count(word_t image)
 {
     word_t seen;
 
-    asm volatile("push %1\n\tpopf\n\tmov %2, %0\n\tcli" : "=&r"(seen) : "r"(image), "m"(nr_irqs)
+    asm volatile("push %1\n\tpopf\n\tmov %2, %0\n\tcli"
+                 : "=&r"(seen)
+                 : "r"(image), "m"(nr_irqs)
                  : "memory", "cc");
     return seen;
 }
@@ -209,8 +212,7 @@ static NOINLINE word_t jumps(word_t n, word_t flags)
 {
     word_t way = 0;
 
-    asm volatile("push %[fl]\n\tpopf\n\t"
-                 JCXZ " 1f\n\t"
+    asm volatile("push %[fl]\n\tpopf\n\t" JCXZ " 1f\n\t"
                  "lea 2(%[way]), %[way]\n\t"
                  "jmp 2f\n"
                  "1:\tlea 1(%[way]), %[way]\n"
