@@ -50,16 +50,17 @@ static bool machine_open_serial(struct api *a)
 /* d->name is set. */
 static bool machine_open_disk(struct machine_disk *d, const json_t *drive)
 {
-    const char *engine = field_string(drive, "io_engine");
+    const char *engine = field_string(drive, "io_engine"), *served = field_string(drive, "socket");
 
-    d->path = strdup(field_string(drive, "path_on_host"));
+    d->path = strdup(served ? served : field_string(drive, "path_on_host"));
     if (!d->name || !d->path) {
         log_error("out of memory");
         return false;
     }
     d->store = store_open(&(struct store_config){
         .name = d->name,
-        .path = d->path,
+        .path = served ? NULL : d->path,
+        .vhost_user = served ? d->path : NULL,
         .readonly = field_bool(drive, "is_read_only", false),
         .may_be_empty = true, /* clients make drives for files that they have not got yet */
         .aio = engine && !strcmp(engine, "Sync") ? STORE_AIO_THREADS : STORE_AIO_AUTO,

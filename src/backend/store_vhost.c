@@ -234,7 +234,11 @@ static int vhost_resize(struct store *d, uint64_t bytes)
         return -EOPNOTSUPP;
     }
     err = vhu_read_config(&d->vhost->v, &c, CONFIG_BYTES);
-    return err ? err : vhost_capacity(d, &c);
+    if (err)
+        return err;
+    if (c.capacity < store_bytes(d) / STORE_SECTOR_BYTES)
+        return vhost_refuse(d, "has made the disk smaller, which is in use");
+    return vhost_capacity(d, &c);
 }
 
 static void vhost_lost(struct store *d, const char *why)

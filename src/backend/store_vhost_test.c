@@ -266,6 +266,8 @@ enum wrong {
     BAD_ID,  /* gives back what is no head of a chain */
     NOT_OUT, /* ... or is not out */
     BAD_STATUS,
+    GROWS, /* each time that it is asked */
+    SHRINKS,
 };
 
 struct fake {
@@ -276,6 +278,7 @@ struct fake {
     int listener;
     struct vhost_shared *shared;
     int kick, call;
+    unsigned nr_configs; /* it was asked for */
 };
 
 struct message {
@@ -309,7 +312,7 @@ static bool fake_receive(struct fake *f, int fd, struct message *m)
     return true;
 }
 
-static bool fake_answer(const struct fake *f, int fd, struct message *m)
+static bool fake_answer(struct fake *f, int fd, struct message *m)
 {
     bool asks = m->request == VHU_GET_FEATURES || m->request == VHU_GET_PROTOCOL_FEATURES ||
                 m->request == VHU_GET_VRING_BASE || m->request == VHU_GET_CONFIG;
@@ -331,6 +334,9 @@ static bool fake_answer(const struct fake *f, int fd, struct message *m)
     if (m->request == VHU_GET_CONFIG) {
         c.blk_size = f->wrong == LARGE_BLOCKS ? 4096 : 512;
         c.capacity = f->wrong == HUGE_DISK ? UINT64_MAX : 64;
+        c.capacity += f->wrong == GROWS ? 8 * f->nr_configs : 0;
+        c.capacity -= f->wrong == SHRINKS ? 8 * f->nr_configs : 0;
+        f->nr_configs++;
         memcpy(m->data + 12, &c, 60);
         m->data[0] = f->wrong == OTHER_CONFIG;
     } else {
@@ -478,6 +484,24 @@ static void test_what_was_not_given_cannot_come_back(void **state)
     }
 }
 
+static void test_the_disk_may_grow_and_not_shrink(void **state)
+{
+    struct env *e = *state;
+
+    for (unsigned i = 0; i < 2; i++) {
+        struct fake f = { .e = e, .wrong = i ? SHRINKS : GROWS };
+
+        fake_begin(&f);
+        connect_with(e, try_open(e), NULL);
+        assert_int_equal(store_bytes(e->t.store), 64 * 512);
+        assert_int_equal(store_resize(e->t.store, 80 * 512), -EOPNOTSUPP);
+        assert_int_equal(store_resize(e->t.store, 0), i ? -EINVAL : 0);
+        assert_int_equal(store_bytes(e->t.store), (i ? 64 : 72) * 512);
+        teststore_close(&e->t);
+        fake_end(&f);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -489,6 +513,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_a_process_that_dies_gives_errors, setup, teardown),
         cmocka_unit_test_setup_teardown(test_wrong_answers_are_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_ring_that_is_refused_is_no_disk, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_the_disk_may_grow_and_not_shrink, setup, teardown),
         cmocka_unit_test_setup_teardown(test_what_was_not_given_cannot_come_back, setup, teardown),
     };
 
