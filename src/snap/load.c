@@ -257,7 +257,8 @@ static bool layout_has(const struct snap_layout *l, const char *name)
     return false;
 }
 
-/* All that a guest can write is from the snapshot, and all of the snapshot is there. */
+/* All that a guest can write, but for files of the user's, is from the snapshot, and all of the
+ * snapshot is there. */
 static int check_memory(const struct snap *s, struct vm *vm, const struct snap_why *why)
 {
     const struct snap_layout *l = &s->layers[s->nr - 1].layout;
@@ -265,7 +266,7 @@ static int check_memory(const struct snap *s, struct vm *vm, const struct snap_w
     unsigned nr = 0;
 
     for (unsigned i = 0; (slot = mmu_slot_at(vm_mmu(vm), i)); i++) {
-        if (slot->of || slot->flags & SLOT_RO)
+        if (slot->of || slot->flags & (SLOT_RO | SLOT_FILE))
             continue;
         if (l->is_packed ? !layout_has(l, slot->name) : !(slot->flags & SLOT_PRIVATE))
             return snap_fail(why, -EINVAL, "the snapshot has no memory '%s'", slot->name);

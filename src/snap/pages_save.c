@@ -152,11 +152,11 @@ static int saving_slot(struct saving *s, struct snap_doc *d)
     return err;
 }
 
-/* RAM, video memory: what a guest can write. ROM comes from its own file again, and what an alias
- * shows is saved with the slot it is of. */
+/* RAM, video memory: what a guest can write. ROM comes from its own file again, files as memory are
+ * the user's, and what an alias shows is saved with the slot it is of. */
 static bool is_saved(const struct slot *s)
 {
-    return !s->of && !(s->flags & SLOT_RO);
+    return !s->of && !(s->flags & (SLOT_RO | SLOT_FILE));
 }
 
 static int pages_write(struct saving *s, struct vm *vm, const char *id, struct snap_doc *d)
