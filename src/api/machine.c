@@ -333,6 +333,7 @@ static bool machine_make(struct api *a, struct snap *snap)
         .booted_arg = &a->m,
         .hotplug_bytes = field_uint(a->hotplug, "total_size_mib", 0) << 20,
         .hotplug_block_bytes = field_uint(a->hotplug, "block_size_mib", 0) << 20,
+        .hotplug_slot_bytes = field_uint(a->hotplug, "slot_size_mib", 0) << 20,
         .balloon = a->balloon,
         .balloon_hints = field_bool(a->balloon, "free_page_hinting", false),
         .balloon_keeps = a->balloon && !field_bool(a->balloon, "deflate_on_oom", false),
