@@ -27,6 +27,16 @@ static void hook_flushed(struct ivcpu *v, enum flush_kind kind, uint64_t lin)
     bt_jc_flush(of_ivcpu(v), kind, lin);
 }
 
+static void hook_left(struct ivcpu *v, unsigned set)
+{
+    bt_jc_leave(of_ivcpu(v), set);
+}
+
+static void hook_back(struct ivcpu *v, unsigned set)
+{
+    bt_jc_back(of_ivcpu(v), set);
+}
+
 static bool hook_drop(struct ivcpu *v, gpa_t at, uint64_t bytes, bool decoded)
 {
     struct bt_vcpu *b = of_ivcpu(v);
@@ -125,6 +135,8 @@ static const struct direct_hints direct_hints = {
 
 static const struct ivcpu_hooks hooks = {
     .flushed = hook_flushed,
+    .left = hook_left,
+    .back = hook_back,
     .drop = hook_drop,
     .drop_all = hook_drop_all,
     .has_code = hook_has_code,

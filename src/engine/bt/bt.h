@@ -158,6 +158,13 @@ struct jc {
     struct jc_entry e[JC_ENTRIES];
     struct jc_log local, global;
 };
+/* Of a PCID that is not the present one, the latest first: see interp's struct pcid_set. */
+#define JC_KEPT 192
+struct jc_kept {
+    unsigned nr;
+    uint32_t key; /* as bt_vcpu.jc_key was */
+    struct jc_entry e[JC_KEPT];
+};
 enum jc_class { JC_USER, JC_USER32, JC_KERNEL, JC_KERNEL_AC, NR_JCS };
 
 /* Where returns of 64-bit code go: what CALLs left, by the low bits of RSP. Good for as long as the
@@ -271,6 +278,9 @@ struct bt_vcpu {
     struct insn_cache insns;
     struct jc_return returns[NR_JCS][RETURNS];
     struct jc jc[NR_JCS];
+    uint64_t jc_drops; /* blocks that a table may have led to were dropped so often */
+    uint64_t kept_drops[PCID_SETS];
+    struct jc_kept kept[PCID_SETS][NR_JCS];
 };
 
 /*
@@ -540,6 +550,9 @@ void bt_jc_add(struct bt_vcpu *b, uint64_t rip, struct tb *tb, bool global);
 void bt_jc_add_page(struct bt_vcpu *b, uint64_t lin, const struct tb *tb, bool global);
 void bt_jc_remove(struct bt_vcpu *b, enum jc_class class, uint64_t rip);
 void bt_jc_flush(struct bt_vcpu *b, enum flush_kind kind, uint64_t lin);
+/* Entries that are not global are put aside for a PCID that is left, and come back with it. */
+void bt_jc_leave(struct bt_vcpu *b, unsigned set);
+void bt_jc_back(struct bt_vcpu *b, unsigned set);
 /* One table alone. */
 void bt_jc_empty(struct bt_vcpu *b, enum jc_class c);
 

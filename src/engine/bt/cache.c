@@ -187,6 +187,7 @@ static void jc_forget(struct bt_vcpu *b, const struct tb *tb)
 {
     struct jc *jc = &b->jc[bt_jc_class(tb->key)];
 
+    b->jc_drops++;
     for (unsigned rip = tb->gpa % PAGE_BYTES; rip < JC_ENTRIES; rip += PAGE_BYTES) {
         unsigned i = bt_jc_index(b, rip);
 
@@ -199,6 +200,7 @@ void bt_jc_turn(struct bt_vcpu *b, const struct tb *from, const struct tb *to)
 {
     struct jc *jc = &b->jc[bt_jc_class(from->key)];
 
+    b->jc_drops++;
     for (unsigned rip = from->gpa % PAGE_BYTES; rip < JC_ENTRIES; rip += PAGE_BYTES) {
         struct jc_entry *e = &jc->e[bt_jc_index(b, rip)];
 
@@ -319,6 +321,7 @@ void bt_flush_cache(struct bt_vcpu *b)
     bc->code.p = bc->start;
     bc->code.full = false;
     bt_cross_flush(b);
+    b->jc_drops++;
     for (unsigned c = 0; c < NR_JCS; c++)
         bt_jc_empty(b, (enum jc_class)c);
     b->iv.vc.nr_exits[EXIT_CACHE_FLUSH]++;
@@ -419,17 +422,67 @@ void bt_jc_add_page(struct bt_vcpu *b, uint64_t lin, const struct tb *tb, bool g
     (global ? &jc->global : &jc->local)->in_page[(lin >> PAGE_SHIFT) % JC_PAGES] = 1;
 }
 
+static void note_entry(struct jc_log *log, unsigned i)
+{
+    if (log->logged[i])
+        return;
+    log->logged[i] = 1;
+    log->used[log->nr++] = i;
+}
+
 void bt_jc_add(struct bt_vcpu *b, uint64_t rip, struct tb *tb, bool global)
 {
     struct jc *jc = &b->jc[bt_jc_class(tb->key)];
-    struct jc_log *log = global ? &jc->global : &jc->local;
     unsigned i = bt_jc_index(b, rip);
 
     jc->e[i] = (struct jc_entry){ .neg_rip = 1 - rip, .far = tb->far };
     tb->landing = true;
     bt_jc_add_page(b, rip, tb, global);
-    if (log->logged[i])
+    note_entry(global ? &jc->global : &jc->local, i);
+}
+
+/* ---- by PCID ---- */
+
+void bt_jc_leave(struct bt_vcpu *b, unsigned set)
+{
+    b->kept_drops[set] = b->jc_drops;
+    for (unsigned c = 0; c < NR_JCS; c++) {
+        const struct jc *jc = &b->jc[c];
+        struct jc_kept *k = &b->kept[set][c];
+
+        k->nr = 0;
+        k->key = b->jc_key[c];
+        for (unsigned n = jc->local.nr; n-- > 0 && k->nr < JC_KEPT;) {
+            unsigned i = jc->local.used[n];
+
+            if (jc->e[i].far && !jc->global.logged[i])
+                k->e[k->nr++] = jc->e[i];
+        }
+    }
+}
+
+static void bring_back(struct bt_vcpu *b, struct jc *jc, const struct jc_entry *e)
+{
+    uint64_t rip = 1 - e->neg_rip;
+    unsigned i = bt_jc_index(b, rip);
+
+    if (jc->e[i].far)
+        return; /* a global one */
+    jc->e[i] = *e;
+    note_entry(&jc->local, i);
+    /* Of an instruction in two pages, both. */
+    jc->local.in_page[(rip >> PAGE_SHIFT) % JC_PAGES] = 1;
+    jc->local.in_page[((rip + 14) >> PAGE_SHIFT) % JC_PAGES] = 1;
+}
+
+void bt_jc_back(struct bt_vcpu *b, unsigned set)
+{
+    if (b->kept_drops[set] != b->jc_drops)
         return;
-    log->logged[i] = 1;
-    log->used[log->nr++] = i;
+    for (unsigned c = 0; c < NR_JCS; c++) {
+        const struct jc_kept *k = &b->kept[set][c];
+
+        for (unsigned n = k->key == b->jc_key[c] ? k->nr : 0; n-- > 0;)
+            bring_back(b, &b->jc[c], &k->e[n]);
+    }
 }

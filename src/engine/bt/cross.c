@@ -60,6 +60,7 @@ bool bt_cross_in_page(const struct bt_vcpu *b, uint64_t page)
 static void drop_entry(struct bt_vcpu *b, unsigned i)
 {
     bt_jc_remove(b, b->crossed[i].class, b->crossed[i].rip);
+    b->jc_drops++;
     b->crossed[i] = b->crossed[--b->nr_crossed];
 }
 

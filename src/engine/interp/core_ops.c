@@ -174,8 +174,7 @@ static bool core_phys_cas(struct cpu *c, gpa_t at, uint64_t old, uint64_t val, u
     return done;
 }
 
-/* The TLB has no PCID tags: whatever names another PCID than the present one has nothing to drop.
- */
+/* The TLB has the present PCID's entries; those of others are put aside, and go as a whole. */
 static void core_tlb_flush(struct cpu *c, const struct tlb_flush *what)
 {
     struct ivcpu *v = of_cpu(c);
@@ -184,6 +183,10 @@ static void core_tlb_flush(struct cpu *c, const struct tlb_flush *what)
 
     if (v->hooks)
         v->hooks->tlb_flush(v, what);
+    if (what->kind == FLUSH_NONGLOBAL)
+        pcid_forget_all(v);
+    else if (what->kind == FLUSH_PCID || what->kind == FLUSH_PCID_PAGE)
+        pcid_forget(v, what->pcid);
     if (other)
         return;
     switch (what->kind) {

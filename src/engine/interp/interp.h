@@ -139,6 +139,25 @@ struct tlb {
 /* Which rights an access has: the TLB is kept per view. */
 enum tlb_view { VIEW_USER, VIEW_KERNEL, VIEW_KERNEL_AC, NR_VIEWS };
 
+/* Entries that a PCID's address space has left behind, the latest first: see pcid.c. */
+#define PCID_SETS 12
+#define PCID_KEPT 96
+struct tlb_kept {
+    uint64_t ntag_r, ntag_w, ntag_x;
+    uintptr_t add;
+    uint64_t page, lin;
+    uint16_t at;
+    uint8_t shift;
+};
+struct pcid_set {
+    bool valid;
+    uint16_t pcid;
+    uint64_t left;        /* the value of ivcpu.nr_left then: the oldest set is used again */
+    unsigned nr_protects; /* as ivcpu.nr_protects was */
+    unsigned nr[NR_VIEWS];
+    struct tlb_kept kept[NR_VIEWS][PCID_KEPT];
+};
+
 #define JUMP_CACHE 4096
 struct jump {
     uint64_t rip;
@@ -169,6 +188,9 @@ enum leave {
 struct ivcpu_hooks {
     /* After the software TLB was flushed; lin for FLUSH_PAGE. The kinds with a PCID do not come. */
     void (*flushed)(struct ivcpu *v, enum flush_kind kind, uint64_t lin);
+    /* The present PCID's address space is left, its TLB entries go to this set; it is back. */
+    void (*left)(struct ivcpu *v, unsigned set);
+    void (*back)(struct ivcpu *v, unsigned set);
     /* Code at [at, at + bytes) was written: drop what was made of it. True if there was any.
      * decoded: interp had decoded some of it. */
     bool (*drop)(struct ivcpu *v, gpa_t at, uint64_t bytes, bool decoded);
@@ -212,6 +234,9 @@ struct ivcpu {
     struct tlb *tlb; /* the current view's entries */
     struct tlb views[NR_VIEWS];
     unsigned tlb_changes; /* entries or write tags were taken away so often */
+    unsigned nr_protects; /* pages lost their write tags so often */
+    uint64_t nr_left;     /* address spaces were left so often */
+    struct pcid_set pcids[PCID_SETS];
     struct tlb no_view; /* never filled: every access takes the slow half, which checks alignment */
     uint64_t val;       /* result of a slow load */
     uint64_t lin;       /* result of a slow address computation */

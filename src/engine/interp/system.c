@@ -5,7 +5,7 @@
  * Whatever may change modes, interrupt flags or translations ends its block by leave_step() or
  * leave_jump().
  */
-#include "engine/interp/handlers.h"
+#include "engine/interp/tlb.h"
 
 #include "lib/trace.h"
 
@@ -275,15 +275,16 @@ HANDLER(xsetbv)
 HANDLER(mov_cr)
 {
     struct cpu *c = CPU(v);
+    bool switches = op->aux == 3 && (c->cr4 & CR4_PCIDE);
     enum step st;
 
     serialize(v);
     sync_rip(v, op);
+    if (switches)
+        pcid_leave(v);
     st = cpu_mov_to_cr(c, op->aux, get_reg(v, op->src, op->bytes));
-    /* The TLB has no PCID tags, so a switch that keeps the other PCID's entries still has to drop
-     * them here. */
-    if (op->aux == 3 && st == STEP_NEXT && (c->cr4 & CR4_PCIDE))
-        c->ops->tlb_flush(c, &(struct tlb_flush){ .kind = FLUSH_NONGLOBAL });
+    if (switches)
+        pcid_enter(v);
     return leave_step(v, op, st);
 }
 

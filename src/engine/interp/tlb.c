@@ -40,14 +40,36 @@ static uint64_t ntag_of(uint64_t page)
 
 /* What no access whose address has this index matches, not even one that crosses into the next
  * page: page 1 (so that all zero is empty), or page 3 for page 1 and the one before it. */
-static uint64_t no_ntag(unsigned i)
+uint64_t tlb_no_ntag(unsigned i)
 {
     return ntag_of((i > 1 ? 1 : 3) * PAGE_BYTES);
 }
 
 static void entry_clear(struct tlb *t, unsigned i)
 {
-    t->ntag_r[i] = t->ntag_w[i] = t->ntag_x[i] = no_ntag(i);
+    t->ntag_r[i] = t->ntag_w[i] = t->ntag_x[i] = tlb_no_ntag(i);
+}
+
+bool tlb_entry_live(const struct tlb *t, unsigned i)
+{
+    uint64_t none = tlb_no_ntag(i);
+
+    return t->ntag_r[i] != none || t->ntag_w[i] != none || t->ntag_x[i] != none;
+}
+
+static void list(struct tlb *t, unsigned i, bool global)
+{
+    struct tlb_used *u = &t->used[global];
+
+    if (t->note[i].listed[global])
+        return;
+    t->note[i].listed[global] = true;
+    u->at[u->nr++] = (uint16_t)i;
+}
+
+void tlb_list_local(struct tlb *t, unsigned i)
+{
+    list(t, i, false);
 }
 
 /* t is all zero. */
@@ -110,6 +132,7 @@ void tlb_flush_all(struct ivcpu *v)
     memset(v->large_1g, 0, sizeof(v->large_1g));
     v->large_x_lo = UINT64_MAX;
     v->large_x_hi = 0;
+    pcid_forget_all(v);
     flushed(v, FLUSH_ALL, 0);
 }
 
@@ -169,12 +192,13 @@ static void used_protect(struct tlb *t, const struct tlb_used *u, uint64_t page)
 {
     for (unsigned n = 0; n < u->nr; n++)
         if (t->note[u->at[n]].page == page)
-            t->ntag_w[u->at[n]] = no_ntag(u->at[n]);
+            t->ntag_w[u->at[n]] = tlb_no_ntag(u->at[n]);
 }
 
 void tlb_protect_page(struct ivcpu *v, uint64_t page)
 {
     v->tlb_changes++;
+    v->nr_protects++;
     for (unsigned w = 0; w < NR_VIEWS; w++) {
         used_protect(&v->views[w], &v->views[w].used[false], page);
         used_protect(&v->views[w], &v->views[w].used[true], page);
@@ -210,12 +234,7 @@ static void fill(struct ivcpu *v, struct tlb *t, const struct walk *w, const str
     note->global = w->global;
     note->lin = w->at.v & PAGE_MASK;
     note->shift = (uint8_t)w->shift;
-    if (!note->listed[w->global]) {
-        struct tlb_used *u = &t->used[w->global];
-
-        note->listed[w->global] = true;
-        u->at[u->nr++] = (uint16_t)i;
-    }
+    list(t, i, w->global);
     t->add[i] = (uintptr_t)s->hva - w->at.v;
     if (w->acc & ACC_EXEC) {
         t->ntag_x[i] = ntag;

@@ -41,7 +41,23 @@ static ALWAYS_INLINE void copy_words(void *to, const void *from, unsigned bytes)
 enum tlb_view tlb_view_of(const struct cpu *c, unsigned acc);
 /* Finds one page's piece; walks and fills when needed. */
 enum step span_find(struct ivcpu *v, uint64_t lin, unsigned acc, struct span *s);
+/* Of the present address space; what other PCIDs' left is pcid.c's. */
 void tlb_flush_nonglobal(struct ivcpu *v);
+/* Has entry i any right? */
+bool tlb_entry_live(const struct tlb *t, unsigned i);
+/* The tag that nothing matches. */
+uint64_t tlb_no_ntag(unsigned i);
+/* Notes that entry i was filled as not global. */
+void tlb_list_local(struct tlb *t, unsigned i);
+
+/* ---- pcid.c ---- */
+/* Before and after MOV to CR3 under CR4.PCIDE: entries of the PCID that is left are put aside,
+ * those of the present one come back. */
+void pcid_leave(struct ivcpu *v);
+void pcid_enter(struct ivcpu *v);
+/* What was put aside for one, or for all. */
+void pcid_forget(struct ivcpu *v, uint16_t pcid);
+void pcid_forget_all(struct ivcpu *v);
 /* Entries are 4 KB; those cut from a larger page all go with it. */
 void tlb_flush_page(struct ivcpu *v, uint64_t lin);
 /* Devices and the local APIC's page, 1, 2, 4 or 8 bytes. */

@@ -40,6 +40,12 @@ static bool hook_has_code(struct ivcpu *v, uint64_t page)
     return false;
 }
 
+static void hook_pcid(struct ivcpu *v, unsigned set)
+{
+    (void)v;
+    (void)set;
+}
+
 static void hook_tlb_flush(struct ivcpu *v, const struct tlb_flush *what)
 {
     (void)v, (void)what;
@@ -62,6 +68,8 @@ static void hook_kick(struct ivcpu *v)
 
 static const struct ivcpu_hooks hooks = {
     .flushed = hook_flushed,
+    .left = hook_pcid,
+    .back = hook_pcid,
     .drop = hook_drop,
     .drop_all = hook_nothing,
     .has_code = hook_has_code,

@@ -171,6 +171,66 @@ static void pcid_spaces(void)
     write_cr3(cr3);
 }
 
+/* Two PCIDs with code of their own at the same address, which changes under one or the other. */
+static word_t call_va(void)
+{
+    word_t x;
+
+    asm volatile("call *%1" : "=a"(x) : "r"(TEST_VA) : "memory");
+    return x;
+}
+
+static void put_code(uint8_t *at, uint32_t value)
+{
+    at[0] = 0xb8; /* mov eax, imm32 */
+    memcpy(at + 1, &value, 4);
+    at[5] = 0xc3;
+}
+
+static void pcid_code(void)
+{
+    const word_t keep = (word_t)1 << 63, first = read_cr3() | 1 | keep;
+    const word_t second = (word_t)other_pml4 | 2 | keep;
+    unsigned wrong = 0;
+
+    *page_entry(TEST_VA, 1) = ENTRY_A;
+    put_code(page_a, 10);
+    put_code(page_b, 20);
+    write_cr3(first & ~keep);
+    write_cr3(second & ~keep);
+    for (unsigned i = 0; i < 200; i++) {
+        write_cr3(first);
+        wrong += call_va() != 10;
+        write_cr3(second);
+        wrong += call_va() != 20;
+    }
+    EXPECT_EQ(wrong, 0, "each PCID runs its own code");
+    wrong = 0;
+    for (uint32_t i = 0; i < 200; i++) {
+        write_cr3(first);
+        put_code(page_b, i); /* runs under the other one, and has been written here before */
+        wrong += call_va() != (i ? 999 + i : 10);
+        write_cr3(second);
+        put_code(page_a, 1000 + i);
+        wrong += call_va() != i;
+    }
+    EXPECT_EQ(wrong, 0, "what one PCID writes is what the other one runs");
+    wrong = 0;
+    write_cr3(second);
+    for (uint32_t i = 0; i < 200; i++) {
+        write_cr3(first);
+        ((volatile uint8_t *)TEST_VA)[PAGE_BYTES - 1] = (uint8_t)i; /* data beside the code */
+        wrong += call_va() != 1199;
+        write_cr3(second);
+        put_code(page_a, 1199); /* the same again */
+        wrong += page_a[PAGE_BYTES - 1] != (uint8_t)i;
+    }
+    EXPECT_EQ(wrong, 0, "data in a page of code is written under both");
+    write_cr3(first & ~(keep | 0xfff));
+    page_a[0] = 'a';
+    page_b[0] = 'b';
+}
+
 static void invpcid_types(void)
 {
     struct {
@@ -195,13 +255,16 @@ static void invpcid_types(void)
     remap(0);
     invpcid(3, (word_t)&desc);
     EXPECT_EQ(*VA, 'b', "type 3: all but global pages");
-    /* From another PCID. */
-    remap(0);
-    write_cr3(cr3 | 2);
-    desc.pcid = 1;
-    invpcid(1, (word_t)&desc);
-    write_cr3(cr3 | 1 | (word_t)1 << 63);
-    EXPECT_EQ(*VA, 'b', "type 1 of a PCID that is not current");
+    for (word_t type = 0; type < 4; type++) {
+        desc.pcid = 1;
+        desc.addr = type ? 0 : TEST_VA;
+        remap(0);
+        write_cr3(cr3 | 2);
+        invpcid(type, (word_t)&desc);
+        write_cr3(cr3 | 1 | (word_t)1 << 63);
+        EXPECT_EQ(*VA, 'b', "type %u from another PCID", (unsigned)type);
+    }
+    desc.addr = 0;
     write_cr3(cr3);
 
     t = try(invpcid, 4, (word_t)&desc);
@@ -234,6 +297,7 @@ int main(void)
     if (has_pcid()) {
         pcid_cr_checks();
         pcid_spaces();
+        pcid_code();
     } else {
         skip("not in this CPU model", "PCID");
     }

@@ -50,7 +50,6 @@ void dcode_init(struct code *k, struct worker *w, struct ivcpu *v, struct direct
     *k = (struct code){ .w = w, .v = v, .d = d, .mmu = v->vc.evm->cfg.mmu };
     k->host_bmi2 = __builtin_cpu_supports("bmi2");
     k->fast_loop = __builtin_cpu_is("amd");
-    memset(w->hva + HOME_HASH, 0xff, HOME_HASH_BYTES);
     xlate_prologue(k);
 }
 
@@ -92,8 +91,8 @@ static void withdraw(const struct code *k, const struct dblock *b)
     if (*e == pad_address(k, b))
         *e = 0;
     for (unsigned i = 0; i < HASH_PROBES; i++)
-        if (h[i].rip == b->rip)
-            h[i] = (struct hash_entry){ ~0ull, ~0ull };
+        if (h[i].not_rip == ~b->rip)
+            h[i] = (struct hash_entry){ 0 };
 }
 
 void dcode_reset(struct code *k)
@@ -325,10 +324,11 @@ static void offer(struct code *k, struct dblock *b, bool over)
         return;
     if (over || !*table_entry(k, b->rip))
         *table_entry(k, b->rip) = pad_address(k, b);
-    for (i = 0; i < HASH_PROBES - 1 && h[i].rip != b->rip && ~h[i].rip; i++)
+    for (i = 0; i < HASH_PROBES - 1 && h[i].not_rip != ~b->rip && h[i].not_rip; i++)
         ;
-    if (over || h[i].rip == b->rip || !~h[i].rip)
-        h[i] = (struct hash_entry){ b->rip, k->w->home + HOME_CODE + b->pad2 };
+    if (over || h[i].not_rip == ~b->rip || !h[i].not_rip)
+        h[i] =
+            (struct hash_entry){ ~b->rip, (k->w->home + HOME_CODE + b->pad2) ^ BIT64(HASH_TO_BIT) };
 }
 
 void dcode_offer(struct code *k, struct dblock *b)

@@ -18,9 +18,9 @@
 #define HOME_TABLE       0x10000 /* r--: lookup table of indirect branches */
 #define HOME_TABLE_BYTES 0x80000
 #define HOME_HASH        0x90000  /* r--: its second level */
-#define HOME_HASH_BYTES  0x40040  /* a power of two entries, and as many more as are looked at */
+#define HOME_HASH_BYTES  0x100040 /* a power of two entries, and as many more as are looked at */
 #define HOME_CODE        0x200000 /* r-x: translations */
-#define HOME_CODE_BYTES  0x2000000
+#define HOME_CODE_BYTES  0x4000000
 #define HOME_BYTES       (HOME_CODE + HOME_CODE_BYTES)
 
 /* struct door_in, in HOME_IN. */

@@ -14,6 +14,7 @@
 #include "engine/bt/direct/allow.h"
 #include "engine/bt/direct/internal.h"
 #include "engine/bt/direct/layout.h"
+#include "engine/bt/direct/quick.h"
 #include "engine/bt/direct/stub.h"
 #include "engine/bt/emit.h"
 #include "engine/bt/insn.h"
@@ -252,10 +253,16 @@ static void xl_call(struct xl *x, uint64_t target)
     emit_jump(x, target);
 }
 
-static void xl_jcc(struct xl *x, uint64_t target)
+static void xl_jcc(struct xl *x, unsigned cc, uint64_t target)
 {
     point_here(x);
-    later(x, TAIL_EXIT, emit_jcc_later(&x->e, x->in.cc), target);
+    later(x, TAIL_EXIT, emit_jcc_later(&x->e, cc), target);
+}
+
+static void xl_jmp(struct xl *x, uint64_t target)
+{
+    point_here(x);
+    emit_jump(x, target);
 }
 
 /* LOOPcc and JRCXZ have a rel8 only: it goes to a jump of ours. */
@@ -462,10 +469,9 @@ static bool xl_insn(struct xl *x)
     case INSN_LEA:
         return xl_lea(x), true;
     case INSN_JMP:
-        point_here(x);
-        return emit_jump(x, target), false;
+        return xl_jmp(x, target), false;
     case INSN_JCC:
-        return xl_jcc(x, target), true;
+        return xl_jcc(x, in->cc, target), true;
     case INSN_CALL:
         return xl_call(x, target), false;
     case INSN_JMP_IND:
@@ -475,6 +481,51 @@ static bool xl_insn(struct xl *x)
     default:
         return xl_copy(x), true;
     }
+}
+
+/* The same for what needs no decoder. */
+static bool xl_quick(struct xl *x, const uint8_t *bytes, const struct quick *q)
+{
+    uint64_t target = x->next + (uint64_t)(int64_t)q->rel;
+
+    switch (q->kind) {
+    case QUICK_COPY:
+        point_here(x);
+        emit_bytes(&x->e, bytes, q->len);
+        return true;
+    case QUICK_JCC:
+        return xl_jcc(x, q->cc, target), true;
+    case QUICK_JMP:
+        return xl_jmp(x, target), false;
+    case QUICK_CALL:
+        return xl_call(x, target), false;
+    case QUICK_RET:
+        x->in.cls = INSN_RET;
+        x->in.imm = 0;
+        return xl_indirect(x), false;
+    }
+    return false;
+}
+
+/* One instruction; its length, 0: it goes on beyond what is there. */
+static unsigned xl_next(struct xl *x, const uint8_t *bytes, unsigned avail, bool *open)
+{
+    struct code *k = x->k;
+    struct quick q;
+    unsigned len;
+
+    if (quick_decode(bytes, avail, &q)) {
+        x->next = x->rip + q.len;
+        *open = xl_quick(x, bytes, &q);
+        return q.len;
+    }
+    len = insn_decode(k->v, block_key(&k->v->vc.cpu), bytes, avail, (uint16_t)(x->rip % PAGE_BYTES),
+                      &x->in);
+    if (len) {
+        x->next = x->rip + len;
+        *open = xl_insn(x);
+    }
+    return len;
 }
 
 /* ---- blocks ---- */
@@ -587,13 +638,10 @@ struct dblock *xlate_block(struct code *k, const struct xlate_from *from)
     b.host = start = host_at(&x);
     x.rip = from->rip;
     while (open && nr < MAX_INSNS) {
-        unsigned len = insn_decode(k->v, block_key(&k->v->vc.cpu), from->bytes + off,
-                                   from->nr_bytes - off, (uint16_t)(x.rip % PAGE_BYTES), &x.in);
+        unsigned len = xl_next(&x, from->bytes + off, from->nr_bytes - off, &open);
 
         if (!len)
             break;
-        x.next = x.rip + len;
-        open = xl_insn(&x);
         if (!nr && k->nr_xits > nr_xits)
             b.first = k->xits[nr_xits].kind;
         x.rip = x.next;
@@ -672,6 +720,7 @@ void xlate_prologue(struct code *k)
     spill(&x, H_RAX, 6);
     point(&x, UNDO_FLAGS, 0, 0);
     unspill(&x, H_RCX, 2);
+    BYTES(&x, UNDO_FLAGS, "\x48\xf7\xd1"); /* not rcx */
     point(&x, UNDO_FLAGS, 0, 0);
     emit_mov_imm(&x.e, H_RAX, HASH_FACTOR);
     BYTES(&x, UNDO_FLAGS, "\x48\x0f\xaf\xc1"); /* imul rax, rcx */
@@ -700,6 +749,8 @@ void xlate_prologue(struct code *k)
     for (unsigned i = 0; i < HASH_PROBES; i++)
         emit_fix8(&x.e, hit[i]);
     BYTES(&x, UNDO_FLAGS, "\x48\x8b\x52\x08"); /* mov rdx, [rdx + 8] */
+    BYTES(&x, UNDO_FLAGS, "\x48\x0f\xba\xfa"); /* btc rdx, imm8 */
+    emit8(&x.e, HASH_TO_BIT);
     give_flags_back(&x);
     BYTES(&x, UNDO_HASH, "\xff\xe2"); /* jmp rdx */
     end(&x);
