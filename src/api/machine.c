@@ -422,7 +422,8 @@ int machine_start(struct api *a, struct snap *snap)
     else if (machine_open_disks(a) && machine_open_nets(a) && machine_open_pmems(a) &&
              machine_open_vsock(a) && machine_open_serial(a)) {
         machine_open_ctl(a);
-        if (machine_make(a, snap) && (!a->balloon || snap || machine_set_balloon(a) == 0))
+        if (machine_make(a, snap) && (!a->balloon || snap || machine_set_balloon(a) == 0) &&
+            (snap || machine_set_msrs(a) == 0))
             err = machine_run(a, snap);
     }
     if (err)
