@@ -25,7 +25,7 @@
 #define REQ_BYTES  MIB(2)
 
 struct env {
-    char dir[32], socket[64], file[64];
+    char dir[32], socket[64], file[64], pid_file[64];
     pid_t server;
     struct teststore t;
 };
@@ -40,6 +40,7 @@ static int setup(void **state)
     assert_non_null(mkdtemp(e->dir));
     (void)snprintf(e->socket, sizeof(e->socket), "%s/sock", e->dir);
     (void)snprintf(e->file, sizeof(e->file), "%s/file", e->dir);
+    (void)snprintf(e->pid_file, sizeof(e->pid_file), "%s/pid", e->dir);
     *state = e;
     return 0;
 }
@@ -52,6 +53,7 @@ static void stop(struct env *e)
     }
     e->server = 0;
     (void)unlink(e->socket);
+    (void)unlink(e->pid_file);
 }
 
 static int teardown(void **state)
@@ -93,10 +95,11 @@ static void serve(struct env *e, bool writable)
     assert_true(e->server >= 0);
     if (e->server == 0) {
         (void)execlp("qemu-storage-daemon", "qemu-storage-daemon", "--blockdev", blockdev,
-                     "--export", export, (char *)NULL);
+                     "--export", export, "--pidfile", e->pid_file, (char *)NULL);
         _exit(127);
     }
-    while (access(e->socket, W_OK) < 0) {
+    /* It writes the file when it can be connected to. */
+    while (access(e->pid_file, R_OK) < 0) {
         assert_int_equal(waitpid(e->server, NULL, WNOHANG), 0);
         teststore_rest();
     }

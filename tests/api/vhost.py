@@ -13,14 +13,14 @@ class Daemon:
     """The process that serves the drive."""
 
     def __init__(self, c, name, mib):
-        self.image, self.sock = c.disk(name + ".img", mib), c.path(name + ".vhost")
+        self.image, self.sock, pid_file = c.disk(name + ".img", mib), c.path(name + ".vhost"), c.path(name + ".pid")
         with open(c.path(name + ".log"), "wb") as log:
             self.proc = subprocess.Popen([
-                "qemu-storage-daemon", "--blockdev", f"driver=file,node-name=f,filename={self.image}",
+                "qemu-storage-daemon", "--pidfile", pid_file, "--blockdev", f"driver=file,node-name=f,filename={self.image}",
                 "--export", f"type=vhost-user-blk,id=x,node-name=f,addr.type=unix,addr.path={self.sock},writable=on"],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
         end = time.monotonic() + LIMIT_S
-        while not os.path.exists(self.sock) and self.proc.poll() is None and time.monotonic() < end:
+        while not os.path.exists(pid_file) and self.proc.poll() is None and time.monotonic() < end:
             time.sleep(0.02)
 
     def kill(self):
