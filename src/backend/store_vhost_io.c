@@ -131,7 +131,7 @@ static unsigned find_segments(const struct store_vhost *n, const struct store_re
         left -= len;
         skip = 0;
     }
-    for (over = *bytes % STORE_SECTOR_BYTES; over;) {
+    for (over = *bytes % STORE_SECTOR_BYTES; over && nr;) {
         uint64_t cut = MIN(over, segs[nr - 1].bytes);
 
         segs[nr - 1].bytes -= cut;

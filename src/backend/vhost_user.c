@@ -129,7 +129,7 @@ static int vhu_receive(struct vhu *v, enum vhu_request request, void *buf, size_
 static int vhu_answer(struct vhu *v, enum vhu_request request, void *payload, uint32_t bytes)
 {
     uint64_t until_ns = host_mono_ns() + ANSWER_NS;
-    struct vhu_header h;
+    struct vhu_header h = { .request = 0 };
     int err = vhu_receive(v, request, &h, sizeof(h), until_ns);
 
     if (err)
