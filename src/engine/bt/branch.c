@@ -219,6 +219,32 @@ static void go_back(struct trans *t, int by)
     emit_jmp_mem(t->e, HMEM_GS_INDEX(H_AUX, 3, entry + offsetof(struct jc_return, at)));
 }
 
+/* LOOP and JCXZ within the page: elsewhere the way there is too long for JRCXZ. */
+bool bt_emit_loop(struct trans *t)
+{
+    const struct insn *in = &t->in;
+    bool counts = in->op.fn == op_loop;
+    uint8_t *zero, *over;
+
+    if (!bt_is_near(t, in->target))
+        return false;
+    if (counts)
+        address(t, H_GUEST_RCX, H_GUEST_RCX, -1);
+    emit_op_rr(t->e, bt_width(t), 0x89, H_GUEST_RCX, H_TMP); /* MOV */
+    zero = emit_jrcxz_later(t->e);
+    if (counts) {
+        bt_emit_goto(t, in->target, in->target <= in->off);
+        emit_fix8(t->e, zero);
+        return true;
+    }
+    over = emit_jmp_later(t->e);
+    emit_fix8(t->e, zero);
+    bt_emit_goto(t, in->target, in->target <= in->off);
+    if (!t->e->full)
+        emit_fix32(over, t->e->delta, emit_pc(t->e));
+    return true;
+}
+
 /* The target of an indirect branch into b->tmp, or for a register nothing: it is read later. */
 static void indirect_target(struct trans *t)
 {

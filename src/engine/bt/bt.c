@@ -297,6 +297,11 @@ static int bt_vcpu_create(struct engine_vm *evm, uint32_t id, struct vcpu **out)
     b->mask_63 = 63;
     b->mask_returns = (RETURNS - 1) * 8;
     b->mask_pushed = ~(uint64_t)(RFLAGS_ARITH | RFLAGS_FIXED1 | RFLAGS_RF | RFLAGS_VM);
+    b->mask_if_df = RFLAGS_IF | RFLAGS_DF;
+    b->mask_not_if_df = ~b->mask_if_df;
+    b->mask_popf = RFLAGS_TF | RFLAGS_IOPL | RFLAGS_NT | RFLAGS_AC | RFLAGS_ID;
+    b->mask_popf_user = b->mask_popf | RFLAGS_IF;
+    b->mask_ah = 0xff00;
     b->mxcsr = 0x1f80;
     b->region = (struct host_trap_region){ .lo = b->cache->hc.rx,
                                            .hi = b->cache->hc.rx + b->cache->hc.bytes,

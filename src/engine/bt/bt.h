@@ -54,7 +54,7 @@ struct site {
     uint8_t len;
     uint8_t acc_write;  /* its memory access is a write */
     uint16_t acc_bytes; /* 0: makes none that may be filled and tried again */
-    bool ends;          /* never go on with the next instruction */
+    bool ends;          /* after interp never go on with the next instruction */
     bool loose; /* fluid code: its immediate is read from the guest's bytes each time it runs */
     uint8_t imm_off, imm_bytes; /* of a loose one, in the instruction */
     bool branch;                /* a near one, translated */
@@ -94,25 +94,28 @@ struct fluid_tb {
     uint8_t was[TB_MAX_INSNS * 15]; /* only as many as the block has, in the end */
 };
 
+/* What finds and enters a block is in its first 64 bytes: most are not in the processor's cache. */
 struct tb {
     uint64_t gpa;
     uint32_t key;
-    uint16_t bytes, nr_insns, nr_exits;
+    uint16_t bytes, nr_insns;
+    struct tb *hash_next;
+    struct fluid_tb *fluid; /* NULL: stores to its page are seen */
+    const uint8_t *far;     /* entry with R10 = RIP */
+    const uint8_t *near;    /* entry within the page */
+    uint16_t nr_exits;
     bool dead;    /* dropped; it may still be the one that runs */
     bool landing; /* indirect branches go there */
     bool vectors; /* uses x87 or vector registers */
     bool shares;  /* has lookups for several accesses */
-    uint8_t
-        cross_len; /* not 0: one instruction in two pages (cross.c), at offset gpa of the first */
-    uint8_t cross[15]; /* its bytes */
     const uint8_t *code, *end;
-    const uint8_t *far;     /* entry with R10 = RIP */
-    const uint8_t *near;    /* entry within the page */
-    const uint8_t *body;    /* its first instruction */
-    struct fluid_tb *fluid; /* NULL: stores to its page are seen */
-    struct tb *hash_next, *page_next;
+    const uint8_t *body; /* its first instruction */
+    struct tb *page_next;
     struct tb_exit *in; /* exits of other blocks chained to this one */
     struct tb_exit *exits;
+    uint8_t
+        cross_len; /* not 0: one instruction in two pages (cross.c), at offset gpa of the first */
+    uint8_t cross[15];   /* its bytes */
     struct site sites[]; /* nr_insns */
 };
 
@@ -232,7 +235,10 @@ struct bt_vcpu {
     uint64_t mask_df, mask_not_df, mask_of, mask_63;
     uint64_t mask_returns;
     uint64_t mask_pushed; /* what PUSHF takes from cpu.rflags */
-    uint64_t tsc_offset;  /* of the guest's TSC to the host's, when tsc_inline */
+    uint64_t mask_if_df, mask_not_if_df;
+    uint64_t mask_popf, mask_popf_user; /* what translated POPF does not change */
+    uint64_t mask_ah;
+    uint64_t tsc_offset; /* of the guest's TSC to the host's, when tsc_inline */
     uint64_t vm_tsc_offset;
     uint32_t masked; /* an interrupt waits for IF */
     /* 32-bit code: how much the limit is below 4 GB; SEG_SHUT: nothing may be accessed inline */
@@ -453,6 +459,7 @@ struct hmem bt_emit_stack(struct trans *t, enum hreg base, int by, bool write);
 void bt_emit_move_stack(struct trans *t, int by);
 void bt_emit_pop(struct trans *t);
 void bt_emit_branch(struct trans *t); /* INSN_JMP .. INSN_RET */
+bool bt_emit_loop(struct trans *t);   /* INSN_LOOP */
 /* Leaves the block for the place at off, relative to the page. */
 void bt_emit_goto(struct trans *t, int64_t off, bool check);
 

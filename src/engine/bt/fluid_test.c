@@ -140,15 +140,21 @@ static void check_same(const struct insn *a, const struct insn *b)
     assert_memory_equal(a->bytes, b->bytes, a->len);
     assert_memory_equal(&a->z, &b->z, sizeof(a->z));
     assert_memory_equal(a->ops, b->ops, a->z.operand_count * sizeof(a->ops[0]));
-    if (a->cls == INSN_JMP || a->cls == INSN_JCC || a->cls == INSN_CALL)
+    if (a->cls >= INSN_JMP && a->cls <= INSN_CALL)
         assert_int_equal(a->target, b->target);
+    if (a->cls == INSN_PUSH)
+        assert_int_equal(a->imm, b->imm);
 }
 
 static void test_insn_found_by_its_bytes_is_as_if_decoded(void **state)
 {
     static const uint8_t first[][3] = { { 0xe9 },       { 0xeb },       { 0x74 }, { 0x0f, 0x84 },
                                         { 0xe8 },       { 0x48, 0x81 }, { 0x8b }, { 0x48, 0x8d },
-                                        { 0xf3, 0x0f }, { 0xc5 },       { 0x50 }, { 0x66, 0x0f } };
+                                        { 0xf3, 0x0f }, { 0xc5 },       { 0x50 }, { 0x66, 0x0f },
+                                        { 0x68 },       { 0x6a },       { 0xb8 }, { 0x48, 0xb8 },
+                                        { 0x81 },       { 0x83 },       { 0xc7 }, { 0x48, 0x69 },
+                                        { 0xc1 },       { 0xd1 },       { 0xa1 }, { 0x48, 0x89 },
+                                        { 0xff },       { 0xe2 },       { 0xe3 }, { 0x65, 0x8b } };
     struct fake *f = start();
     struct bt_vcpu *b = container_of(f->v, struct bt_vcpu, iv.vc);
     struct insn plain, cached;
@@ -162,13 +168,17 @@ static void test_insn_found_by_its_bytes_is_as_if_decoded(void **state)
         if (i % 2)
             memcpy(bytes[i], first[i / 2 % ARRAY_SIZE(first)], 2);
     }
-    for (unsigned i = 0; i < 20000; i++) {
-        const uint8_t *p = bytes[rnd(&x) % 256];
+    for (unsigned i = 0; i < 200000; i++) {
+        uint8_t *p = bytes[rnd(&x) % 256];
         unsigned avail = 1 + (unsigned)(rnd(&x) % 16);
         uint16_t off = (uint16_t)(rnd(&x) % (PAGE_BYTES - 16));
         uint32_t key = MODE_PE | MODE_LMA | MODE_CS64 | KEY_FLAT_CS | KEY_FLAT_DATA |
                        (rnd(&x) & 1 ? KEY_USER : 0);
 
+        if (i % 2) /* often a displacement or an immediate */
+            p[1 + rnd(&x) % 11] = (uint8_t)rnd(&x);
+        if (i % 64 == 0)
+            key = MODE_PE | MODE_CS32 | MODE_SS32 | KEY_FLAT_CS | KEY_FLAT_DATA;
         memset(&plain, 0, sizeof(plain));
         memset(&cached, 0, sizeof(cached));
         plain.len = (uint8_t)insn_decode(&b->iv, key, p, avail, off, &plain);

@@ -182,6 +182,15 @@ static void classify_branch(struct insn *in, enum insn_class direct, enum insn_c
     }
 }
 
+/* Whose count is as wide as addresses are, and that look at no flag. */
+static void classify_loop(struct insn *in)
+{
+    bool counts = in->z.mnemonic == ZYDIS_MNEMONIC_LOOP;
+
+    if (in->z.address_width == 8 * in->word && (counts || in->op.fn == op_jcxz))
+        classify_branch(in, INSN_LOOP, INSN_INTERP);
+}
+
 static void classify_stack(struct insn *in)
 {
     const ZydisDecodedOperand *o = &in->ops[0];
@@ -263,10 +272,16 @@ static void classify(struct insn *in)
             in->cls = INSN_RET;
         }
         return;
+    case ZYDIS_MNEMONIC_PUSHFD:
     case ZYDIS_MNEMONIC_PUSHFQ:
         in->mem = -1;
-        if (in->op.fn == op_pushf)
+        if (in->op.fn == op_pushf && in->z.operand_width == 8 * in->word)
             in->cls = INSN_PUSHF;
+        return;
+    case ZYDIS_MNEMONIC_LOOP:
+    case ZYDIS_MNEMONIC_JECXZ:
+    case ZYDIS_MNEMONIC_JRCXZ:
+        classify_loop(in);
         return;
     case ZYDIS_MNEMONIC_PUSH:
     case ZYDIS_MNEMONIC_POP:
@@ -305,56 +320,4 @@ unsigned insn_decode(struct ivcpu *v, uint32_t key, const uint8_t *bytes, unsign
     if (in->op.fn != op_ud && in->op.fn != op_native_full)
         classify(in);
     return len;
-}
-
-/* ---- the cache ---- */
-
-/* Most instructions are known by their first bytes: opcode, ModRM, and the prefix or the next one.
- */
-static unsigned slot_of(const uint8_t *bytes)
-{
-    uint32_t x = bytes[0] | (uint32_t)bytes[1] << 8 | (uint32_t)bytes[2] << 16;
-
-    return x * 0x9e3779b1u >> 23; /* INSN_CACHE = 2^9 */
-}
-
-/* Only as many operands as there are. */
-static void copy_insn(struct insn *to, const struct insn *from)
-{
-    size_t head = offsetof(struct insn, ops), tail = offsetof(struct insn, op);
-
-    memcpy(to, from, head);
-    memcpy(to->ops, from->ops, from->z.operand_count * sizeof(from->ops[0]));
-    memcpy((char *)to + tail, (const char *)from + tail, sizeof(*to) - tail);
-}
-
-unsigned insn_decode_cached(struct insn_cache *cache, struct ivcpu *v, uint32_t key,
-                            const uint8_t *bytes, unsigned avail, uint16_t off, struct insn *in)
-{
-    const struct insn *c;
-    unsigned i, len;
-
-    if (avail < 3)
-        return insn_decode(v, key, bytes, avail, off, in);
-    i = slot_of(bytes);
-    c = &cache->in[i];
-    if (cache->key[i] == key && c->len <= avail && !memcmp(c->bytes, bytes, c->len)) {
-        copy_insn(in, c);
-        if (in->cls >= INSN_JMP && in->cls <= INSN_CALL)
-            in->target += (int64_t)off - in->off;
-        in->op.off = in->off = off;
-        return in->len;
-    }
-    len = insn_decode(v, key, bytes, avail, off, in);
-    if (len &&
-        in->op.fn != op_ud) { /* what does not exist may be told by bytes behind its length */
-        copy_insn(&cache->in[i], in);
-        cache->key[i] = key;
-    }
-    return len;
-}
-
-void insn_forget(struct insn_cache *cache)
-{
-    memset(cache->key, 0, sizeof(cache->key));
 }

@@ -22,6 +22,7 @@ enum insn_class {
     INSN_BITS,     /* BT, BTS, BTR, BTC of memory by a register */
     INSN_JMP,      /* direct: target */
     INSN_JCC,      /* direct: target, cc */
+    INSN_LOOP,     /* direct: target; LOOP, and JCXZ of the same width */
     INSN_CALL,     /* direct: target */
     INSN_JMP_IND,  /* through a register or memory */
     INSN_CALL_IND, /* through a register or memory */
@@ -59,13 +60,25 @@ unsigned insn_decode(struct ivcpu *v, uint32_t key, const uint8_t *bytes, unsign
                      uint16_t off, struct insn *in);
 
 /*
- * The same for code that is translated again and again: what was decoded before is found by its
- * bytes. Forget all when interp's native stubs go.
+ * ---- insn_cache.c ----
+ * The same for code that is like other code: what differs in displacement and immediate alone was
+ * decoded before. Forget all when interp's native stubs go.
  */
-#define INSN_CACHE 512
+#define INSN_SLOTS     4096
+#define INSN_KNOWN     1024
+#define INSN_KNOWN_OPS 4
+struct insn_known {
+    uint32_t key;
+    uint16_t slot;
+    uint8_t fixed; /* so many of the first bytes tell it */
+    ZydisDecodedInstruction z;
+    ZydisDecodedOperand ops[INSN_KNOWN_OPS];
+    uint8_t rest[sizeof(struct insn) - offsetof(struct insn, op)];
+};
 struct insn_cache {
-    uint32_t key[INSN_CACHE]; /* 0: empty */
-    struct insn in[INSN_CACHE];
+    uint16_t at[INSN_SLOTS]; /* index in known[] plus 1; 0: none */
+    unsigned next;           /* which of known[] is filled next */
+    struct insn_known known[INSN_KNOWN];
 };
 unsigned insn_decode_cached(struct insn_cache *cache, struct ivcpu *v, uint32_t key,
                             const uint8_t *bytes, unsigned avail, uint16_t off, struct insn *in);

@@ -229,6 +229,9 @@ static void plan_one(struct planner *p, unsigned nr, const struct insn *in)
     case INSN_RET:
         add(p, nr, sp->origin, sp->off, word, false);
         break;
+    case INSN_LOOP:
+        forget(p, RCX);
+        break;
     case INSN_INTERP:
         close_all(p);
         for (unsigned r = 0; r < NR_GPRS; r++)

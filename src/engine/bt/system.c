@@ -71,6 +71,62 @@ static void emit_mov_from_seg(struct trans *t)
     bt_emit_put(t, bt_gpr(t->in.ops[0].reg.value), H_TMP);
 }
 
+/* H_PTR: what was popped. Goes on if those of its bits that are in the mask are as in RFLAGS. */
+static void same_flags(struct trans *t, size_t mask)
+{
+    emit_pext(t->e, H_AUX, H_PTR, HMEM_GS(mask));
+    emit_not(t->e, H_AUX);
+    emit_load(t->e, H_TMP, HMEM_GS(CPU_OFF(rflags)));
+    emit_pext(t->e, H_TMP, H_TMP, HMEM_GS(mask));
+    emit_lea(t->e, H_TMP, (struct hmem){ .base = H_TMP, .index = H_AUX, .disp = 2 });
+    bt_leave_unless_one(t, WHY_INTERP);
+}
+
+/* H_PTR's arithmetic flags become the host's. */
+static void arithmetic_flags(struct trans *t)
+{
+    static const uint8_t to_flags[] = { 0x04, 0x7f, /* ADD AL, 7Fh: overflows if AL is 1 */
+                                        0x9e };     /* SAHF */
+
+    emit_store(t->e, HMEM_GS(BT_OFF(tmp)), H_RAX);
+    emit_pext(t->e, H_AUX, H_PTR, HMEM_GS(BT_OFF(mask_of)));
+    emit_rorx(t->e, H_PTR, H_PTR, 56);
+    emit_op_rr(t->e, EMIT_0F, 0xb7, H_PTR, H_PTR); /* MOVZX of the low 16 bits */
+    emit_pext(t->e, H_PTR, H_PTR, HMEM_GS(BT_OFF(mask_ah)));
+    emit_pdep(t->e, H_PTR, H_PTR, HMEM_GS(BT_OFF(mask_ah)));
+    emit_lea32(t->e, H_RAX, (struct hmem){ .base = H_PTR, .index = H_AUX });
+    emit_bytes(t->e, to_flags, sizeof(to_flags));
+    emit_load(t->e, H_RAX, HMEM_GS(BT_OFF(tmp)));
+}
+
+/*
+ * POPF that changes arithmetic flags, DF and, in the kernel, IF alone; and no interrupt waits. What
+ * else it may change (SDM 2, "POPF/POPFD/POPFQ") has to be as it is already, or interp runs it: TF,
+ * AC and, of user code, IF and IOPL have consequences or are not its to change. RF is 0 where
+ * translated code runs, and what is popped of it and of VM, VIF and VIP does not count.
+ */
+static void emit_popf(struct trans *t)
+{
+    bool user = t->key & KEY_USER;
+    size_t changes = user ? BT_OFF(mask_df) : BT_OFF(mask_if_df);
+    struct hmem m = bt_emit_stack(t, H_RSP, 0, false);
+
+    emit_op_rm(t->e, bt_width(t), 0x8b, H_PTR, m); /* MOV */
+    if (!user) {
+        bt_leave_unless_zero(t, CPU_OFF(req), WHY_INTERP);
+        bt_leave_unless_zero(t, BT_OFF(masked), WHY_INTERP);
+    }
+    same_flags(t, user ? BT_OFF(mask_popf_user) : BT_OFF(mask_popf));
+    load_flags(t, user ? BT_OFF(mask_not_df) : BT_OFF(mask_not_if_df));
+    emit_pext(t->e, H_AUX, H_PTR, HMEM_GS(changes));
+    emit_pdep(t->e, H_AUX, H_AUX, HMEM_GS(changes));
+    emit_lea(t->e, H_TMP, (struct hmem){ .base = H_TMP, .index = H_AUX });
+    emit_store(t->e, HMEM_GS(CPU_OFF(rflags)), H_TMP);
+    arithmetic_flags(t);
+    bt_emit_move_stack(t, t->in.word);
+    t->tb->sites[t->nr].ends = true; /* after interp's the view may be another (AC) */
+}
+
 bool bt_is_inline_system(const struct trans *t, const struct insn *in)
 {
     const op_fn fn = in->op.fn;
@@ -82,6 +138,8 @@ bool bt_is_inline_system(const struct trans *t, const struct insn *in)
         return t->b->tsc_inline && !(user && (t->key & KEY_TSD));
     if (fn == op_cld || reads_segment(in))
         return true;
+    if (fn == op_popf)
+        return in->z.operand_width == 8 * in->word;
     return !user && (fn == op_cli || fn == op_sti || fn == op_swapgs);
 }
 
@@ -95,6 +153,8 @@ bool bt_emit_system(struct trans *t)
         emit_rdtsc(t, fn == op_rdtscp);
     else if (fn == op_cld)
         clear_flag(t, BT_OFF(mask_not_df));
+    else if (fn == op_popf)
+        emit_popf(t);
     else if (fn == op_mov_from_seg)
         emit_mov_from_seg(t);
     else if (fn == op_cli)
@@ -117,7 +177,7 @@ bool bt_emit_pushf(struct trans *t)
 
     if (t->b->vm->slow_pext)
         return false;
-    m = bt_emit_stack(t, H_RSP, -8, true);
+    m = bt_emit_stack(t, H_RSP, -t->in.word, true);
     emit_store(t->e, HMEM_GS(BT_OFF(tmp)), H_RAX);
     emit_bytes(t->e, arithmetic, sizeof(arithmetic));
     emit_pdep(t->e, H_RAX, H_RAX, HMEM_GS(BT_OFF(mask_of)));
@@ -125,7 +185,7 @@ bool bt_emit_pushf(struct trans *t)
     load_flags(t, BT_OFF(mask_pushed));
     emit_lea(t->e, H_TMP, (struct hmem){ .base = H_TMP, .index = H_RAX });
     emit_load(t->e, H_RAX, HMEM_GS(BT_OFF(tmp)));
-    emit_store(t->e, m, H_TMP);
-    bt_emit_move_stack(t, -8);
+    emit_op_rm(t->e, bt_width(t), 0x89, H_TMP, m); /* MOV */
+    bt_emit_move_stack(t, -t->in.word);
     return true;
 }

@@ -90,6 +90,9 @@ static void emit_insn(struct trans *t)
     case INSN_INTERP:
         done = bt_emit_system(t);
         break;
+    case INSN_LOOP:
+        done = bt_emit_loop(t);
+        break;
     default:
         bt_emit_branch(t);
         break;
@@ -197,7 +200,7 @@ static void emit_one(struct trans *t)
 /* Does what follows run when the instruction has not branched? */
 static bool falls_through(const struct insn *in)
 {
-    return in->cls == INSN_JCC || (!in->ends && in->cls < INSN_JMP);
+    return in->cls == INSN_JCC || in->cls == INSN_LOOP || (!in->ends && in->cls < INSN_JMP);
 }
 
 /* What follows a conditional branch may be there already. */
@@ -216,7 +219,7 @@ static unsigned read_ahead(struct trans *t, const uint8_t *code)
         off += in->len;
         nr++;
         if ((!falls_through(in) && !bt_is_inline_system(t, in)) ||
-            (in->cls == INSN_JCC && is_there(t, off)))
+            ((in->cls == INSN_JCC || in->cls == INSN_LOOP) && is_there(t, off)))
             break;
     }
     return nr;
@@ -273,7 +276,7 @@ static void emit_block(struct trans *t, const uint8_t *code)
         emit_one(t);
         off += t->in.len;
         open = falls_through(&t->in);
-        t->tb->sites[t->nr].ends = !open;
+        t->tb->sites[t->nr].ends |= !open;
         if ((fluid && !bt_loose_note(t)) || t->tb->nr_exits + 2u >= ARRAY_SIZE(t->exits) ||
             t->nr_slow + SLOW_EACH > ARRAY_SIZE(t->slow)) {
             t->nr++;

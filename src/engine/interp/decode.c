@@ -238,7 +238,7 @@ unsigned decode_insn_full(struct ivcpu *v, uint32_t key, const uint8_t *bytes, u
     unsigned len = decode(&d, avail, off);
 
     *insn = d.insn;
-    memcpy(ops, d.ops, sizeof(d.ops));
+    memcpy(ops, d.ops, d.insn.operand_count * sizeof(d.ops[0])); /* the others say nothing */
     return len;
 }
 

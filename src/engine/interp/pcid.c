@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Process-context identifiers (SDM 3, "Process-Context Identifiers (PCIDs)"). The software TLB has
- * no tags for them: it holds the entries of one address space beside the global ones. When the guest
- * loads CR3, those of the PCID that is left are put aside, and come back with it, unless the guest
- * has asked for a flush meanwhile.
+ * no tags for them: it holds the entries of one address space beside the global ones. When the
+ * guest loads CR3, those of the PCID that is left are put aside, and come back with it, unless the
+ * guest has asked for a flush meanwhile.
  *
  * Only the latest entries of each view are kept: what a process that takes turns with another one
  * touches in its turn. All of a big one's would cost more to move than to look up again.

@@ -1,37 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What the TLB's flushes keep and drop, with 32-bit page tables of four pages. No vCPU runs. */
-#include "engine/interp/tlb.h"
-
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
-#include <stdlib.h>
+#include "engine/interp/tlb_fake.h"
 
 #define RAM_PAGES 8
 #define TABLE     1 /* page 0 is the directory */
-#define LIN(n)    ((uint64_t)(n)*PAGE_BYTES)
 
 /* SDM 3, "32-Bit Paging" */
 #define PTE_P 1u
 #define PTE_W 2u
 #define PTE_U 4u
 #define PTE_G 0x100u
-
-struct fake {
-    struct cpu_model model;
-    struct log_seen seen;
-    struct mmu *mmu;
-    struct slot *ram;
-    struct engine_vm *evm;
-    struct vcpu *vc;
-    struct ivcpu *v;
-};
-
-static const struct platform_ops no_platform;
-static const struct platform_time_ops no_time;
 
 static void set_pte(struct fake *f, unsigned table, unsigned n, uint32_t pte)
 {
@@ -46,27 +24,9 @@ static void map(struct fake *f, unsigned n, unsigned to, uint32_t flags)
 
 static int setup(void **state)
 {
-    struct fake *f = calloc(1, sizeof(*f));
-    struct engine_config cfg;
+    struct fake *f = fake_create(RAM_PAGES);
     struct cpu *c;
-    char err[200];
 
-    assert_non_null(f);
-    assert_true(cpu_model_init(&f->model, "host", err, sizeof(err)));
-    f->model.nr_cpus = 1;
-    f->mmu = mmu_create();
-    assert_int_equal(
-        mmu_slot_add(f->mmu, &(struct slot_desc){ .name = "ram", .bytes = RAM_PAGES * PAGE_BYTES },
-                     &f->ram),
-        0);
-    cfg = (struct engine_config){ .mmu = f->mmu,
-                                  .model = &f->model,
-                                  .ops = &no_platform,
-                                  .time_ops = &no_time,
-                                  .seen = &f->seen };
-    assert_int_equal(interp_engine.vm_create(&cfg, &f->evm), 0);
-    assert_int_equal(interp_engine.vcpu_create(f->evm, 0, &f->vc), 0);
-    f->v = container_of(f->vc, struct ivcpu, vc);
     set_pte(f, 0, 0, (uint32_t)(TABLE * PAGE_BYTES) | PTE_P | PTE_W | PTE_U);
     c = CPU(f->v);
     c->cr0 |= CR0_PE | CR0_PG | CR0_WP;
@@ -80,23 +40,8 @@ static int setup(void **state)
 
 static int teardown(void **state)
 {
-    struct fake *f = *state;
-
-    interp_engine.vcpu_destroy(f->vc);
-    interp_engine.vm_destroy(f->evm);
-    mmu_destroy(f->mmu);
-    free(f);
+    fake_destroy(*state);
     return 0;
-}
-
-static bool may_read(const struct fake *f, unsigned n)
-{
-    return TLB_HIT(f->v->tlb, r, LIN(n), 4);
-}
-
-static bool may_write(const struct fake *f, unsigned n)
-{
-    return TLB_HIT(f->v->tlb, w, LIN(n), 4);
 }
 
 static void test_a_switch_of_processes_keeps_what_is_global(void **state)

@@ -472,6 +472,8 @@ static bool xl_insn(struct xl *x)
         return xl_jmp(x, target), false;
     case INSN_JCC:
         return xl_jcc(x, in->cc, target), true;
+    case INSN_LOOP:
+        return xl_short_branch(x, target), true;
     case INSN_CALL:
         return xl_call(x, target), false;
     case INSN_JMP_IND:
