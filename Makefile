@@ -31,7 +31,7 @@ HARDEN := -fPIE -fstack-protector-strong -fstack-clash-protection
 LDFLAGS += -pie -Wl,-z,relro,-z,now,-z,noexecstack
 CFLAGS += -std=gnu17 -g $(OPT) $(HARDEN) -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla $(if $(WERROR),-Werror)
 CPPFLAGS += -Isrc -D_GNU_SOURCE -DDOPPEL_VERSION='"$(shell cat VERSION)"'
-LDLIBS += -lZydis -ljansson -lpng -lslirp -luring -lnbd -lmicrohttpd -lseccomp -lpthread
+LDLIBS += -lZydis -ljansson -lpng -lslirp -luring -lnbd -lmicrohttpd -lseccomp -lzstd -lpthread
 
 ALL_C := $(sort $(shell find src -name '*.c'))
 TEST_C := $(filter %_test.c,$(ALL_C))

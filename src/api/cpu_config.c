@@ -4,8 +4,8 @@
  * model as `--cpu` takes it, with features added and taken away, and possibly another signature.
  *
  * A bit of CPUID can be changed where it is a feature that doppel knows (cpu/features.def); one
- * that is to be 0 and is not known is 0 anyway. All else of CPUID, and the MSRs, follow from the
- * features and cannot be changed: who asks for it is told so.
+ * that is to be 0 and is not known is 0 anyway. All else of CPUID, and most MSRs (cpu_msr.c),
+ * follow from the features and cannot be changed: who asks for it is told so.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -79,11 +79,6 @@ static bool parse_u32(const char *text, uint32_t *val)
     return !*end && n <= UINT32_MAX;
 }
 
-/* Bits that are to be something, and what. */
-struct bitmap {
-    uint64_t mask, val;
-};
-
 /* "0b", then from the highest bit on 0, 1, or x for "as it is"; underscores do not count. */
 static bool parse_bitmap(const char *text, unsigned bits, struct bitmap *map)
 {
@@ -101,6 +96,12 @@ static bool parse_bitmap(const char *text, unsigned bits, struct bitmap *map)
         map->val = map->val << 1 | (*c == '1');
     }
     return nr > 0;
+}
+
+bool cpu_msr_parse(const json_t *item, uint32_t *msr, struct bitmap *map)
+{
+    return parse_u32(field_string(item, "addr"), msr) &&
+           parse_bitmap(field_string(item, "bitmap"), 64, map);
 }
 
 /* ---- to a model ---- */
@@ -220,17 +221,16 @@ static bool rest_ok(const json_t *config, struct reply *r)
         struct bitmap map;
         uint32_t addr;
 
-        if (!parse_u32(field_string(item, "addr"), &addr) ||
-            !parse_bitmap(field_string(item, "bitmap"), 64, &map)) {
+        if (!cpu_msr_parse(item, &addr, &map)) {
             reply_fault(r, "Configure CPU error: `msr_modifiers` have a number of 32 bits and a "
                            "bitmap of up to 64.");
             return false;
         }
-        if (!map.mask)
+        if (!map.mask || cpu_msr_settable(addr))
             continue;
         reply_fault(r,
-                    "Configure CPU error: MSR %#x cannot be changed: in doppel MSRs follow from "
-                    "the features of CPUID.",
+                    "Configure CPU error: MSR %#x cannot be changed: in doppel most MSRs follow "
+                    "from the features of CPUID.",
                     addr);
         return false;
     }

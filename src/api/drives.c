@@ -60,19 +60,34 @@ bool limiter_keep(json_t *dev, const char *key, const json_t *val, struct reply 
     return false;
 }
 
+/* A drive is a file, or a process that serves it by vhost-user; the latter has no say in the rest.
+ */
+static bool drive_source_ok(const json_t *d, struct reply *r)
+{
+    static const char *const of_files[] = { "path_on_host", "is_read_only", "io_engine",
+                                            "rate_limiter" };
+
+    if (!field_string(d, "socket")) {
+        if (!field_string(d, "path_on_host"))
+            reply_fault(r, "Drive config error: missing field `path_on_host` (or `socket`).");
+        return field_string(d, "path_on_host");
+    }
+    for (unsigned i = 0; i < ARRAY_SIZE(of_files); i++) {
+        if (!json_object_get(d, of_files[i]))
+            continue;
+        reply_fault(r, "Drive config error: a vhost-user drive (`socket`) has no `%s`.",
+                    of_files[i]);
+        return false;
+    }
+    return true;
+}
+
 static bool drive_ok(const struct api *a, const json_t *d, struct reply *r)
 {
     const char *id = field_string(d, "drive_id"), *uuid = field_string(d, "partuuid");
 
-    if (json_object_get(d, "socket")) {
-        reply_fault(r, "Drive config error: vhost-user drives (`socket`) are not supported by "
-                       "doppel.");
+    if (!drive_source_ok(d, r))
         return false;
-    }
-    if (!field_string(d, "path_on_host")) {
-        reply_fault(r, "Drive config error: missing field `path_on_host`.");
-        return false;
-    }
     /* It becomes part of the kernel's command line. */
     if (uuid && (strlen(uuid) > 64 || strspn(uuid, "0123456789abcdefABCDEF-") != strlen(uuid))) {
         reply_fault(r, "Drive config error: `partuuid` is not one.");
@@ -115,8 +130,17 @@ void drive_put(struct api *a, const struct request *rq, struct reply *r)
     if (!id_matches(rq, "drive_id", r) || !drive_ok(a, rq->body, r))
         return;
     /* What the start would say, too, but the client knows it earlier. */
+    path = field_string(rq->body, "socket");
+    if (path && access(path, R_OK | W_OK) < 0) {
+        reply_fault(r,
+                    "Drive config error: Unable to create the vhost-user block device: cannot "
+                    "connect to the socket: %m %s",
+                    path);
+        return;
+    }
     path = field_string(rq->body, "path_on_host");
-    if (access(path, field_bool(rq->body, "is_read_only", false) ? R_OK : R_OK | W_OK) < 0) {
+    if (path &&
+        access(path, field_bool(rq->body, "is_read_only", false) ? R_OK : R_OK | W_OK) < 0) {
         reply_fault(r,
                     "Drive config error: Unable to create the virtio block device: Error "
                     "manipulating the backing file: %m %s",
@@ -126,6 +150,18 @@ void drive_put(struct api *a, const struct request *rq, struct reply *r)
     if (list_keep(a, a->drives, "drive_id", rq->body, r) &&
         field_bool(rq->body, "is_root_device", false) && !root_first(a->drives))
         reply_json(r, NULL);
+}
+
+/* What there is to say about a vhost-user drive is that its configuration has changed. */
+static void drive_patch_served(struct api *a, unsigned idx, bool changes, struct reply *r)
+{
+    char why[512];
+
+    if (changes)
+        reply_fault(r, "Drive config error: a vhost-user drive has no file and no limits here.");
+    else if (vm_resize_disk(a->m.vm, idx, 0) < 0)
+        reply_fault(r, "Drive config error: Unable to patch the block device: %s",
+                    api_log_last_error(a->log, why, sizeof(why)));
 }
 
 void drive_patch(struct api *a, const struct request *rq, struct reply *r)
@@ -146,6 +182,10 @@ void drive_patch(struct api *a, const struct request *rq, struct reply *r)
     }
     drive = json_array_get(a->drives, (size_t)idx);
     api_log_forget(a->log);
+    if (field_string(drive, "socket")) {
+        drive_patch_served(a, (unsigned)idx, path || limiter, r);
+        return;
+    }
     if (path)
         err = machine_replace_disk(a, (unsigned)idx, path);
     if (!err && path &&

@@ -26,32 +26,38 @@ void instance_get(struct api *a, const struct request *rq, struct reply *r)
 /* ---- /vm/config ---- */
 
 /* Members that clients expect to be there, with what stands for "not given". */
-static json_t *drive_defaults(void)
+static json_t *drive_defaults(const json_t *drive)
 {
-    return json_pack("{s:n, s:s, s:b, s:n, s:n, s:s, s:n}", "partuuid", "cache_type", "Unsafe",
-                     "is_read_only", 0, "path_on_host", "rate_limiter", "io_engine", "Sync",
-                     "socket");
+    /* What a vhost-user drive cannot be given (drives.c). */
+    bool served = field_string(drive, "socket");
+
+    return json_pack("{s:n, s:s, s:o, s:n, s:n, s:s?, s:n}", "partuuid", "cache_type", "Unsafe",
+                     "is_read_only", served ? json_null() : json_false(), "path_on_host",
+                     "rate_limiter", "io_engine", served ? NULL : "Sync", "socket");
 }
 
-static json_t *pmem_defaults(void)
+static json_t *pmem_defaults(const json_t *pmem)
 {
+    (void)pmem;
+
     return json_pack("{s:b, s:b}", "root_device", 0, "read_only", 0);
 }
 
-static json_t *net_defaults(void)
+static json_t *net_defaults(const json_t *net)
 {
+    (void)net;
     return json_pack("{s:n, s:n, s:n}", "guest_mac", "rx_rate_limiter", "tx_rate_limiter");
 }
 
 /* A copy; NULL: out of memory. */
-static json_t *config_list(const json_t *list, json_t *(*defaults)(void))
+static json_t *config_list(const json_t *list, json_t *(*defaults)(const json_t *item))
 {
     json_t *all = json_array(), *item;
     size_t i;
 
     json_array_foreach(list, i, item)
     {
-        json_t *full = defaults(), *copy = json_deep_copy(item);
+        json_t *full = defaults(item), *copy = json_deep_copy(item);
         int err = full && copy ? json_object_update(full, copy) : -1;
 
         json_decref(copy);

@@ -50,16 +50,17 @@ static bool machine_open_serial(struct api *a)
 /* d->name is set. */
 static bool machine_open_disk(struct machine_disk *d, const json_t *drive)
 {
-    const char *engine = field_string(drive, "io_engine");
+    const char *engine = field_string(drive, "io_engine"), *served = field_string(drive, "socket");
 
-    d->path = strdup(field_string(drive, "path_on_host"));
+    d->path = strdup(served ? served : field_string(drive, "path_on_host"));
     if (!d->name || !d->path) {
         log_error("out of memory");
         return false;
     }
     d->store = store_open(&(struct store_config){
         .name = d->name,
-        .path = d->path,
+        .path = served ? NULL : d->path,
+        .vhost_user = served ? d->path : NULL,
         .readonly = field_bool(drive, "is_read_only", false),
         .may_be_empty = true, /* clients make drives for files that they have not got yet */
         .aio = engine && !strcmp(engine, "Sync") ? STORE_AIO_THREADS : STORE_AIO_AUTO,
@@ -332,6 +333,7 @@ static bool machine_make(struct api *a, struct snap *snap)
         .booted_arg = &a->m,
         .hotplug_bytes = field_uint(a->hotplug, "total_size_mib", 0) << 20,
         .hotplug_block_bytes = field_uint(a->hotplug, "block_size_mib", 0) << 20,
+        .hotplug_slot_bytes = field_uint(a->hotplug, "slot_size_mib", 0) << 20,
         .balloon = a->balloon,
         .balloon_hints = field_bool(a->balloon, "free_page_hinting", false),
         .balloon_keeps = a->balloon && !field_bool(a->balloon, "deflate_on_oom", false),
@@ -420,7 +422,8 @@ int machine_start(struct api *a, struct snap *snap)
     else if (machine_open_disks(a) && machine_open_nets(a) && machine_open_pmems(a) &&
              machine_open_vsock(a) && machine_open_serial(a)) {
         machine_open_ctl(a);
-        if (machine_make(a, snap) && (!a->balloon || snap || machine_set_balloon(a) == 0))
+        if (machine_make(a, snap) && (!a->balloon || snap || machine_set_balloon(a) == 0) &&
+            (snap || machine_set_msrs(a) == 0))
             err = machine_run(a, snap);
     }
     if (err)

@@ -17,6 +17,15 @@ static const struct field pmem_list[] = {
 };
 const struct fields pmem_fields = FIELDS(pmem_list);
 
+/* One machine that writes, or several that read, as of disks (backend/store_file.c); a restored one
+ * and the one that it was can hardly both. */
+static int pmem_lock(int fd, bool ro)
+{
+    struct flock fl = { .l_type = ro ? F_RDLCK : F_WRLCK, .l_whence = SEEK_SET };
+
+    return fcntl(fd, F_OFD_SETLK, &fl);
+}
+
 int machine_open_pmem(const json_t *pmem, struct vm_pmem *out)
 {
     const char *path = field_string(pmem, "path_on_host");
@@ -31,6 +40,12 @@ int machine_open_pmem(const json_t *pmem, struct vm_pmem *out)
     if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || !st.st_size ||
         (uint64_t)st.st_size % VM_PMEM_ALIGN) {
         log_error("%s: '%s' is no file of a multiple of 2 MiB", field_string(pmem, "id"), path);
+        (void)close(fd);
+        return -1;
+    }
+    if (pmem_lock(fd, ro) < 0) {
+        log_error("%s: '%s' is in use by another process%s", field_string(pmem, "id"), path,
+                  ro ? ", which may write to it" : "");
         (void)close(fd);
         return -1;
     }

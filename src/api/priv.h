@@ -107,6 +107,15 @@ bool api_root_free(const struct api *a, const char *id);
 
 /* ---- cpu_config.c ---- */
 void api_cpu(const struct api *a, struct api_cpu *cpu);
+/* Bits that are to be something, and what. */
+struct bitmap {
+    uint64_t mask, val;
+};
+/* An item of msr_modifiers; false: it is none. */
+bool cpu_msr_parse(const json_t *item, uint32_t *msr, struct bitmap *map);
+bool cpu_msr_settable(uint32_t msr);
+/* All of them, before the start. -1 after a message. */
+int machine_set_msrs(struct api *a) MUST_CHECK;
 /* A template was named instead. */
 void cpu_config_forget(struct api *a);
 

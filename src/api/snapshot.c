@@ -27,7 +27,7 @@ void snapshot_create(struct api *a, const struct request *rq, struct reply *r)
     struct snap_save save = {
         .files = { .state = field_string(rq->body, "snapshot_path"),
                    .memory = field_string(rq->body, "mem_file_path") },
-        .kind = diff ? SNAP_DIFF : SNAP_FULL,
+        .how.kind = diff ? SNAP_DIFF : SNAP_FULL,
     };
     uint64_t from_ns = host_mono_ns();
     char why[512] = "";

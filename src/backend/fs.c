@@ -205,6 +205,19 @@ int fs_thread_begin(struct fs_share *fs)
     return fs->owners ? fs_creds_begin() : 0;
 }
 
+/* Tells who waits for all threads, and takes the lock `wake`. False: it cannot serve. */
+static bool thread_begins(struct fs_share *fs)
+{
+    int err = fs_thread_begin(fs);
+
+    lock_take(&fs->wake);
+    fs->nr_begun++;
+    if (err)
+        fs->begin_error = err;
+    cond_wake_all(&fs->begun);
+    return !err;
+}
+
 static void worker_work(struct fs_share *fs, unsigned idx)
 {
     struct fs_req *r;
@@ -225,14 +238,9 @@ static void *worker_run(void *arg)
     const struct fs_worker *me = arg;
     struct fs_share *fs = me->fs;
     struct fs_waiters *w = &fs->waiters[me->idx ? OTHER : URGENT];
-    int err = fs_thread_begin(fs);
+    bool can = thread_begins(fs);
 
-    lock_take(&fs->wake);
-    fs->nr_begun++;
-    if (err)
-        fs->begin_error = err;
-    cond_wake_all(&fs->begun);
-    while (!fs->quit && !err) {
+    while (!fs->quit && can) {
         if (!w->kicked) {
             w->nr_idle++;
             cond_wait(&w->more, &fs->wake);
@@ -255,14 +263,9 @@ static void *worker_run(void *arg)
 static void *keeper_run(void *arg)
 {
     struct fs_share *fs = arg;
-    int err = fs_thread_begin(fs);
+    bool can = thread_begins(fs);
 
-    lock_take(&fs->wake);
-    fs->nr_begun++;
-    if (err)
-        fs->begin_error = err;
-    cond_wake_all(&fs->begun);
-    while (!fs->quit && !err) {
+    while (!fs->quit && can) {
         struct fs_job *job = fs->job;
 
         if (!job || job->done) {

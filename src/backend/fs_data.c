@@ -111,10 +111,10 @@ int fs_flush(struct fs_call *c)
     return err;
 }
 
-int fs_fsync(struct fs_call *c)
+int fs_file_sync(struct fs_call *c, bool is_dir)
 {
     const struct fuse_fsync_in *in = (const void *)c->args;
-    struct fs_file *f = fs_file_get(c->fs, in->fh, false);
+    struct fs_file *f = fs_file_get(c->fs, in->fh, is_dir);
     int err;
 
     if (!f)
@@ -123,6 +123,11 @@ int fs_fsync(struct fs_call *c)
         (in->fsync_flags & FUSE_FSYNC_FDATASYNC ? fdatasync(f->fd) : fsync(f->fd)) < 0 ? -errno : 0;
     fs_file_put(c->fs, f);
     return err;
+}
+
+int fs_fsync(struct fs_call *c)
+{
+    return fs_file_sync(c, false);
 }
 
 /* The host's own position is of no use to anybody, so it does not matter that this moves it. */

@@ -47,16 +47,7 @@ int fs_releasedir(struct fs_call *c)
 
 int fs_fsyncdir(struct fs_call *c)
 {
-    const struct fuse_fsync_in *in = (const void *)c->args;
-    struct fs_file *f = fs_file_get(c->fs, in->fh, true);
-    int err;
-
-    if (!f)
-        return fs_file_missing(c->fs, in->fh);
-    err =
-        (in->fsync_flags & FUSE_FSYNC_FDATASYNC ? fdatasync(f->fd) : fsync(f->fd)) < 0 ? -errno : 0;
-    fs_file_put(c->fs, f);
-    return err;
+    return fs_file_sync(c, true);
 }
 
 /* What was written is to survive a power cut: the guest's sync(). */

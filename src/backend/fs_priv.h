@@ -253,6 +253,7 @@ int fs_read(struct fs_call *c);
 int fs_write(struct fs_call *c);
 int fs_flush(struct fs_call *c);
 int fs_fsync(struct fs_call *c);
+int fs_file_sync(struct fs_call *c, bool is_dir); /* FUSE_FSYNC and FUSE_FSYNCDIR */
 int fs_lseek(struct fs_call *c);
 int fs_fallocate(struct fs_call *c);
 int fs_copy_file_range(struct fs_call *c);

@@ -15,7 +15,8 @@
 #include "backend/store_impl.h"
 #include "lib/probe.h"
 
-#define RETRY_NS 500000000ull /* between two looks whether there is room again */
+#define NS_PER_MS 1000000ull
+#define RETRY_NS  (500 * NS_PER_MS) /* between two looks whether there is room again */
 
 static const char *const op_names[NR_STORE_OPS] = { "read", "write", "flush", "discard",
                                                     "write of zeroes" };
@@ -42,6 +43,8 @@ static const struct store_kind *store_choose_kind(struct store *d)
 {
     if (d->cfg.nbd)
         return &store_export;
+    if (d->cfg.vhost_user)
+        return &store_vhost;
     if (store_open_path(d) < 0 || store_settle_format(d) < 0)
         return NULL;
     return d->cfg.snapshot || d->cfg.format == STORE_FORMAT_QCOW2 ? &store_image : &store_file;
@@ -56,7 +59,7 @@ struct store *store_open(const struct store_config *cfg)
         return NULL;
     }
     d->cfg = *cfg;
-    d->what = cfg->nbd ? cfg->nbd : cfg->path;
+    d->what = cfg->nbd ? cfg->nbd : cfg->vhost_user ? cfg->vhost_user : cfg->path;
     d->fd = d->wake_fd = -1;
     lock_init(&d->twins_lock, LOCK_LEAF);
     d->kind = store_choose_kind(d);
@@ -277,6 +280,35 @@ void store_done(struct store *d, struct store_req *r, int64_t result)
     }
 }
 
+void store_copy(const struct store_req *r, uint8_t *buf, uint64_t bytes, bool to_guest)
+{
+    uint64_t skip = r->done_bytes, at = 0;
+
+    for (unsigned i = 0; i < r->nr_iov && at < bytes; i++) {
+        uint8_t *mem;
+        uint64_t n;
+
+        if (skip >= r->iov[i].bytes) {
+            skip -= r->iov[i].bytes;
+            continue;
+        }
+        n = MIN(r->iov[i].bytes - skip, bytes - at);
+        mem = (uint8_t *)r->iov[i].base + skip;
+        memcpy(to_guest ? mem : buf + at, to_guest ? buf + at : mem, n);
+        at += n;
+        skip = 0;
+    }
+}
+
+int store_timeout_ms(uint64_t until_ns)
+{
+    uint64_t now = host_mono_ns();
+
+    if (until_ns == UINT64_MAX)
+        return -1;
+    return until_ns > now ? (int)MIN((until_ns - now) / NS_PER_MS + 1, 3600000u) : 0;
+}
+
 static void store_start(struct store *d, struct store_req *r)
 {
     r->done_bytes = 0;
@@ -385,8 +417,8 @@ static int store_open_engine(struct store *d)
 {
     int err = 0;
 
-    if (d->nbd) {
-        d->engine = &store_nbd_engine;
+    if (d->nbd || d->vhost) {
+        d->engine = d->nbd ? &store_nbd_engine : &store_vhost_engine;
         return d->engine->open(d);
     }
     if (d->cfg.aio != STORE_AIO_THREADS) {

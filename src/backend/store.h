@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Disk images: raw ones (a file or a block device), qcow2, and NBD servers' exports, reached by
- * requests that are done in the background.
+ * Disk images: raw ones (a file or a block device), qcow2, NBD servers' exports, and what another
+ * process serves by vhost-user, reached by requests that are done in the background.
  *
  * A disk has a thread, which does everything: after store_kick() it asks its client for requests
  * (poll), which the client gives by store_submit(); for those that were done it calls done(), and
@@ -30,7 +30,9 @@ enum store_format { STORE_FORMAT_AUTO, STORE_FORMAT_RAW, STORE_FORMAT_QCOW2 };
 struct store_config {
     const char *name; /* for messages: "disk0" */
     const char *path; /* a file or a block device; or NULL, and ... */
-    const char *nbd;  /* ... unix:PATH, or an NBD URI */
+    const char *nbd;  /* ... unix:PATH, or an NBD URI, or ... */
+    /* ... the path of a vhost-user process's socket. Whether it is readonly that process says. */
+    const char *vhost_user;
     enum store_format format;
     bool readonly;
     bool may_be_empty; /* a file without a sector is no mistake: it gets another one later */
@@ -56,12 +58,23 @@ struct store_req {
     bool retried; /* had no room, and is tried again */
 };
 
+/* Memory that requests are likely to be about, of a file that can be given to another process. */
+struct store_memory {
+    uint8_t *at;
+    uint64_t bytes;
+    int fd; /* the client's */
+    uint64_t fd_off_bytes;
+};
+#define STORE_MEMORY_MAX 7u
+
 struct store_client {
     void (*poll)(void *arg);
     void (*done)(void *arg, struct store_req *r);
     void (*batch)(void *arg);
     void (*held)(void *arg, bool on);
     void *arg;
+    const struct store_memory *memory; /* looked at by store_connect(); may be none */
+    unsigned nr_memory;                /* those behind STORE_MEMORY_MAX are not used */
 };
 
 /* NULL after a message: it is not there, or somebody else has it open. The calling thread lives as

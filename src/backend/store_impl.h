@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What the files of disks share. A disk is of a kind: a raw image (store_file.c), an NBD server's
- * export (store_nbd.c), or an image that another process serves to us by NBD (store_image.c). Its
- * requests are done by an engine: for raw images one of store_uring.c and store_pool.c, for the
- * others that of store_nbd.c.
+ * export (store_nbd.c), an image that another process serves to us by NBD (store_image.c), or a
+ * device that another process serves by vhost-user (store_vhost.c). Its requests are done by an
+ * engine: for raw images one of store_uring.c and store_pool.c, for the others those of
+ * store_nbd_io.c and store_vhost_io.c.
  */
 #ifndef BACKEND_STORE_IMPL_H
 #define BACKEND_STORE_IMPL_H
@@ -21,20 +22,21 @@ struct store_engine {
      * Calls store_done() for what was done: nr of bytes or -errno. */
     void (*wait)(struct store *d, uint64_t until_ns);
 };
-extern const struct store_engine store_uring, store_pool, store_nbd_engine;
+extern const struct store_engine store_uring, store_pool, store_nbd_engine, store_vhost_engine;
 
 struct store_kind {
     int (*open)(struct store *d); /* 0 or -errno after a message; store_set_bytes() was called */
     void (*close)(struct store *d);
     /* store_resize(), whatever thread; it has been checked that it does not shrink. */
     int (*resize)(struct store *d, uint64_t bytes);
-    /* Only by NBD: the connection is lost, and the guest gets errors; says so. In the disk's
-     * thread. */
+    /* Only by NBD and vhost-user: the connection is lost, and the guest gets errors; says so. In
+     * the disk's thread. */
     void (*lost)(struct store *d, const char *why);
 };
-extern const struct store_kind store_file, store_export, store_image;
+extern const struct store_kind store_file, store_export, store_image, store_vhost;
 
 struct store_nbd;
+struct store_vhost;
 struct store_child;
 
 struct store {
@@ -54,6 +56,7 @@ struct store {
     int fd;
     bool is_device;
     struct store_nbd *nbd;
+    struct store_vhost *vhost;
     struct store_child *child;
 
     struct store_client client;
@@ -103,6 +106,10 @@ int store_do(struct store *d, struct store_req *r);
 /* The system's flags for a request: of pwritev2() and of fallocate(). */
 int store_write_flags(const struct store_req *r);
 int store_fallocate_mode(const struct store_req *r);
+/* Between the request's scattered memory, from done_bytes on, and a buffer. */
+void store_copy(const struct store_req *r, uint8_t *buf, uint64_t bytes, bool to_guest);
+/* How long poll(2) has to wait until then. */
+int store_timeout_ms(uint64_t until_ns);
 /* Empties an eventfd. */
 void store_drain_fd(int fd);
 /* wake_fd is ready: for engines' wait(). */

@@ -56,30 +56,6 @@ static int on_complete(void *arg, int *error)
     return 1;                   /* nobody else asks for it */
 }
 
-/* Between the request's scattered memory, from done_bytes on, and the slot's buffer. */
-static void nbd_copy(struct nbd_slot *s, bool to_guest)
-{
-    const struct store_req *r = s->req;
-    uint64_t skip = r->done_bytes;
-    size_t at = 0;
-
-    for (unsigned i = 0; i < r->nr_iov && at < s->bytes; i++) {
-        size_t n;
-        uint8_t *mem;
-
-        if (skip >= r->iov[i].bytes) {
-            skip -= r->iov[i].bytes;
-            continue;
-        }
-        n = MIN(r->iov[i].bytes - skip, s->bytes - at);
-        mem = (uint8_t *)r->iov[i].base + skip;
-        /* NOLINTNEXTLINE(clang-analyzer-core.NonNullParamChecker): a slot in use has its buffer */
-        memcpy(to_guest ? mem : s->buf + at, to_guest ? s->buf + at : mem, n);
-        at += n;
-        skip = 0;
-    }
-}
-
 /* The piece's memory if it is in one place. */
 static uint8_t *nbd_in_place(const struct nbd_slot *s)
 {
@@ -128,7 +104,7 @@ static int64_t nbd_move(struct nbd_slot *s)
         return -1;
     }
     if (!mem && r->op == STORE_WRITE)
-        nbd_copy(s, false);
+        store_copy(r, s->buf, s->bytes, false);
     mem = mem ? mem : s->buf;
     if (r->op == STORE_READ)
         return nbd_aio_pread(n->h, mem, s->bytes, at, done, 0);
@@ -250,7 +226,7 @@ static void nbd_completed(struct store *d, struct nbd_slot *s)
         return;
     }
     if (r->op == STORE_READ && s->buffered)
-        nbd_copy(s, true);
+        store_copy(r, s->buf, s->bytes, true);
     r->done_bytes += s->bytes;
     nbd_step(d, s);
 }
@@ -377,15 +353,6 @@ static uint64_t nbd_watch(struct store *d, uint64_t until_ns)
     return n->slow ? until_ns : MIN(until_ns, n->answer_ns + SLOW_NS);
 }
 
-static int nbd_timeout_ms(uint64_t until_ns)
-{
-    uint64_t now = host_mono_ns();
-
-    if (until_ns == UINT64_MAX)
-        return -1;
-    return until_ns > now ? (int)MIN((until_ns - now) / NS_PER_MS + 1, 3600000u) : 0;
-}
-
 static void nbd_talk(struct store *d, short revents)
 {
     struct store_nbd *n = d->nbd;
@@ -423,7 +390,7 @@ static void nbd_wait(struct store *d, uint64_t until_ns)
         pfd[1].events = (short)((want & LIBNBD_AIO_DIRECTION_READ ? POLLIN : 0) |
                                 (want & LIBNBD_AIO_DIRECTION_WRITE ? POLLOUT : 0));
     }
-    if (!n->done && poll(pfd, 2, nbd_timeout_ms(until_ns)) > 0) {
+    if (!n->done && poll(pfd, 2, store_timeout_ms(until_ns)) > 0) {
         if (pfd[0].revents)
             store_woken(d);
         if (pfd[1].revents)

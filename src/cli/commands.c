@@ -110,6 +110,7 @@ int cli_main(int argc, char **argv)
 {
     const struct command *c;
 
+    host_heap_setup();
     if (argc && is_called(argv[0], "firecracker"))
         return cmd_firecracker(argc, argv);
     if (argc < 2) {

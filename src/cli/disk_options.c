@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * --disk path=FILE|nbd=WHERE[,KEY=VALUE]...: each part is a row of keys[]. A comma in the file's
- * name is written twice. A refusal names the part and what would be right.
+ * --disk path=FILE|nbd=WHERE|vhost-user=SOCKET[,KEY=VALUE]...: each part is a row of keys[]. A
+ * comma in the file's name is written twice. A refusal names the part and what would be right.
  */
 #include "cli/disk_options.h"
 
@@ -29,6 +29,12 @@ static bool disk_set_nbd(struct disk_option *o, const char *val)
     o->store.nbd = val;
     return (!strncmp(val, "unix:", 5) && val[5]) ||
            (!strncmp(val, "nbd", 3) && strstr(val, "://") != NULL);
+}
+
+static bool disk_set_vhost_user(struct disk_option *o, const char *val)
+{
+    o->store.vhost_user = val;
+    return *val;
 }
 
 static bool disk_set_format(struct disk_option *o, const char *val)
@@ -122,6 +128,7 @@ static const struct key {
 } keys[] = {
     { "path", "the name of a file", disk_set_path },
     { "nbd", "unix:PATH or nbd://HOST[:PORT]/[EXPORT]", disk_set_nbd },
+    { "vhost-user", "the name of a socket", disk_set_vhost_user },
     { "format", "raw or qcow2", disk_set_format },
     { "snapshot", "on or off", disk_set_snapshot },
     { "readonly", "on or off", disk_set_readonly },
@@ -163,12 +170,13 @@ static bool disk_check(const struct disk_option *o, const char *val)
     const struct store_config *s = &o->store;
     const char *why = NULL;
 
-    if (!s->path && !s->nbd)
-        why = "has no path=FILE (or nbd=unix:PATH, or nbd=nbd://HOST/EXPORT)";
-    else if (s->path && s->nbd)
-        why = "has both path and nbd";
-    else if (s->nbd && (s->format == STORE_FORMAT_QCOW2 || s->snapshot || s->aio != STORE_AIO_AUTO))
-        why = "has nbd with format=qcow2, snapshot or aio, which are for files";
+    if (!s->path && !s->nbd && !s->vhost_user)
+        why = "has no path=FILE (or nbd=unix:PATH, nbd=nbd://HOST/EXPORT, or vhost-user=SOCKET)";
+    else if (!!s->path + !!s->nbd + !!s->vhost_user > 1)
+        why = "has more than one of path, nbd and vhost-user";
+    else if (!s->path &&
+             (s->format == STORE_FORMAT_QCOW2 || s->snapshot || s->aio != STORE_AIO_AUTO))
+        why = "has format=qcow2, snapshot or aio, which are for files, without path=FILE";
     else if (s->readonly && s->snapshot)
         why = "has readonly and snapshot=on: either the guest cannot write, or what it writes is "
               "forgotten";

@@ -122,10 +122,10 @@ static char *with_cwd(const char *path)
     return asprintf(&all, "%s/%s", cwd, path) < 0 ? NULL : all;
 }
 
-/* Of a list K=V,K=V the file names: those of path, file, png and socket. */
+/* Of a list K=V,K=V the file names: those of path, file, png, socket and vhost-user. */
 static char *keys_with_cwd(const char *list)
 {
-    static const char *const keys[] = { "path=", "file=", "png=", "socket=" };
+    static const char *const keys[] = { "path=", "file=", "png=", "socket=", "vhost-user=" };
     char *all = strdup("");
 
     while (all && *list) {

@@ -410,7 +410,8 @@ static const struct opt run_opts[] = {
       "[,format=raw|qcow2][,readonly][,snapshot=on][,transport=pci|mmio|ide]\n"
       "[,queues=N][,serial=TEXT][,iops=N][,bps=SIZE][,aio=io_uring|threads]\n"
       "[,packed=off] an image as a virtio (or IDE) disk; nbd=unix:PATH or\n"
-      "nbd=nbd://HOST[:PORT]/EXPORT is one of an NBD server. Several times",
+      "nbd=nbd://HOST[:PORT]/EXPORT is one of an NBD server, vhost-user=SOCKET one that\n"
+      "another process serves. Several times",
       set_disk },
     { "cdrom", 0, "FILE", "a CD image in an IDE drive", set_cdrom },
     { "boot", 0, "ORDER", "what firmware boots from: disk, cdrom, or disk,cdrom", set_boot },

@@ -18,7 +18,7 @@
 #define LIMIT_S 3600 /* much memory on a slow disk */
 
 struct snapshot_options {
-    bool diff;
+    bool diff, zstd;
 };
 
 static bool set_diff(void *into, const char *val)
@@ -28,17 +28,31 @@ static bool set_diff(void *into, const char *val)
     return true;
 }
 
+static bool set_compress(void *into, const char *val)
+{
+    if (strcmp(val, "zstd") != 0) {
+        log_error("--compress: '%s' is not zstd", val);
+        return false;
+    }
+    ((struct snapshot_options *)into)->zstd = true;
+    return true;
+}
+
 static const struct opt snapshot_opts[] = {
     { "incremental", 0, NULL,
       "only what was written since the VM's last snapshot, or since it was\n"
       "restored; needs that one to be restored",
       set_diff },
     { "diff", 0, NULL, "the same", set_diff },
+    { "compress", 0, "zstd",
+      "make the memory's file smaller. Who goes on from it reads all of it first,\n"
+      "and has memory of its own; one that is not compressed is mapped",
+      set_compress },
 };
 
 static int snapshot_help(void)
 {
-    (void)printf("Usage: doppel snapshot NAME|PID DIR [--incremental]\n"
+    (void)printf("Usage: doppel snapshot NAME|PID DIR [--incremental] [--compress zstd]\n"
                  "\n"
                  "  doppel snapshot web /srv/web-1      the VM stands still for a moment\n"
                  "  doppel run --restore /srv/web-1     it goes on from there, here or later\n"
@@ -90,10 +104,14 @@ static bool find_name(const char *arg, struct by_pid *p)
 static int snapshot_report(const char *text)
 {
     json_t *j = json_loads(text, 0, NULL);
+    json_int_t packed = json_integer_value(json_object_get(j, "packed_bytes"));
 
-    (void)printf("%.1f MiB of memory (%.1f MiB are zeroes); the guest stood still for %.0f ms\n",
+    (void)printf("%.1f MiB of memory (%.1f MiB are zeroes)",
                  (double)json_integer_value(json_object_get(j, "bytes")) / 1048576.0,
-                 (double)json_integer_value(json_object_get(j, "zero_bytes")) / 1048576.0,
+                 (double)json_integer_value(json_object_get(j, "zero_bytes")) / 1048576.0);
+    if (packed)
+        (void)printf(", compressed to %.1f MiB", (double)packed / 1048576.0);
+    (void)printf("; the guest stood still for %.0f ms\n",
                  json_real_value(json_object_get(j, "paused_ms")));
     json_decref(j);
     return fflush(stdout) ? EXIT_VMM_ERROR : 0;
@@ -143,11 +161,12 @@ static bool base_is_there(const char *name, const struct snap_dir *d)
 }
 
 /* What the VM's process says of it; malloc'ed. NULL after a message. */
-static char *snapshot_ask(const char *name, const struct snap_dir *d, bool diff)
+static char *snapshot_ask(const char *name, const struct snap_dir *d,
+                          const struct snapshot_options *o)
 {
     const struct ctl_fds fds = { .fd = { d->state_fd, d->memory_fd }, .nr = 2 };
-    char *line = line_of(json_pack("{s:s, s:s, s:s}", "do", "snapshot", "dir", d->dir, "kind",
-                                   diff ? "diff" : "full")),
+    char *line = line_of(json_pack("{s:s, s:s, s:s, s:s*}", "do", "snapshot", "dir", d->dir, "kind",
+                                   o->diff ? "diff" : "full", "compress", o->zstd ? "zstd" : NULL)),
          *text = line ? ctl_request_fds(name, line, LIMIT_S, &fds) : NULL;
 
     free(line);
@@ -173,7 +192,7 @@ static bool snapshot_place(const char *name, struct snap_dir *d, const char *tex
     return ok;
 }
 
-static int snapshot_make(const char *name, const char *dir, bool diff)
+static int snapshot_make(const char *name, const char *dir, const struct snapshot_options *o)
 {
     int status = EXIT_VMM_ERROR;
     struct snap_dir d;
@@ -181,8 +200,8 @@ static int snapshot_make(const char *name, const char *dir, bool diff)
 
     if (snap_dir_begin(&d, dir, NULL, 0) < 0)
         return EXIT_VMM_ERROR;
-    if (!diff || base_is_there(name, &d))
-        text = snapshot_ask(name, &d, diff);
+    if (!o->diff || base_is_there(name, &d))
+        text = snapshot_ask(name, &d, o);
     if (text && snapshot_place(name, &d, text))
         status = snapshot_report(text);
     free(text);
@@ -204,5 +223,5 @@ int cmd_snapshot(int argc, char **argv)
         log_error("snapshot: a VM's NAME and a DIR; `doppel snapshot --help` tells more");
         return EXIT_USAGE;
     }
-    return find_name(argv[1], &vm) ? snapshot_make(vm.name, argv[2], o.diff) : EXIT_USAGE;
+    return find_name(argv[1], &vm) ? snapshot_make(vm.name, argv[2], &o) : EXIT_USAGE;
 }

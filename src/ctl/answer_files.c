@@ -51,7 +51,7 @@ static const char *why_no_snapshot(int err, bool diff)
                                 : strerror(-err);
 }
 
-static int save_passed(struct vm *vm, const char *dir, enum snap_kind kind,
+static int save_passed(struct vm *vm, const char *dir, struct snap_how how,
                        const struct ctl_fds *fds, struct snap_saved *saved)
 {
     char state[CTL_PATH_MAX + 16], memory[CTL_PATH_MAX + 16];
@@ -63,17 +63,19 @@ static int save_passed(struct vm *vm, const char *dir, enum snap_kind kind,
     return snap_save_fds(
         vm,
         &(struct snap_fds){
-            .files = { state, memory }, .state = fds->fd[0], .memory = fds->fd[1], .kind = kind },
+            .files = { state, memory }, .state = fds->fd[0], .memory = fds->fd[1], .how = how },
         saved, NULL, 0);
 }
 
-/* {"do": "snapshot", "dir": "/...", "kind": "full"|"diff"} */
+/* {"do": "snapshot", "dir": "/...", "kind": "full"|"diff", "compress": "zstd"} */
 json_t *answer_snapshot(struct vm *vm, const json_t *request, const struct ctl_fds *fds,
                         const char **error)
 {
     const char *dir = json_string_value(json_object_get(request, "dir"));
     const char *kind = json_string_value(json_object_get(request, "kind"));
+    const json_t *compress = json_object_get(request, "compress");
     bool diff = kind && !strcmp(kind, "diff"), passed = fds->nr == CTL_FDS_MAX;
+    const struct snap_how how = { diff ? SNAP_DIFF : SNAP_FULL, compress ? SNAP_ZSTD : SNAP_PLAIN };
     struct snap_saved saved;
     int err;
 
@@ -81,17 +83,23 @@ json_t *answer_snapshot(struct vm *vm, const json_t *request, const struct ctl_f
         *error = "\"dir\" is an absolute path, \"kind\" is full or diff";
         return NULL;
     }
+    if (compress &&
+        (!json_is_string(compress) || strcmp(json_string_value(compress), "zstd") != 0)) {
+        *error = "\"compress\" is zstd, or not there";
+        return NULL;
+    }
     if (!passed && sandbox_is_settled()) {
         *error = no_descriptor;
         return NULL;
     }
-    err = passed ? save_passed(vm, dir, diff ? SNAP_DIFF : SNAP_FULL, fds, &saved)
-                 : snap_save_dir(vm, dir, diff ? SNAP_DIFF : SNAP_FULL, &saved, NULL, 0);
+    err = passed ? save_passed(vm, dir, how, fds, &saved)
+                 : snap_save_dir(vm, dir, how, &saved, NULL, 0);
     if (!err)
-        return json_pack("{s:I, s:I, s:f, s:s, s:b}", "bytes",
+        return json_pack("{s:I, s:I, s:I, s:f, s:s, s:b}", "bytes",
                          (json_int_t)saved.pages << PAGE_SHIFT, "zero_bytes",
-                         (json_int_t)saved.pages_zero << PAGE_SHIFT, "paused_ms",
-                         (double)saved.paused_ns / 1e6, "id", saved.id, "fds", (int)passed);
+                         (json_int_t)saved.pages_zero << PAGE_SHIFT, "packed_bytes",
+                         (json_int_t)saved.packed_bytes, "paused_ms", (double)saved.paused_ns / 1e6,
+                         "id", saved.id, "fds", (int)passed);
     *error = why_no_snapshot(err, diff);
     return NULL;
 }

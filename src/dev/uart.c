@@ -312,14 +312,26 @@ static void uart_write_ier(struct uart *u, uint8_t val)
         chr_accept(u->chr);
 }
 
+/*
+ * Without RTS that input is wanted was a guess (uart_wants_rx()). Linux' driver enables receive
+ * interrupts, then the FIFOs, and says RTS only then: what came in between, one character, would be
+ * gone with the change of modes, and nobody has asked for that. So the line's sender is taken to
+ * have waited a moment longer.
+ */
+static bool uart_came_too_early(const struct uart *u, uint8_t was, uint8_t fcr)
+{
+    return ~was & fcr & FCR_ENABLE && !(fcr & FCR_CLEAR_RX) && !(u->mcr & (MCR_RTS | MCR_LOOP));
+}
+
 /* "FIFO Control Register": without bit 0 the others are not programmed, and its change empties the
  * FIFOs. */
 static void uart_write_fcr(struct uart *u, uint8_t val)
 {
+    bool keeps = uart_came_too_early(u, u->fcr, val);
     uint8_t was = u->fcr;
 
     u->fcr = val & FCR_ENABLE ? val & FCR_STAYS : 0;
-    if ((was ^ val) & FCR_ENABLE || (val & FCR_ENABLE && val & FCR_CLEAR_RX))
+    if (!keeps && ((was ^ val) & FCR_ENABLE || (val & FCR_ENABLE && val & FCR_CLEAR_RX)))
         uart_clear_rx(u);
     else
         uart_restart_timeout(u);

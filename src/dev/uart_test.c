@@ -286,6 +286,33 @@ static void test_input_waits_until_the_guest_is_ready(void **state)
     assert_int_equal(offer(e, "arly"), 1);
 }
 
+static void test_a_character_from_before_the_fifos_and_rts_is_kept(void **state)
+{
+    static const struct {
+        uint8_t mcr, fcr;
+        bool kept;
+    } cases[] = {
+        { 0x08, 0x01, true },  /* as Linux opens the port */
+        { 0x08, 0x03, false }, /* to be cleared */
+        { 0x0a, 0x01, false }, /* RTS: the change of modes clears (data sheet) */
+    };
+    struct env *e = *state;
+
+    for (unsigned i = 0; i < ARRAY_SIZE(cases); i++) {
+        out(e, FCR, 0x00);
+        out(e, MCR, cases[i].mcr);
+        out(e, IER, 0x05);
+        assert_int_equal(offer(e, "echo"), 1);
+        out(e, FCR, cases[i].fcr);
+        out(e, FCR, 0x81);
+        assert_int_equal(in(e, LSR) & 0x01, cases[i].kept);
+        assert_int_equal(offer(e, "cho"), 3);
+        out(e, MCR, 0x0b);
+        assert_int_equal(in(e, RBR), cases[i].kept ? 'e' : 'c');
+        out(e, FCR, 0x83);
+    }
+}
+
 static void test_loopback_of_data_counts_the_fifo_and_overruns(void **state)
 {
     struct env *e = *state;
@@ -396,6 +423,7 @@ int main(void)
         TEST(test_full_fifo_makes_the_channel_wait),
         TEST(test_without_fifos_one_character),
         TEST(test_input_waits_until_the_guest_is_ready),
+        TEST(test_a_character_from_before_the_fifos_and_rts_is_kept),
         TEST(test_loopback_of_data_counts_the_fifo_and_overruns),
         TEST(test_loopback_of_modem_lines_with_deltas),
         TEST(test_modem_status_interrupt),

@@ -12,6 +12,9 @@
 #include "lib/types.h"
 
 /* ---- memory ---- */
+/* Before the first thread: malloc() keeps two heaps, not one for each thread, each of which would
+ * hold some 100 KB. */
+void host_heap_setup(void);
 /* A sealed-size memfd of that many bytes; name is for /proc. */
 int host_memfd(const char *name, uint64_t bytes) MUST_CHECK;
 void host_close(int fd);

@@ -7,10 +7,17 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 #define HUGE_PAGE_BYTES MIB(2)
+
+void host_heap_setup(void)
+{
+    /* Cannot fail for this value; a hint all the same. */
+    (void)mallopt(M_ARENA_MAX, 2);
+}
 
 int host_memfd(const char *name, uint64_t bytes)
 {

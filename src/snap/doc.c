@@ -61,11 +61,18 @@ bool doc_add(struct snap_doc *d, const char *name, unsigned version, const void 
     return true;
 }
 
+/* Who does not know of compressed memory does not know the format. */
+static uint32_t doc_format(const json_t *json)
+{
+    return json_object_get(json_object_get(json, "memory"), "compression") ? SNAP_FORMAT_ZSTD
+                                                                           : SNAP_FORMAT;
+}
+
 uint8_t *doc_make(const struct snap_doc *d, size_t *bytes)
 {
     char *json = json_dumps(d->json, JSON_INDENT(1));
     size_t json_bytes = json ? strlen(json) + 1 : 0; /* and a newline */
-    struct doc_head h = { .format = SNAP_FORMAT,
+    struct doc_head h = { .format = doc_format(d->json),
                           .json_bytes = (uint32_t)json_bytes,
                           .state_bytes = d->state_bytes };
     uint8_t *file;
@@ -96,10 +103,10 @@ static int doc_check_head(const uint8_t *file, size_t bytes, struct doc_head *h,
     memcpy(h, file, sizeof(*h));
     if (memcmp(h->magic, doc_magic, sizeof(h->magic)) != 0)
         return snap_fail(why, -EINVAL, "that is no state file of a snapshot of doppel");
-    if (h->format != SNAP_FORMAT)
+    if (h->format != SNAP_FORMAT && h->format != SNAP_FORMAT_ZSTD)
         return snap_fail(why, -EINVAL,
-                         "the snapshot has format %u; this doppel (%s) knows format %u", h->format,
-                         DOPPEL_VERSION, SNAP_FORMAT);
+                         "the snapshot has format %u; this doppel (%s) knows formats %u and %u",
+                         h->format, DOPPEL_VERSION, SNAP_FORMAT, SNAP_FORMAT_ZSTD);
     if (crc32c(0, h, offsetof(struct doc_head, head_crc)) != h->head_crc)
         return snap_fail(why, -EINVAL, "the snapshot's state file is damaged: its head");
     if (h->json_bytes > JSON_MAX || h->json_bytes > bytes - sizeof(*h) ||

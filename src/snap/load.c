@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Opening a snapshot and going on from it. A diff is opened with its base, and the base's base: the
- * whole one is mapped, what the diffs have is copied over it.
+ * whole one is mapped, what the diffs have is copied over it. A whole one that is compressed cannot
+ * be mapped: the machine's memory is new, and that is copied over it, too.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -128,6 +129,8 @@ static int image_find(void *ctx, const char *name, uint64_t bytes, uint64_t *off
                       (unsigned long long)l->slots[i].bytes, (unsigned long long)bytes);
             return -EINVAL;
         }
+        if (l->is_packed) /* nothing to map */
+            return -ENOENT;
         *off_bytes = l->slots[i].at;
         return 0;
     }
@@ -145,6 +148,9 @@ static int open_server(struct snap *s, const char *path, const struct snap_why *
         return snap_fail(why, -EINVAL,
                          "the snapshot is a difference to another: its memory is "
                          "that of several files, and no server's");
+    if (s->layers[0].layout.is_packed)
+        return snap_fail(why, -EINVAL,
+                         "the snapshot's memory is compressed: no server can bring its pages");
     return uffd_open(&s->uffd, path, why);
 }
 
@@ -243,7 +249,16 @@ void snap_take_server(struct snap *s, int fds[2])
 
 /* ---- loading ---- */
 
-/* All that a guest can write is from the snapshot, and all of the snapshot is there. */
+static bool layout_has(const struct snap_layout *l, const char *name)
+{
+    for (unsigned i = 0; i < l->nr; i++)
+        if (!strcmp(l->slots[i].name, name))
+            return true;
+    return false;
+}
+
+/* All that a guest can write, but for files of the user's, is from the snapshot, and all of the
+ * snapshot is there. */
 static int check_memory(const struct snap *s, struct vm *vm, const struct snap_why *why)
 {
     const struct snap_layout *l = &s->layers[s->nr - 1].layout;
@@ -251,15 +266,21 @@ static int check_memory(const struct snap *s, struct vm *vm, const struct snap_w
     unsigned nr = 0;
 
     for (unsigned i = 0; (slot = mmu_slot_at(vm_mmu(vm), i)); i++) {
-        if (slot->of || slot->flags & SLOT_RO)
+        if (slot->of || slot->flags & (SLOT_RO | SLOT_FILE))
             continue;
-        if (!(slot->flags & SLOT_PRIVATE))
+        if (l->is_packed ? !layout_has(l, slot->name) : !(slot->flags & SLOT_PRIVATE))
             return snap_fail(why, -EINVAL, "the snapshot has no memory '%s'", slot->name);
         nr++;
     }
     if (nr != l->nr)
         return snap_fail(why, -EINVAL, "the snapshot has memory that this machine has not");
     return 0;
+}
+
+/* Is the memory of the whole one there already? */
+static bool is_mapped(const struct snap *s)
+{
+    return !s->layers[s->nr - 1].layout.is_packed;
 }
 
 int snap_load(struct snap *s, struct vm *vm, char *why, size_t why_bytes)
@@ -281,7 +302,7 @@ int snap_load(struct snap *s, struct vm *vm, char *why, size_t why_bytes)
         return err;
     /* Devices' threads live already: they are to begin nothing before all is loaded. */
     vm_pause(vm);
-    for (unsigned i = s->nr - 1; i-- > 0 && !err;)
+    for (unsigned i = is_mapped(s) ? s->nr - 1 : s->nr; i-- > 0 && !err;)
         err = pages_apply(vm, s->layers[i].fd, &s->layers[i].layout, &w);
     if (!err)
         err = machine_load(vm, &s->layers[0].doc, &w);

@@ -238,7 +238,9 @@ int machine_load(struct vm *vm, const struct snap_doc *d, const struct snap_why 
     int err;
 
     if (json_integer_value(rom) != rom_crc(vm))
-        return snap_fail(why, -EINVAL, "the snapshot was made with other firmware than this");
+        return snap_fail(why, -EINVAL,
+                         "the snapshot was made with other firmware than this, or with another "
+                         "file as memory to be read");
     /* In one go: an interrupt that comes in between, from a backend's thread, would be lost. */
     lock_take(bus_lock(vm_bus(vm)));
     err = load_devices(vm, &l);

@@ -1,183 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The memory file: the slots of RAM one behind the other, page by page, then a page that says which
- * snapshot it belongs to. Pages that are zero (in a diff: that were not written) are holes; which
- * those are is told by the state file, so a copy that fills holes, or makes some, does no harm.
+ * Reading the memory file (pages_save.c says what it looks like): is it the right one, is it whole,
+ * and what it has over what a machine's memory has.
  */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
+#include <sys/sysinfo.h>
 
 #include "snap/crc.h"
 #include "snap/priv.h"
 
-#define CHUNK_PAGES (SNAP_CHUNK_BYTES / PAGE_BYTES)
-#define SLOT_MAX    (1ull << 46)
-
-struct trailer {
-    char magic[16];
-    char id[SNAP_ID_BYTES];
-    uint64_t at; /* its place */
-};
-static const char trailer_magic[16] = "doppel memory\n\n";
-
-static bool is_zero(const uint8_t *page)
-{
-    const uint64_t *word = (const uint64_t *)page;
-
-    for (unsigned i = 0; i < PAGE_BYTES / sizeof(*word); i += 8)
-        if (word[i] | word[i + 1] | word[i + 2] | word[i + 3] | word[i + 4] | word[i + 5] |
-            word[i + 6] | word[i + 7])
-            return false;
-    return true;
-}
-
-static size_t bitmap_bytes(uint64_t slot_bytes)
-{
-    return (size_t)(((slot_bytes >> PAGE_SHIFT) + 7) / 8);
-}
-
-static size_t nr_chunks(uint64_t slot_bytes)
-{
-    return (size_t)((slot_bytes + SNAP_CHUNK_BYTES - 1) / SNAP_CHUNK_BYTES);
-}
-
-/* ---- writing ---- */
-
-struct saving {
-    int fd;
-    enum snap_kind kind;
-    const struct slot *slot;
-    uint64_t at;
-    uint8_t *present;
-    uint8_t *crcs;
-    uint64_t run, run_pages; /* present pages that are not written yet: first, how many */
-    struct snap_saved *saved;
-};
-
-static int saving_flush(struct saving *s)
-{
-    uint64_t off = s->run << PAGE_SHIFT;
-    size_t bytes = (size_t)(s->run_pages << PAGE_SHIFT);
-    int err = bytes ? files_write(s->fd, s->slot->hva + off, bytes, s->at + off) : 0;
-
-    s->saved->pages += s->run_pages;
-    s->run_pages = 0;
-    return err;
-}
-
-static int saving_add(struct saving *s, uint64_t page)
-{
-    uint8_t *crc = s->crcs + sizeof(uint32_t) * (page / CHUNK_PAGES);
-    uint32_t val;
-    int err = 0;
-
-    memcpy(&val, crc, sizeof(val));
-    val = crc32c(val, s->slot->hva + (page << PAGE_SHIFT), PAGE_BYTES);
-    memcpy(crc, &val, sizeof(val));
-    s->present[page / 8] |= (uint8_t)BIT(page % 8);
-    if (s->run_pages && (s->run + s->run_pages != page || s->run_pages == CHUNK_PAGES))
-        err = saving_flush(s);
-    if (!s->run_pages)
-        s->run = page;
-    s->run_pages++;
-    return err;
-}
-
-static int saving_full(struct saving *s)
-{
-    uint64_t start, end;
-    int err = 0;
-
-    for (uint64_t at = 0; !err && slot_data_next(s->slot, at, &start, &end); at = end)
-        for (uint64_t off = start; off < end && !err; off += PAGE_BYTES) {
-            if (is_zero(s->slot->hva + off))
-                s->saved->pages_zero++;
-            else
-                err = saving_add(s, off >> PAGE_SHIFT);
-        }
-    return err;
-}
-
-static int saving_diff(struct saving *s)
-{
-    int err = 0;
-
-    for (uint64_t page = 0; page < s->slot->bytes >> PAGE_SHIFT && !err; page++)
-        if (slot_page_dirty(s->slot, page))
-            err = saving_add(s, page);
-    return err;
-}
-
-static int saving_slot(struct saving *s, struct snap_doc *d)
-{
-    size_t map = bitmap_bytes(s->slot->bytes), crcs = nr_chunks(s->slot->bytes) * sizeof(uint32_t);
-    uint8_t *tables = calloc(1, map + crcs);
-    char name[64];
-    int err = -ENOMEM;
-
-    if (!tables)
-        return -ENOMEM;
-    s->present = tables;
-    s->crcs = tables + map;
-    err = s->kind == SNAP_DIFF ? saving_diff(s) : saving_full(s);
-    if (!err)
-        err = saving_flush(s);
-    (void)snprintf(name, sizeof(name), "pages:%s", s->slot->name);
-    if (!err && !doc_add(d, name, 1, tables, map + crcs))
-        err = -ENOMEM;
-    free(tables);
-    return err;
-}
-
-/* RAM, video memory: what a guest can write. ROM comes from its own file again, and what an alias
- * shows is saved with the slot it is of. */
-static bool is_saved(const struct slot *s)
-{
-    return !s->of && !(s->flags & SLOT_RO);
-}
-
-static int pages_write(struct saving *s, struct vm *vm, const char *id, struct snap_doc *d)
-{
-    json_t *slots = json_object_get(json_object_get(d->json, "memory"), "slots");
-    struct trailer t;
-    uint8_t page[PAGE_BYTES] = { 0 };
-    int err = 0;
-
-    for (unsigned i = 0; (s->slot = mmu_slot_at(vm_mmu(vm), i)) && !err; i++) {
-        if (!is_saved(s->slot))
-            continue;
-        err = json_array_append_new(slots, json_pack("{s:s, s:I, s:I}", "name", s->slot->name,
-                                                     "bytes", (json_int_t)s->slot->bytes, "at",
-                                                     (json_int_t)s->at)) < 0
-                  ? -ENOMEM
-                  : saving_slot(s, d);
-        s->at += s->slot->bytes;
-    }
-    if (err)
-        return err;
-    t = (struct trailer){ .at = s->at };
-    memcpy(t.magic, trailer_magic, sizeof(t.magic));
-    memcpy(t.id, id, SNAP_ID_BYTES);
-    memcpy(page, &t, sizeof(t));
-    return files_write(s->fd, page, sizeof(page), s->at);
-}
-
-int pages_save(struct vm *vm, int fd, enum snap_kind kind, const char *id, struct snap_doc *d,
-               struct snap_saved *saved, const struct snap_why *why)
-{
-    struct saving s = { .fd = fd, .kind = kind, .saved = saved };
-    int err = pages_write(&s, vm, id, d);
-
-    if (err)
-        return snap_fail(why, err, "cannot write the guest's memory: %s", strerror(-err));
-    return 0;
-}
-
-/* ---- reading ---- */
+#define SLOT_MAX (1ull << 46)
 
 static const struct snap_section *find_section(const struct snap_doc *d, const char *slot)
 {
@@ -187,35 +23,63 @@ static const struct snap_section *find_section(const struct snap_doc *d, const c
     return NULL;
 }
 
+/* How many bytes the frames are together. False: one is longer than any can be. */
+static bool layout_frames(const struct snap_pages *p, uint64_t *bytes)
+{
+    *bytes = 0;
+    for (size_t i = 0; i < p->nr_crcs; i++) {
+        uint32_t frame;
+
+        memcpy(&frame, p->frames + i * sizeof(frame), sizeof(frame));
+        if (frame > pack_frame_max())
+            return false;
+        *bytes += frame;
+    }
+    return true;
+}
+
 static bool layout_slot(struct snap_layout *l, const struct snap_doc *d, const json_t *entry)
 {
     const char *name = json_string_value(json_object_get(entry, "name"));
     json_int_t bytes = json_integer_value(json_object_get(entry, "bytes"));
     json_int_t at = json_integer_value(json_object_get(entry, "at"));
     const struct snap_section *s = name ? find_section(d, name) : NULL;
-    size_t map;
+    uint64_t file_bytes = (uint64_t)bytes;
+    struct snap_pages p;
+    size_t map, crcs;
 
     if (!s || bytes <= 0 || bytes > (json_int_t)SLOT_MAX || bytes % (json_int_t)PAGE_BYTES ||
         at < 0 || (uint64_t)at != l->trailer_at || l->nr == SNAP_SLOTS_MAX)
         return false;
-    map = bitmap_bytes((uint64_t)bytes);
-    if (s->version != 1 || s->bytes != map + nr_chunks((uint64_t)bytes) * sizeof(uint32_t))
+    map = pages_bitmap_bytes((uint64_t)bytes);
+    crcs = pages_nr_chunks((uint64_t)bytes) * sizeof(uint32_t);
+    if (s->version != (l->is_packed ? SNAP_PAGES_ZSTD : SNAP_PAGES_PLAIN) ||
+        s->bytes != map + crcs + (l->is_packed ? crcs : 0))
         return false;
-    l->slots[l->nr++] = (struct snap_pages){ .name = name,
-                                             .bytes = (uint64_t)bytes,
-                                             .at = (uint64_t)at,
-                                             .present = s->data,
-                                             .crcs = s->data + map,
-                                             .nr_crcs = nr_chunks((uint64_t)bytes) };
-    l->trailer_at += (uint64_t)bytes;
+    p = (struct snap_pages){ .name = name,
+                             .bytes = (uint64_t)bytes,
+                             .at = (uint64_t)at,
+                             .present = s->data,
+                             .crcs = s->data + map,
+                             .nr_crcs = pages_nr_chunks((uint64_t)bytes),
+                             .frames = l->is_packed ? s->data + map + crcs : NULL };
+    if (p.frames && !layout_frames(&p, &file_bytes))
+        return false;
+    l->slots[l->nr++] = p;
+    l->trailer_at += file_bytes;
     return true;
 }
 
 int pages_layout(struct snap_layout *l, const struct snap_doc *d, const struct snap_why *why)
 {
-    const json_t *slots = json_object_get(json_object_get(d->json, "memory"), "slots");
+    const json_t *memory = json_object_get(d->json, "memory");
+    const json_t *slots = json_object_get(memory, "slots");
+    const json_t *compression = json_object_get(memory, "compression");
 
-    *l = (struct snap_layout){ 0 };
+    *l = (struct snap_layout){ .is_packed = compression };
+    if (compression && (!json_is_string(compression) ||
+                        strcmp(json_string_value(compression), SNAP_ZSTD_NAME) != 0))
+        return snap_fail(why, -EINVAL, "the snapshot's memory is compressed, and not by zstd");
     for (size_t i = 0; i < json_array_size(slots); i++)
         if (!layout_slot(l, d, json_array_get(slots, i)))
             return snap_fail(why, -EINVAL, "the snapshot's description of memory is wrong (%zu)",
@@ -228,7 +92,7 @@ int pages_layout(struct snap_layout *l, const struct snap_doc *d, const struct s
 int pages_check_file(int fd, const struct snap_layout *l, const char *id,
                      const struct snap_why *why)
 {
-    struct trailer t;
+    struct snap_trailer t;
     struct stat st;
     int err = fstat(fd, &st) < 0 ? -errno : 0;
 
@@ -241,58 +105,141 @@ int pages_check_file(int fd, const struct snap_layout *l, const char *id,
         err = files_read(fd, &t, sizeof(t), l->trailer_at);
     if (err)
         return snap_fail(why, err, "cannot read the snapshot's memory: %s", strerror(-err));
-    if (memcmp(t.magic, trailer_magic, sizeof(t.magic)) != 0 || t.at != l->trailer_at ||
+    if (memcmp(t.magic, SNAP_TRAILER_MAGIC, sizeof(t.magic)) != 0 || t.at != l->trailer_at ||
         memcmp(t.id, id, SNAP_ID_BYTES) != 0)
         return snap_fail(why, -EINVAL, "the memory file is another snapshot's than the state file");
     return 0;
 }
 
-/* One chunk's pages into buf; nr: how many of them there may be. Compares the checksum. */
-static int read_chunk(int fd, const struct snap_pages *p, size_t chunk, uint8_t *buf)
-{
-    uint64_t first = chunk * CHUNK_PAGES;
-    uint64_t nr = MIN(CHUNK_PAGES, (p->bytes >> PAGE_SHIFT) - first);
-    uint32_t crc = 0, want;
+/* A walk over a slot's chunks, in their order. */
+struct reading {
+    int fd;
+    const struct snap_pages *p;
+    uint8_t *buf;           /* a chunk's pages, each at its place in the chunk */
+    struct snap_pack *pack; /* NULL: not compressed */
+    uint64_t frame_at;      /* the next frame's place in the file */
+};
 
-    memcpy(&want, p->crcs + chunk * sizeof(want), sizeof(want));
-    for (uint64_t i = 0, run; i < nr; i += run) {
-        run = 1;
-        if (!pages_present(p, first + i))
-            continue;
-        while (i + run < nr && pages_present(p, first + i + run))
-            run++;
-        if (files_read(fd, buf + (i << PAGE_SHIFT), (size_t)(run << PAGE_SHIFT),
-                       p->at + ((first + i) << PAGE_SHIFT)) < 0)
-            return -EIO;
-        crc = crc32c(crc, buf + (i << PAGE_SHIFT), (size_t)(run << PAGE_SHIFT));
-    }
-    return crc == want ? 0 : -EILSEQ;
+/* Room for the chunks of slots that are compressed, or are not. False: no memory. */
+static bool reading_begin(struct reading *r, int fd, bool is_packed)
+{
+    *r = (struct reading){ .fd = fd, .buf = malloc(SNAP_CHUNK_BYTES) };
+    if (is_packed)
+        r->pack = pack_create(false);
+    return r->buf && (r->pack || !is_packed);
 }
 
-static int chunk_failed(const struct snap_why *why, const struct snap_pages *p, size_t chunk,
-                        int err)
+static void reading_slot(struct reading *r, const struct snap_pages *p)
 {
-    return snap_fail(why, -EINVAL, "the snapshot's memory is damaged: %s at %llu MiB: %s", p->name,
-                     (unsigned long long)(chunk * SNAP_CHUNK_BYTES >> 20),
-                     err == -EILSEQ ? "its checksum is wrong" : "it cannot be read");
+    r->p = p;
+    r->frame_at = p->at;
+}
+
+static void reading_end(struct reading *r)
+{
+    pack_destroy(r->pack);
+    free(r->buf);
+}
+
+static uint64_t chunk_first(size_t chunk)
+{
+    return (uint64_t)chunk * SNAP_CHUNK_PAGES;
+}
+
+static uint64_t chunk_nr(const struct snap_pages *p, size_t chunk)
+{
+    return MIN(SNAP_CHUNK_PAGES, (p->bytes >> PAGE_SHIFT) - chunk_first(chunk));
+}
+
+/* The next frame to where its pages are unpacked to, nr of them. */
+static int read_frame(struct reading *r, size_t chunk, uint64_t nr)
+{
+    uint32_t bytes;
+
+    memcpy(&bytes, r->p->frames + chunk * sizeof(bytes), sizeof(bytes));
+    if (!nr || !bytes)
+        return nr || bytes ? -EILSEQ : 0;
+    if (files_read(r->fd, pack_room(r->pack), bytes, r->frame_at) < 0)
+        return -EIO;
+    r->frame_at += bytes;
+    return pack_unpack(r->pack, bytes, nr);
+}
+
+/* One chunk's pages into buf. Compares the checksum. */
+static int read_packed(struct reading *r, size_t chunk, uint32_t *crc)
+{
+    uint64_t first = chunk_first(chunk), nr = chunk_nr(r->p, chunk), present = 0;
+    const uint8_t *from = pack_pages(r->pack);
+    int err;
+
+    for (uint64_t i = 0; i < nr; i++)
+        present += pages_present(r->p, first + i);
+    err = read_frame(r, chunk, present);
+    if (err)
+        return err;
+    *crc = crc32c(0, from, (size_t)(present << PAGE_SHIFT));
+    for (uint64_t i = 0; i < nr; i++) {
+        if (!pages_present(r->p, first + i))
+            continue;
+        memcpy(r->buf + (i << PAGE_SHIFT), from, PAGE_BYTES);
+        from += PAGE_BYTES;
+    }
+    return 0;
+}
+
+static int read_plain(struct reading *r, size_t chunk, uint32_t *crc)
+{
+    uint64_t first = chunk_first(chunk), nr = chunk_nr(r->p, chunk);
+
+    for (uint64_t i = 0, run; i < nr; i += run) {
+        uint8_t *at = r->buf + (i << PAGE_SHIFT);
+
+        run = 1;
+        if (!pages_present(r->p, first + i))
+            continue;
+        while (i + run < nr && pages_present(r->p, first + i + run))
+            run++;
+        if (files_read(r->fd, at, (size_t)(run << PAGE_SHIFT),
+                       r->p->at + ((first + i) << PAGE_SHIFT)) < 0)
+            return -EIO;
+        *crc = crc32c(*crc, at, (size_t)(run << PAGE_SHIFT));
+    }
+    return 0;
+}
+
+/* 0, or -EINVAL after a message. */
+static int read_chunk(struct reading *r, size_t chunk, const struct snap_why *why)
+{
+    uint32_t crc = 0, want;
+    int err = r->pack ? read_packed(r, chunk, &crc) : read_plain(r, chunk, &crc);
+
+    memcpy(&want, r->p->crcs + chunk * sizeof(want), sizeof(want));
+    if (!err && crc == want)
+        return 0;
+    return snap_fail(why, -EINVAL, "the snapshot's memory is damaged: %s at %llu MiB: %s",
+                     r->p->name, (unsigned long long)(chunk * SNAP_CHUNK_BYTES >> 20),
+                     !err             ? "its checksum is wrong"
+                     : err == -EILSEQ ? "what is compressed there is not its pages"
+                                      : "it cannot be read");
 }
 
 int pages_verify(int fd, const struct snap_layout *l, const struct snap_why *why)
 {
-    uint8_t *buf = malloc(SNAP_CHUNK_BYTES);
-    int err = buf ? 0 : snap_fail(why, -ENOMEM, "out of memory");
+    struct reading r;
+    int err = 0;
 
-    for (unsigned i = 0; i < l->nr && !err; i++)
-        for (size_t c = 0; c < l->slots[i].nr_crcs && !err; c++) {
-            err = read_chunk(fd, &l->slots[i], c, buf);
-            if (err)
-                err = chunk_failed(why, &l->slots[i], c, err);
-        }
-    free(buf);
+    if (!reading_begin(&r, fd, l->is_packed))
+        err = snap_fail(why, -ENOMEM, "out of memory");
+    for (unsigned i = 0; i < l->nr && !err; i++) {
+        reading_slot(&r, &l->slots[i]);
+        for (size_t c = 0; c < l->slots[i].nr_crcs && !err; c++)
+            err = read_chunk(&r, c, why);
+    }
+    reading_end(&r);
     return err;
 }
 
-/* ---- diffs ---- */
+/* ---- over what is there ---- */
 
 static struct slot *slot_named(struct vm *vm, const char *name)
 {
@@ -304,22 +251,43 @@ static struct slot *slot_named(struct vm *vm, const char *name)
     return NULL;
 }
 
-static void apply_chunk(struct slot *s, const struct snap_pages *p, size_t chunk,
-                        const uint8_t *buf)
+static void apply_chunk(struct slot *s, const struct reading *r, size_t chunk)
 {
-    uint64_t first = chunk * CHUNK_PAGES;
-    uint64_t nr = MIN(CHUNK_PAGES, (p->bytes >> PAGE_SHIFT) - first);
+    uint64_t first = chunk_first(chunk), nr = chunk_nr(r->p, chunk);
 
     for (uint64_t i = 0; i < nr; i++)
-        if (pages_present(p, first + i))
-            memcpy(s->hva + ((first + i) << PAGE_SHIFT), buf + (i << PAGE_SHIFT), PAGE_BYTES);
+        if (pages_present(r->p, first + i))
+            memcpy(s->hva + ((first + i) << PAGE_SHIFT), r->buf + (i << PAGE_SHIFT), PAGE_BYTES);
+}
+
+/* What is mapped costs nothing before it is touched; what is unpacked is there. A few bytes can
+ * stand for more than this host has, and that is better said than found out. */
+static int check_room(const struct snap_layout *l, const struct snap_why *why)
+{
+    uint64_t pages = 0, have;
+    struct sysinfo info;
+
+    if (!l->is_packed || sysinfo(&info) < 0)
+        return 0;
+    for (unsigned i = 0; i < l->nr; i++)
+        for (size_t at = 0; at < pages_bitmap_bytes(l->slots[i].bytes); at++)
+            pages += (unsigned)__builtin_popcount(l->slots[i].present[at]);
+    have = ((uint64_t)info.totalram + info.totalswap) * info.mem_unit;
+    if (pages <= have >> PAGE_SHIFT)
+        return 0;
+    return snap_fail(
+        why, -ENOMEM,
+        "the snapshot's memory is %llu MiB when it is unpacked, and this host has %llu",
+        (unsigned long long)pages >> 8, (unsigned long long)have >> 20);
 }
 
 int pages_apply(struct vm *vm, int fd, const struct snap_layout *l, const struct snap_why *why)
 {
-    uint8_t *buf = malloc(SNAP_CHUNK_BYTES);
-    int err = buf ? 0 : snap_fail(why, -ENOMEM, "out of memory");
+    struct reading r;
+    int err = check_room(l, why);
 
+    if (!reading_begin(&r, fd, l->is_packed))
+        err = snap_fail(why, -ENOMEM, "out of memory");
     for (unsigned i = 0; i < l->nr && !err; i++) {
         const struct snap_pages *p = &l->slots[i];
         struct slot *s = slot_named(vm, p->name);
@@ -327,14 +295,13 @@ int pages_apply(struct vm *vm, int fd, const struct snap_layout *l, const struct
         if (!s || s->bytes != p->bytes)
             err = snap_fail(why, -EINVAL, "this machine has no memory '%s' of %llu bytes", p->name,
                             (unsigned long long)p->bytes);
+        reading_slot(&r, p);
         for (size_t c = 0; c < p->nr_crcs && !err; c++) {
-            err = read_chunk(fd, p, c, buf);
-            if (err)
-                err = chunk_failed(why, p, c, err);
-            else
-                apply_chunk(s, p, c, buf);
+            err = read_chunk(&r, c, why);
+            if (!err)
+                apply_chunk(s, &r, c);
         }
     }
-    free(buf);
+    reading_end(&r);
     return err;
 }

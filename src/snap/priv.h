@@ -7,6 +7,7 @@
 #include "snap/snap.h"
 
 #define SNAP_FORMAT      1u
+#define SNAP_FORMAT_ZSTD 2u /* its memory is compressed; else as the first */
 #define SNAP_CHUNK_BYTES MIB(2)
 #define SNAP_CHAIN_MAX   64u /* diffs of diffs */
 
@@ -33,7 +34,7 @@ struct snap_section {
 };
 
 struct snap_doc {
-    json_t *json;
+    json_t *json; /* "memory" with "compression" makes it one of SNAP_FORMAT_ZSTD */
     uint8_t *state;
     size_t state_bytes;
     struct snap_section *sections;
@@ -49,7 +50,30 @@ bool doc_add(struct snap_doc *d, const char *name, unsigned version, const void 
 /* The whole file; malloc'ed. NULL: no memory. */
 uint8_t *doc_make(const struct snap_doc *d, size_t *bytes);
 
-/* ---- pages.c: the memory file ---- */
+/* ---- pages.c, pages_save.c: the memory file ---- */
+
+#define SNAP_CHUNK_PAGES (SNAP_CHUNK_BYTES / PAGE_BYTES)
+#define SNAP_ZSTD_NAME   "zstd" /* as the state file calls it */
+/* Versions of the section "pages:NAME": bits and checksums; and the lengths of frames behind. */
+#define SNAP_PAGES_PLAIN 1u
+#define SNAP_PAGES_ZSTD  2u
+
+/* The file's last page. */
+struct snap_trailer {
+    char magic[16];
+    char id[SNAP_ID_BYTES];
+    uint64_t at; /* its place */
+};
+#define SNAP_TRAILER_MAGIC "doppel memory\n\n" /* with its 0 */
+
+static inline size_t pages_bitmap_bytes(uint64_t slot_bytes)
+{
+    return (size_t)(((slot_bytes >> PAGE_SHIFT) + 7) / 8);
+}
+static inline size_t pages_nr_chunks(uint64_t slot_bytes)
+{
+    return (size_t)((slot_bytes + SNAP_CHUNK_BYTES - 1) / SNAP_CHUNK_BYTES);
+}
 
 /* Which pages of a slot are in the file, and their checksums. */
 struct snap_pages {
@@ -59,6 +83,9 @@ struct snap_pages {
     const uint8_t *present;
     const uint8_t *crcs; /* one for each chunk, little endian */
     size_t nr_crcs;
+    /* Compressed: the bytes of each chunk's frame, 32 bits little endian; the frames follow each
+     * other in the file. NULL: not compressed, each page is at its place. */
+    const uint8_t *frames;
 };
 static inline bool pages_present(const struct snap_pages *p, uint64_t page)
 {
@@ -70,6 +97,7 @@ struct snap_layout {
     struct snap_pages slots[SNAP_SLOTS_MAX];
     unsigned nr;
     uint64_t trailer_at;
+    bool is_packed;
 };
 /* From a parsed document, which it borrows from. */
 int pages_layout(struct snap_layout *l, const struct snap_doc *d, const struct snap_why *why);
@@ -78,15 +106,31 @@ int pages_layout(struct snap_layout *l, const struct snap_doc *d, const struct s
  * Writes the VM's memory into the file, and adds what it wrote to the document. The VM stands
  * still.
  */
-int pages_save(struct vm *vm, int fd, enum snap_kind kind, const char *id, struct snap_doc *d,
+int pages_save(struct vm *vm, int fd, struct snap_how how, const char *id, struct snap_doc *d,
                struct snap_saved *saved, const struct snap_why *why) MUST_CHECK;
 /* Is that the memory file of this snapshot, whole? */
 int pages_check_file(int fd, const struct snap_layout *l, const char *id,
                      const struct snap_why *why);
 /* Reads all and compares checksums. */
 int pages_verify(int fd, const struct snap_layout *l, const struct snap_why *why);
-/* What the file has goes over what the slots have; checked on the way. For diffs. */
+/* What the file has goes over what the slots have; checked on the way. For diffs, and for what is
+ * compressed. */
 int pages_apply(struct vm *vm, int fd, const struct snap_layout *l, const struct snap_why *why);
+
+/* ---- pack.c: a chunk's pages as one frame of zstd ---- */
+struct snap_pack;
+/* NULL: no memory. One for each direction. */
+struct snap_pack *pack_create(bool packs);
+void pack_destroy(struct snap_pack *p); /* NULL is fine */
+/* Room for a chunk's pages as they are, one behind the other. */
+uint8_t *pack_pages(struct snap_pack *p);
+/* The first nr of them, compressed: good until the next call. NULL: no memory. */
+const uint8_t *pack_frame(struct snap_pack *p, uint64_t nr, uint32_t *bytes);
+/* No frame is longer. */
+uint32_t pack_frame_max(void);
+/* ... and back: the frame is read to pack_room(); -EILSEQ: it is not one of nr pages. */
+uint8_t *pack_room(struct snap_pack *p);
+int pack_unpack(struct snap_pack *p, uint32_t bytes, uint64_t nr) MUST_CHECK;
 
 /* ---- uffd.c: memory that a server brings ---- */
 struct snap_uffd {

@@ -42,7 +42,7 @@ static json_t *describe_base(const struct save *s)
     char *name;
     json_t *j;
 
-    if (s->what->kind != SNAP_DIFF)
+    if (s->what->how.kind != SNAP_DIFF)
         return json_null();
     name = files_name_from(s->final_state, base->path);
     j = name ? json_pack("{s:s, s:s}", "id", base->id, "state", name) : NULL;
@@ -57,9 +57,10 @@ static json_t *describe(const struct save *s, const char *final_memory)
     json_t *given = s->what->config ? s->what->config : vm_cfg(s->vm)->config;
     json_t *config = given ? json_deep_copy(given) : json_null();
     json_t *j =
-        json_pack("{s:s, s:s, s:o, s:o, s:o, s:{s:s?, s:[]}, s:[]}", "doppel", DOPPEL_VERSION, "id",
-                  s->id, "base", describe_base(s), "machine", machine_describe(s->vm), "config",
-                  config, "memory", "file", memory, "slots", "state");
+        json_pack("{s:s, s:s, s:o, s:o, s:o, s:{s:s?, s:s*, s:[]}, s:[]}", "doppel", DOPPEL_VERSION,
+                  "id", s->id, "base", describe_base(s), "machine", machine_describe(s->vm),
+                  "config", config, "memory", "file", memory, "compression",
+                  s->what->how.packing == SNAP_ZSTD ? SNAP_ZSTD_NAME : NULL, "slots", "state");
 
     if (!memory) {
         json_decref(j);
@@ -78,7 +79,7 @@ static int save_stopped(struct save *s, const char *final_memory)
     if (err)
         return snap_fail(&s->why, err,
                          "a device has requests under way that do not come to an end");
-    err = s->what->kind == SNAP_DIFF ? vm_sync_dirty(s->vm) : 0;
+    err = s->what->how.kind == SNAP_DIFF ? vm_sync_dirty(s->vm) : 0;
     if (err)
         return snap_fail(&s->why, err, "cannot see what the guest wrote: %s", strerror(-err));
     s->doc.json = describe(s, final_memory);
@@ -87,7 +88,7 @@ static int save_stopped(struct save *s, const char *final_memory)
     err = vm_sync_dirty(s->vm);
     if (err)
         return snap_fail(&s->why, err, "the log of what the guest wrote cannot be read");
-    err = pages_save(s->vm, s->memory_fd, s->what->kind, s->id, &s->doc, &s->saved, &s->why);
+    err = pages_save(s->vm, s->memory_fd, s->what->how, s->id, &s->doc, &s->saved, &s->why);
     if (err)
         return err;
     /* From here on the log is about this one; if it never comes to be, no diff can be made. */
@@ -137,7 +138,7 @@ static int check_vm(struct save *s)
         return snap_fail(&s->why, -EOPNOTSUPP, "a machine with %s cannot be saved", device);
     if (vm_cfg(s->vm)->lockstep.reference)
         return snap_fail(&s->why, -EOPNOTSUPP, "a machine under --lockstep cannot be saved");
-    if (s->what->kind != SNAP_DIFF)
+    if (s->what->how.kind != SNAP_DIFF)
         return 0;
     if (!base)
         return snap_fail(&s->why, -ENOENT,
@@ -257,7 +258,7 @@ static int save_open(struct save *s, const struct snap_fds *fds)
 static int save_claimed(struct vm *vm, const struct snap_fds *fds, bool looks,
                         struct snap_saved *saved, const struct snap_why *why)
 {
-    struct snap_save what = { .kind = fds->kind };
+    struct snap_save what = { .how = fds->how };
     struct save s = {
         .vm = vm, .what = &what, .why = *why, .final_state = fds->files.state, .looks = looks
     };
@@ -289,7 +290,7 @@ void snap_lost(struct vm *vm, const char *id)
     forget_base(vm, id);
 }
 
-int snap_save_dir(struct vm *vm, const char *dir, enum snap_kind kind, struct snap_saved *saved,
+int snap_save_dir(struct vm *vm, const char *dir, struct snap_how how, struct snap_saved *saved,
                   char *why, size_t why_bytes)
 {
     const struct snap_why w = { why, why_bytes };
@@ -304,7 +305,7 @@ int snap_save_dir(struct vm *vm, const char *dir, enum snap_kind kind, struct sn
     err = snap_dir_begin(&d, dir, why, why_bytes);
     if (!err) {
         struct snap_fds fds = {
-            .files = { d.state, d.memory }, .state = d.state_fd, .memory = d.memory_fd, .kind = kind
+            .files = { d.state, d.memory }, .state = d.state_fd, .memory = d.memory_fd, .how = how
         };
 
         err = save_claimed(vm, &fds, true, saved, &w);

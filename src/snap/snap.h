@@ -5,8 +5,9 @@
  * The state file says what it is by itself (docs/snapshot.md): a head with version and checksums, a
  * JSON description of the machine, and the devices' and vCPUs' state. The memory file is the
  * guest's memory page by page, sparse, so that a restored machine maps it (copy-on-write) instead
- * of reading it. Both are made under another name, flushed and renamed: an interrupted snapshot
- * never replaces a good one. A pair that was not made together is refused.
+ * of reading it; or it is compressed, and a restored machine reads it. Both are made under another
+ * name, flushed and renamed: an interrupted snapshot never replaces a good one. A pair that was not
+ * made together is refused.
  *
  * To restore:
  *
@@ -38,9 +39,19 @@ enum snap_kind {
     SNAP_DIFF, /* only pages written since the VM's last snapshot (or restore), its base */
 };
 
+enum snap_packing {
+    SNAP_PLAIN,
+    SNAP_ZSTD, /* smaller, but read as a whole by each machine that goes on from it */
+};
+
+struct snap_how {
+    enum snap_kind kind;
+    enum snap_packing packing;
+};
+
 struct snap_save {
     struct snap_files files;
-    enum snap_kind kind;
+    struct snap_how how;
     /* The caller's own description of the machine, kept as it is and given back by snap_config();
      * borrowed. NULL: vm_config.config. */
     json_t *config;
@@ -51,6 +62,7 @@ struct snap_save {
 struct snap_saved {
     char id[SNAP_ID_BYTES + 1];
     uint64_t pages, pages_zero; /* written; left out as zeroes */
+    uint64_t packed_bytes;      /* what they became, if they were compressed */
     uint64_t paused_ns;         /* the guest stood still */
 };
 
@@ -64,7 +76,7 @@ int snap_save(struct vm *vm, const struct snap_save *s, struct snap_saved *saved
 
 /* The same with a directory's "state" and "memory"; the whole directory takes the old one's place.
  */
-int snap_save_dir(struct vm *vm, const char *dir, enum snap_kind kind, struct snap_saved *saved,
+int snap_save_dir(struct vm *vm, const char *dir, struct snap_how how, struct snap_saved *saved,
                   char *why, size_t why_bytes) MUST_CHECK;
 
 /* The same into two files that somebody else has made, and will put into their place: what they
@@ -73,7 +85,7 @@ int snap_save_dir(struct vm *vm, const char *dir, enum snap_kind kind, struct sn
 struct snap_fds {
     struct snap_files files;
     int state, memory;
-    enum snap_kind kind;
+    struct snap_how how;
 };
 int snap_save_fds(struct vm *vm, const struct snap_fds *fds, struct snap_saved *saved, char *why,
                   size_t why_bytes) MUST_CHECK;

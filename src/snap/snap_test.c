@@ -18,15 +18,17 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <zstd.h>
 
 #include "snap/crc.h"
 #include "snap/vcpu.h"
 
-#define LOAD_AT 0x100000u
-#define DATA_AT 0x800000u
+#define LOAD_AT   0x100000u
+#define DATA_AT   0x800000u
+#define LOW_BYTES MIB(15) /* of the slot "ram-low" */
 
 struct fixture {
-    char tmp[64], image[96], a[96], b[96];
+    char tmp[64], image[96], a[96], b[96], c[96];
 };
 
 /* Multiboot 1 header with addresses, then 32-bit code: jmp . ; out %al, $0xf4; jmp . */
@@ -50,6 +52,7 @@ static int setup(void **state)
     snprintf(f->image, sizeof(f->image), "%s/image", f->tmp);
     snprintf(f->a, sizeof(f->a), "%s/a", f->tmp);
     snprintf(f->b, sizeof(f->b), "%s/b", f->tmp);
+    snprintf(f->c, sizeof(f->c), "%s/c", f->tmp);
     out = fopen(f->image, "wb");
     if (!out || fwrite(&image, sizeof(image), 1, out) != 1 || fclose(out))
         return -1;
@@ -74,6 +77,7 @@ static int teardown(void **state)
 
     remove_snapshot(f->a);
     remove_snapshot(f->b);
+    remove_snapshot(f->c);
     unlink(f->image);
     rmdir(f->tmp);
     free(f);
@@ -107,11 +111,19 @@ static struct vm *make_origin(const struct fixture *f)
     return vm;
 }
 
-static void save(struct vm *vm, const char *dir, enum snap_kind kind)
+static const struct snap_how diff = { SNAP_DIFF, SNAP_PLAIN };
+
+static void save_as(struct vm *vm, const char *dir, enum snap_kind kind, enum snap_packing packing)
 {
+    const struct snap_how how = { kind, packing };
     char why[256] = "";
 
-    assert_int_equal(snap_save_dir(vm, dir, kind, NULL, why, sizeof(why)), 0);
+    assert_int_equal(snap_save_dir(vm, dir, how, NULL, why, sizeof(why)), 0);
+}
+
+static void save(struct vm *vm, const char *dir, enum snap_kind kind)
+{
+    save_as(vm, dir, kind, SNAP_PLAIN);
 }
 
 /* NULL: refused, and why. */
@@ -164,11 +176,11 @@ static void test_a_difference_has_what_was_written_since(void **state)
     char why[256] = "";
     uint64_t data = 42;
 
-    assert_int_equal(snap_save_dir(vm, f->b, SNAP_DIFF, NULL, why, sizeof(why)), -ENOENT);
+    assert_int_equal(snap_save_dir(vm, f->b, diff, NULL, why, sizeof(why)), -ENOENT);
     save(vm, f->a, SNAP_FULL);
-    assert_int_equal(snap_save_dir(vm, f->a, SNAP_DIFF, NULL, why, sizeof(why)), -ENOENT);
+    assert_int_equal(snap_save_dir(vm, f->a, diff, NULL, why, sizeof(why)), -ENOENT);
     assert_int_equal(mmu_write(vm_mmu(vm), GPA(DATA_AT), &data, sizeof(data)), sizeof(data));
-    assert_int_equal(snap_save_dir(vm, f->b, SNAP_DIFF, &saved, why, sizeof(why)), 0);
+    assert_int_equal(snap_save_dir(vm, f->b, diff, &saved, why, sizeof(why)), 0);
     assert_int_equal(saved.pages, 1);
     vm_destroy(vm);
     vm = load(f, f->b, false, why);
@@ -179,6 +191,60 @@ static void test_a_difference_has_what_was_written_since(void **state)
     assert_non_null(vm);
     assert_int_equal(data_of(vm), 0x0123456789abcdefull);
     vm_destroy(vm);
+}
+
+static void test_compressed_memory_comes_back(void **state)
+{
+    const struct fixture *f = *state;
+    struct vm *vm = make_origin(f);
+    struct snap_saved saved;
+    char why[256] = "";
+    int status;
+
+    assert_int_equal(snap_save_dir(vm, f->a, (struct snap_how){ SNAP_FULL, SNAP_ZSTD }, &saved, why,
+                                   sizeof(why)),
+                     0);
+    assert_in_range(saved.packed_bytes, 1, (saved.pages << PAGE_SHIFT) - 1);
+    vm_destroy(vm);
+    vm = load(f, f->a, false, why);
+    assert_non_null(vm);
+    assert_int_equal(data_of(vm), 0x0123456789abcdefull);
+    assert_false(mmu_has_private(vm_mmu(vm)));
+    assert_int_equal(vm_start(vm), 0);
+    assert_int_equal(vm_wait(vm, &status), STOP_EXIT);
+    assert_int_equal(status, 0x15 << 1 | 1);
+    vm_destroy(vm);
+}
+
+static void test_a_difference_goes_over_its_base_whichever_is_compressed(void **state)
+{
+    const struct fixture *f = *state;
+
+    for (unsigned i = 0; i < 4; i++) {
+        struct vm *vm = make_origin(f);
+        char why[256] = "";
+        uint64_t data = 42;
+
+        save_as(vm, f->a, SNAP_FULL, i & 1 ? SNAP_ZSTD : SNAP_PLAIN);
+        assert_int_equal(mmu_write(vm_mmu(vm), GPA(DATA_AT), &data, sizeof(data)), sizeof(data));
+        save_as(vm, f->b, SNAP_DIFF, i & 2 ? SNAP_ZSTD : SNAP_PLAIN);
+        vm_destroy(vm);
+        vm = load(f, f->b, false, why);
+        assert_non_null(vm);
+        assert_int_equal(data_of(vm), 42);
+        /* The next difference is one to what was loaded. */
+        data = 43;
+        assert_int_equal(mmu_write(vm_mmu(vm), GPA(DATA_AT + MIB(4)), &data, sizeof(data)), 8);
+        save_as(vm, f->c, SNAP_DIFF, SNAP_ZSTD);
+        vm_destroy(vm);
+        vm = load(f, f->c, false, why);
+        assert_non_null(vm);
+        assert_int_equal(data_of(vm), 42);
+        assert_int_equal(mmu_read(vm_mmu(vm), GPA(DATA_AT + MIB(4)), &data, sizeof(data)), 8);
+        assert_int_equal(data, 43);
+        vm_destroy(vm);
+        remove_snapshot(f->c);
+    }
 }
 
 static void test_another_machine_is_refused(void **state)
@@ -195,13 +261,13 @@ static void test_another_machine_is_refused(void **state)
 
 /* ---- damage ---- */
 
-static uint8_t *read_state(const char *dir, size_t *bytes)
+static uint8_t *read_file(const char *dir, const char *name, size_t *bytes)
 {
     char path[128];
     uint8_t *file;
     int err;
 
-    snprintf(path, sizeof(path), "%s/state", dir);
+    snprintf(path, sizeof(path), "%s/%s", dir, name);
     file = files_load(path, MIB(16), bytes, &err);
     assert_non_null(file);
     return file;
@@ -214,15 +280,15 @@ static uint8_t *origin_state(const struct fixture *f, size_t *bytes)
 
     save(vm, f->a, SNAP_FULL);
     vm_destroy(vm);
-    return read_state(f->a, bytes);
+    return read_file(f->a, SNAP_STATE_FILE, bytes);
 }
 
-static void write_state(const char *dir, const uint8_t *file, size_t bytes)
+static void write_file(const char *dir, const char *name, const uint8_t *file, size_t bytes)
 {
     char path[128];
     FILE *f;
 
-    snprintf(path, sizeof(path), "%s/state", dir);
+    snprintf(path, sizeof(path), "%s/%s", dir, name);
     f = fopen(path, "wb");
     assert_non_null(f);
     assert_int_equal(fwrite(file, 1, bytes, f), bytes);
@@ -284,6 +350,120 @@ static size_t section_at(const uint8_t *file, size_t bytes, const char *name)
     return at;
 }
 
+/* ---- damage to compressed memory ---- */
+
+/* The memory file of the usual machine, compressed, in f->a. The caller frees it. */
+static uint8_t *packed_memory(const struct fixture *f, size_t *bytes)
+{
+    struct vm *vm = make_origin(f);
+    uint32_t noise[PAGE_BYTES / 4], x = 1;
+
+    /* So that the first frame has some length. */
+    for (unsigned i = 0; i < ARRAY_SIZE(noise); i++)
+        noise[i] = x = x * 1664525 + 1013904223;
+    assert_int_equal(mmu_write(vm_mmu(vm), GPA(0x10000), noise, sizeof(noise)), sizeof(noise));
+    save_as(vm, f->a, SNAP_FULL, SNAP_ZSTD);
+    vm_destroy(vm);
+    return read_file(f->a, SNAP_MEMORY_FILE, bytes);
+}
+
+static void test_damaged_compressed_memory_is_refused(void **state)
+{
+    const struct fixture *f = *state;
+    size_t bytes, frames;
+    uint8_t *file = packed_memory(f, &bytes), *copy = malloc(bytes);
+    unsigned refused = 0, tried = 0;
+
+    frames = bytes - PAGE_BYTES;
+    assert_in_range(frames, 64, MIB(1));
+    for (size_t i = 0; i < bytes; i += i < 64 ? 1 : frames / 64 + 1, tried++) {
+        char why[256] = "";
+        struct vm *vm;
+
+        memcpy(copy, file, bytes);
+        copy[i] ^= (uint8_t)(1u << i % 8);
+        write_file(f->a, SNAP_MEMORY_FILE, copy, bytes);
+        vm = load(f, f->a, false, why);
+        refused += !vm;
+        /* Not each bit of a frame means something. */
+        if (vm)
+            assert_int_equal(data_of(vm), 0x0123456789abcdefull);
+        else
+            assert_non_null(strstr(why, "memory"));
+        vm_destroy(vm);
+    }
+    assert_true(refused > tried / 2);
+    for (size_t n = 0; n < bytes; n += bytes / 16 + 1) {
+        char why[256] = "";
+
+        write_file(f->a, SNAP_MEMORY_FILE, file, n);
+        assert_null(load(f, f->a, false, why));
+        assert_non_null(strstr(why, "bytes instead of"));
+    }
+    free(copy);
+    free(file);
+}
+
+/* Instead of the first frame one that gives `gives` bytes, filled up with a frame to be skipped
+ * (RFC 8878, "Skippable Frames"). */
+static void put_frame(uint8_t *file, uint32_t old_bytes, size_t gives)
+{
+    const uint32_t magic = 0x184d2a50;
+    uint8_t *zeroes = calloc(1, gives);
+    size_t n = ZSTD_compress(file, old_bytes - 8, zeroes, gives, 1);
+    uint32_t rest;
+
+    assert_false(ZSTD_isError(n));
+    rest = old_bytes - (uint32_t)n - 8;
+    memcpy(file + n, &magic, 4);
+    memcpy(file + n + 4, &rest, 4);
+    free(zeroes);
+}
+
+static void test_a_frame_of_another_size_is_refused(void **state)
+{
+    static const size_t sizes[] = { 1, PAGE_BYTES, MIB(2), MIB(8) };
+    const struct fixture *f = *state;
+    size_t bytes;
+    uint8_t *file = packed_memory(f, &bytes);
+    uint32_t first = (uint32_t)ZSTD_findFrameCompressedSize(file, bytes);
+
+    for (unsigned i = 0; i < ARRAY_SIZE(sizes); i++) {
+        char why[256] = "";
+
+        put_frame(file, first, sizes[i]);
+        write_file(f->a, SNAP_MEMORY_FILE, file, bytes);
+        assert_null(load(f, f->a, false, why));
+        assert_non_null(strstr(why, "what is compressed there is not its pages"));
+    }
+    free(file);
+}
+
+static void test_wrong_lengths_of_frames_are_refused(void **state)
+{
+    static const uint32_t lengths[] = { 0, 1, MIB(2), UINT32_MAX };
+    const struct fixture *f = *state;
+    size_t memory_bytes, bytes, at;
+    uint8_t *file, *good;
+
+    free(packed_memory(f, &memory_bytes));
+    good = read_file(f->a, SNAP_STATE_FILE, &bytes);
+    at = section_at(good, bytes, "pages:ram-low") + pages_bitmap_bytes(LOW_BYTES) +
+         pages_nr_chunks(LOW_BYTES) * sizeof(uint32_t);
+    for (unsigned i = 0; i < ARRAY_SIZE(lengths); i++) {
+        char why[256] = "";
+
+        file = malloc(bytes);
+        memcpy(file, good, bytes);
+        memcpy(file + at, &lengths[i], sizeof(lengths[i]));
+        seal(file, bytes);
+        write_file(f->a, SNAP_STATE_FILE, file, bytes);
+        free(file);
+        assert_null(load(f, f->a, false, why));
+    }
+    free(good);
+}
+
 static void test_a_state_that_no_processor_has_is_refused(void **state)
 {
     const struct fixture *f = *state;
@@ -296,7 +476,7 @@ static void test_a_state_that_no_processor_has_is_refused(void **state)
         at += vcpu_table.fields[i].bytes;
     memcpy(file + section_at(file, bytes, "vcpu") + at, &cr0, sizeof(cr0));
     seal(file, bytes);
-    write_state(f->a, file, bytes);
+    write_file(f->a, SNAP_STATE_FILE, file, bytes);
     free(file);
     assert_null(load(f, f->a, false, why));
     assert_non_null(strstr(why, "vCPU 0"));
@@ -330,7 +510,7 @@ static void test_a_changed_description_is_refused(void **state)
         if (at) {
             memcpy(at, cases[i].to, strlen(cases[i].to));
             seal(copy, bytes);
-            write_state(f->a, copy, bytes);
+            write_file(f->a, SNAP_STATE_FILE, copy, bytes);
             assert_null(load(f, f->a, false, why));
         }
         free(copy);
@@ -374,7 +554,13 @@ int main(void)
                                         teardown),
         cmocka_unit_test_setup_teardown(test_a_difference_has_what_was_written_since, setup,
                                         teardown),
+        cmocka_unit_test_setup_teardown(test_compressed_memory_comes_back, setup, teardown),
+        cmocka_unit_test_setup_teardown(
+            test_a_difference_goes_over_its_base_whichever_is_compressed, setup, teardown),
         cmocka_unit_test_setup_teardown(test_another_machine_is_refused, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_damaged_compressed_memory_is_refused, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_frame_of_another_size_is_refused, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_wrong_lengths_of_frames_are_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(test_each_damaged_byte_is_found, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_state_that_no_processor_has_is_refused, setup,
                                         teardown),

@@ -511,12 +511,31 @@ static int blk_make_lane(struct virtio_blk *b, unsigned idx, struct store *store
     return -ENOMEM;
 }
 
+/* RAM that another process can have, too. */
+static unsigned blk_find_memory(struct virtio_blk *b, struct store_memory *memory, unsigned max)
+{
+    const struct slot *s;
+    unsigned nr = 0;
+
+    for (unsigned i = 0; nr < max && (s = mmu_slot_at(b->cfg.mmu, i)); i++)
+        if (!s->of && !(s->flags & (SLOT_RO | SLOT_FILE | SLOT_PRIVATE)))
+            memory[nr++] = (struct store_memory){
+                .at = s->hva, .bytes = s->bytes, .fd = s->fd, .fd_off_bytes = s->fd_off_bytes
+            };
+    return nr;
+}
+
 static int blk_start_lane(struct blk_lane *l)
 {
-    int err = store_connect(
-        l->store,
-        &(struct store_client){
-            .poll = blk_poll, .done = blk_done, .batch = blk_batch, .held = blk_held, .arg = l });
+    struct store_memory memory[STORE_MEMORY_MAX];
+    unsigned nr = blk_find_memory(l->blk, memory, ARRAY_SIZE(memory));
+    int err = store_connect(l->store, &(struct store_client){ .poll = blk_poll,
+                                                              .done = blk_done,
+                                                              .batch = blk_batch,
+                                                              .held = blk_held,
+                                                              .arg = l,
+                                                              .memory = memory,
+                                                              .nr_memory = nr });
 
     l->connected = !err;
     return err;

@@ -3,9 +3,11 @@
  * The virtio memory device: a region of memory of which the guest plugs blocks when the host wants
  * it to have more, and unplugs them when it wants them back. What is not plugged takes no memory.
  *
- * The region is there as a whole, as memory that was never touched; a guest that uses blocks it has
- * not plugged gets them all the same, as long as it is not reset. So the size of the region is what
- * a bad guest can take.
+ * The memory is parked; what the guest sees are aliases of the pieces in which something is
+ * plugged, so that a bad guest cannot take what it was not given. (Pieces, not blocks, since the
+ * machine has only so many slots; neighbours are one alias. Where they still are too many, the last
+ * alias spans the gaps.) They come and go while all vCPUs stand still: the machine is asked for
+ * that, and the request is answered behind it.
  *
  * Manual: Virtual I/O Device 1.2, "Memory Device".
  */
@@ -70,6 +72,104 @@ static enum mem_state mem_state(const struct virtio_mem *m, uint64_t first, uint
     return all ? MEM_IS_PLUGGED : any ? MEM_IS_MIXED : MEM_IS_UNPLUGGED;
 }
 
+/* ---- what is shown: machine lock held ---- */
+
+static uint64_t mem_nr_pieces(const struct virtio_mem *m)
+{
+    return (m->config.region_bytes + m->piece_bytes - 1) / m->piece_bytes;
+}
+
+static bool mem_piece_used(const struct virtio_mem *m, uint64_t piece)
+{
+    uint64_t nr = m->piece_bytes / m->config.block_bytes, first = piece * nr;
+
+    nr = MIN(nr, mem_nr_blocks(m) - first);
+    return mem_state(m, first, nr) != MEM_IS_UNPLUGGED;
+}
+
+/* Runs of pieces in use; returns how many. */
+static unsigned mem_find_views(const struct virtio_mem *m, struct mem_view views[MEM_VIEWS_MAX])
+{
+    unsigned nr = 0;
+    bool was = false;
+
+    for (uint64_t i = 0; i < mem_nr_pieces(m); i++) {
+        bool used = mem_piece_used(m, i);
+        uint64_t end = MIN((i + 1) * m->piece_bytes, m->config.region_bytes);
+
+        if (used && !was && nr < MEM_VIEWS_MAX)
+            views[nr++] = (struct mem_view){ .off_bytes = i * m->piece_bytes };
+        if (used)
+            views[nr - 1].bytes = end - views[nr - 1].off_bytes;
+        was = used;
+    }
+    return nr;
+}
+
+static bool mem_same_views(const struct virtio_mem *m, const struct mem_view *views, unsigned nr)
+{
+    bool same = nr == m->nr_views;
+
+    for (unsigned i = 0; i < nr && same; i++)
+        same = views[i].off_bytes == m->views[i].off_bytes && views[i].bytes == m->views[i].bytes;
+    return same;
+}
+
+static int mem_show(struct virtio_mem *m, const struct mem_view *views, unsigned nr)
+{
+    int err = 0;
+
+    while (m->nr_views)
+        mmu_slot_remove(m->vd.mmu, m->views[--m->nr_views].slot);
+    for (unsigned i = 0; i < nr && !err; i++) {
+        struct mem_view v = views[i];
+        const struct slot_desc d = { .name = "plugged",
+                                     .base = GPA(m->config.at + v.off_bytes),
+                                     .bytes = v.bytes };
+
+        err = mmu_alias_add(m->vd.mmu, m->memory, v.off_bytes, &d, &v.slot);
+        if (!err)
+            m->views[m->nr_views++] = v;
+    }
+    mmu_code_moved(m->vd.mmu, GPA(m->config.at), m->config.region_bytes);
+    return err;
+}
+
+int virtio_mem_apply(struct virtio_mem *m, bool *changed)
+{
+    struct lock *machine = bus_lock(m->vd.bus);
+    struct mem_view views[MEM_VIEWS_MAX];
+    unsigned nr;
+    int err = 0;
+
+    lock_take(machine);
+    nr = mem_find_views(m, views);
+    *changed = !mem_same_views(m, views, nr);
+    if (*changed)
+        err = mem_show(m, views, nr);
+    m->due = false;
+    cond_wake_all(&m->shown);
+    lock_drop(machine);
+    return err;
+}
+
+/* What is plugged has changed: behind this it is shown so, or the driver is gone. */
+static void mem_wait_shown(struct virtio_mem *m)
+{
+    m->due = true;
+    m->changed(m->ctx);
+    while (m->due && !m->leaves)
+        cond_wait(&m->shown, bus_lock(m->vd.bus));
+}
+
+static void mem_leave(struct virtio_mem *m, bool leaves)
+{
+    m->leaves = leaves;
+    cond_wake_all(&m->shown);
+}
+
+/* ---- requests: the thread ---- */
+
 /* Whole blocks inside the region; false: it is none. */
 static bool mem_range(const struct virtio_mem *m, const struct mem_req *r, uint64_t *first)
 {
@@ -80,12 +180,10 @@ static bool mem_range(const struct virtio_mem *m, const struct mem_req *r, uint6
            *first < mem_nr_blocks(m) && r->nr_blocks <= mem_nr_blocks(m) - *first;
 }
 
-/* ---- requests: the thread ---- */
-
 /* What was unplugged goes back; the machine lock is not held meanwhile. */
 static void mem_discard(struct virtio_mem *m, uint64_t first, uint64_t nr)
 {
-    (void)mmu_discard(m->vd.mmu, GPA(m->config.at + first * m->config.block_bytes),
+    (void)mmu_discard(m->vd.mmu, gpa_add(m->memory->base, first * m->config.block_bytes),
                       nr * m->config.block_bytes);
 }
 
@@ -105,8 +203,10 @@ static enum mem_answer mem_plug(struct virtio_mem *m, const struct mem_req *r)
         answer = plug && m->config.plugged_bytes + bytes > m->config.requested_bytes ? MEM_NACK
                                                                                      : MEM_ACK;
     }
-    if (answer == MEM_ACK)
+    if (answer == MEM_ACK) {
         mem_set(m, first, r->nr_blocks, plug);
+        mem_wait_shown(m);
+    }
     lock_drop(machine);
     if (answer == MEM_ACK && !plug)
         mem_discard(m, first, r->nr_blocks);
@@ -120,6 +220,7 @@ static enum mem_answer mem_unplug_all(struct virtio_mem *m)
 
     lock_take(machine);
     mem_set(m, 0, nr, false);
+    mem_wait_shown(m);
     lock_drop(machine);
     mem_discard(m, 0, nr);
     return MEM_ACK;
@@ -190,6 +291,17 @@ static void mem_start(struct virtio *vd)
     virtio_worker_wake(&mem_of(vd)->worker);
 }
 
+/* The vCPU that resets the device waits for its requests, and so does not stand still for them. */
+static void mem_reset(struct virtio *vd)
+{
+    mem_leave(mem_of(vd), true);
+}
+
+static void mem_reset_done(struct virtio *vd)
+{
+    mem_leave(mem_of(vd), false);
+}
+
 /* Of the bits in a hostile state only those of the region count. */
 static void mem_loaded(struct virtio *vd, bool running)
 {
@@ -204,6 +316,8 @@ static void mem_loaded(struct virtio *vd, bool running)
             c->plugged_bytes += c->block_bytes;
     }
     c->requested_bytes = align_down(MIN(c->requested_bytes, c->region_bytes), c->block_bytes);
+    m->due = true;
+    m->changed(m->ctx);
     if (running)
         virtio_worker_wake(&m->worker);
 }
@@ -219,6 +333,8 @@ static const struct virtio_type mem_type = {
     .pci_class = 0x00ff00,
     .start = mem_start,
     .notify = mem_notify,
+    .reset = mem_reset,
+    .reset_done = mem_reset_done,
     .state = STATE_TABLE("virtio-mem", mem_state_fields, 1),
     .vd_off_bytes = offsetof(struct virtio_mem, vd),
     .loaded = mem_loaded,
@@ -251,7 +367,12 @@ int virtio_mem_init(struct virtio_mem *m, const struct virtio_mem_desc *d)
 {
     int err;
 
-    *m = (struct virtio_mem){ .made = true };
+    *m = (struct virtio_mem){ .memory = d->memory,
+                              .piece_bytes = d->piece_bytes,
+                              .changed = d->changed,
+                              .ctx = d->ctx,
+                              .made = true };
+    cond_init(&m->shown);
     m->config = (struct mem_config){ .block_bytes = d->block_bytes,
                                      .at = d->at.v,
                                      .region_bytes = d->bytes,
@@ -276,12 +397,22 @@ int virtio_mem_init(struct virtio_mem *m, const struct virtio_mem_desc *d)
 
 void virtio_mem_stop(struct virtio_mem *m)
 {
+    if (m->vd.bus) {
+        lock_take(bus_lock(m->vd.bus));
+        mem_leave(m, true);
+        lock_drop(bus_lock(m->vd.bus));
+    }
     virtio_worker_stop(&m->worker);
 }
 
 void virtio_mem_fini(struct virtio_mem *m)
 {
+    if (!m->made)
+        return;
     virtio_mem_stop(m);
+    while (m->nr_views)
+        mmu_slot_remove(m->vd.mmu, m->views[--m->nr_views].slot);
     virtio_fini(&m->vd);
+    cond_destroy(&m->shown);
     m->made = false;
 }

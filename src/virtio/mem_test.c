@@ -4,13 +4,15 @@
 
 #include <errno.h>
 #include <sched.h>
+#include <stdatomic.h>
 
 #include "virtio/mem.h"
 
-#define SIZE  16u
-#define AT    0x20000u
-#define BASE  GIB(4)
-#define BLOCK MIB(2)
+#define SIZE      16u
+#define AT        0x20000u
+#define BASE      GIB(4)
+#define BLOCK     MIB(2)
+#define NR_BLOCKS 40u
 
 enum { PLUG, UNPLUG, UNPLUG_ALL, STATE };
 enum { ACK, NACK, BUSY, ERROR, NOTHING = 0xee };
@@ -19,7 +21,32 @@ struct env {
     struct testmachine m;
     struct virtio_mem mem;
     struct slot *slot;
+    _Atomic bool changed;
 };
+
+static void on_changed(void *ctx)
+{
+    atomic_store(&((struct env *)ctx)->changed, true);
+}
+
+/* As the machine's supervisor does it. */
+static void apply(struct env *e)
+{
+    bool changed;
+
+    if (atomic_exchange(&e->changed, false))
+        assert_int_equal(virtio_mem_apply(&e->mem, &changed), 0);
+}
+
+/* A bit for each block that a guest finds. */
+static uint64_t shown(struct env *e)
+{
+    uint64_t bits_ = 0;
+
+    for (unsigned i = 0; i < NR_BLOCKS; i++)
+        bits_ |= (uint64_t)(mmu_slot_find(e->m.mmu, GPA(BASE + i * BLOCK)) != NULL) << i;
+    return bits_;
+}
 
 static int setup(void **state)
 {
@@ -27,15 +54,20 @@ static int setup(void **state)
 
     testmachine_init(&e->m);
     assert_int_equal(mmu_slot_add(e->m.mmu,
-                                  &(struct slot_desc){
-                                      .name = "hotplug", .base = GPA(BASE), .bytes = 16 * BLOCK },
+                                  &(struct slot_desc){ .name = "hotplug",
+                                                       .base = GPA(MMU_PARKED_AT),
+                                                       .bytes = NR_BLOCKS * BLOCK },
                                   &e->slot),
                      0);
     assert_int_equal(virtio_mem_init(&e->mem, &(struct virtio_mem_desc){ .bus = e->m.bus,
                                                                          .mmu = e->m.mmu,
+                                                                         .memory = e->slot,
                                                                          .at = GPA(BASE),
-                                                                         .bytes = 16 * BLOCK,
-                                                                         .block_bytes = BLOCK }),
+                                                                         .bytes = NR_BLOCKS * BLOCK,
+                                                                         .block_bytes = BLOCK,
+                                                                         .piece_bytes = 2 * BLOCK,
+                                                                         .changed = on_changed,
+                                                                         .ctx = e }),
                      0);
     virtio_attach(&e->mem.vd, &test_transport, &e->m);
     driver_start(&e->mem.vd, BIT64(VIRTIO_F_VERSION_1), SIZE);
@@ -72,8 +104,10 @@ static uint32_t ask(struct env *e, uint16_t type, uint64_t at, uint16_t nr, uint
     lock_take(bus_lock(e->m.bus));
     virtio_notify(&e->mem.vd, 0);
     lock_drop(bus_lock(e->m.bus));
-    while (__atomic_load_n(idx, __ATOMIC_ACQUIRE) == was)
+    while (__atomic_load_n(idx, __ATOMIC_ACQUIRE) == was) {
+        apply(e);
         (void)sched_yield();
+    }
     return get16(&e->m, AT + 0x100) | (uint32_t)get16(&e->m, AT + 0x108) << 16;
 }
 
@@ -100,15 +134,15 @@ static void test_requests_are_answered_as_the_manual_says(void **state)
         { PLUG, BASE + 8 * BLOCK, 2, 24, ACK, 4 },
         { STATE, BASE + BLOCK, 2, 24, ACK, 4 },
         { STATE, BASE, 1, 24, ACK | 1u << 16, 4 },
-        { STATE, BASE, 16, 24, ACK | 2u << 16, 4 },
-        { STATE, BASE, 17, 24, ERROR, 4 },
+        { STATE, BASE, NR_BLOCKS, 24, ACK | 2u << 16, 4 },
+        { STATE, BASE, NR_BLOCKS + 1, 24, ERROR, 4 },
         { STATE, BASE, 0, 24, ERROR, 4 },
         { UNPLUG, BASE + BLOCK, 3, 24, ERROR, 4 }, /* one is not plugged */
         { UNPLUG, BASE + BLOCK, 1, 24, ACK, 3 },
         { UNPLUG, BASE + BLOCK, 1, 24, ERROR, 3 },
         { UNPLUG, BASE + 2 * BLOCK + 4096, 1, 24, ERROR, 3 },
         { UNPLUG, BASE - BLOCK, 1, 24, ERROR, 3 },
-        { UNPLUG, BASE + 16 * BLOCK, 1, 24, ERROR, 3 },
+        { UNPLUG, BASE + NR_BLOCKS * BLOCK, 1, 24, ERROR, 3 },
         { UNPLUG, UINT64_MAX - BLOCK + 1, 1, 24, ERROR, 3 },
         { UNPLUG, 0, 1, 24, ERROR, 3 },
         { 4, BASE, 1, 24, ERROR, 3 },
@@ -118,7 +152,7 @@ static void test_requests_are_answered_as_the_manual_says(void **state)
     struct env *e = *state;
 
     assert_int_equal(virtio_mem_request(&e->mem, BLOCK / 2), -EINVAL);
-    assert_int_equal(virtio_mem_request(&e->mem, 17 * BLOCK), -EINVAL);
+    assert_int_equal(virtio_mem_request(&e->mem, (NR_BLOCKS + 1) * BLOCK), -EINVAL);
     assert_int_equal(ask(e, PLUG, BASE, 1, 24), NACK);
     assert_int_equal(virtio_mem_request(&e->mem, 4 * BLOCK), 0);
     for (unsigned i = 0; i < ARRAY_SIZE(steps); i++) {
@@ -140,6 +174,51 @@ static void test_what_is_unplugged_is_zeroes_and_nothing_else(void **state)
         assert_int_equal(e->slot->hva[at], at / BLOCK == 1 || at / BLOCK == 2 ? 0 : 0xaa);
 }
 
+/* By pieces of two blocks. */
+static void test_what_is_not_plugged_is_not_there(void **state)
+{
+    struct env *e = *state;
+
+    assert_int_equal(shown(e), 0);
+    assert_int_equal(virtio_mem_request(&e->mem, NR_BLOCKS * BLOCK), 0);
+    assert_int_equal(ask(e, PLUG, BASE + BLOCK, 1, 24), ACK);
+    assert_int_equal(shown(e), 0x3);
+    assert_int_equal(ask(e, PLUG, BASE + 5 * BLOCK, 4, 24), ACK);
+    assert_int_equal(shown(e), 0x3f3);
+    assert_int_equal(ask(e, UNPLUG, BASE + BLOCK, 1, 24), ACK);
+    assert_int_equal(shown(e), 0x3f0);
+    assert_int_equal(ask(e, UNPLUG, BASE + 6 * BLOCK, 2, 24), ACK);
+    assert_int_equal(shown(e), 0x330);
+    assert_int_equal(ask(e, UNPLUG_ALL, 0, 0, 24), ACK);
+    assert_int_equal(shown(e), 0);
+    /* More pieces apart than there are views: the last one spans what is between. */
+    for (unsigned i = 0; i < NR_BLOCKS; i += 4)
+        assert_int_equal(ask(e, PLUG, BASE + i * BLOCK, 1, 24), ACK);
+    assert_int_equal(shown(e), 0x3ff3333333);
+}
+
+/* The vCPU that resets the device cannot stand still for what it waits for. */
+static void test_a_reset_waits_for_nobody(void **state)
+{
+    struct env *e = *state;
+
+    assert_int_equal(virtio_mem_request(&e->mem, BLOCK), 0);
+    put16(&e->m, AT, PLUG);
+    put64(&e->m, AT + 8, BASE);
+    put16(&e->m, AT + 16, 1);
+    put_split(&e->m, 0, 0, AT, 24, D_NEXT, 1);
+    put_split(&e->m, 0, 1, AT + 0x100, 10, D_WRITE, 0);
+    make_available(&e->m, 0, SIZE, 0);
+    lock_take(bus_lock(e->m.bus));
+    virtio_notify(&e->mem.vd, 0);
+    lock_drop(bus_lock(e->m.bus));
+    while (!atomic_load(&e->changed))
+        (void)sched_yield();
+    driver_reset(&e->mem.vd);
+    apply(e);
+    assert_int_equal(shown(e), 0x3);
+}
+
 static void test_a_hostile_state_is_put_right(void **state)
 {
     struct env *e = *state;
@@ -149,9 +228,11 @@ static void test_a_hostile_state_is_put_right(void **state)
     lock_take(bus_lock(e->m.bus));
     e->mem.vd.type->loaded(&e->mem.vd, false);
     lock_drop(bus_lock(e->m.bus));
-    assert_int_equal(plugged_blocks(e), 16);
-    assert_int_equal(e->mem.plugged[2], 0);
-    assert_int_equal(e->mem.config.requested_bytes, 16 * BLOCK);
+    assert_int_equal(plugged_blocks(e), NR_BLOCKS);
+    assert_int_equal(e->mem.plugged[NR_BLOCKS / 8], 0);
+    assert_int_equal(e->mem.config.requested_bytes, NR_BLOCKS * BLOCK);
+    apply(e);
+    assert_int_equal(shown(e), BIT64(NR_BLOCKS) - 1);
 }
 
 int main(void)
@@ -160,6 +241,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         T(test_requests_are_answered_as_the_manual_says),
         T(test_what_is_unplugged_is_zeroes_and_nothing_else),
+        T(test_what_is_not_plugged_is_not_there),
+        T(test_a_reset_waits_for_nobody),
         T(test_a_hostile_state_is_put_right),
     };
 

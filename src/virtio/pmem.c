@@ -3,13 +3,16 @@
  * The virtio persistent memory device: memory of the guest that is a file of the host's. The guest
  * uses it as memory; the device only tells where it is, and brings it to the disk when asked to.
  *
- * A flush takes the host a while, so it is done in a thread. Snapshots are refused (no `loaded`):
- * what is in the file would go on to change behind them.
+ * A flush takes the host a while, so it is done in a thread. A snapshot has of the file what it has
+ * of a disk's: nothing. A restored machine needs it as it was, of the same size and at the same
+ * place.
  *
  * Manual: Virtual I/O Device 1.2, "PMEM Device".
  */
 #include "virtio/pmem.h"
 
+#include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define SEEN_FLUSH 1u
@@ -68,12 +71,49 @@ static void pmem_start(struct virtio *vd)
     virtio_worker_wake(&pmem_of(vd)->worker);
 }
 
+static void pmem_loaded(struct virtio *vd, bool running)
+{
+    if (running)
+        pmem_start(vd);
+}
+
+static int pmem_save(void *base, uint8_t **data, size_t *bytes)
+{
+    const struct virtio_pmem *p = base;
+
+    *bytes = sizeof(p->config);
+    *data = malloc(*bytes);
+    if (!*data)
+        return -ENOMEM;
+    memcpy(*data, &p->config, *bytes);
+    return 0;
+}
+
+/* The guest has looked where it is, and has page tables for it. */
+static int pmem_load(void *base, const uint8_t *data, size_t bytes, unsigned version)
+{
+    const struct virtio_pmem *p = base;
+
+    (void)version; /* there is one */
+    if (bytes == sizeof(p->config) && !memcmp(data, &p->config, bytes))
+        return 0;
+    log_error("%s: the file is not as large, or would not be where it was", p->vd.name);
+    return -EINVAL;
+}
+
+static const struct state_blob pmem_blob = {
+    .name = "virtio-pmem", .version = 1, .save = pmem_save, .load = pmem_load
+};
+
 static const struct virtio_type pmem_type = {
     .name = "virtio-pmem",
     .id = VIRTIO_ID_PMEM,
     .pci_class = 0x00ff00,
     .start = pmem_start,
     .notify = pmem_notify,
+    .vd_off_bytes = offsetof(struct virtio_pmem, vd),
+    .blob = &pmem_blob,
+    .loaded = pmem_loaded,
 };
 
 int virtio_pmem_init(struct virtio_pmem *p, const struct virtio_pmem_desc *d)

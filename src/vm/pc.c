@@ -451,6 +451,13 @@ void pc_remap(struct pc *pc)
         pc_display_remap(pc->display);
     if (pam_apply(&pc->pam, &changed) < 0)
         vm_stop(pc->vm, STOP_ERROR, 0);
+    if (pc_mem(pc)) {
+        bool plugged;
+
+        if (vm_remap_mem(pc->vm, pc_mem(pc), &plugged) < 0)
+            vm_stop(pc->vm, STOP_ERROR, 0);
+        changed |= plugged;
+    }
     if (changed)
         vm_state_changed(pc->vm);
 }

@@ -239,19 +239,29 @@ static int pc_virtio_add_pmems(struct pc_virtio *pv)
 
 static_assert(VM_HOTPLUG_BLOCKS_MAX <= MEM_BLOCKS_MAX, "vm.h");
 
+static void pc_virtio_mem_changed(void *ctx)
+{
+    run_post_remap(((struct pc_virtio *)ctx)->vm);
+}
+
 static int pc_virtio_add_mem(struct pc_virtio *pv)
 {
     const struct vm_config *cfg = &pv->vm->cfg;
     gpa_t at = vm_hotplug_at(cfg);
+    struct slot *memory = NULL;
     int err;
 
     if (!cfg->hotplug_bytes)
         return 0;
-    err = vm_hotplug_map(pv->vm, at);
+    err = vm_hotplug_map(pv->vm, at, &memory);
     if (!err)
         err = virtio_mem_init(&pv->mem,
                               &(struct virtio_mem_desc){ .bus = pv->vm->bus,
                                                          .mmu = pv->vm->mmu,
+                                                         .memory = memory,
+                                                         .piece_bytes = cfg->hotplug_slot_bytes,
+                                                         .changed = pc_virtio_mem_changed,
+                                                         .ctx = pv,
                                                          .at = at,
                                                          .bytes = cfg->hotplug_bytes,
                                                          .block_bytes = cfg->hotplug_block_bytes });

@@ -74,15 +74,28 @@ gpa_t vm_hotplug_at(const struct vm_config *cfg)
     return GPA(align_up(at.v, GIB(1)));
 }
 
-int vm_hotplug_map(struct vm *vm, gpa_t at)
+int vm_hotplug_map(struct vm *vm, gpa_t at, struct slot **out)
 {
     int err = room_check("hotplug", at, vm->cfg.hotplug_bytes);
 
     return err ? err
                : mmu_slot_add(vm->mmu,
-                              &(struct slot_desc){
-                                  .name = "hotplug", .base = at, .bytes = vm->cfg.hotplug_bytes },
-                              NULL);
+                              &(struct slot_desc){ .name = "hotplug",
+                                                   .base = GPA(VM_HOTPLUG_PARKED_AT),
+                                                   .bytes = vm->cfg.hotplug_bytes },
+                              out);
+}
+
+int vm_remap_mem(struct vm *vm, struct virtio_mem *m, bool *changed)
+{
+    /* An engine that has the processor log writes loses that log with a slot. */
+    int err = vm_sync_dirty(vm);
+
+    *changed = false;
+    if (err)
+        log_error("%s: the log of what the guest wrote cannot be read: %s", vm->name,
+                  strerror(-err));
+    return err ? err : virtio_mem_apply(m, changed);
 }
 
 int vm_hotplug(struct vm *vm, uint64_t bytes)

@@ -121,7 +121,9 @@ struct virtio_mem *pc_virtio_mem(struct pc_virtio *pv); /* NULL: none */
 /* ---- pmem.c: files as memory, and memory that is plugged later ---- */
 gpa_t vm_hotplug_at(const struct vm_config *cfg);
 /* 0 or -errno after a message. */
-int vm_hotplug_map(struct vm *vm, gpa_t at) MUST_CHECK;
+/* pc_remap()'s part of it. 0, or -errno after a message. */
+int vm_remap_mem(struct vm *vm, struct virtio_mem *m, bool *changed) MUST_CHECK;
+int vm_hotplug_map(struct vm *vm, gpa_t at, struct slot **out) MUST_CHECK;
 /* Where the first one is; the others are behind it. */
 gpa_t vm_pmem_first(const struct vm_config *cfg);
 /* 0 or -errno after a message. */
@@ -147,8 +149,9 @@ struct pc_display;
 struct pc_display *pc_display_create(struct vm *vm, struct pci_host *pci_host);
 void pc_display_destroy(struct pc_display *d);
 /* Where the RAM is that the PAM registers show or hide: behind all video memory. */
-#define VM_SHADOW_RAM       "ram-shadow"
-#define VM_SHADOW_PARKED_AT (MMU_PARKED_AT + GIB(1))
+#define VM_SHADOW_RAM        "ram-shadow"
+#define VM_SHADOW_PARKED_AT  (MMU_PARKED_AT + GIB(1))
+#define VM_HOTPLUG_PARKED_AT (MMU_PARKED_AT + BIT64(51))
 
 /* Brings video memory to where the guest wants it. All vCPUs stand still. */
 void pc_display_remap(struct pc_display *d);

@@ -137,7 +137,7 @@ struct vm_config {
     unsigned nr_pmems;
     /* Memory that can be plugged while it runs (virtio-mem, over MMIO): at most that much, a
      * multiple of blocks, of which there are up to VM_HOTPLUG_BLOCKS_MAX. 0: none. */
-    uint64_t hotplug_bytes, hotplug_block_bytes;
+    uint64_t hotplug_bytes, hotplug_block_bytes, hotplug_slot_bytes;
     struct vsock *vsock; /* owned by the caller; NULL: no such device */
     uint32_t vsock_cid;
     bool no_reboot;

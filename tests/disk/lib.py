@@ -7,7 +7,7 @@ import re
 import subprocess
 import threading
 
-LIMIT_S = 300
+LIMIT_S = 900
 os.environ["PATH"] += ":/usr/sbin:/sbin"
 
 

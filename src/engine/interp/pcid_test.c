@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What is put aside for a PCID and what comes back, on the TLB itself: no page table, no vCPU runs. */
+/* What is put aside for a PCID and what comes back, on the TLB itself: no page table, no vCPU runs.
+ */
 #include "engine/interp/tlb_fake.h"
 
 #define RAM_PAGES 512

@@ -10,6 +10,8 @@
 #define ICR_SIPI 0x4600u
 #define ICR_BUSY (1u << 12)
 
+#define ROUNDS_MS 1500
+
 extern const uint8_t smp_boot[], smp_boot_end[];
 extern uint8_t smp_stacks[SMP_MAX][SMP_STACK];
 uint8_t smp_stacks[SMP_MAX][SMP_STACK] __attribute__((aligned(16)));
@@ -136,4 +138,15 @@ void smp_meet(struct smp_barrier *b, unsigned nr)
     }
     while (b->round == round)
         pause();
+}
+
+struct smp_rounds smp_rounds(unsigned most)
+{
+    return (struct smp_rounds){ .last = most, .end = rdtsc() + ROUNDS_MS * tsc_per_ms() };
+}
+
+void smp_round(struct smp_rounds *r, unsigned i)
+{
+    if (i < r->last && rdtsc() >= r->end)
+        r->last = i;
 }

@@ -39,4 +39,16 @@ struct smp_barrier {
 };
 void smp_meet(struct smp_barrier *b, unsigned nr);
 
+/*
+ * Rounds in which all wait for each other: a host that has more to run may need milliseconds for
+ * each, so their time has a limit as well. One processor tells, in a round whose end it still holds
+ * up, that this one may be the last: for (i = 1; i <= r.last; i++).
+ */
+struct smp_rounds {
+    volatile unsigned last;
+    uint64_t end;
+};
+struct smp_rounds smp_rounds(unsigned most);
+void smp_round(struct smp_rounds *r, unsigned i);
+
 #endif

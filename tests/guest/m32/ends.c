@@ -152,7 +152,7 @@ int main(void)
         outb(0xf4, 0x55);
     }
     /* The end may take a moment, but it comes. */
-    for (unsigned i = 0; i < 100; i++)
+    for (unsigned i = 0; i < 6000; i++)
         delay_us(10000);
     print("# still here\n");
     outb(0xf4, 0x11);

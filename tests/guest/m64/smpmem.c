@@ -2,7 +2,7 @@
 /*
  * Several processors and one memory: locked instructions, the order of loads and stores, TLB
  * shootdown, and code that one processor writes and others run. SDM 3, "Multiple-Processor
- * Management". Runs with --cpus 4. Nothing depends on time.
+ * Management". Runs with --cpus 4. No result depends on time; a slow host sees fewer rounds.
  */
 #include "smp.h"
 
@@ -48,11 +48,11 @@ static void add_pair(void)
     } while (!done);
 }
 
-static void count(unsigned cpu, word_t rounds)
+static void count(unsigned cpu, word_t times)
 {
     uint64_t mine = 0;
 
-    for (word_t i = 0; i < rounds; i++) {
+    for (word_t i = 0; i < times; i++) {
         uint64_t one = 1, old, new;
         bool was, done;
 
@@ -111,13 +111,14 @@ static struct {
     volatile uint64_t bad __attribute__((aligned(64)));
 } mem;
 static struct smp_barrier meet;
+static struct smp_rounds rounds;
 static volatile uint64_t got[2];
 
 /* Stores are seen in their order: who sees y sees the x before it. */
-static void passing(unsigned cpu, word_t rounds)
+static void passing(unsigned cpu, word_t times)
 {
     if (cpu == 0) {
-        for (word_t i = 1; i <= rounds; i++) {
+        for (word_t i = 1; i <= times; i++) {
             mem.x = i;
             mem.y = i;
         }
@@ -128,7 +129,7 @@ static void passing(unsigned cpu, word_t rounds)
 
         if (x < y)
             mem.bad = mem.bad + 1;
-        if (y == rounds)
+        if (y == times)
             return;
     }
 }
@@ -152,15 +153,15 @@ static void fence_by(unsigned how)
 /* A store, a fence, a load: not both can miss the other's store. */
 static void dekker(unsigned cpu, word_t how)
 {
-    for (unsigned i = 1; i <= ROUNDS; i++) {
-        if (cpu >= 2)
-            return;
+    for (unsigned i = 1; i <= rounds.last; i++) {
         *(cpu ? &mem.y : &mem.x) = i;
         fence_by((unsigned)how);
         got[cpu] = *(cpu ? &mem.x : &mem.y);
         smp_meet(&meet, 2);
         if (cpu == 0 && got[0] != i && got[1] != i)
             mem.bad = mem.bad + 1;
+        if (cpu == 0)
+            smp_round(&rounds, i);
         smp_meet(&meet, 2);
     }
 }
@@ -174,6 +175,7 @@ static void order(void)
     EXPECT_EQ(mem.bad, 0, "stores are seen in order");
     for (unsigned how = 0; how < NR_FENCES; how++) {
         mem.x = mem.y = mem.bad = 0;
+        rounds = smp_rounds(ROUNDS);
         smp_run(1, dekker, how);
         dekker(0, how);
         smp_wait(1);
@@ -271,9 +273,10 @@ static uint32_t call_code(void)
  * SDM 3, "Handling Self- and Cross-Modifying Code": the writer tells by a flag, the others execute
  * a serializing instruction and run the new code.
  */
-static void follow(unsigned cpu, word_t rounds)
+static void follow(unsigned cpu, word_t arg)
 {
-    for (unsigned i = 1; i <= rounds; i++) {
+    (void)cpu, (void)arg;
+    for (unsigned i = 1; i <= rounds.last; i++) {
         while (phase < i)
             pause();
         (void)cpuid(0, 0);
@@ -282,12 +285,12 @@ static void follow(unsigned cpu, word_t rounds)
                 __atomic_add_fetch(&wrong, 1, __ATOMIC_SEQ_CST);
         smp_meet(&meet, nr);
     }
-    (void)cpu;
 }
 
-static void lead(word_t rounds)
+static void lead(void)
 {
-    for (unsigned i = 1; i <= rounds; i++) {
+    for (unsigned i = 1; i <= rounds.last; i++) {
+        smp_round(&rounds, i);
         *value = i;
         phase = i;
         smp_meet(&meet, nr);
@@ -298,20 +301,24 @@ static void cross_modifying(void)
 {
     wrong = phase = 0;
     make_code(0);
+    rounds = smp_rounds(300);
     for (unsigned cpu = 1; cpu < nr; cpu++)
-        smp_run(cpu, follow, 300);
-    lead(300);
+        smp_run(cpu, follow, 0);
+    lead();
     for (unsigned cpu = 1; cpu < nr; cpu++)
         smp_wait(cpu);
     EXPECT_EQ(wrong, 0, "code that another CPU has written is run as it is now");
 }
 
 /* Every CPU writes the code in turn, and all run it: its page changes hands all the time. */
-static void turns(unsigned cpu, word_t rounds)
+static void turns(unsigned cpu, word_t arg)
 {
-    for (unsigned i = 1; i <= rounds; i++) {
+    (void)arg;
+    for (unsigned i = 1; i <= rounds.last; i++) {
         if (i % nr == cpu)
             *value = i;
+        if (cpu == 0)
+            smp_round(&rounds, i);
         smp_meet(&meet, nr);
         (void)cpuid(0, 0);
         for (unsigned n = 0; n < 4; n++)
@@ -322,9 +329,12 @@ static void turns(unsigned cpu, word_t rounds)
 }
 
 /* A page that is data for all, then code, and data again. */
-static void fresh(unsigned cpu, word_t rounds)
+static void fresh(unsigned cpu, word_t arg)
 {
-    for (unsigned i = 1; i <= rounds; i++) {
+    (void)arg;
+    for (unsigned i = 1; i <= rounds.last; i++) {
+        if (cpu == 0)
+            smp_round(&rounds, i);
         for (unsigned n = cpu; n < 512; n += nr)
             ((volatile uint64_t *)code)[n] = i;
         smp_meet(&meet, nr);
@@ -339,11 +349,11 @@ static void fresh(unsigned cpu, word_t rounds)
 }
 
 /* Data beside code, in its page: every store is one beside code that others run. */
-static void beside(unsigned cpu, word_t rounds)
+static void beside(unsigned cpu, word_t times)
 {
     volatile uint64_t *mine = (volatile uint64_t *)(code + 2048 + 64 * cpu);
 
-    for (word_t i = 0; i < rounds; i++) {
+    for (word_t i = 0; i < times; i++) {
         *mine = *mine + 1;
         asm volatile("lock incq %0" : "+m"(*(volatile uint64_t *)(code + 1024)));
         if (call_code() != 77)
@@ -366,9 +376,11 @@ static void caller(unsigned cpu, word_t arg)
 static void code_by_many(void)
 {
     wrong = 0;
-    smp_all(nr, turns, 200);
+    rounds = smp_rounds(200);
+    smp_all(nr, turns, 0);
     EXPECT_EQ(wrong, 0, "code written in turns");
-    smp_all(nr, fresh, 50);
+    rounds = smp_rounds(50);
+    smp_all(nr, fresh, 0);
     EXPECT_EQ(wrong, 0, "a page that is data, code and data");
     memset(code, 0, sizeof(code));
     make_code(77);

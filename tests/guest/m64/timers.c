@@ -339,12 +339,13 @@ static uint32_t rtc_periods(void)
     uint8_t b = cmos_read(0x0b) & 0x0f;
     uint64_t start;
 
-    cmos_write(0x0a, 0x26); /* 1024 Hz */
+    /* 128 Hz: a busy host is too late for 1024 Hz, and ticks that this clock misses are gone. */
+    cmos_write(0x0a, 0x29);
     (void)cmos_read(0x0c);
     settle();
     cmos_write(0x0b, b | 0x40);
     start = rdtsc();
-    wait_for(&nr_rtc, 21, 1000);
+    wait_for(&nr_rtc, 9, 1000);
     start = rdtsc() - start;
     cmos_write(0x0b, b);
     (void)cmos_read(0x0c);
@@ -358,7 +359,7 @@ static void rtc_interrupts(void)
     trap_handle(0x62, rtc_handler);
     redirect(8, 0x62);
     tcg_deviates("is late");
-    EXPECT_TIME(rtc_periods, 20000, 10, "RTC: 21 periodic interrupts take 20 ms");
+    EXPECT_TIME(rtc_periods, 66400, 10, "RTC: 9 periodic interrupts take 8 to 9 times 7.8 ms");
     EXPECT_EQ(rtc_flags & 0xc0, 0xc0, "RTC: PF and IRQF");
     cmos_write(0x0b, b);
     (void)cmos_read(0x0c);

@@ -164,10 +164,11 @@ static bool skip_operands(struct reader *r, enum form form)
 
 static int32_t rel_at(const uint8_t *b, unsigned bytes)
 {
-    int32_t rel = (int8_t)b[0];
+    int32_t rel;
 
-    if (bytes == 4)
-        memcpy(&rel, b, sizeof(rel));
+    if (bytes == 1)
+        return (b[0] ^ 0x80) - 0x80; /* sign-extended */
+    memcpy(&rel, b, sizeof(rel));
     return rel;
 }
 
