@@ -112,6 +112,17 @@ void dcode_reset(struct code *k)
     xlate_prologue(k);
 }
 
+void dcode_set_flags(struct code *k, uint64_t rflags)
+{
+    bool odd = (rflags & ~(uint64_t)(RFLAGS_ARITH | RFLAGS_DF | RFLAGS_FIXED1)) != RFLAGS_IF;
+
+    /* Once is for good: threads may take turns. */
+    if (!odd || k->odd_flags)
+        return;
+    k->odd_flags = true;
+    dcode_reset(k);
+}
+
 /* ---- finding ---- */
 
 struct dblock *dcode_find(struct code *k, uint64_t rip)

@@ -105,6 +105,7 @@ struct code {
     bool avx;       /* the guest has AVX enabled: else its instructions are interp's */
     bool tsc;       /* so is RDTSC, unless the guest may read the TSC and it is the host's but for
                        an offset */
+    bool odd_flags; /* PUSHF is interp's: IF, NT, ID, ... were not always as the host's are */
     bool host_bmi2; /* RORX */
     bool fast_loop; /* LOOP is as fast as any branch: AMD */
     bool scratch_only; /* RIP-relative operands always by a scratch register (tests) */
@@ -139,6 +140,8 @@ void dcode_init(struct code *k, struct worker *w, struct ivcpu *v, struct direct
 void dcode_destroy(struct code *k);
 /* Drops everything. No guest code may be inside. */
 void dcode_reset(struct code *k);
+/* Before it runs: with the guest's present RFLAGS. */
+void dcode_set_flags(struct code *k, uint64_t rflags);
 
 /* The living block at rip, or NULL. */
 struct dblock *dcode_find(struct code *k, uint64_t rip);

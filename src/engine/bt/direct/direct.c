@@ -257,10 +257,8 @@ static bool may_run(const struct direct *d)
     const struct vcpu *vc = &d->v->vc;
     const struct cpu *c = &vc->cpu;
     uint32_t mode = MODE_PE | MODE_LMA | MODE_CS64 | MODE_USER | MODE_PG;
-    uint64_t flags = c->rflags & ~(uint64_t)(RFLAGS_ARITH | RFLAGS_DF | RFLAGS_FIXED1);
 
-    /* PUSHF shows the host's own flags there, so the guest's have to be the usual ones. */
-    if ((c->mode & mode) != mode || flags != RFLAGS_IF)
+    if ((c->mode & mode) != mode || (c->rflags & (RFLAGS_TF | RFLAGS_RF | RFLAGS_AC)))
         return false;
     /* CR0.TS, EM: every use of a vector register would have to raise #NM. */
     if ((c->cr0 & (CR0_TS | CR0_EM)) || !(c->cr4 & CR4_OSFXSR) || (c->cr4 & (CR4_LA57 | CR4_PKE)))

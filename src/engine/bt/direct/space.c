@@ -392,6 +392,7 @@ struct space *space_enter(struct direct *d)
         space_destroy(d, s);
         return NULL;
     }
+    dcode_set_flags(&s->code, d->v->vc.cpu.rflags);
     if (!s->code.nr_vpages)
         ahead_expect(&s->code);
     s->last = ++d->nr_runs;

@@ -466,6 +466,10 @@ static bool xl_insn(struct xl *x)
     switch (in->cls) {
     case INSN_NOP:
         return true;
+    case INSN_PUSHF:
+        if (x->k->odd_flags)
+            return emit_interp(x, x->rip), false;
+        return xl_copy(x), true;
     case INSN_LEA:
         return xl_lea(x), true;
     case INSN_JMP:
