@@ -17,6 +17,7 @@
 #define VGA_BIOS_FILE   "/usr/share/seabios/vgabios-stdvga.bin"
 #define MEMORY_DEFAULT  MIB(512)
 #define BT_HOT_MAX      255
+#define BT_IDLE_MAX     1000000
 /* A comparison costs as much as some ten instructions; one of all memory some 50 ms. */
 #define LOCKSTEP_CHUNK  64
 #define LOCKSTEP_MEMORY 20000000
@@ -275,6 +276,19 @@ static bool set_bt_hot(void *into, const char *val)
     return true;
 }
 
+static bool set_bt_idle(void *into, const char *val)
+{
+    uint64_t s;
+
+    if (!value_uint(val, 0, BT_IDLE_MAX, &s)) {
+        log_error("--bt-idle '%s' is not a number of seconds from 0 (never) to %d", val,
+                  BT_IDLE_MAX);
+        return false;
+    }
+    ((struct run_options *)into)->bt.idle_s = (uint32_t)s;
+    return true;
+}
+
 static bool set_bt_limit(void *into, const char *val)
 {
     if (value_uint(val, 0, UINT64_MAX, &((struct run_options *)into)->bt.limit))
@@ -491,6 +505,10 @@ static const struct opt run_opts[] = {
       option_trace_format },
     { "trace-file", 0, "FILE", "to that file instead of standard error", set_trace_file },
     { "bt-hot", 0, "N", "engine bt translates code that has run N times (default 2)", set_bt_hot },
+    { "bt-idle", 0, "SECONDS",
+      "a vCPU that idles for so long gives the memory of its translations\n"
+      "back, up to 80 MB (default 20; 0: never)",
+      set_bt_idle },
     { "bt-limit", 0, "N",
       "only the first N blocks, to find by bisection the one that is\n"
       "translated wrongly",

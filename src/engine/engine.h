@@ -125,8 +125,9 @@ enum bt_tiers {
     BT_TIERS_DIRECT, /* user code goes to the direct tier at once, where there is one */
 };
 struct bt_config {
-    uint8_t hot;    /* code that interp has run so many times is translated */
-    uint64_t limit; /* only so many blocks are */
+    uint8_t hot;     /* code that interp has run so many times is translated */
+    uint32_t idle_s; /* who idles for so long gives translations back; 0: never */
+    uint64_t limit;  /* only so many blocks are */
     enum bt_tiers tiers;
     bool perf_map; /* /tmp/perf-PID.map names the translations */
 };

@@ -15,6 +15,8 @@
 /* Before the first thread: malloc() keeps two heaps, not one for each thread, each of which would
  * hold some 100 KB. */
 void host_heap_setup(void);
+/* What was freed goes back to the host. */
+void host_heap_trim(void);
 /* A sealed-size memfd of that many bytes; name is for /proc. */
 int host_memfd(const char *name, uint64_t bytes) MUST_CHECK;
 void host_close(int fd);
@@ -29,6 +31,8 @@ void *host_map_private(int fd, uint64_t off_bytes, uint64_t bytes);
 int host_map_over(void *at, int fd, uint64_t off_bytes, uint64_t bytes) MUST_CHECK;
 int host_map_zero(void *at, uint64_t bytes) MUST_CHECK;
 void host_unmap(void *p, uint64_t bytes);
+/* Zeroes memory of host_pages() or malloc(); whole pages of it go back to the host. */
+void host_zero(void *p, uint64_t bytes);
 /* Fresh zero pages of the process's own, for large structures that are mostly untouched; children
  * do not have them; freed by host_unmap(). NULL on failure. */
 void *host_pages(uint64_t bytes);
@@ -75,6 +79,8 @@ struct host_code {
 };
 int host_code_create(struct host_code *hc, uint64_t bytes) MUST_CHECK;
 void host_code_destroy(struct host_code *hc);
+/* Zeroes a part; whole pages of it go back to the host. */
+void host_code_zero(struct host_code *hc, uint64_t off_bytes, uint64_t bytes);
 
 /* A piece of memory of this process; the layout of the system's struct iovec. */
 struct host_iov {

@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <malloc.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -17,6 +18,11 @@ void host_heap_setup(void)
 {
     /* Cannot fail for this value; a hint all the same. */
     (void)mallopt(M_ARENA_MAX, 2);
+}
+
+void host_heap_trim(void)
+{
+    (void)malloc_trim(0); /* whether there was anything */
 }
 
 int host_memfd(const char *name, uint64_t bytes)
@@ -195,6 +201,29 @@ void *host_pages_grow(void *p, uint64_t bytes, uint64_t to_bytes)
         return host_pages(to_bytes);
     q = mremap(p, bytes, to_bytes, MREMAP_MAYMOVE);
     return q == MAP_FAILED ? NULL : q;
+}
+
+static void zero(uint8_t *p, uint64_t bytes, int advice)
+{
+    uint8_t *first = (uint8_t *)align_up((uintptr_t)p, PAGE_BYTES);
+    uint8_t *end = (uint8_t *)align_down((uintptr_t)p + bytes, PAGE_BYTES);
+
+    if (first >= end || madvise(first, (size_t)(end - first), advice)) {
+        memset(p, 0, bytes);
+        return;
+    }
+    memset(p, 0, (size_t)(first - p));
+    memset(end, 0, (size_t)(p + bytes - end));
+}
+
+void host_zero(void *p, uint64_t bytes)
+{
+    zero(p, bytes, MADV_DONTNEED);
+}
+
+void host_code_zero(struct host_code *hc, uint64_t off_bytes, uint64_t bytes)
+{
+    zero(hc->rw + off_bytes, bytes, MADV_REMOVE);
 }
 
 void host_unmap(void *p, uint64_t bytes)

@@ -228,6 +228,12 @@ struct crossed {
     enum jc_class class;
 };
 
+/* Whether a vCPU idles: in TSC ticks. */
+struct bt_idle {
+    uint64_t entered;     /* when it was last let run */
+    uint64_t since, busy; /* the present window's start, and how much of it it ran */
+};
+
 struct bt_vcpu {
     struct ivcpu iv;             /* first: interp runs what is refused */
     uint64_t mask_page, mask_jc; /* for PEXT: a page number, an index in struct jc (RORX by 4) */
@@ -246,6 +252,7 @@ struct bt_vcpu {
     uint32_t jc_key[NR_JCS]; /* what the tables of branch targets were filled for */
     bool tsc_inline;
     unsigned turns; /* of the run loop that were left out */
+    struct bt_idle idle;
     uint64_t ea, tmp;
     uint64_t share[SHARES]; /* host addresses of what was looked up for several accesses */
     unsigned tlb_seen;      /* iv.tlb_changes when translated code came back */
@@ -330,6 +337,10 @@ enum run_result bt_run(struct vcpu *vc);
 uint32_t bt_key(const struct bt_vcpu *b);
 /* Before code that may use the vector registers: the guest's go to cpu.fpu. */
 void bt_vectors_out(struct bt_vcpu *b);
+
+/* ---- idle.c ---- */
+/* The vCPU halts; now in TSC ticks. Not while it is in translated code. */
+void bt_idle_halted(struct bt_vcpu *b, uint64_t now);
 
 /* ---- thunk.c ---- */
 /* Writes the code that enters and leaves translated code. False: no room. */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Fluid pages and what devices write to them; the cache of decoded instructions. */
+/* Fluid pages and what devices write to them; the cache of decoded instructions; what an idle vCPU
+ * gives back. */
 #include "engine/bt/bt.h"
 
 #include <setjmp.h>
@@ -191,11 +192,65 @@ static void test_insn_found_by_its_bytes_is_as_if_decoded(void **state)
     free(f);
 }
 
+/* ---- idling ---- */
+
+#define LONG_PAGES 64
+
+/* Counts in EAX through all its pages. */
+static void run_long(struct fake *f)
+{
+    f->v->cpu.activity = CPU_RUNNING;
+    fake_user_state(f, CODE);
+    f->v->cpu.gpr[RAX] = 0;
+    assert_int_equal(f->evm->ops->run(f->v), RUN_HALTED);
+    assert_int_equal(f->v->cpu.gpr[RAX], (LONG_PAGES * PAGE_BYTES - 2) / 2);
+}
+
+static void halt_after(struct bt_vcpu *b, uint64_t s, uint64_t busy_s)
+{
+    uint64_t per_s = 1000000ull * b->ticks_per_us, now = b->idle.since + s * per_s;
+
+    b->idle.busy = 0;
+    b->idle.entered = now - busy_s * per_s;
+    bt_idle_halted(b, now);
+}
+
+static void test_translations_go_when_the_vcpu_idles(void **state)
+{
+    struct fake *f = start();
+    struct bt_vcpu *b = container_of(f->v, struct bt_vcpu, iv.vc);
+    uint64_t at = fake_map(f, CODE, LONG_PAGES, PTE_RWX);
+    struct direct *direct = b->direct;
+    unsigned nr;
+
+    (void)state;
+    b->direct = NULL; /* the checked tier alone */
+    for (unsigned i = 0; i < LONG_PAGES * PAGE_BYTES; i += 2)
+        memcpy(f->ram->hva + at + i, "\xff\xc0", 2); /* inc eax */
+    f->ram->hva[at + LONG_PAGES * PAGE_BYTES - 2] = HLT;
+    for (unsigned i = 0; i < 4; i++)
+        run_long(f);
+    nr = b->cache->nr_by_pc;
+    assert_true(nr > 1000);
+    halt_after(b, b->cfg->idle_s / 2, 0); /* not for long */
+    assert_int_equal(b->cache->nr_by_pc, nr);
+    halt_after(b, b->cfg->idle_s + 1, b->cfg->idle_s / 4); /* not idle */
+    assert_int_equal(b->cache->nr_by_pc, nr);
+    halt_after(b, b->cfg->idle_s + 1, 0);
+    assert_int_equal(b->cache->nr_by_pc, 0);
+    for (unsigned i = 0; i < 4; i++)
+        run_long(f);
+    assert_true(b->cache->nr_by_pc > 1000);
+    b->direct = direct;
+    fake_destroy(f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_device_write_to_a_loop_in_a_fluid_page_is_seen),
         cmocka_unit_test(test_insn_found_by_its_bytes_is_as_if_decoded),
+        cmocka_unit_test(test_translations_go_when_the_vcpu_idles),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

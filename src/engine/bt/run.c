@@ -555,6 +555,7 @@ static void enter_thread(struct bt_vcpu *b)
         bt_flush_cache(b);
         b->tsc_inline = inl;
     }
+    b->idle.entered = host_tsc();
     BUG_ON(host_trap_stack_set(&b->stack) < 0);
     __asm__ volatile("rdgsbase %0" : "=r"(b->host_gs));
     __asm__ volatile("wrgsbase %0" : : "r"(b));
@@ -592,6 +593,8 @@ static enum run_result run_loop(struct bt_vcpu *b)
                 if (b->direct)
                     direct_unbind(b->direct);
                 v->vc.nr_exits[EXIT_HLT]++;
+                bt_vectors_out(b);
+                bt_idle_halted(b, host_tsc());
                 return RUN_HALTED;
             }
         }

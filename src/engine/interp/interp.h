@@ -316,6 +316,8 @@ uint8_t *bulk_ptr(struct ivcpu *v, uint64_t lin, bool write);
 bool tlb_fill(struct ivcpu *v, uint64_t lin, unsigned bytes, bool write);
 void tlb_init(struct ivcpu *v); /* v is all zero */
 void tlb_flush_all(struct ivcpu *v);
+/* The same, and its memory goes back to the host. */
+void tlb_release(struct ivcpu *v);
 /* A page got code: stores to it must be seen from now on. */
 void tlb_protect_page(struct ivcpu *v, uint64_t page);
 void tlb_set_view(struct ivcpu *v);

@@ -136,6 +136,15 @@ void tlb_flush_all(struct ivcpu *v)
     flushed(v, FLUSH_ALL, 0);
 }
 
+void tlb_release(struct ivcpu *v)
+{
+    tlb_flush_all(v);
+    for (unsigned w = 0; w < NR_VIEWS; w++) {
+        host_zero(&v->views[w], sizeof(v->views[w]));
+        view_init(&v->views[w]);
+    }
+}
+
 void tlb_flush_nonglobal(struct ivcpu *v)
 {
     for (unsigned w = 0; w < NR_VIEWS; w++)
