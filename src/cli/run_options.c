@@ -507,7 +507,7 @@ static const struct opt run_opts[] = {
     { "bt-hot", 0, "N", "engine bt translates code that has run N times (default 2)", set_bt_hot },
     { "bt-idle", 0, "SECONDS",
       "a vCPU that idles for so long gives the memory of its translations\n"
-      "back, up to 80 MB (default 20; 0: never)",
+      "back, up to 80 MB (default 10; 0: never)",
       set_bt_idle },
     { "bt-limit", 0, "N",
       "only the first N blocks, to find by bisection the one that is\n"

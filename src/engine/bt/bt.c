@@ -13,7 +13,7 @@
 #include "lib/log.h"
 
 /* A block that runs once or twice is not worth a translation. */
-const struct bt_config bt_default_config = { .hot = 2, .idle_s = 20, .limit = UINT64_MAX };
+const struct bt_config bt_default_config = { .hot = 2, .idle_s = 10, .limit = UINT64_MAX };
 
 /* ---- what interp tells ---- */
 

@@ -11,7 +11,7 @@
 
 /* Less than such a part of the time is idle: an idle Debian guest takes 0.8 %. */
 #define BUSY_PART 32
-/* Less is not worth it: an idle guest's own. */
+/* Fewer translations are an idle guest's own. */
 #define WORTH     MIB(6)
 
 static uint64_t in_use(const struct bt_vcpu *b)
@@ -19,7 +19,15 @@ static uint64_t in_use(const struct bt_vcpu *b)
     return (uint64_t)(b->cache->code.p - b->cache->start) + b->cache->books_used;
 }
 
-static void give_back(struct bt_vcpu *b)
+/* An idle guest needs a part of them, which it fills again at once. */
+static void give_tables_back(struct bt_vcpu *b)
+{
+    tlb_release(&b->iv);
+    host_zero(b->jc, sizeof(b->jc));
+    bt_jc_init(b);
+}
+
+static void give_translations_back(struct bt_vcpu *b)
 {
     struct bt_cache *bc = b->cache;
     uint64_t code = (uint64_t)(bc->code.p - bc->start), books = bc->books_used;
@@ -35,9 +43,6 @@ static void give_back(struct bt_vcpu *b)
     free(bc->by_pc);
     bc->by_pc = NULL;
     bc->max_by_pc = 0;
-    tlb_release(&b->iv);
-    host_zero(b->jc, sizeof(b->jc));
-    bt_jc_init(b);
     host_heap_trim();
 }
 
@@ -50,8 +55,11 @@ void bt_idle_halted(struct bt_vcpu *b, uint64_t now)
         return;
     i->busy += now - i->entered;
     if (!i->since || window >= least) {
-        if (i->since && i->busy < window / BUSY_PART && in_use(b) > WORTH)
-            give_back(b);
+        if (i->since && i->busy < window / BUSY_PART) {
+            if (in_use(b) > WORTH)
+                give_translations_back(b);
+            give_tables_back(b);
+        }
         i->since = now;
         i->busy = 0;
     }
