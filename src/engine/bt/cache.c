@@ -313,7 +313,7 @@ void bt_flush_cache(struct bt_vcpu *b)
         }
     bt_fluid_drop_all(b);
     if (bc->nr_by_pc) /* else it is empty: 2 MB that a small guest hardly touches */
-        memset(bc->hash, 0, sizeof(bc->hash));
+        host_zero(bc->hash, sizeof(bc->hash));
     for (unsigned i = 0; i < bc->nr_by_pc; i++)
         tb_fini(bc->by_pc[i]);
     bc->nr_by_pc = 0;

@@ -34,12 +34,11 @@ static void give_translations_back(struct bt_vcpu *b)
 
     if (b->direct)
         direct_reset(b->direct);
+    bt_flush_cache(b); /* first: all at once */
     code_drop_all(&b->iv);
     block_bury(&b->iv);
-    bt_flush_cache(b);
     host_code_zero(&bc->hc, (uint64_t)(bc->start - bc->hc.rw), code);
     host_zero(bc->books, books);
-    host_zero(bc->hash, sizeof(bc->hash));
     free(bc->by_pc);
     bc->by_pc = NULL;
     bc->max_by_pc = 0;
