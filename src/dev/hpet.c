@@ -170,6 +170,16 @@ static void hpet_interrupt(struct hpet_timer *t)
  * ------------------------------------------------------------------------------------------------
  */
 
+/*
+ * With its interrupt switched off a match is seen only by who looks at the registers. Linux leaves
+ * a periodic timer that it no longer needs like that, for good: nothing wakes up for it, and what
+ * would have happened is made up for when somebody looks (hpet_look()).
+ */
+static bool hpet_silent(const struct hpet_timer *t)
+{
+    return !(t->config & T_INT_ENB);
+}
+
 /* Sleep until the counter reaches cmp. A match at `from` was delivered: then it is a whole turn
  * away. */
 static void hpet_arm(struct hpet_timer *t)
@@ -180,7 +190,8 @@ static void hpet_arm(struct hpet_timer *t)
     uint64_t to_match = in_width(t, t->cmp - t->from - 1);
     uint64_t wait = to_match < behind ? 0 : to_match - behind, deadline_ticks;
 
-    if (!(h->config & GEN_ENABLE) || __builtin_add_overflow(now_ticks, wait, &deadline_ticks) ||
+    if (!(h->config & GEN_ENABLE) || hpet_silent(t) ||
+        __builtin_add_overflow(now_ticks, wait, &deadline_ticks) ||
         deadline_ticks >= UINT64_MAX / HPET_TICK_NS - 1) { /* centuries away */
         timer_cancel(&t->timer);
         return;
@@ -238,6 +249,13 @@ static void hpet_expired(void *arg)
         hpet_interrupt(t);
 }
 
+static void hpet_look(struct hpet *h)
+{
+    for (unsigned i = 0; i < HPET_TIMERS; i++)
+        if ((h->config & GEN_ENABLE) && hpet_silent(&h->timers[i]))
+            hpet_expired(&h->timers[i]);
+}
+
 /*
  * What the clock's thread would do, if it had a processor: the vCPU has one, and may be about to
  * compare what it counted with the TSC.
@@ -291,9 +309,13 @@ static uint64_t hpet_get(const struct hpet *h, unsigned reg)
 
 static uint64_t hpet_mmio_read(struct device *dev, uint64_t off_bytes, unsigned bytes)
 {
+    struct hpet *h = container_of(dev, struct hpet, dev);
+    unsigned reg = (unsigned)off_bytes & ~7u;
+
     (void)bytes; /* the bus takes what it asked for */
-    return hpet_get(container_of(dev, struct hpet, dev), (unsigned)off_bytes & ~7u) >>
-           (8 * (off_bytes & 7));
+    if (reg != HPET_MAIN_CNT)
+        hpet_look(h);
+    return hpet_get(h, reg) >> (8 * (off_bytes & 7));
 }
 
 static void hpet_put_gen_conf(struct hpet *h, uint64_t val)
@@ -336,6 +358,8 @@ static void hpet_put_timer_conf(struct hpet_timer *t, uint64_t val)
         t->hpet->status &= ~BIT64(t->idx);
     if ((old ^ t->config) & (T_32BIT | T_PERIODIC))
         hpet_restart(t);
+    else if ((old ^ t->config) & T_INT_ENB)
+        hpet_arm(t);
     hpet_update_lines(t->hpet);
 }
 
@@ -394,11 +418,13 @@ static void hpet_put(struct hpet *h, unsigned reg, uint64_t val, uint64_t mask)
  * nothing here. */
 static void hpet_mmio_write(struct device *dev, uint64_t off_bytes, unsigned bytes, uint64_t val)
 {
+    struct hpet *h = container_of(dev, struct hpet, dev);
     unsigned shift = 8 * (off_bytes & 7);
 
-    if (bytes >= 4)
-        hpet_put(container_of(dev, struct hpet, dev), (unsigned)off_bytes & ~7u, val << shift,
-                 low_bytes(UINT64_MAX, bytes) << shift);
+    if (bytes < 4)
+        return;
+    hpet_look(h);
+    hpet_put(h, (unsigned)off_bytes & ~7u, val << shift, low_bytes(UINT64_MAX, bytes) << shift);
 }
 
 /* ---- life

@@ -326,6 +326,57 @@ static void test_shortest_period_does_not_flood_the_host(void **state)
     assert_in_range(e->nr_edges[22], 100, 1001);
 }
 
+/* What Linux leaves behind when it has found a better timer. */
+static void test_timer_without_interrupt_wakes_nobody_and_keeps_its_beat(void **state)
+{
+    struct env *e = *state;
+
+    put(e, T_CONF(0), INT_ENB | PERIODIC | VAL_SET | ROUTE(20));
+    put(e, T_CMP(0), 1000);
+    put(e, CONF, ENABLE);
+    ticks(e, 1500);
+    assert_int_equal(e->nr_edges[20], 1);
+    put(e, T_CONF(0), PERIODIC | ROUTE(20));
+    ticks(e, 2000);
+    assert_int_equal(e->h.timers[0].timer.deadline_ns, UINT64_MAX);
+    assert_int_equal(get(e, T_CMP(0)), 4000);
+    ticks(e, 1000000);
+    assert_int_equal(e->nr_edges[20], 1);
+    assert_int_equal(get(e, T_CMP(0)), 1004000);
+    ticks(e, 10000);
+    put(e, T_CONF(0), INT_ENB | PERIODIC | ROUTE(20));
+    assert_int_equal(get(e, T_CMP(0)), 1014000);
+    ticks(e, 499); /* at 1013999 */
+    assert_int_equal(e->nr_edges[20], 1);
+    ticks(e, 1);
+    assert_int_equal(e->nr_edges[20], 2);
+}
+
+static void test_status_tells_of_a_match_without_interrupt(void **state)
+{
+    struct env *e = *state;
+
+    put(e, T_CONF(1), LEVEL | ROUTE(21));
+    put(e, T_CMP(1), 500);
+    put(e, CONF, ENABLE);
+    ticks(e, 499);
+    assert_int_equal(get(e, STATUS), 0);
+    ticks(e, 1);
+    assert_int_equal(get(e, STATUS), 2);
+    assert_int_equal(e->level[21], 0);
+    put(e, STATUS, 2);
+    assert_int_equal(get(e, STATUS), 0);
+    ticks(e, 100000);
+    assert_int_equal(get(e, STATUS), 0); /* it does not match again */
+    put(e, T_CMP(1), 200000);
+    ticks(e, 100000);
+    put(e, CONF, 0); /* the match was before the counter stopped */
+    assert_int_equal(get(e, STATUS), 2);
+    put(e, T_CONF(1), LEVEL | INT_ENB | ROUTE(21));
+    put(e, CONF, ENABLE);
+    assert_int_equal(e->level[21], 1);
+}
+
 static void test_level_stays_up_until_its_status_is_cleared(void **state)
 {
     struct env *e = *state;
@@ -428,6 +479,8 @@ int main(void)
         TEST(test_each_eoi_brings_a_missed_period_at_once),
         TEST(test_legacy_route_brings_missed_periods_of_irq_0),
         TEST(test_shortest_period_does_not_flood_the_host),
+        TEST(test_timer_without_interrupt_wakes_nobody_and_keeps_its_beat),
+        TEST(test_status_tells_of_a_match_without_interrupt),
         TEST(test_level_stays_up_until_its_status_is_cleared),
         TEST(test_legacy_route_takes_irq_0_and_8_and_gives_them_back),
         TEST(test_fsb_delivery_is_a_message_and_no_line),
