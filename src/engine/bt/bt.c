@@ -289,7 +289,7 @@ static int bt_vcpu_create(struct engine_vm *evm, uint32_t id, struct vcpu **out)
     b->vm = vm;
     b->cfg = evm->cfg.bt ? evm->cfg.bt : &bt_default_config;
     b->mask_page = PAGE_MASK;
-    b->mask_jc = 0xfull << 60 | (JC_ENTRIES / 16 - 1);
+    b->mask_jc = JC_ENTRIES - 1;
     b->mask_not_if = ~(uint64_t)RFLAGS_IF;
     b->mask_df = RFLAGS_DF;
     b->mask_not_df = ~(uint64_t)RFLAGS_DF;

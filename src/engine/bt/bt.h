@@ -103,12 +103,13 @@ struct tb {
     struct fluid_tb *fluid; /* NULL: stores to its page are seen */
     const uint8_t *far;     /* entry with R10 = RIP */
     const uint8_t *near;    /* entry within the page */
-    uint16_t nr_exits;
-    bool dead;    /* dropped; it may still be the one that runs */
-    bool landing; /* indirect branches go there */
-    bool vectors; /* uses x87 or vector registers */
-    bool shares;  /* has lookups for several accesses */
+    uint32_t jc_at; /* its last entry in the table of branch targets; JC_NONE: never had one */
+    bool dead;      /* dropped; it may still be the one that runs */
+    bool vectors;   /* uses x87 or vector registers */
+    bool shares;    /* has lookups for several accesses */
+    bool jc_more;   /* and may have other entries */
     const uint8_t *code, *end;
+    uint16_t nr_exits;
     const uint8_t *body; /* its first instruction */
     struct tb *page_next;
     struct tb_exit *in; /* exits of other blocks chained to this one */
@@ -140,11 +141,13 @@ struct fluid_page {
 };
 
 /*
- * Targets of indirect branches, by the low bits of their RIP: a compiler's 50000 have room. The
- * lowest four bits are the upper ones of the index: most targets are aligned, and would all lie in
- * a quarter of the processor's cache else.
+ * Targets of indirect branches, by the low bits of their RIP, to which the upper ones are added: a
+ * compiler's 50000 have room, and a kernel's functions, which are aligned, do not all meet in a
+ * sixteenth of the table.
  */
-#define JC_ENTRIES (1u << 18)
+#define JC_BITS    18
+#define JC_ENTRIES (1u << JC_BITS)
+#define JC_NONE    UINT32_MAX
 #define JC_PAGES   4096u
 struct jc_entry {
     uint64_t neg_rip; /* 1 minus RIP; 0: empty (1 for RIP 1's own entry) */
@@ -160,6 +163,7 @@ struct jc_log {
 struct jc {
     struct jc_entry e[JC_ENTRIES];
     struct jc_log local, global;
+    bool brought; /* local ones by PCID, which their blocks do not know of */
 };
 /* Of a PCID that is not the present one, the latest first: see interp's struct pcid_set. */
 #define JC_KEPT 192
@@ -199,6 +203,9 @@ struct burst {
     uint8_t proof;     /* factor for what it has to have run before it goes to the direct tier */
     uint32_t mean;     /* of the last bursts: TSC ticks at native speed, roughly */
     uint32_t usual;    /* the same of more of them */
+    uint64_t window;   /* own time of the present window in the checked tier, in TSC ticks */
+    uint64_t fresh;    /* what was new to the process in it: branch targets, and pages */
+    bool calm;         /* the last window had little that was new */
     bool direct;       /* runs in the direct tier */
     uint8_t refused;   /* times to go until that is tried again */
 };
@@ -236,7 +243,7 @@ struct bt_idle {
 
 struct bt_vcpu {
     struct ivcpu iv;             /* first: interp runs what is refused */
-    uint64_t mask_page, mask_jc; /* for PEXT: a page number, an index in struct jc (RORX by 4) */
+    uint64_t mask_page, mask_jc; /* for PEXT: a page number, an index in struct jc */
     uint64_t mask_not_if;        /* all but RFLAGS.IF */
     uint64_t mask_df, mask_not_df, mask_of, mask_63;
     uint64_t mask_returns;
@@ -277,7 +284,7 @@ struct bt_vcpu {
     struct direct *direct; /* NULL: not to be had here */
     struct burst bursts[NR_BURSTS];
     uint64_t user_since; /* TSC when the guest's user code was entered; 0: it was not */
-    uint64_t overhead_then;
+    uint64_t overhead_then, fresh_then;
     uint32_t ticks_per_us;
     bool checked_once;               /* the next instruction is not for the direct tier */
     bool asked_to_share;             /* the machine was asked for memory that workers can have */
@@ -548,7 +555,7 @@ struct tb *bt_books(struct bt_cache *bc, size_t bytes);
 void bt_bury(struct bt_vcpu *b, struct tb *tb);
 void bt_unlink(struct bt_cache *bc, struct tb_exit *x);
 /* Another entry for what led to `from`. */
-void bt_jc_turn(struct bt_vcpu *b, const struct tb *from, const struct tb *to);
+void bt_jc_turn(struct bt_vcpu *b, const struct tb *from, struct tb *to);
 void bt_link(struct bt_cache *bc, struct tb_exit *x, struct tb *to);
 /* Drops translations that overlap; true if there were any. */
 bool bt_drop(struct bt_vcpu *b, gpa_t at, uint64_t bytes);

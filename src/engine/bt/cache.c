@@ -107,7 +107,7 @@ bool bt_starts(struct bt_cache *bc, uint64_t page, uint32_t key, struct direct_s
         if (tb->key != key)
             continue;
         out->all[off / 64] |= BIT64(off % 64);
-        if (tb->landing)
+        if (tb->jc_at != JC_NONE)
             out->landings[off / 64] |= BIT64(off % 64);
         for (unsigned i = 0; i < tb->nr_exits; i++)
             if (tb->exits[i].lea && tb->exits[i].to)
@@ -172,9 +172,9 @@ void bt_unlink(struct bt_cache *bc, struct tb_exit *x)
 
 unsigned bt_jc_index(const struct bt_vcpu *b, uint64_t rip)
 {
-    if (b->vm->slow_pext)
-        return (uint16_t)rip;
-    return (unsigned)((rip & 15) * (JC_ENTRIES / 16) | (rip >> 4) % (JC_ENTRIES / 16));
+    uint64_t sum = rip + (rip >> JC_BITS | rip << (64 - JC_BITS));
+
+    return (unsigned)(sum % (b->vm->slow_pext ? 1u << 16 : JC_ENTRIES));
 }
 
 /* An empty entry matches no RIP of its index. */
@@ -183,30 +183,39 @@ static void jc_clear(const struct bt_vcpu *b, struct jc *jc, unsigned i)
     jc->e[i] = (struct jc_entry){ .neg_rip = i == bt_jc_index(b, 1) };
 }
 
-static void jc_forget(struct bt_vcpu *b, const struct tb *tb)
+/* All entries that lead to the block: to NULL clears them. */
+static void jc_replace(struct bt_vcpu *b, const struct tb *tb, const struct tb *to)
 {
     struct jc *jc = &b->jc[bt_jc_class(tb->key)];
 
+    if (tb->jc_at == JC_NONE)
+        return;
     b->jc_drops++;
-    for (unsigned rip = tb->gpa % PAGE_BYTES; rip < JC_ENTRIES; rip += PAGE_BYTES) {
-        unsigned i = bt_jc_index(b, rip);
+    for (const struct jc_log *log = &jc->local;; log = &jc->global) {
+        unsigned nr = tb->jc_more || jc->brought ? log->nr : 0;
 
-        if (jc->e[i].far == tb->far)
-            jc_clear(b, jc, i);
+        for (unsigned n = 0; n <= nr; n++) {
+            unsigned i = n ? log->used[n - 1] : tb->jc_at;
+
+            if (jc->e[i].far != tb->far)
+                continue;
+            if (to)
+                jc->e[i].far = to->far;
+            else
+                jc_clear(b, jc, i);
+        }
+        if (log == &jc->global)
+            return;
     }
 }
 
-void bt_jc_turn(struct bt_vcpu *b, const struct tb *from, const struct tb *to)
+void bt_jc_turn(struct bt_vcpu *b, const struct tb *from, struct tb *to)
 {
-    struct jc *jc = &b->jc[bt_jc_class(from->key)];
-
-    b->jc_drops++;
-    for (unsigned rip = from->gpa % PAGE_BYTES; rip < JC_ENTRIES; rip += PAGE_BYTES) {
-        struct jc_entry *e = &jc->e[bt_jc_index(b, rip)];
-
-        if (e->far == from->far)
-            e->far = to->far;
-    }
+    jc_replace(b, from, to);
+    if (from->jc_at == JC_NONE)
+        return;
+    to->jc_more |= to->jc_at != JC_NONE || from->jc_more;
+    to->jc_at = from->jc_at;
 }
 
 void bt_bury(struct bt_vcpu *b, struct tb *tb)
@@ -221,7 +230,7 @@ void bt_bury(struct bt_vcpu *b, struct tb *tb)
     for (unsigned i = 0; i < tb->nr_exits; i++)
         if (tb->exits[i].to)
             bt_unlink(b->cache, &tb->exits[i]);
-    jc_forget(b, tb);
+    jc_replace(b, tb, NULL);
     tb->dead = true;
 }
 
@@ -354,6 +363,8 @@ static void log_flush(const struct bt_vcpu *b, struct jc *jc, struct jc_log *log
     if (log->nr)
         memset(log->in_page, 0, sizeof(log->in_page));
     log->nr = 0;
+    if (log == &jc->local)
+        jc->brought = false;
 }
 
 void bt_jc_remove(struct bt_vcpu *b, enum jc_class class, uint64_t rip)
@@ -436,7 +447,8 @@ void bt_jc_add(struct bt_vcpu *b, uint64_t rip, struct tb *tb, bool global)
     unsigned i = bt_jc_index(b, rip);
 
     jc->e[i] = (struct jc_entry){ .neg_rip = 1 - rip, .far = tb->far };
-    tb->landing = true;
+    tb->jc_more |= tb->jc_at != JC_NONE && tb->jc_at != i && jc->e[tb->jc_at].far == tb->far;
+    tb->jc_at = i;
     bt_jc_add_page(b, rip, tb, global);
     note_entry(global ? &jc->global : &jc->local, i);
 }
@@ -473,6 +485,7 @@ static void bring_back(struct bt_vcpu *b, struct jc *jc, const struct jc_entry *
     /* Of an instruction in two pages, both. */
     jc->local.in_page[(rip >> PAGE_SHIFT) % JC_PAGES] = 1;
     jc->local.in_page[((rip + 14) >> PAGE_SHIFT) % JC_PAGES] = 1;
+    jc->brought = true;
 }
 
 void bt_jc_back(struct bt_vcpu *b, unsigned set)

@@ -165,6 +165,8 @@ static struct tb *block_at_rip(struct bt_vcpu *b, uint32_t key)
     struct tb *tb;
     gpa_t at;
 
+    /* What bt_jc_add() will look at is brought here while the block is found. */
+    __builtin_prefetch(&b->jc[bt_jc_class(key)].local.logged[bt_jc_index(b, c->rip)], 1);
     code = fetch_ptr(&b->iv, c->rip, &at);
     if (!code)
         return NULL;
@@ -235,22 +237,31 @@ static uint64_t page_base(const struct bt_vcpu *b)
     return b->iv.vc.cpu.gpr[SLOT_PAGE / 8];
 }
 
-/* Under KEY_COUNT: the first nr instructions of the block are done. */
-static void count_to(struct bt_vcpu *b, const struct tb *tb, unsigned nr)
-{
-    if (tb->key & KEY_COUNT)
-        b->iv.vc.nr_insns += nr - b->counted;
-    b->counted = nr;
-}
-
 static unsigned index_of(const struct site *s)
 {
     return (unsigned)(s - s->tb->sites);
 }
 
+static void count(struct bt_vcpu *b, unsigned nr)
+{
+    b->iv.vc.nr_insns += nr - b->counted;
+    b->counted = nr;
+}
+
+/*
+ * Under KEY_COUNT, as all blocks then are: the instructions of the block up to the site (and it, if
+ * `with`) are done. What the site and its block say is mostly not in the processor's cache, here
+ * and below: it is looked at last, and only if it matters.
+ */
+static void count_to(struct bt_vcpu *b, const struct site *s, bool with)
+{
+    if (unlikely(b->iv.vc.run_limit))
+        count(b, index_of(s) + with);
+}
+
 static const uint8_t *resume_at(struct bt_vcpu *b, const struct tb *tb, uint32_t pc)
 {
-    if (tb->vectors && !b->vec_here)
+    if (!b->vec_here && tb->vectors)
         b->vec_want = 1;
     return tb->code + pc;
 }
@@ -325,7 +336,7 @@ static bool site_ops(struct bt_vcpu *b, struct site *s)
 /* What the block has looked up ahead may no longer be so. */
 static bool lookups_gone(const struct bt_vcpu *b, const struct tb *tb)
 {
-    return tb->shares && b->tlb_seen != b->iv.tlb_changes;
+    return b->tlb_seen != b->iv.tlb_changes && tb->shares;
 }
 
 /*
@@ -366,7 +377,8 @@ static const uint8_t *run_site(struct bt_vcpu *b, struct site *s, bool *stop, en
             return NULL;
         flags_out(b);
         before_entry(b);
-        b->counted = index_of(s) + 1; /* it has been counted here */
+        if (unlikely(v->vc.run_limit))
+            b->counted = index_of(s) + 1; /* it has been counted here */
         return resume_at(b, tb, s->next);
     }
     v->vc.nr_insns--;
@@ -451,10 +463,10 @@ static const uint8_t *came_back(struct bt_vcpu *b, bool *stop, enum run_result *
     b->gen_seen = b->iv.jump_gen;
     switch ((enum bt_why)b->why) {
     case WHY_SLOW:
-        count_to(b, s->tb, index_of(s));
+        count_to(b, s, false);
         return run_slow(b, s, stop, res);
     case WHY_INTERP:
-        count_to(b, s->tb, index_of(s));
+        count_to(b, s, false);
         return run_site(b, s, stop, res);
     case WHY_VECTOR:
         b->vec_want = 1;
@@ -462,7 +474,8 @@ static const uint8_t *came_back(struct bt_vcpu *b, bool *stop, enum run_result *
     case WHY_EXIT:
         c->rip = page_base(b) + b->exit->target;
         flags_in(b);
-        count_to(b, b->exit->tb, b->exit->nr_insns);
+        if (unlikely(b->iv.vc.run_limit))
+            count(b, b->exit->nr_insns);
         if (wanted(b) || (b->exit->tb->key & KEY_COUNT))
             return NULL;
         tb = bt_find(b->cache, GPA((b->exit->tb->gpa & PAGE_MASK) + b->exit->target),
@@ -479,11 +492,11 @@ static const uint8_t *came_back(struct bt_vcpu *b, bool *stop, enum run_result *
     case WHY_MISS:
         flags_in(b);
         b->iv.vc.nr_exits[EXIT_LOOKUP]++;
-        if (s->branch && !is_canonical(c, c->rip)) {
-            count_to(b, s->tb, index_of(s));
+        if (!is_canonical(c, c->rip) && s->branch) {
+            count_to(b, s, false);
             undo_branch(b, s);
         } else {
-            count_to(b, s->tb, index_of(s) + 1);
+            count_to(b, s, true);
         }
         return NULL;
     case WHY_LOST:
@@ -497,7 +510,7 @@ static const uint8_t *came_back(struct bt_vcpu *b, bool *stop, enum run_result *
         BUG_ON(!tb);
         while (n + 1u < tb->nr_insns && tb->code + tb->sites[n].next <= b->region.at)
             n++;
-        count_to(b, tb, n);
+        count_to(b, &tb->sites[n], false);
         return run_site(b, &tb->sites[n], stop, res);
     }
     }

@@ -85,12 +85,12 @@ uint8_t *bt_emit_table(struct emit *e, enum jc_class class, bool slow_pext)
     size_t jc = BT_OFF(jc) + (size_t) class * sizeof(struct jc);
     uint8_t *miss;
 
-    if (slow_pext) {
-        emit_op_rr(e, EMIT_0F, 0xb7, H_AUX, H_PTR); /* MOVZX of the low 16 bits */
-    } else {
-        emit_rorx(e, H_AUX, H_PTR, 4);
+    emit_rorx(e, H_AUX, H_PTR, JC_BITS);
+    emit_lea(e, H_AUX, (struct hmem){ .base = H_AUX, .index = H_PTR });
+    if (slow_pext)
+        emit_op_rr(e, EMIT_0F, 0xb7, H_AUX, H_AUX); /* MOVZX of the low 16 bits */
+    else
         emit_pext(e, H_AUX, H_AUX, HMEM_GS(BT_OFF(mask_jc)));
-    }
     emit_lea(e, H_AUX, (struct hmem){ .base = H_AUX, .index = H_AUX });
     emit_load(e, H_TMP, HMEM_GS_INDEX(H_AUX, 3, jc + offsetof(struct jc_entry, neg_rip)));
     emit_lea(e, H_TMP, (struct hmem){ .base = H_TMP, .index = H_PTR });

@@ -32,6 +32,15 @@
 #define PROVEN           52000
 #define PROVEN_LONG      12000
 #define LONG             70
+/*
+ * What best tells a program that has come to its loop: in a window of so many microseconds of its
+ * own it looks few branch targets up, and touches few pages, that it did not before. A loop in
+ * python, or the shell, or openssl has fewer than 30, a program that starts and a compiler 300 to
+ * 3500. Four pages count as one target.
+ */
+#define PROVEN_CALM      5000
+#define CALM_FRESH       100
+#define FRESH_PAGES      4
 #define TRIAL            100000 /* after so long there, a part of the time should be its own */
 #define TRIAL_PART       3
 /* The checked tier's time is worth so much of native time. */
@@ -66,8 +75,17 @@ static uint64_t overhead(const struct bt_vcpu *b)
            b->ticks_per_us;
 }
 
+/* What the checked tier has met for the first time since something was flushed. */
+static uint64_t fresh(const struct bt_vcpu *b)
+{
+    const uint64_t *n = b->iv.vc.nr_exits;
+
+    return FRESH_PAGES * n[EXIT_LOOKUP] + n[EXIT_MISS];
+}
+
 static void begin(struct bt_vcpu *b)
 {
+    b->fresh_then = fresh(b);
     b->user_since = host_tsc();
     b->overhead_then = overhead(b);
 }
@@ -76,6 +94,8 @@ static void settle(struct burst *u, bool direct)
 {
     u->direct = direct;
     u->all = u->own = 0;
+    u->window = u->fresh = 0;
+    u->calm = false;
 }
 
 /* It proved wrong to run it in the direct tier. */
@@ -98,9 +118,22 @@ static bool in_fluid_page(struct bt_vcpu *b)
 /* How long it has to have run before it goes to the direct tier. */
 static uint64_t proof_ticks(const struct bt_vcpu *b, const struct burst *u)
 {
-    uint64_t us = u->usual < LONG * b->ticks_per_us ? PROVEN : PROVEN_LONG;
+    uint64_t us = u->usual >= LONG * b->ticks_per_us ? PROVEN_LONG : PROVEN;
 
+    if (u->calm)
+        us = PROVEN_CALM;
     return us * u->proof * b->ticks_per_us;
+}
+
+/* Own time in the checked tier, with what was new in it. */
+static void watch(const struct bt_vcpu *b, struct burst *u, uint64_t own, uint64_t nr_fresh)
+{
+    u->window += own;
+    u->fresh += nr_fresh;
+    if (u->window < PROVEN_CALM * (uint64_t)b->ticks_per_us)
+        return;
+    u->calm = u->fresh < CALM_FRESH * FRESH_PAGES;
+    u->window = u->fresh = 0;
 }
 
 /* A burst has ended, or has lasted long enough to be counted. */
@@ -115,6 +148,8 @@ static void account(struct bt_vcpu *b, struct burst *u)
         own /= CHECKED_SLOWDOWN;
     u->all += all * weight;
     u->own += own * weight;
+    if (!u->direct)
+        watch(b, u, own * weight, (fresh(b) - b->fresh_then) * weight);
     own = MIN(own, 200 * us);
     u->mean = (uint32_t)((3 * (uint64_t)u->mean + own) / 4);
     u->usual = (uint32_t)((31 * (uint64_t)u->usual + own) / 32);

@@ -343,6 +343,7 @@ static struct tb *make_block(struct trans *t, const uint8_t *code)
     t->code = code;
     before = *t->e;
     t->tb->code = emit_pc(t->e);
+    t->tb->jc_at = JC_NONE;
     emit_block(t, code);
     if (t->nr)
         tb = settle(t);

@@ -110,6 +110,30 @@ static void across_pages(void)
     EXPECT_EQ(run(code), 2, "which is rewritten");
 }
 
+/* Each address has been branched to, so that nobody looks where it leads, when the code changes. */
+static void at_many_addresses(void)
+{
+    enum { ADDRESSES = 5, ROUNDS = 4 };
+    static uint8_t fresh[ROUNDS * PAGE_BYTES] PAGE_ALIGNED;
+    unsigned wrong = 0;
+
+    for (uint32_t n = 0; n < ROUNDS; n++) {
+        uint8_t *at = fresh + n * PAGE_BYTES + 32;
+
+        put_return(at, n);
+        for (unsigned a = 0; a < ADDRESSES; a++)
+            page_set(TEST_VA + a * PAGE_BYTES, 1, (word_t)(at - 32) | PTE_P);
+        for (unsigned a = 0; a < 3 * ADDRESSES; a++)
+            wrong += run((void *)(TEST_VA + a % ADDRESSES * PAGE_BYTES + 32)) != n;
+        wrong += run(at) != n;
+        put_return(at, n + 100);
+        for (unsigned a = 0; a < ADDRESSES; a++)
+            wrong += run((void *)(TEST_VA + a * PAGE_BYTES + 32)) != n + 100;
+        wrong += run(at) != n + 100;
+    }
+    EXPECT_EQ(wrong, 0, "code at many addresses, all in use, is written at one");
+}
+
 static void through_aliases(void)
 {
     struct trap t;
@@ -222,6 +246,7 @@ int main(void)
     same_block();
     own_loop();
     across_pages();
+    at_many_addresses();
     through_aliases();
     by_strings();
     return 0;

@@ -172,12 +172,17 @@ static void pcid_spaces(void)
 }
 
 /* Two PCIDs with code of their own at the same address, which changes under one or the other. */
-static word_t call_va(void)
+static word_t call_at(word_t at)
 {
     word_t x;
 
-    asm volatile("call *%1" : "=a"(x) : "r"(TEST_VA) : "memory");
+    asm volatile("call *%1" : "=a"(x) : "r"(at) : "memory");
     return x;
+}
+
+static word_t call_va(void)
+{
+    return call_at(TEST_VA);
 }
 
 static void put_code(uint8_t *at, uint32_t value)
@@ -185,6 +190,36 @@ static void put_code(uint8_t *at, uint32_t value)
     at[0] = 0xb8; /* mov eax, imm32 */
     memcpy(at + 1, &value, 4);
     at[5] = 0xc3;
+}
+
+/* The same code at one address under the first PCID, and at another under the second. */
+static void pcid_aliases(word_t first, word_t second)
+{
+    enum { PAGES = 4 };
+    static uint8_t fresh[PAGES * PAGE_BYTES] PAGE_ALIGNED;
+    const word_t keep = (word_t)1 << 63;
+    unsigned wrong = 0;
+
+    for (uint32_t n = 0; n < PAGES; n++) {
+        uint8_t *at = fresh + n * PAGE_BYTES;
+
+        put_code(at, n);
+        *page_entry(TEST_VA, 1) = (word_t)at | PTE_P;
+        write_cr3(first & ~keep);
+        for (unsigned i = 0; i < 5; i++) {
+            wrong += call_va() != n;
+            write_cr3(second);
+            wrong += call_at((word_t)at) != n;
+            write_cr3(first);
+        }
+        put_code(at, n + 100);
+        wrong += call_va() != n + 100;
+        write_cr3(second);
+        wrong += call_at((word_t)at) != n + 100;
+    }
+    EXPECT_EQ(wrong, 0, "code that two PCIDs have at two addresses is written");
+    *page_entry(TEST_VA, 1) = ENTRY_A;
+    write_cr3(first & ~keep);
 }
 
 static void pcid_code(void)
@@ -226,6 +261,7 @@ static void pcid_code(void)
         wrong += page_a[PAGE_BYTES - 1] != (uint8_t)i;
     }
     EXPECT_EQ(wrong, 0, "data in a page of code is written under both");
+    pcid_aliases(first, second);
     write_cr3(first & ~(keep | 0xfff));
     page_a[0] = 'a';
     page_b[0] = 'b';
