@@ -190,11 +190,25 @@ struct dblock *dcode_block_at(const struct code *k, uint32_t host)
     return i < k->nr_blocks && k->blocks[i].host == host ? &k->blocks[i] : NULL;
 }
 
-const struct point *dcode_point_at(const struct code *k, uint32_t host)
+/* What the point says of a host PC at or behind it. */
+static struct point point_for(const struct point *p, uint32_t host)
 {
-    uint32_t i = FIRST_FROM(k->points, k->nr_points, host);
+    struct point q = *p;
 
-    return i < k->nr_points && k->points[i].host == host ? &k->points[i] : NULL;
+    if (p->undo == UNDO_NONE && !p->reg)
+        q.rip += host - p->host;
+    q.host = host;
+    return q;
+}
+
+bool dcode_point_at(const struct code *k, uint32_t host, struct point *out)
+{
+    uint32_t i = host < k->used ? FIRST_FROM(k->points, k->nr_points, host + 1) : 0;
+
+    if (!i)
+        return false;
+    *out = point_for(&k->points[i - 1], host);
+    return true;
 }
 
 /* ---- adding ---- */
@@ -204,6 +218,12 @@ bool dcode_add_point(struct code *k, const struct point *p)
     /* Two for one place: the later one has the say (a NOP before it made no code). */
     if (k->nr_points && k->points[k->nr_points - 1].host == p->host)
         k->nr_points--;
+    if (k->nr_points) {
+        struct point q = point_for(&k->points[k->nr_points - 1], p->host);
+
+        if (q.undo == p->undo && q.reg == p->reg && q.rip == p->rip)
+            return true;
+    }
     if (!GROW(k, points))
         return false;
     k->points[k->nr_points++] = *p;

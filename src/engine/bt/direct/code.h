@@ -9,8 +9,7 @@
  * at its address any more sleeps: it is closed, but opened again when the page comes back, in this
  * guest process or in the next one that runs the same program.
  *
- * Every host PC at which guest code can be stopped has a point, or is behind one whose instruction
- * is the guest's own.
+ * Every host PC at which guest code can be stopped has a point, or is behind one that holds for it.
  */
 #ifndef ENGINE_BT_DIRECT_CODE_H
 #define ENGINE_BT_DIRECT_CODE_H
@@ -61,6 +60,10 @@ enum undo {
     UNDO_FLAGS,  /* as UNDO_HASH, and flags are in 6: SETO's AL, LAHF's AH */
 };
 
+/*
+ * Holds up to the next point, since what follows from it is not noted: a plain one (UNDO_NONE, reg
+ * 0) is followed by instructions of the same length as the guest's, others by more of the same.
+ */
 struct point {
     uint32_t host;
     uint8_t undo, reg; /* UNDO_NONE: reg is POINT_ABSOLUTE or 0 */
@@ -170,8 +173,8 @@ void dcode_forward(struct code *k, const struct dblock *dead, const struct dbloc
 
 const struct xit *dcode_xit_at(const struct code *k, uint32_t host);
 struct dblock *dcode_block_at(const struct code *k, uint32_t host);
-/* The point for a host PC; NULL: not a place where guest code stops. */
-const struct point *dcode_point_at(const struct code *k, uint32_t host);
+/* What holds at a host PC. False: not a place where guest code stops. */
+bool dcode_point_at(const struct code *k, uint32_t host, struct point *out);
 
 /* ---- for xlate.c ---- */
 bool dcode_add_point(struct code *k, const struct point *p);

@@ -83,11 +83,11 @@ static bool untake_branch(const struct space *s, struct cpu *c)
 {
     uint32_t host = (uint32_t)scratch(s, 3);
     const struct xit *site = dcode_xit_at(&s->code, host);
-    const struct point *p = dcode_point_at(&s->code, host);
+    struct point p;
 
-    if (!site || site->kind != XIT_SITE || !p)
+    if (!site || site->kind != XIT_SITE || !dcode_point_at(&s->code, host, &p))
         return false;
-    c->rip = p->rip;
+    c->rip = p.rip;
     c->gpr[RSP] -= site->target;
     return true;
 }
@@ -96,12 +96,13 @@ static bool untake_branch(const struct space *s, struct cpu *c)
 static void translate_fip(const struct space *s, struct cpu *c)
 {
     uint64_t off = c->fpu.fip - (s->w.home + HOME_CODE);
-    const struct point *p = off < HOME_CODE_BYTES ? dcode_point_at(&s->code, (uint32_t)off) : NULL;
+    struct point p = { 0 };
 
     if (off >= HOME_CODE_BYTES)
         return;
-    c->fpu.fip = p ? p->rip : 0; /* 0: of a translation that is gone */
-    if (p && (p->undo == UNDO_REG || p->reg == POINT_ABSOLUTE))
+    (void)dcode_point_at(&s->code, (uint32_t)off, &p);
+    c->fpu.fip = p.rip; /* 0: of a translation that is gone */
+    if (p.undo == UNDO_REG || p.reg == POINT_ABSOLUTE)
         c->fpu.fop = (uint16_t)((c->fpu.fop & ~0xc7u) | 5); /* [rip + disp32] */
 }
 
@@ -153,21 +154,18 @@ static void save_gprs(const struct worker *w, struct cpu *c)
 /* What a signal stopped in the middle of. */
 static bool undo(const struct space *s, struct cpu *c)
 {
-    static const struct point lost = { .undo = UNDO_TARGET };
     uint32_t host = regs_host_pc(s);
-    /* An empty entry of the table leads to address 0. */
-    const struct point *p = host != REGS_OUTSIDE ? dcode_point_at(&s->code, host)
-                            : s->w.uc->uc_mcontext.gregs[REG_RIP] == 0 ? &lost
-                                                                       : NULL;
+    struct point p = { .undo = UNDO_TARGET };
 
-    if (!p)
-        return false;
-    c->rip = p->rip;
-    switch ((enum undo)p->undo) {
+    if (host != REGS_OUTSIDE ? !dcode_point_at(&s->code, host, &p)
+                             : s->w.uc->uc_mcontext.gregs[REG_RIP] != 0)
+        return false; /* an empty entry of the table leads to address 0 */
+    c->rip = p.rip;
+    switch ((enum undo)p.undo) {
     case UNDO_NONE:
         break;
     case UNDO_REG:
-        c->gpr[p->reg] = scratch(s, 0);
+        c->gpr[p.reg] = scratch(s, 0);
         break;
     case UNDO_TSC:
         c->gpr[RAX] = scratch(s, 7);
