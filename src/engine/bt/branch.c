@@ -124,14 +124,15 @@ static void chained_jump(struct trans *t, uint32_t target, bool check, unsigned 
         t->e->full = true;
         return;
     }
-    *x = (struct tb_exit){ .target = target, .nr_insns = t->nr + !t->behind };
+    *x = (struct tb_exit){ .target = (uint16_t)target, .nr_insns = (uint8_t)(t->nr + !t->behind) };
     t->tb->nr_exits++;
     if (check) {
         emit_op_rm(t->e, 0, 0x8b, H_TMP, HMEM_GS(CPU_OFF(req)));
         emit_lea32(t->e, H_TMP, HMEM_BASE(H_TMP, 1));
-        x->check = emit_unless_one_later(t->e);
+        x->check = bt_code_off(t->b->cache, emit_unless_one_later(t->e));
     }
-    x->rel32 = cc == NO_CC ? emit_jmp_later(t->e) : emit_jcc_later(t->e, cc);
+    x->rel32 =
+        bt_code_off(t->b->cache, cc == NO_CC ? emit_jmp_later(t->e) : emit_jcc_later(t->e, cc));
 }
 
 void bt_emit_goto(struct trans *t, int64_t off, bool check)
@@ -180,12 +181,12 @@ static void note_return(struct trans *t)
 
     if (!notes_returns(t) || !bt_is_near(t, target) || t->tb->nr_exits == ARRAY_SIZE(t->exits))
         return;
-    *x = (struct tb_exit){ .target = target, .nr_insns = t->nr + 1 };
+    *x = (struct tb_exit){ .target = (uint16_t)target, .nr_insns = (uint8_t)(t->nr + 1) };
     t->tb->nr_exits++;
     return_index(t);
     emit_not(t->e, H_TMP);
     emit_store(t->e, HMEM_GS_INDEX(H_AUX, 3, entry + offsetof(struct jc_return, not_rip)), H_TMP);
-    x->lea = emit_lea_later(t->e, H_TMP);
+    x->lea = bt_code_off(t->b->cache, emit_lea_later(t->e, H_TMP));
     emit_store(t->e, HMEM_GS_INDEX(H_AUX, 3, entry + offsetof(struct jc_return, at)), H_TMP);
 }
 

@@ -45,37 +45,36 @@
 
 struct tb;
 
-/* One guest instruction in a block. */
+/* One guest instruction in a block. There are millions: they are small. */
 struct site {
-    struct tb *tb;
-    uint32_t pc,
-        next;     /* where its host code begins, and the next instruction's: offsets in tb->code */
-    uint16_t off; /* in the guest's page */
-    uint8_t len;
-    uint8_t acc_write;  /* its memory access is a write */
-    uint16_t acc_bytes; /* 0: makes none that may be filled and tried again */
-    bool ends;          /* after interp never go on with the next instruction */
-    bool loose; /* fluid code: its immediate is read from the guest's bytes each time it runs */
-    uint8_t imm_off, imm_bytes; /* of a loose one, in the instruction */
-    bool branch;                /* a near one, translated */
-    bool leads;                 /* looks up for others too (share.c) */
-    int32_t rsp_undo; /* a near branch has moved RSP so far when its target proves not canonical */
-    struct op *ops;   /* decoded by interp: it and an end; NULL until needed */
+    struct op *ops;    /* decoded by interp: it and an end; NULL until needed */
+    int32_t rsp_undo;  /* a near branch has moved RSP so far when its target proves not canonical */
+    uint16_t pc, next; /* where its host code begins, and the next one's: offsets in tb->code */
+    uint16_t off;      /* in the guest's page */
+    uint16_t acc_bytes; /* of its memory access; 0: makes none that may be filled and tried again */
+    uint8_t nr;         /* in the block */
+    uint8_t len : 4, imm_off : 4; /* bytes; its immediate's place, of a loose one */
+    uint8_t imm_bytes : 4;
+    bool acc_write : 1; /* its memory access is a write */
+    bool ends : 1;      /* after interp never go on with the next instruction */
+    bool loose : 1; /* fluid code: its immediate is read from the guest's bytes each time it runs */
+    bool branch : 1; /* a near one, translated */
+    bool leads : 1;  /* looks up for others too (share.c) */
 };
 
-/* A way out of a block to a place in the same page. */
+/* A way out of a block to a place in the same page. Places in the code cache are offsets. */
 struct tb_exit {
     struct tb *tb;
-    uint32_t target;         /* offset in the page */
-    uint32_t nr_insns;       /* of the block, up to here */
-    uint8_t *rel32;          /* of the jump, where it is written */
-    uint8_t *check;          /* of the one taken when cpu.req is set, or NULL */
-    uint8_t *lea;            /* rel32 of a CALL's LEA of the way back, or NULL */
-    bool stale;              /* taken when the block's bytes have changed: to a later version */
-    bool lead;               /* a leader's miss (share.c): chained to its stand-in, once needed */
-    const uint8_t *stub;     /* where it goes while not chained */
     struct tb *to;           /* chained to */
     struct tb_exit *next_in; /* others chained to the same block */
+    uint32_t rel32;          /* of the jump */
+    uint32_t check;          /* of the one taken when cpu.req is set, or 0 */
+    uint32_t lea;            /* rel32 of a CALL's LEA of the way back, or 0 */
+    uint32_t stub;           /* where it goes while not chained */
+    uint16_t target;         /* offset in the page */
+    uint8_t nr_insns;        /* of the block, up to here */
+    bool stale : 1;          /* taken when the block's bytes have changed: to a later version */
+    bool lead : 1;           /* a leader's miss (share.c): chained to its stand-in, once needed */
 };
 
 /*
@@ -98,7 +97,8 @@ struct fluid_tb {
 struct tb {
     uint64_t gpa;
     uint32_t key;
-    uint16_t bytes, nr_insns;
+    uint16_t bytes;
+    uint8_t nr_insns, nr_exits;
     struct tb *hash_next;
     struct fluid_tb *fluid; /* NULL: stores to its page are seen */
     const uint8_t *far;     /* entry with R10 = RIP */
@@ -109,7 +109,6 @@ struct tb {
     bool shares;    /* has lookups for several accesses */
     bool jc_more;   /* and may have other entries */
     const uint8_t *code, *end;
-    uint16_t nr_exits;
     const uint8_t *body; /* its first instruction */
     struct tb *page_next;
     struct tb_exit *in; /* exits of other blocks chained to this one */
@@ -119,6 +118,11 @@ struct tb {
     uint8_t cross[15];   /* its bytes */
     struct site sites[]; /* nr_insns */
 };
+
+static inline struct tb *bt_tb_of(const struct site *s)
+{
+    return (struct tb *)((uintptr_t)(s - s->nr) - offsetof(struct tb, sites));
+}
 
 /* Translated code of one guest page. */
 struct tb_page {
@@ -202,7 +206,6 @@ struct burst {
     uint64_t all, own; /* TSC ticks since it came to its tier, and those that were its own */
     uint8_t proof;     /* factor for what it has to have run before it goes to the direct tier */
     uint32_t mean;     /* of the last bursts: TSC ticks at native speed, roughly */
-    uint32_t usual;    /* the same of more of them */
     uint64_t window;   /* own time of the present window in the checked tier, in TSC ticks */
     uint64_t fresh;    /* what was new to the process in it: branch targets, and pages */
     bool calm;         /* the last window had little that was new */
@@ -337,6 +340,16 @@ struct bt_vm {
 #define BT_OFF(member)  offsetof(struct bt_vcpu, member)
 #define CPU_OFF(member) (offsetof(struct bt_vcpu, iv.vc.cpu.member))
 #define GPR_OFF(n)      (offsetof(struct bt_vcpu, iv.vc.cpu.gpr) + 8 * (size_t)(n))
+
+/* Places in the code cache, as exits have them. */
+static inline uint32_t bt_code_off(const struct bt_cache *bc, const uint8_t *rw)
+{
+    return (uint32_t)(rw - bc->hc.rw);
+}
+static inline uint8_t *bt_code_rw(const struct bt_cache *bc, uint32_t off)
+{
+    return bc->hc.rw + off;
+}
 
 /* ---- run.c ---- */
 enum run_result bt_run(struct vcpu *vc);

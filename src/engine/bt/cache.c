@@ -151,7 +151,8 @@ void bt_link(struct bt_cache *bc, struct tb_exit *x, struct tb *to)
     x->to = to;
     x->next_in = to->in;
     to->in = x;
-    emit_fix32(x->rel32, bc->code.delta, may_skip_check(x, to) ? to->body : to->near);
+    emit_fix32(bt_code_rw(bc, x->rel32), bc->code.delta,
+               may_skip_check(x, to) ? to->body : to->near);
 }
 
 void bt_unlink(struct bt_cache *bc, struct tb_exit *x)
@@ -165,7 +166,7 @@ void bt_unlink(struct bt_cache *bc, struct tb_exit *x)
     *p = x->next_in;
     /* NOLINTEND(clang-analyzer-core.NullDereference) */
     x->to = NULL;
-    emit_fix32(x->rel32, bc->code.delta, x->stub);
+    emit_fix32(bt_code_rw(bc, x->rel32), bc->code.delta, bc->hc.rx + x->stub);
 }
 
 /* ---- dropping ---- */

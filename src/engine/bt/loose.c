@@ -143,8 +143,8 @@ bool bt_emit_loose(struct trans *t)
         in->z.raw.imm[1].size || in->z.raw.prefix_count > ((in->bytes[0] & 0xf0) == 0x40) ||
         !form_of(in, &f))
         return false;
-    s->imm_off = in->z.raw.imm[0].offset;
-    s->imm_bytes = in->z.raw.imm[0].size / 8;
+    s->imm_off = in->z.raw.imm[0].offset & 15;
+    s->imm_bytes = (in->z.raw.imm[0].size / 8) & 15;
     if (!has_changed(t, s))
         return false;
     s->loose = true;

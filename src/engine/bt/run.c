@@ -237,11 +237,6 @@ static uint64_t page_base(const struct bt_vcpu *b)
     return b->iv.vc.cpu.gpr[SLOT_PAGE / 8];
 }
 
-static unsigned index_of(const struct site *s)
-{
-    return (unsigned)(s - s->tb->sites);
-}
-
 static void count(struct bt_vcpu *b, unsigned nr)
 {
     b->iv.vc.nr_insns += nr - b->counted;
@@ -256,7 +251,7 @@ static void count(struct bt_vcpu *b, unsigned nr)
 static void count_to(struct bt_vcpu *b, const struct site *s, bool with)
 {
     if (unlikely(b->iv.vc.run_limit))
-        count(b, index_of(s) + with);
+        count(b, s->nr + with);
 }
 
 static const uint8_t *resume_at(struct bt_vcpu *b, const struct tb *tb, uint32_t pc)
@@ -298,6 +293,7 @@ static const uint8_t *go_on(struct bt_vcpu *b)
 
 static bool site_ops(struct bt_vcpu *b, struct site *s)
 {
+    const struct tb *tb = bt_tb_of(s);
     struct ivcpu *v = &b->iv;
     unsigned avail = (unsigned)PAGE_BYTES - s->off;
     const uint8_t *code;
@@ -306,23 +302,23 @@ static bool site_ops(struct bt_vcpu *b, struct site *s)
     if (s->ops)
         return true;
     bt_vectors_out(b);
-    if (s->tb->fluid) {
-        code = s->tb->fluid->was + (s->off - s->tb->gpa % PAGE_BYTES);
+    if (tb->fluid) {
+        code = tb->fluid->was + (s->off - tb->gpa % PAGE_BYTES);
         avail = s->len;
-    } else if (s->tb->cross_len) {
-        code = s->tb->cross;
+    } else if (tb->cross_len) {
+        code = tb->cross;
         avail = s->len;
     } else {
         code = fetch_ptr(v, v->vc.cpu.rip, &at);
         /* The page tables may have changed without a flush, so what is there may be something else.
          */
-        if (!code || at.v != (s->tb->gpa & PAGE_MASK) + s->off)
+        if (!code || at.v != (tb->gpa & PAGE_MASK) + s->off)
             return false;
     }
     s->ops = calloc(2, sizeof(*s->ops));
     if (!s->ops)
         return false;
-    if (decode_insn(v, s->tb->key, code, avail, s->off, &s->ops[0]) != s->len) {
+    if (decode_insn(v, tb->key, code, avail, s->off, &s->ops[0]) != s->len) {
         free(s->ops);
         s->ops = NULL;
         return false;
@@ -347,7 +343,7 @@ static const uint8_t *run_site(struct bt_vcpu *b, struct site *s, bool *stop, en
 {
     struct ivcpu *v = &b->iv;
     struct cpu *c = &v->vc.cpu;
-    struct tb *tb = s->tb;
+    struct tb *tb = bt_tb_of(s);
 
     v->vc.nr_exits[EXIT_HANDOVER]++;
     flags_in(b);
@@ -378,7 +374,7 @@ static const uint8_t *run_site(struct bt_vcpu *b, struct site *s, bool *stop, en
         flags_out(b);
         before_entry(b);
         if (unlikely(v->vc.run_limit))
-            b->counted = index_of(s) + 1; /* it has been counted here */
+            b->counted = s->nr + 1u; /* it has been counted here */
         return resume_at(b, tb, s->next);
     }
     v->vc.nr_insns--;
@@ -397,13 +393,14 @@ static const uint8_t *run_site(struct bt_vcpu *b, struct site *s, bool *stop, en
  * site's miss jumps there from now on. NULL: not to be had. */
 static struct tb *go_alone(struct bt_vcpu *b, struct site *s)
 {
-    uint32_t key = s->tb->key | KEY_ALONE;
-    gpa_t at = GPA((s->tb->gpa & PAGE_MASK) + s->off), now;
-    struct tb_exit *x = s->tb->exits;
+    const struct tb *of = bt_tb_of(s);
+    uint32_t key = of->key | KEY_ALONE;
+    gpa_t at = GPA((of->gpa & PAGE_MASK) + s->off), now;
+    struct tb_exit *x = of->exits;
     const uint8_t *code;
     struct tb *tb;
 
-    if (s->tb->dead)
+    if (of->dead)
         return NULL;
     tb = bt_find(b->cache, at, key);
     if (!tb) {
@@ -428,11 +425,12 @@ static struct tb *go_alone(struct bt_vcpu *b, struct site *s)
 /* A TLB miss: fill and try again, or let interp do the instruction (devices, faults, two pages). */
 static const uint8_t *run_slow(struct bt_vcpu *b, struct site *s, bool *stop, enum run_result *res)
 {
+    const struct tb *tb = bt_tb_of(s);
     struct ivcpu *v = &b->iv;
 
     v->vc.nr_exits[EXIT_MISS]++;
-    if (s->acc_bytes && tlb_fill(v, b->ea, s->acc_bytes, s->acc_write) && !lookups_gone(b, s->tb))
-        return resume_at(b, s->tb, s->pc);
+    if (s->acc_bytes && tlb_fill(v, b->ea, s->acc_bytes, s->acc_write) && !lookups_gone(b, tb))
+        return resume_at(b, tb, s->pc);
     if (s->leads) {
         struct tb *alone = go_alone(b, s);
 
@@ -470,7 +468,7 @@ static const uint8_t *came_back(struct bt_vcpu *b, bool *stop, enum run_result *
         return run_site(b, s, stop, res);
     case WHY_VECTOR:
         b->vec_want = 1;
-        return s->tb->code + s->pc;
+        return bt_tb_of(s)->code + s->pc;
     case WHY_EXIT:
         c->rip = page_base(b) + b->exit->target;
         flags_in(b);

@@ -295,8 +295,10 @@ static void lead(struct trans *t, uint8_t *rel32)
         t->e->full = true;
         return;
     }
-    t->exits[t->tb->nr_exits++] =
-        (struct tb_exit){ .target = t->in.off, .nr_insns = t->nr, .lead = true, .rel32 = rel32 };
+    t->exits[t->tb->nr_exits++] = (struct tb_exit){ .target = t->in.off,
+                                                    .nr_insns = (uint8_t)t->nr,
+                                                    .lead = true,
+                                                    .rel32 = bt_code_off(t->b->cache, rel32) };
 }
 
 struct hmem bt_share_lookup(struct trans *t, unsigned bytes, bool write)

@@ -23,24 +23,17 @@
 #define TRANSLATE_DIRECT 5
 /*
  * The direct tier translates anew for most processes, the checked one keeps its translations of the
- * files that programs come from: only what has run for so long, in microseconds, will go on for
- * long enough to make up for that. More, each time that it proved wrong. Earlier, and there is less
- * that the checked tier has seen run and that can be translated ahead. Where bursts are usually
- * longer than LONG (they are looked at every 120 at the latest), it is a program that computes: it
- * stays in little code, and has no fresh memory to wait for.
+ * files that programs come from: only what will go on for long makes up for that. What best tells a
+ * program that has come to its loop is that it meets little that is new: in a window of so many
+ * microseconds of its own it looks few branch targets up, and touches few pages, that it did not
+ * before. A loop in python, or the shell, or openssl looks up fewer than 30, a program that starts
+ * and a compiler 300 to 3500. So many pages count as one target. All others have to have run for
+ * PROVEN. More, each time that it proved wrong.
  */
-#define PROVEN           52000
-#define PROVEN_LONG      12000
-#define LONG             70
-/*
- * What best tells a program that has come to its loop: in a window of so many microseconds of its
- * own it looks few branch targets up, and touches few pages, that it did not before. A loop in
- * python, or the shell, or openssl has fewer than 30, a program that starts and a compiler 300 to
- * 3500. Four pages count as one target.
- */
+#define PROVEN           100000
 #define PROVEN_CALM      5000
 #define CALM_FRESH       100
-#define FRESH_PAGES      4
+#define FRESH_PAGES      16
 #define TRIAL            100000 /* after so long there, a part of the time should be its own */
 #define TRIAL_PART       3
 /* The checked tier's time is worth so much of native time. */
@@ -98,10 +91,10 @@ static void settle(struct burst *u, bool direct)
     u->calm = false;
 }
 
-/* It proved wrong to run it in the direct tier. */
-static void distrust(struct burst *u)
+/* It proved wrong to run it in the direct tier, by that factor. */
+static void distrust(struct burst *u, unsigned factor)
 {
-    u->proof = (uint8_t)MIN(u->proof * 4, 64);
+    u->proof = (uint8_t)MIN(u->proof * factor, 64);
     settle(u, false);
 }
 
@@ -118,10 +111,8 @@ static bool in_fluid_page(struct bt_vcpu *b)
 /* How long it has to have run before it goes to the direct tier. */
 static uint64_t proof_ticks(const struct bt_vcpu *b, const struct burst *u)
 {
-    uint64_t us = u->usual >= LONG * b->ticks_per_us ? PROVEN_LONG : PROVEN;
+    uint64_t us = u->calm ? PROVEN_CALM : PROVEN;
 
-    if (u->calm)
-        us = PROVEN_CALM;
     return us * u->proof * b->ticks_per_us;
 }
 
@@ -152,14 +143,13 @@ static void account(struct bt_vcpu *b, struct burst *u)
         watch(b, u, own * weight, (fresh(b) - b->fresh_then) * weight);
     own = MIN(own, 200 * us);
     u->mean = (uint32_t)((3 * (uint64_t)u->mean + own) / 4);
-    u->usual = (uint32_t)((31 * (uint64_t)u->usual + own) / 32);
     if (!u->direct) {
         if (u->mean > BURST_DIRECT * us && u->own > proof_ticks(b, u))
             settle(u, true);
     } else if (u->all > TRIAL * us && u->own < u->all / TRIAL_PART) {
-        distrust(u);
+        distrust(u, 4);
     } else if (u->mean < BURST_CHECKED * us) {
-        settle(u, false);
+        distrust(u, u->own < u->all / 2 ? 2 : 1); /* translating for it did not pay */
     }
     if (u->all > 4 * TRIAL * us) { /* the past counts less */
         u->all /= 2;
@@ -245,7 +235,7 @@ bool bt_run_direct(struct bt_vcpu *b, enum run_result *res)
         account(b, burst_of(b));
         begin(b);
         if (in_fluid_page(b))
-            distrust(burst_of(b));
+            distrust(burst_of(b), 4);
         if (bt_limit_reached(b) || in_fluid_page(b)) /* by blocks, whatever b->cfg->tiers says */
             b->checked_once = true;
         else

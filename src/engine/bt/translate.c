@@ -13,6 +13,8 @@
 
 /* Jumps to stubs that one instruction may need. */
 #define SLOW_EACH 8
+/* Host code of one instruction is never longer. */
+#define EACH_MAX  KIB(4)
 
 static bool unit_usable(const struct trans *t)
 {
@@ -100,7 +102,7 @@ static void emit_insn(struct trans *t)
     if (!done) { /* it cannot be renamed */
         *t->e = before;
         t->nr_slow = nr_slow;
-        t->tb->nr_exits = (uint16_t)nr_exits;
+        t->tb->nr_exits = (uint8_t)nr_exits;
         t->vec_ready = vec_ready;
         s->acc_bytes = 0;
         s->leads = false;
@@ -112,9 +114,11 @@ static void emit_insn(struct trans *t)
 /* A leader's miss goes to its site's stub, until it is chained. */
 static void note_lead_stub(struct trans *t, const uint8_t *rel32)
 {
+    uint32_t off = bt_code_off(t->b->cache, rel32);
+
     for (unsigned i = 0; i < t->tb->nr_exits; i++)
-        if (t->tb->exits[i].lead && t->tb->exits[i].rel32 == rel32)
-            t->tb->exits[i].stub = emit_pc(t->e);
+        if (t->tb->exits[i].lead && t->tb->exits[i].rel32 == off)
+            t->tb->exits[i].stub = bt_code_off(t->b->cache, t->e->p);
 }
 
 static void emit_stubs(struct trans *t)
@@ -135,31 +139,34 @@ static void emit_way_back(struct trans *t, struct tb_exit *x)
 
     emit_lea(t->e, H_PTR, HMEM_BASE(H_PTR, -(int32_t)x->target));
     emit_store(t->e, HMEM_GS(GPR_OFF(SLOT_PAGE / 8)), H_PTR);
-    x->rel32 = emit_jmp_later(t->e);
+    x->rel32 = bt_code_off(t->b->cache, emit_jmp_later(t->e));
     if (!t->e->full)
-        emit_fix32(x->lea, t->e->delta, at);
+        emit_fix32(bt_code_rw(t->b->cache, x->lea), t->e->delta, at);
 }
 
 /* The exits have moved from t to the block: write their stubs. */
 static void emit_exit_stubs(struct trans *t)
 {
+    const struct bt_cache *bc = t->b->cache;
     struct tb *tb = t->tb;
 
     for (unsigned i = 0; i < tb->nr_exits && !t->e->full; i++) {
         struct tb_exit *x = &tb->exits[i];
+        const uint8_t *stub;
 
         if (x->lead)
             continue;
         if (x->lea)
             emit_way_back(t, x);
-        x->stub = emit_pc(t->e);
+        x->stub = bt_code_off(bc, t->e->p);
+        stub = emit_pc(t->e);
         emit_mov_imm(t->e, H_TMP, (uintptr_t)x);
-        emit_jmp(t->e, t->b->cache->leave[WHY_EXIT]);
+        emit_jmp(t->e, bc->leave[WHY_EXIT]);
         if (t->e->full)
             break;
-        emit_fix32(x->rel32, t->e->delta, x->stub);
+        emit_fix32(bt_code_rw(bc, x->rel32), t->e->delta, stub);
         if (x->check)
-            emit_fix32(x->check, t->e->delta, x->stub);
+            emit_fix32(bt_code_rw(bc, x->check), t->e->delta, stub);
     }
 }
 
@@ -191,10 +198,10 @@ static void emit_one(struct trans *t)
 {
     struct site *s = &t->tb->sites[t->nr];
 
-    *s = (struct site){ .off = t->in.off, .len = t->in.len };
-    s->pc = (uint32_t)(emit_pc(t->e) - t->tb->code);
+    *s = (struct site){ .off = t->in.off, .len = t->in.len & 15, .nr = (uint8_t)t->nr };
+    s->pc = (uint16_t)(emit_pc(t->e) - t->tb->code);
     emit_insn(t);
-    s->next = (uint32_t)(emit_pc(t->e) - t->tb->code);
+    s->next = (uint16_t)(emit_pc(t->e) - t->tb->code);
 }
 
 /* Does what follows run when the instruction has not branched? */
@@ -242,7 +249,7 @@ static void emit_stale(struct trans *t)
     t->pad = emit_pc(t->e);
     t->exits[0] = (struct tb_exit){ .target = t->tb->gpa % PAGE_BYTES,
                                     .stale = true,
-                                    .rel32 = emit_jmp_later(t->e) };
+                                    .rel32 = bt_code_off(t->b->cache, emit_jmp_later(t->e)) };
     t->tb->nr_exits = 1;
 }
 
@@ -278,13 +285,14 @@ static void emit_block(struct trans *t, const uint8_t *code)
         open = falls_through(&t->in);
         t->tb->sites[t->nr].ends |= !open;
         if ((fluid && !bt_loose_note(t)) || t->tb->nr_exits + 2u >= ARRAY_SIZE(t->exits) ||
-            t->nr_slow + SLOW_EACH > ARRAY_SIZE(t->slow)) {
+            t->nr_slow + SLOW_EACH > ARRAY_SIZE(t->slow) ||
+            t->tb->sites[t->nr].next > UINT16_MAX - EACH_MAX) {
             t->nr++;
             break;
         }
     }
     t->tb->bytes = (uint16_t)(off - start);
-    t->tb->nr_insns = (uint16_t)t->nr;
+    t->tb->nr_insns = (uint8_t)t->nr;
     t->behind = true;
     if (open && t->nr)
         bt_emit_goto(t, off, false);
@@ -308,8 +316,6 @@ static struct tb *settle(struct trans *t)
     memcpy(tb, t->tb, head);
     tb->exits = (struct tb_exit *)((char *)tb + head);
     memcpy(tb->exits, t->exits, tb->nr_exits * sizeof(struct tb_exit));
-    for (unsigned i = 0; i < t->nr; i++)
-        tb->sites[i].tb = tb;
     for (unsigned i = 0; i < tb->nr_exits; i++)
         tb->exits[i].tb = tb;
     return tb;
