@@ -34,7 +34,7 @@
 #define PROVEN_CALM      5000
 #define CALM_FRESH       100
 #define FRESH_PAGES      16
-#define TRIAL            100000 /* after so long there, a part of the time should be its own */
+#define TRIAL            300000 /* after so long there, a part of the time should be its own */
 #define TRIAL_PART       3
 /* The checked tier's time is worth so much of native time. */
 #define CHECKED_SLOWDOWN 3
@@ -91,10 +91,10 @@ static void settle(struct burst *u, bool direct)
     u->calm = false;
 }
 
-/* It proved wrong to run it in the direct tier, by that factor. */
-static void distrust(struct burst *u, unsigned factor)
+/* It proved wrong to run it in the direct tier. */
+static void distrust(struct burst *u)
 {
-    u->proof = (uint8_t)MIN(u->proof * factor, 64);
+    u->proof = (uint8_t)MIN(u->proof * 4, 64);
     settle(u, false);
 }
 
@@ -142,14 +142,16 @@ static void account(struct bt_vcpu *b, struct burst *u)
     if (!u->direct)
         watch(b, u, own * weight, (fresh(b) - b->fresh_then) * weight);
     own = MIN(own, 200 * us);
-    u->mean = (uint32_t)((3 * (uint64_t)u->mean + own) / 4);
+    /* One that was all stops and translation tells nothing of the next ones. */
+    if (!u->direct || other < all / 2)
+        u->mean = (uint32_t)((3 * (uint64_t)u->mean + own) / 4);
     if (!u->direct) {
         if (u->mean > BURST_DIRECT * us && u->own > proof_ticks(b, u))
             settle(u, true);
     } else if (u->all > TRIAL * us && u->own < u->all / TRIAL_PART) {
-        distrust(u, 4);
+        distrust(u);
     } else if (u->mean < BURST_CHECKED * us) {
-        distrust(u, u->own < u->all / 2 ? 2 : 1); /* translating for it did not pay */
+        settle(u, false);
     }
     if (u->all > 4 * TRIAL * us) { /* the past counts less */
         u->all /= 2;
@@ -235,7 +237,7 @@ bool bt_run_direct(struct bt_vcpu *b, enum run_result *res)
         account(b, burst_of(b));
         begin(b);
         if (in_fluid_page(b))
-            distrust(burst_of(b), 4);
+            distrust(burst_of(b));
         if (bt_limit_reached(b) || in_fluid_page(b)) /* by blocks, whatever b->cfg->tiers says */
             b->checked_once = true;
         else
