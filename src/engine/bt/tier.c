@@ -24,16 +24,16 @@
 /*
  * The direct tier translates anew for most processes, the checked one keeps its translations of the
  * files that programs come from: only what will go on for long makes up for that. What best tells a
- * program that has come to its loop is that it meets little that is new: in a window of so many
- * microseconds of its own it looks few branch targets up, and touches few pages, that it did not
- * before. A loop in python, or the shell, or openssl looks up fewer than 30, a program that starts
- * and a compiler 300 to 3500. So many pages count as one target. All others have to have run for
- * PROVEN. More, each time that it proved wrong.
+ * program that has come to its loop is that it meets little that is new: in a window of
+ * PROVEN_CALM microseconds of its own it looks few branch targets up, and touches few pages, that
+ * it did not before. A loop in python, or the shell, or openssl looks up fewer than 30, a program
+ * that starts and a compiler 300 to 3500. All others have to have run for PROVEN. Each time that it
+ * proved wrong, both are longer.
  */
 #define PROVEN           100000
 #define PROVEN_CALM      5000
-#define CALM_FRESH       100
-#define FRESH_PAGES      16
+#define CALM_FRESH       100    /* branch targets, at most */
+#define FRESH_PAGES      16     /* pages that count as one of them */
 #define TRIAL            300000 /* after so long there, a part of the time should be its own */
 #define TRIAL_PART       3
 /* The checked tier's time is worth so much of native time. */
