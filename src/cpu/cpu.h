@@ -203,8 +203,8 @@ struct cpu {
 
     uint64_t star, lstar, cstar, sfmask, kernel_gs_base, tsc_aux;
     uint64_t sysenter_cs, sysenter_esp, sysenter_eip;
-    uint64_t pat, tsc_adjust, misc_enable, mtrr_def_type, mtrr_physbase[8], mtrr_physmask[8],
-        mtrr_fixed[11];
+    uint64_t pat, tsc_adjust, spec_ctrl, misc_enable, mtrr_def_type, mtrr_physbase[8],
+        mtrr_physmask[8], mtrr_fixed[11];
     uint64_t mcg_status;
     struct pv pv;
 

@@ -141,8 +141,11 @@ static void leaf_power(struct cpu *c, uint32_t leaf, uint32_t subleaf, struct cp
 static void leaf_features7(struct cpu *c, uint32_t leaf, uint32_t subleaf, struct cpuid_regs *out)
 {
     (void)leaf;
+    if (subleaf == 2)
+        out->edx = c->model->words[FW_7_2_EDX];
     if (subleaf != 0)
         return;
+    out->eax = c->model->words[FW_7_2_EDX] ? 2 : 0;
     out->ebx = c->model->words[FW_7_EBX];
     out->ecx = c->model->words[FW_7_ECX];
     out->edx = c->model->words[FW_7_EDX];

@@ -24,7 +24,8 @@ enum feature_word {
     FW_8_1_ECX,
     FW_8_8_EBX,
     FW_8_21_EAX,
-    FW_KVM, /* 40000001h EAX */
+    FW_KVM,     /* 40000001h EAX */
+    FW_7_2_EDX, /* and what follows: not in the oldest snapshots */
     NR_FEATURE_WORDS
 };
 

@@ -32,10 +32,10 @@ static const enum cpu_feature own_kvm[] = {
 /*
  * The same, by vendor. Those about speculation tell the guest to leave out mitigations that would
  * cost much and protect nothing: what its code becomes here has other branches than its own, and
- * its rings are not the host's (as ARCH_CAPABILITIES in cpu/msr.c does for Intel). Automatic IBRS
- * spares it retpolines, and unlike Intel's enhanced IBRS needs no SPEC_CTRL.
+ * its rings are not the host's (as ARCH_CAPABILITIES in cpu/msr.c does for Intel). Automatic IBRS,
+ * Intel's enhanced IBRS, spares it retpolines, and BHI_DIS_S loops at each system call.
  */
-static const enum cpu_feature own_intel[] = { FEAT_ARCH_CAP };
+static const enum cpu_feature own_intel[] = { FEAT_ARCH_CAP, FEAT_SPEC_CTRL, FEAT_BHI_CTRL };
 static const enum cpu_feature own_amd[] = {
     FEAT_MMXEXT,   FEAT_CMP_LEGACY, FEAT_TOPOEXT,      FEAT_AMD_SSB_NO,        FEAT_BTC_NO,
     FEAT_AUTOIBRS, FEAT_SRSO_NO,    FEAT_LFENCE_RDTSC, FEAT_NULL_SEL_CLR_BASE,
@@ -66,6 +66,7 @@ static const struct {
     { FEAT_F16C, FEAT_AVX },
     { FEAT_VAES, FEAT_AVX },
     { FEAT_VPCLMUL, FEAT_AVX },
+    { FEAT_BHI_CTRL, FEAT_SPEC_CTRL },
     { FEAT_KVM_PV_TLB_FLUSH, FEAT_KVM_STEAL_TIME },
     { FEAT_KVM_PV_SCHED_YIELD, FEAT_KVM_STEAL_TIME },
 };
@@ -137,6 +138,7 @@ int cpu_feature_word(uint32_t leaf, uint32_t subleaf, char reg)
         { 7, 0, 'b', FW_7_EBX },
         { 7, 0, 'c', FW_7_ECX },
         { 7, 0, 'd', FW_7_EDX },
+        { 7, 2, 'd', FW_7_2_EDX },
         { 0xd, 1, 'a', FW_D1_EAX },
         { 0x80000001, 0, 'd', FW_8_1_EDX },
         { 0x80000001, 0, 'c', FW_8_1_ECX },
@@ -201,6 +203,7 @@ static void host_words(uint32_t words[NR_FEATURE_WORDS])
     words[FW_7_EBX] = host_cpuid(7, 0).ebx;
     words[FW_7_ECX] = host_cpuid(7, 0).ecx;
     words[FW_7_EDX] = host_cpuid(7, 0).edx;
+    words[FW_7_2_EDX] = host_cpuid(7, 2).edx;
     words[FW_D1_EAX] = host_cpuid(0xd, 1).eax;
     words[FW_8_1_EDX] = host_cpuid(0x80000001, 0).edx;
     words[FW_8_1_ECX] = host_cpuid(0x80000001, 0).ecx;
@@ -258,10 +261,13 @@ static void mask_host(const struct cpu_model *m, uint32_t host[NR_FEATURE_WORDS]
     for (unsigned i = 0; i < ARRAY_SIZE(hidden); i++)
         clear(host, hidden[i]);
     /* A set of the other vendor's would be a lie, or name MSRs that are not there. */
-    if (m->vendor == VENDOR_AMD)
+    if (m->vendor == VENDOR_AMD) {
         clear(host, FEAT_ARCH_CAP);
-    else
+        clear(host, FEAT_SPEC_CTRL);
+        clear(host, FEAT_BHI_CTRL);
+    } else {
         host[FW_8_21_EAX] = 0;
+    }
 }
 
 /* What host and doppel both have. */

@@ -280,23 +280,75 @@ static enum step wr_misc_enable(struct cpu *c, uint32_t msr, uint64_t val)
     return STEP_NEXT;
 }
 
+/* ---- speculation ---- */
+
+/*
+ * IA32_ARCH_CAPABILITIES (SDM 4): RDCL_NO, SKIP_L1DFL_VMENTRY, SSB_NO, MDS_NO, PSCHANGE_MC_NO,
+ * TAA_NO, SBDR_SSDP_NO, FBSDP_NO, PSDP_NO, BHI_NO, PBRSB_NO, GDS_NO, RFDS_NO, ITS_NO. The guest's
+ * page tables and privilege levels are not the host's: its mitigations against what speculation
+ * does across the host's would only cost. The host's own keep guests apart from each other.
+ */
+#define ARCH_CAPABILITIES                                                                      \
+    (BIT64(0) | BIT64(3) | BIT64(4) | BIT64(5) | BIT64(6) | BIT64(8) | BIT64(13) | BIT64(14) | \
+     BIT64(15) | BIT64(20) | BIT64(24) | BIT64(26) | BIT64(27) | BIT64(62))
+#define ARCH_CAP_IBRS_ALL BIT64(1) /* IBRS is set once, not at each entry of the kernel */
+
+static enum step rd_arch_capabilities(struct cpu *c, uint32_t msr, uint64_t *val)
+{
+    (void)msr;
+    *val = ARCH_CAPABILITIES;
+    if (model_has(c->model, FEAT_SPEC_CTRL))
+        *val |= ARCH_CAP_IBRS_ALL;
+    return STEP_NEXT;
+}
+
+static enum step rd_spec_ctrl(struct cpu *c, uint32_t msr, uint64_t *val)
+{
+    (void)msr;
+    *val = c->spec_ctrl;
+    return STEP_NEXT;
+}
+
+/* SDM 4, IA32_SPEC_CTRL: IBRS, and STIBP, which is no #GP where only IBRS is there. The branches
+ * that the guest's code becomes are the host's, and so is what protects them. The same holds for
+ * BHI_DIS_S. */
+static enum step wr_spec_ctrl(struct cpu *c, uint32_t msr, uint64_t val)
+{
+    uint64_t valid = SPEC_CTRL_IBRS | SPEC_CTRL_STIBP;
+
+    (void)msr;
+    if (model_has(c->model, FEAT_BHI_CTRL))
+        valid |= SPEC_CTRL_BHI_DIS_S;
+    if (val & ~valid)
+        return raise_gp(c, 0);
+    c->spec_ctrl = val;
+    return STEP_NEXT;
+}
+
+/* SDM 4, IA32_PRED_CMD: cannot be read; IBPB is a command. A user process has no such command for
+ * itself: the host's kernel gives it where it switches between processes. */
+static enum step rd_pred_cmd(struct cpu *c, uint32_t msr, uint64_t *val)
+{
+    (void)msr;
+    (void)val;
+    return raise_gp(c, 0);
+}
+
+static enum step wr_pred_cmd(struct cpu *c, uint32_t msr, uint64_t val)
+{
+    if (val & ~1ull)
+        return raise_gp(c, 0);
+    if (val)
+        report_dropped(c, msr, val);
+    return STEP_NEXT;
+}
+
 /* ---- the table, ascending; a vendor's rows for one number stand together ---- */
 
 #define ONE(n)      (n), (n)
 #define CONST(v)    NULL, NULL, (v), false /* read-only */
 #define KEEPS(v)    NULL, NULL, (v), true  /* writes do nothing */
 #define VAR(rd, wr) (rd), (wr), 0, false
-
-/*
- * IA32_ARCH_CAPABILITIES (SDM 4): RDCL_NO, SKIP_L1DFL_VMENTRY, SSB_NO, MDS_NO, PSCHANGE_MC_NO,
- * TAA_NO, SBDR_SSDP_NO, FBSDP_NO, PSDP_NO, BHI_NO, PBRSB_NO, GDS_NO, RFDS_NO. The guest's
- * page tables and privilege levels are not the host's: its mitigations against what speculation
- * does across the host's would only cost. The host's own keep guests apart from each other.
- * IBRS_ALL is not among them because it would ask for IA32_SPEC_CTRL.
- */
-#define ARCH_CAPABILITIES                                                                      \
-    (BIT64(0) | BIT64(3) | BIT64(4) | BIT64(5) | BIT64(6) | BIT64(8) | BIT64(13) | BIT64(14) | \
-     BIT64(15) | BIT64(20) | BIT64(24) | BIT64(26) | BIT64(27))
 
 static const struct msr msrs[] = {
     { ONE(0x0), INTEL, ALWAYS, KEEPS(0) }, /* P5_MC_ADDR */
@@ -309,13 +361,15 @@ static const struct msr msrs[] = {
     { ONE(0x34), INTEL, ALWAYS, CONST(0) }, /* SMI_COUNT */
     { ONE(0x3a), INTEL, ALWAYS, CONST(1) }, /* FEATURE_CONTROL: locked, no VMX, no SMX */
     { ONE(MSR_TSC_ADJUST), ANY, FEAT_TSC_ADJUST, VAR(rd_tsc_adjust, wr_tsc_adjust) },
+    { ONE(MSR_SPEC_CTRL), INTEL, FEAT_SPEC_CTRL, VAR(rd_spec_ctrl, wr_spec_ctrl) },
+    { ONE(MSR_PRED_CMD), INTEL, FEAT_SPEC_CTRL, VAR(rd_pred_cmd, wr_pred_cmd) },
     { ONE(0x79), INTEL, ALWAYS, KEEPS(0) }, /* BIOS_UPDT_TRIG: microcode is the host's affair */
     /* BIOS_SIGN_ID, PATCH_LEVEL: the revision; Linux writes 0 before it reads */
     { ONE(0x8b), INTEL, ALWAYS, KEEPS(BIT64(32)) },
     { ONE(0x8b), AMD, ALWAYS, KEEPS(0x1000065) },
     { ONE(0xce), INTEL, ALWAYS, VAR(rd_platform_info, NULL) },
     { ONE(MSR_MTRRCAP), ANY, FEAT_MTRR, VAR(mtrr_rd_cap, NULL) },
-    { ONE(0x10a), INTEL, FEAT_ARCH_CAP, CONST(ARCH_CAPABILITIES) },
+    { ONE(0x10a), INTEL, FEAT_ARCH_CAP, VAR(rd_arch_capabilities, NULL) },
     { ONE(0x119), INTEL, ALWAYS, KEEPS(0x200000) },   /* BBL_CR_CTL: no serial number */
     { ONE(0x11e), INTEL, ALWAYS, KEEPS(0xbe702111) }, /* BBL_CR_CTL3: there is an L2 */
     { ONE(0x140), INTEL, ALWAYS, KEEPS(0) },          /* MISC_FEATURES_ENABLES: no CPUID faulting */

@@ -194,6 +194,31 @@ static void test_each_vendor_has_its_own(void **state)
     }
 }
 
+/* SDM 4, IA32_SPEC_CTRL, IA32_PRED_CMD, IA32_ARCH_CAPABILITIES */
+static void test_speculation_is_controlled_as_cpuid_says(void **state)
+{
+    static struct fake f;
+    uint64_t x;
+
+    (void)state;
+    fake_init(&f);
+    f.model.vendor = VENDOR_INTEL;
+    assert_int_equal(get(&f, 0x10a) & 2, 2);
+    assert_int_equal(outcome(&f.c, cpu_wrmsr(&f.c, MSR_SPEC_CTRL, 0x403)), TAKEN);
+    assert_int_equal(get(&f, MSR_SPEC_CTRL), 0x403);
+    assert_int_equal(outcome(&f.c, cpu_wrmsr(&f.c, MSR_SPEC_CTRL, 4)), GP);
+    assert_int_equal(outcome(&f.c, cpu_wrmsr(&f.c, MSR_PRED_CMD, 1)), TAKEN);
+    assert_int_equal(outcome(&f.c, cpu_wrmsr(&f.c, MSR_PRED_CMD, 2)), GP);
+    assert_int_equal(outcome(&f.c, cpu_rdmsr(&f.c, MSR_PRED_CMD, &x)), GP);
+    f.model.words[FEAT_BHI_CTRL / 32] &= ~BIT(FEAT_BHI_CTRL % 32);
+    assert_int_equal(outcome(&f.c, cpu_wrmsr(&f.c, MSR_SPEC_CTRL, 0x400)), GP);
+    assert_int_equal(outcome(&f.c, cpu_wrmsr(&f.c, MSR_SPEC_CTRL, 1)), TAKEN);
+    f.model.words[FEAT_SPEC_CTRL / 32] &= ~BIT(FEAT_SPEC_CTRL % 32);
+    assert_int_equal(get(&f, 0x10a) & 2, 0);
+    assert_int_equal(outcome(&f.c, cpu_rdmsr(&f.c, MSR_SPEC_CTRL, &x)), GP);
+    assert_int_equal(outcome(&f.c, cpu_wrmsr(&f.c, MSR_PRED_CMD, 1)), GP);
+}
+
 static void test_constants_drop_writes_and_stay(void **state)
 {
     static struct fake f;
@@ -279,6 +304,7 @@ int main(void)
         cmocka_unit_test(test_efer_checks_and_flushes),
         cmocka_unit_test(test_tsc_and_tsc_adjust_move_together),
         cmocka_unit_test(test_each_vendor_has_its_own),
+        cmocka_unit_test(test_speculation_is_controlled_as_cpuid_says),
         cmocka_unit_test(test_constants_drop_writes_and_stay),
         cmocka_unit_test(test_feature_missing_hides_its_msrs),
         cmocka_unit_test(test_firmware_mtrrs_leave_only_the_hole_uncached),

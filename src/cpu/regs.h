@@ -79,6 +79,11 @@
 #define EFER_SVME   BIT64(12) /* APM 2, "Enabling SVM" */
 #define EFER_AIBRSE BIT64(21) /* APM 2, "Automatic IBRS" */
 
+/* SDM 4, IA32_SPEC_CTRL */
+#define SPEC_CTRL_IBRS      BIT64(0)
+#define SPEC_CTRL_STIBP     BIT64(1)
+#define SPEC_CTRL_BHI_DIS_S BIT64(10)
+
 #define XCR0_X87 BIT64(0)
 #define XCR0_SSE BIT64(1)
 #define XCR0_AVX BIT64(2)
@@ -161,6 +166,8 @@ enum sysdesc_type {
 #define MSR_TSC            0x10
 #define MSR_APIC_BASE      0x1b
 #define MSR_TSC_ADJUST     0x3b
+#define MSR_SPEC_CTRL      0x48
+#define MSR_PRED_CMD       0x49
 #define MSR_MTRRCAP        0xfe
 #define MSR_SYSENTER_CS    0x174
 #define MSR_SYSENTER_ESP   0x175

@@ -83,7 +83,7 @@ static void reset_power_on(struct cpu *c)
     c->star = c->lstar = c->cstar = c->sfmask = c->kernel_gs_base = c->tsc_aux = 0;
     c->sysenter_cs = c->sysenter_esp = c->sysenter_eip = 0;
     c->pat = PAT_RESET;
-    c->tsc_adjust = 0;
+    c->tsc_adjust = c->spec_ctrl = 0;
     c->misc_enable = MISC_FAST_STRINGS | MISC_NO_BTS | MISC_NO_PEBS;
     c->mtrr_def_type = 0; /* MTRRs off: all memory is uncacheable */
     for (unsigned i = 0; i < ARRAY_SIZE(c->mtrr_physbase); i++)

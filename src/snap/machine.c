@@ -325,14 +325,14 @@ static bool read_cpu(const json_t *j, struct cpu_model *m)
         !get_number(j, "signature", UINT32_MAX, &signature) ||
         !get_number(j, "phys_bits", 52, &phys) || !get_number(j, "lin_bits", 57, &lin) ||
         !get_number(j, "xcr0", INT64_MAX, &xcr0) || phys < 32 || (lin != 48 && lin != 57) ||
-        json_array_size(words) != NR_FEATURE_WORDS)
+        json_array_size(words) <= FW_KVM || json_array_size(words) > NR_FEATURE_WORDS)
         return false;
     m->vendor = !strcmp(vendor, "AMD") ? VENDOR_AMD : VENDOR_INTEL;
     m->signature = (uint32_t)signature;
     m->phys_bits = (uint8_t)phys;
     m->lin_bits = (uint8_t)lin;
     m->xcr0 = xcr0;
-    for (unsigned i = 0; i < NR_FEATURE_WORDS; i++)
+    for (unsigned i = 0; i < json_array_size(words); i++)
         m->words[i] = (uint32_t)json_integer_value(json_array_get(words, i));
     return true;
 }

@@ -112,8 +112,9 @@ static const struct state_field vcpu_fields[] = {
     CPU_U32(apic.pir),
     CPU_U32(apic.pir_tmr),
     CPU_U32(apic.told),
+    FIELD(struct cpu, spec_ctrl, U64, 2),
 };
-const struct state_table vcpu_table = STATE_TABLE("vcpu", vcpu_fields, 1);
+const struct state_table vcpu_table = STATE_TABLE("vcpu", vcpu_fields, 2);
 
 uint32_t vcpu_saved_requests(struct cpu *c)
 {

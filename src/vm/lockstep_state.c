@@ -84,6 +84,7 @@ static const struct part parts[] = {
     PART(sysenter_eip),
     PART(pat),
     PART(tsc_adjust),
+    PART(spec_ctrl),
     PART(misc_enable),
     PART(mtrr_def_type),
     PART(mtrr_physbase),

@@ -101,6 +101,7 @@ static void fake_model(struct cpu_model *m)
         [FW_7_EBX] = { 7, 0, 1 },
         [FW_7_ECX] = { 7, 0, 2 },
         [FW_7_EDX] = { 7, 0, 3 },
+        [FW_7_2_EDX] = { 7, 2, 3 },
         [FW_D1_EAX] = { 0xd, 1, 0 },
         [FW_8_1_EDX] = { 0x80000001, 0, 3 },
         [FW_8_1_ECX] = { 0x80000001, 0, 2 },

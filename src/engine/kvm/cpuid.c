@@ -23,6 +23,7 @@ static const struct {
     [FW_7_EBX] = { 7, 0, 1 },
     [FW_7_ECX] = { 7, 0, 2 },
     [FW_7_EDX] = { 7, 0, 3 },
+    [FW_7_2_EDX] = { 7, 2, 3 },
     [FW_D1_EAX] = { 0xd, 1, 0 },
     [FW_8_1_EDX] = { 0x80000001, 0, 3 },
     [FW_8_1_ECX] = { 0x80000001, 0, 2 },
@@ -155,7 +156,6 @@ static unsigned nr_subleaves(uint32_t leaf)
     case 0x8000001d:
         return 5;
     case 7:
-        return 2;
     case 0xb:
     case 0xd:
         return 3;

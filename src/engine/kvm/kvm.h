@@ -60,7 +60,7 @@ struct kvm_vm {
     struct kvm_cpuid_table supported;
 };
 
-#define KVM_MSRS_MOVED 10u
+#define KVM_MSRS_MOVED 11u
 struct kvm_msr_table {
     struct kvm_msrs head;
     struct kvm_msr_entry entries[KVM_MSRS_MOVED];

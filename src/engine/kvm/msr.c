@@ -14,9 +14,7 @@
 #include "engine/kvm/kvm.h"
 #include "lib/log.h"
 
-#define MSR_SPEC_CTRL         0x48u
 #define MSR_ARCH_CAPABILITIES 0x10au
-#define MSR_PRED_CMD          0x49u
 #define MSR_VIRT_SPEC_CTRL    0xc001011fu
 
 /* ---- the filter ---- */
@@ -133,6 +131,7 @@ static const struct {
     { MSR_SYSENTER_CS, OFF(sysenter_cs), FEAT_SEP },
     { MSR_SYSENTER_ESP, OFF(sysenter_esp), FEAT_SEP },
     { MSR_SYSENTER_EIP, OFF(sysenter_eip), FEAT_SEP },
+    { MSR_SPEC_CTRL, OFF(spec_ctrl), FEAT_SPEC_CTRL },
     { MSR_PAT, OFF(pat), FEAT_PAT },
     { MSR_STAR, OFF(star), FEAT_SYSCALL },
     { MSR_LSTAR, OFF(lstar), FEAT_LM },

@@ -100,8 +100,10 @@ static void test_system_calls_outside_the_stub_end_the_worker(void **state)
         if (start(&w, &ram) < 0)
             skip();
         rc = run(&w, cases[i].code, cases[i].bytes);
-        /* SYSENTER does not exist in 64-bit mode of AMD's processors. */
-        if (rc != -EPIPE && !(i == 4 && rc == 0 && w.signal == SIGILL))
+        /* SYSENTER does not exist in 64-bit mode of AMD's processors. On Intel's the kernel finds
+         * no sixth argument at EBP, makes no call, and returns to the 32-bit vdso, which is
+         * unmapped. */
+        if (rc != -EPIPE && !(i == 4 && rc == 0 && (w.signal == SIGILL || w.signal == SIGSEGV)))
             fail_msg("case %zu: result %d, signal %d", i, rc, w.signal);
         worker_destroy(&w);
         host_close(ram);
