@@ -56,6 +56,8 @@ static void test_single_features_are_added_and_taken_away(void **state)
     assert_true(cpuid(&f, 7, 0).ecx & BIT(16));
     assert_int_equal(cpuid(&f, 0x80000008, 0).eax >> 8 & 0xff, 57);
     assert_string_equal(f.model.name, "x86-64-v2");
+    use_model(&f, "host"); /* whatever the host has */
+    assert_false(model_has(&f.model, FEAT_LA57));
     use_model(&f, "host,-la57,-smap,-sse4_2");
     assert_false(model_has(&f.model, FEAT_LA57) || model_has(&f.model, FEAT_SMAP) ||
                  model_has(&f.model, FEAT_SSE42));
@@ -107,12 +109,13 @@ static void test_host_model_hides_what_doppel_lacks(void **state)
     assert_true(r.ecx & BIT(31));
     assert_true(r.ecx & BIT(21));
     r = cpuid(&f, 7, 0);
-    assert_false(r.ebx & (BIT(2) | BIT(4) | BIT(11) | BIT(14)));   /* SGX, HLE, RTM, MPX */
-    assert_false(r.ebx & (BIT(16) | BIT(17) | BIT(30) | BIT(31))); /* AVX-512 */
-    assert_false(r.ecx & (BIT(3) | BIT(7)));                       /* PKU, CET */
-    assert_false(r.edx & (BIT(20) | BIT(24) | BIT(26) | BIT(27)));
-    assert_true(r.ecx & BIT(2));                         /* UMIP is ours */
-    assert_false(cpuid(&f, 0x80000001, 0).ecx & BIT(2)); /* SVM */
+    assert_false(r.ebx & (BIT(2) | BIT(4) | BIT(11) | BIT(14)));       /* SGX, HLE, RTM, MPX */
+    assert_false(r.ebx & (BIT(16) | BIT(17) | BIT(30) | BIT(31)));     /* AVX-512 */
+    assert_false(r.ecx & (BIT(3) | BIT(7)));                           /* PKU, CET */
+    assert_false(r.edx & (BIT(20) | BIT(24) | BIT(27) | BIT(31)));     /* IBT, AMX, STIBP, SSBD */
+    assert_true(!(r.edx & BIT(26)) == (f.model.vendor == VENDOR_AMD)); /* SPEC_CTRL is ours */
+    assert_true(r.ecx & BIT(2));                                       /* UMIP is ours */
+    assert_false(cpuid(&f, 0x80000001, 0).ecx & BIT(2));               /* SVM */
 }
 
 static void test_levels_are_the_psabi_and_no_more(void **state)

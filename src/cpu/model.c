@@ -42,8 +42,9 @@ static const enum cpu_feature own_amd[] = {
 };
 
 /*
- * Doppel's own as well, but shown only where the host has it or the user asks for it: a guest that
- * finds LA57 has five levels to walk at every miss, and hardly ever the memory that needs them.
+ * Shown only where the user asks for them, whatever the host has: a guest that finds LA57 has five
+ * levels to walk at every miss, hardly ever the memory that needs them, and its user code would
+ * have to stay in bt's checked tier.
  */
 static const enum cpu_feature on_request[] = { FEAT_LA57 };
 
@@ -425,6 +426,8 @@ static bool fill(struct cpu_model *m, unsigned level, const char *changes, char 
     mask_host(m, host);
     if (!level) {
         offer_common(m, host);
+        for (unsigned i = 0; i < ARRAY_SIZE(on_request); i++)
+            clear(m->words, on_request[i]);
     } else {
         __builtin_memset(m->brand, 0, sizeof(m->brand));
         add_text(m->brand, sizeof(m->brand), "doppel ");
