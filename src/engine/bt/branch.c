@@ -127,9 +127,8 @@ static void chained_jump(struct trans *t, uint32_t target, bool check, unsigned 
     *x = (struct tb_exit){ .target = (uint16_t)target, .nr_insns = (uint8_t)(t->nr + !t->behind) };
     t->tb->nr_exits++;
     if (check) {
-        emit_op_rm(t->e, 0, 0x8b, H_TMP, HMEM_GS(CPU_OFF(req)));
-        emit_lea32(t->e, H_TMP, HMEM_BASE(H_TMP, 1));
-        x->check = bt_code_off(t->b->cache, emit_unless_one_later(t->e));
+        bt_emit_is_zero(t, CPU_OFF(req));
+        x->check = bt_code_off(t->b->cache, emit_unless_hit_later(t->e));
     }
     x->rel32 =
         bt_code_off(t->b->cache, cc == NO_CC ? emit_jmp_later(t->e) : emit_jcc_later(t->e, cc));

@@ -252,16 +252,40 @@ void emit_fix8(struct emit *e, uint8_t *rel8)
         *rel8 = (uint8_t)(e->p - (rel8 + 1));
 }
 
+/* LOOP or JRCXZ into a NOP, whose SIB byte and displacement are a JMP. */
+static uint8_t *emit_into_nop(struct emit *e, uint8_t opcode)
+{
+    static const uint8_t nop[] = { 0x03, 0x0f, 0x1f, 0x84, 0xe9, 0, 0, 0, 0 };
+
+    emit8(e, opcode);
+    emit_bytes(e, nop, sizeof(nop));
+    return e->p - 4;
+}
+
 uint8_t *emit_unless_one_later(struct emit *e)
 {
-    /* LOOP into the NOP, whose SIB byte and displacement are a JMP. */
-    static const uint8_t loop[] = { 0xe2, 0x03, 0x0f, 0x1f, 0x84, 0xe9, 0, 0, 0, 0 };
     /* LEA RCX, [RCX-1]; JRCXZ over the JMP */
     static const uint8_t jrcxz[] = { 0x48, 0x8d, 0x49, 0xff, 0xe3, 0x05, 0xe9, 0, 0, 0, 0 };
 
-    if (e->slow_loop)
-        emit_bytes(e, jrcxz, sizeof(jrcxz));
-    else
-        emit_bytes(e, loop, sizeof(loop));
+    if (!e->slow_loop)
+        return emit_into_nop(e, 0xe2);
+    emit_bytes(e, jrcxz, sizeof(jrcxz));
     return e->p - 4;
+}
+
+uint8_t *emit_unless_hit_later(struct emit *e)
+{
+    /* Only 0 becomes negative: LEA RCX, [RCX-1]; RORX RCX, RCX, 56; MOVZX ECX, CL */
+    static const uint8_t sign[] = { 0x48, 0x8d, 0x49, 0xff, 0xc4, 0xe3, 0xfb,
+                                    0xf0, 0xc9, 0x38, 0x0f, 0xb6, 0xc9 };
+
+    if (!e->slow_loop)
+        return emit_into_nop(e, 0xe2);
+    emit_bytes(e, sign, sizeof(sign));
+    return emit_into_nop(e, 0xe3);
+}
+
+uint8_t *emit_unless_true_later(struct emit *e)
+{
+    return emit_into_nop(e, e->slow_loop ? 0xe3 : 0xe2);
 }

@@ -95,9 +95,17 @@ void emit_jmp_mem(struct emit *e, struct hmem m);
 /*
  * A jump that is taken unless RCX is 1; RCX changes, no flag does. Going on takes no branch: one
  * that is taken is mispredicted each time the predictor has no room for it, as in code that is
- * spread over megabytes.
+ * spread over megabytes. Where LOOP is microcode it does take one, but for the two that follow.
  */
 uint8_t *emit_unless_one_later(struct emit *e);
+/* The same unless RCX, which is below 2^56, is emit_hit(). */
+uint8_t *emit_unless_hit_later(struct emit *e);
+static inline int emit_hit(const struct emit *e)
+{
+    return e->slow_loop ? 0 : 1;
+}
+/* The same unless RCX, which is 0 or 1, is 1. */
+uint8_t *emit_unless_true_later(struct emit *e);
 /* A short jump when RCX is 0: returns its rel8. */
 uint8_t *emit_jrcxz_later(struct emit *e);
 void emit_fix8(struct emit *e, uint8_t *rel8);

@@ -105,8 +105,8 @@ static void check_limit(struct trans *t, size_t gap)
     emit_lea(t->e, H_TMP,
              (struct hmem){ .base = H_TMP, .index = H_PTR, .disp = t->in.mem_bytes - 1 });
     emit_rorx(t->e, H_TMP, H_TMP, 32);
-    emit_lea32(t->e, H_TMP, HMEM_BASE(H_TMP, 1));
-    bt_leave_unless_one(t, WHY_INTERP);
+    emit_lea32(t->e, H_TMP, HMEM_BASE(H_TMP, emit_hit(t->e)));
+    bt_leave_unless_hit(t, WHY_INTERP);
 }
 
 void bt_emit_ea(struct trans *t, const ZydisDecodedOperandMem *m)
@@ -152,11 +152,28 @@ void bt_leave_unless_one(struct trans *t, enum bt_why why)
     bt_leave_from(t, emit_unless_one_later(t->e), why);
 }
 
-void bt_leave_unless_zero(struct trans *t, size_t word, enum bt_why why)
+void bt_leave_unless_hit(struct trans *t, enum bt_why why)
+{
+    bt_leave_from(t, emit_unless_hit_later(t->e), why);
+}
+
+void bt_emit_is_zero(struct trans *t, size_t word)
 {
     emit_op_rm(t->e, 0, 0x8b, H_TMP, HMEM_GS(word));
-    emit_lea32(t->e, H_TMP, HMEM_BASE(H_TMP, 1));
-    bt_leave_unless_one(t, why);
+    if (emit_hit(t->e))
+        emit_lea32(t->e, H_TMP, HMEM_BASE(H_TMP, emit_hit(t->e)));
+}
+
+void bt_leave_unless_zero(struct trans *t, size_t word, enum bt_why why)
+{
+    bt_emit_is_zero(t, word);
+    bt_leave_unless_hit(t, why);
+}
+
+/* A tag is 4096 minus the page's address: 1 in the page, and 0 without one page. */
+int bt_tag_disp(const struct trans *t)
+{
+    return emit_hit(t->e) ? 0 : -(int)PAGE_BYTES;
 }
 
 _Static_assert(TLB_INDEX_BITS == 16, "an index is what MOVZX takes");
@@ -195,14 +212,15 @@ uint8_t *bt_emit_probe(struct trans *t, unsigned bytes, bool write)
     s->acc_write = write;
     bt_emit_tag(t, write);
     emit_lea(t->e, H_TMP,
-             (struct hmem){ .base = H_TMP, .index = H_PTR, .disp = (int32_t)bytes - 1 });
+             (struct hmem){
+                 .base = H_TMP, .index = H_PTR, .disp = (int32_t)bytes - 1 + bt_tag_disp(t) });
     if (!t->b->vm->slow_pext) {
         emit_pext(t->e, H_TMP, H_TMP, HMEM_GS(BT_OFF(mask_page)));
     } else {
         emit_mov_imm(t->e, H_AUX, PAGE_SHIFT);
         emit_shrx(t->e, H_TMP, H_TMP, H_AUX, true);
     }
-    miss = emit_unless_one_later(t->e);
+    miss = emit_unless_hit_later(t->e);
     if (t->b->vm->slow_pext)
         emit_index(t);
     bt_emit_addend(t);

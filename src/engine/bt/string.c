@@ -11,8 +11,9 @@
 static void interp_unless_zero(struct trans *t, enum hreg reg, size_t mask)
 {
     emit_pext(t->e, H_TMP, reg, HMEM_GS(mask));
-    emit_lea(t->e, H_TMP, HMEM_BASE(H_TMP, 1));
-    bt_leave_unless_one(t, WHY_INTERP);
+    if (emit_hit(t->e))
+        emit_lea(t->e, H_TMP, HMEM_BASE(H_TMP, emit_hit(t->e)));
+    bt_leave_unless_hit(t, WHY_INTERP);
 }
 
 /* Leaves for interp unless the string goes upwards. */
@@ -35,7 +36,7 @@ static void check_count(struct trans *t)
  */
 static void look_up(struct trans *t, enum hreg reg, bool write)
 {
-    struct hmem off = { .base = H_TMP, .index = H_PTR };
+    struct hmem off = { .base = H_TMP, .index = H_PTR, .disp = bt_tag_disp(t) };
     struct hmem end = { .base = H_TMP,
                         .index = H_GUEST_RCX,
                         .scale = (uint8_t)__builtin_ctz(t->in.mem_bytes),
@@ -48,7 +49,7 @@ static void look_up(struct trans *t, enum hreg reg, bool write)
         if (last)
             emit_lea(t->e, H_TMP, end);
         emit_pext(t->e, H_TMP, H_TMP, HMEM_GS(BT_OFF(mask_page)));
-        bt_leave_unless_one(t, WHY_INTERP);
+        bt_leave_unless_hit(t, WHY_INTERP);
     }
     bt_emit_addend(t);
 }
@@ -104,7 +105,9 @@ static void emit_movs(struct trans *t)
 /* H_PTR + H_AUX = the host address of the element that the register points to. */
 static void look_up_one(struct trans *t, enum hreg reg, bool write)
 {
-    struct hmem end = { .base = H_TMP, .index = H_PTR, .disp = t->in.mem_bytes - 1 };
+    struct hmem end = { .base = H_TMP,
+                        .index = H_PTR,
+                        .disp = t->in.mem_bytes - 1 + bt_tag_disp(t) };
 
     if (bt_long64(t))
         emit_mov_rr(t->e, H_PTR, reg);
@@ -113,7 +116,7 @@ static void look_up_one(struct trans *t, enum hreg reg, bool write)
     bt_emit_tag(t, write);
     emit_lea(t->e, H_TMP, end);
     emit_pext(t->e, H_TMP, H_TMP, HMEM_GS(BT_OFF(mask_page)));
-    bt_leave_unless_one(t, WHY_INTERP);
+    bt_leave_unless_hit(t, WHY_INTERP);
     bt_emit_addend(t);
 }
 

@@ -39,7 +39,7 @@ static void want_vectors(struct trans *t)
         return;
     t->vec_ready = true;
     emit_op_rm(t->e, 0, 0x8b, H_TMP, HMEM_GS(BT_OFF(vec_here)));
-    bt_leave_unless_one(t, WHY_VECTOR);
+    bt_leave_from(t, emit_unless_true_later(t->e), WHY_VECTOR);
 }
 
 /* interp runs it, and comes back behind it if it falls through. */
