@@ -253,6 +253,8 @@ int clock_catch_up(struct clock *c, uint64_t real_ns) MUST_CHECK;
 uint64_t clock_stopped_real_ns(const struct clock *c);
 void clock_pause(struct clock *c);
 void clock_resume(struct clock *c);
+/* The same after a pause, and no clock_restore(), as if there had been none. */
+void clock_resume_as_if_run(struct clock *c);
 
 /* A one-shot timer. fn runs in the clock's thread with the machine lock held; it may re-arm.
  * Zero-initialise, then timer_init. */

@@ -180,19 +180,37 @@ void clock_pause(struct clock *c)
     lock_drop(&c->lock);
 }
 
+/* Where it goes on. */
+static uint64_t clock_thawed_at(const struct clock *c)
+{
+    uint64_t now_ns = host_real_ns(), was_ns = c->frozen_real_ns, ticks;
+
+    if (c->catches_up && now_ns > was_ns && clock_ahead(c, now_ns - was_ns, &ticks))
+        return ticks;
+    return atomic_load_explicit(&c->frozen_at, memory_order_relaxed);
+}
+
+static void clock_thaw(struct clock *c, uint64_t offset)
+{
+    clock_change_begin(c);
+    atomic_store_explicit(&c->offset, offset, memory_order_relaxed);
+    atomic_store_explicit(&c->paused, false, memory_order_relaxed);
+    clock_change_end(c);
+}
+
 void clock_resume(struct clock *c)
 {
     lock_take(&c->lock);
-    if (atomic_load_explicit(&c->paused, memory_order_relaxed)) {
-        uint64_t now_ns = host_real_ns(), was_ns = c->frozen_real_ns, from;
+    if (atomic_load_explicit(&c->paused, memory_order_relaxed))
+        clock_thaw(c, clock_thawed_at(c) - source_ticks(c));
+    lock_drop(&c->lock);
+}
 
-        if (!c->catches_up || !clock_ahead(c, now_ns > was_ns ? now_ns - was_ns : 0, &from))
-            from = atomic_load_explicit(&c->frozen_at, memory_order_relaxed);
-        clock_change_begin(c);
-        atomic_store_explicit(&c->offset, from - source_ticks(c), memory_order_relaxed);
-        atomic_store_explicit(&c->paused, false, memory_order_relaxed);
-        clock_change_end(c);
-    }
+void clock_resume_as_if_run(struct clock *c)
+{
+    lock_take(&c->lock);
+    if (atomic_load_explicit(&c->paused, memory_order_relaxed))
+        clock_thaw(c, atomic_load_explicit(&c->offset, memory_order_relaxed));
     lock_drop(&c->lock);
 }
 
