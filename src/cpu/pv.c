@@ -71,11 +71,6 @@ static void put32(struct cpu *c, uint64_t at, uint32_t val)
     (void)change32(c, at, 0, val);
 }
 
-static uint64_t get64(struct cpu *c, uint64_t at)
-{
-    return get32(c, at) | (uint64_t)get32(c, at + 4) << 32;
-}
-
 static void put64(struct cpu *c, uint64_t at, uint64_t val)
 {
     put32(c, at, (uint32_t)val);
@@ -137,6 +132,12 @@ void pv_tsc_changed(struct cpu *c)
     clock_update(c);
 }
 
+void cpu_pv_was_stopped(struct cpu *c)
+{
+    if (c->pv.clock & PV_ENABLED)
+        (void)change32(c, CLOCK_AT(c) + CLOCK_SHIFT, ~0u, CLOCK_STOPPED);
+}
+
 static void wall_update(struct cpu *c)
 {
     uint64_t at = gpa_of(c->pv.wall, 4), ns = c->ops->real_ns(c) - c->ops->now_ns(c);
@@ -149,24 +150,19 @@ static void wall_update(struct cpu *c)
 
 /* ---- steal time ---- */
 
-static void steal_write(struct cpu *c)
-{
-    uint32_t version = begin(c, STEAL_AT(c) + STEAL_VERSION);
-
-    put64(c, STEAL_AT(c) + STEAL_NS, c->pv.steal_ns);
-    put32(c, STEAL_AT(c) + STEAL_VERSION, version);
-}
-
 void pv_steal_update(struct cpu *c)
 {
-    uint64_t ns;
+    uint64_t at = STEAL_AT(c), ns;
+    uint32_t version;
 
     if (!(c->pv.steal & PV_ENABLED))
         return;
     ns = c->ops->steal_ns(c);
     c->pv.steal_ns += ns > c->pv.steal_seen_ns ? ns - c->pv.steal_seen_ns : 0;
     c->pv.steal_seen_ns = ns;
-    steal_write(c);
+    version = begin(c, at + STEAL_VERSION);
+    put64(c, at + STEAL_NS, c->pv.steal_ns);
+    put32(c, at + STEAL_VERSION, version);
 }
 
 void cpu_pv_away(struct cpu *c)
@@ -183,28 +179,6 @@ bool cpu_pv_back(struct cpu *c)
         return false;
     c->ops->tlb_flush(c, &(struct tlb_flush){ .kind = FLUSH_ALL });
     return true;
-}
-
-/* ---- a restored guest ---- */
-
-/*
- * Linux' scheduler would take the time for that of the task that ran, and let all others run first
- * until they have had as much. What was stolen it leaves out. A vCPU that was halted wanted none.
- */
-static void steal_stopped(struct cpu *c, uint64_t ns)
-{
-    if (!(c->pv.steal & PV_ENABLED) || c->activity != CPU_RUNNING)
-        return;
-    /* Another engine's kernel may have counted; it goes on from what is there, as we do. */
-    c->pv.steal_ns = get64(c, STEAL_AT(c) + STEAL_NS) + ns;
-    steal_write(c);
-}
-
-void cpu_pv_was_stopped(struct cpu *c, uint64_t ns)
-{
-    if (c->pv.clock & PV_ENABLED)
-        (void)change32(c, CLOCK_AT(c) + CLOCK_SHIFT, ~0u, CLOCK_STOPPED);
-    steal_stopped(c, ns);
 }
 
 /* ---- ends of interrupts ---- */

@@ -28,10 +28,9 @@ void pv_reset(struct cpu *c);
 void pv_tsc_changed(struct cpu *c);
 /*
  * The guest does not run for a while, and its clocks may go on: it is told by its clock's flag, so
- * that its watchdogs do not take that for a fault of its own. ns: how far they go on; stolen from a
- * vCPU that was not halted. Also before the vCPU has a thread.
+ * that its watchdogs do not take that for a fault of its own. Also before the vCPU has a thread.
  */
-void cpu_pv_was_stopped(struct cpu *c, uint64_t ns);
+void cpu_pv_was_stopped(struct cpu *c);
 /* Brings the steal time up to date. */
 void pv_steal_update(struct cpu *c);
 /* A vector goes into service. From here on until pv_eoi_sync() the guest may end it in memory. */

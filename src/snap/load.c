@@ -291,39 +291,36 @@ static bool is_mapped(const struct snap *s)
 /*
  * The guest's clocks, all of which are the VM's, go on as if they had run meanwhile; not before the
  * machine does, so that no time is lost in between. To devices that are loaded they are where they
- * were when those were saved; what has fallen due is the clock's thread's to see. By how many ns.
+ * were when those were saved; what has fallen due is the clock's thread's to see.
  */
-static uint64_t catch_up(const struct snap *s, struct vm *vm)
+static void catch_up(const struct snap *s, struct vm *vm)
 {
     uint64_t now = host_real_ns(), was = s->info.real_ns;
 
-    if (now < was) {
+    if (now < was)
         log_warn("the snapshot's date is %llu s after this host's: the guest's goes on from the "
                  "snapshot's",
                  (unsigned long long)((was - now + NS_PER_S - 1) / NS_PER_S));
-        return 0;
-    }
-    if ((now - was) / NS_PER_S <= AGE_MAX_S && clock_catch_up(bus_clock(vm_bus(vm)), was) == 0)
-        return now - was;
-    log_warn("the snapshot would be %llu days old, too much to be believed: the guest's date goes "
-             "on from the snapshot's",
-             (unsigned long long)((now - was) / NS_PER_S / 86400));
-    return 0;
+    else if ((now - was) / NS_PER_S > AGE_MAX_S || clock_catch_up(bus_clock(vm_bus(vm)), was) < 0)
+        log_warn("the snapshot would be %llu days old, too much to be believed: the guest's date "
+                 "goes on from the snapshot's",
+                 (unsigned long long)((now - was) / NS_PER_S / 86400));
 }
 
 /* All of it is loaded: from here on it is a machine of its own. */
 static void begin_anew(const struct snap *s, struct vm *vm)
 {
-    uint64_t ahead_ns = s->flags & SNAP_CLOCK_HOST ? catch_up(s, vm) : 0;
     struct vm_base base;
 
+    if (s->flags & SNAP_CLOCK_HOST)
+        catch_up(s, vm);
     memcpy(base.id, s->info.id, sizeof(base.id));
     base.path = strdup(s->layers[0].path);
     vm_set_base(vm, &base);
     /* The log of what is written has begun. */
     vm_new_generation(vm);
     for (unsigned i = 0; i < vm_nr_vcpus(vm); i++)
-        cpu_pv_was_stopped(&vm_vcpu(vm, i)->cpu, ahead_ns);
+        cpu_pv_was_stopped(&vm_vcpu(vm, i)->cpu);
 }
 
 int snap_load(struct snap *s, struct vm *vm, char *why, size_t why_bytes)
