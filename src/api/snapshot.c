@@ -210,7 +210,8 @@ void snapshot_load(struct api *a, const struct request *rq, struct reply *r)
                        "configuring boot-specific resources.");
         return;
     }
-    snap = snap_open(&files, 0, why, sizeof(why));
+    snap = snap_open(&files, field_bool(rq->body, "clock_realtime", false) ? SNAP_CLOCK_HOST : 0,
+                     why, sizeof(why));
     if (!snap) {
         reply_fault(r, "Load snapshot error: %s", why);
         return;

@@ -242,8 +242,19 @@ uint64_t clock_real_ns(const struct clock *c); /* host's UTC time, for the RTC *
 /* Of a clock that is paused: it stands at tsc, and counts at khz from there on, as the clock did
  * whose time this is. -EINVAL: no rate that this host's source can have (too far from its own). */
 int clock_restore(struct clock *c, uint64_t tsc, uint64_t khz) MUST_CHECK;
+/*
+ * Of a clock that is paused: it was where it stands at that UTC time of the host's, and when it is
+ * resumed, once, it goes on as if it had run since. Timers that fell due by that fire then.
+ * -ERANGE, and nothing changes: that time is still to come, or decades ago.
+ */
+int clock_catch_up(struct clock *c, uint64_t real_ns) MUST_CHECK;
+/* Of a clock that is paused, and stays so meanwhile: the host's UTC time when it was where it
+ * stands. */
+uint64_t clock_stopped_real_ns(const struct clock *c);
 void clock_pause(struct clock *c);
 void clock_resume(struct clock *c);
+/* The same after a pause, and no clock_restore(), as if there had been none. */
+void clock_resume_as_if_run(struct clock *c);
 
 /* A one-shot timer. fn runs in the clock's thread with the machine lock held; it may re-arm.
  * Zero-initialise, then timer_init. */

@@ -13,12 +13,14 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
-#define NS_PER_MS    1000000ull
+#define NS_PER_MS          1000000ull
 /* ns = ticks * ns_mult >> 60; the error is below 2^-56: a nanosecond in two years. */
-#define NS_SHIFT     60
-#define MIN_TSC_KHZ  62501ull /* or ns_mult would not fit */
-#define NS_CLOCK_KHZ 1000000ull
-#define HEAP_NONE    UINT32_MAX
+#define NS_SHIFT           60
+#define MIN_TSC_KHZ        62501ull /* or ns_mult would not fit */
+#define NS_CLOCK_KHZ       1000000ull
+#define HEAP_NONE          UINT32_MAX
+/* Nobody catches up to beyond this (decades), far from where counting it would overflow. */
+#define CATCH_UP_MAX_TICKS BIT64(62)
 
 struct clock {
     bool from_tsc; /* else from CLOCK_MONOTONIC */
@@ -32,6 +34,8 @@ struct clock {
     _Atomic uint32_t seq;
     _Atomic bool paused;
     _Atomic uint64_t offset, frozen_at;
+    uint64_t frozen_real_ns; /* guarded by lock: the date then */
+    bool catches_up;         /* guarded by lock: it goes on as if it had run since then */
 
     struct lock *machine_lock;
     struct lock lock; /* LOCK_TIMERS: guards all below, and every armed timer */
@@ -103,6 +107,12 @@ uint64_t clock_real_ns(const struct clock *c)
     return host_real_ns();
 }
 
+uint64_t clock_stopped_real_ns(const struct clock *c)
+{
+    BUG_ON(!atomic_load_explicit(&c->paused, memory_order_relaxed));
+    return c->frozen_real_ns; /* who writes it pauses, resumes or restores: not meanwhile */
+}
+
 /* For the earliest deadline. */
 static void set_alarm(struct clock *c)
 {
@@ -122,6 +132,26 @@ static void set_alarm(struct clock *c)
 /* ---- pausing
  * ----------------------------------------------------------------------------------------------------
  */
+
+/* It stands at that tick from now on. */
+static void clock_freeze(struct clock *c, uint64_t ticks)
+{
+    atomic_store_explicit(&c->frozen_at, ticks, memory_order_relaxed);
+    c->frozen_real_ns = host_real_ns();
+    c->catches_up = false;
+}
+
+/* Where it stands ns after it was frozen, if it ran. False: too far. */
+static bool clock_ahead(const struct clock *c, uint64_t ns, uint64_t *ticks)
+{
+    unsigned __int128 more = (unsigned __int128)ns * c->khz / NS_PER_MS;
+
+    *ticks = atomic_load_explicit(&c->frozen_at, memory_order_relaxed);
+    if (*ticks > CATCH_UP_MAX_TICKS || more > CATCH_UP_MAX_TICKS - *ticks)
+        return false;
+    *ticks += (uint64_t)more;
+    return true;
+}
 
 static void clock_change_begin(struct clock *c)
 {
@@ -143,24 +173,44 @@ void clock_pause(struct clock *c)
         uint64_t now = clock_tsc(c);
 
         clock_change_begin(c);
-        atomic_store_explicit(&c->frozen_at, now, memory_order_relaxed);
+        clock_freeze(c, now);
         atomic_store_explicit(&c->paused, true, memory_order_relaxed);
         clock_change_end(c);
     }
     lock_drop(&c->lock);
 }
 
+/* Where it goes on. */
+static uint64_t clock_thawed_at(const struct clock *c)
+{
+    uint64_t now_ns = host_real_ns(), was_ns = c->frozen_real_ns, ticks;
+
+    if (c->catches_up && now_ns > was_ns && clock_ahead(c, now_ns - was_ns, &ticks))
+        return ticks;
+    return atomic_load_explicit(&c->frozen_at, memory_order_relaxed);
+}
+
+static void clock_thaw(struct clock *c, uint64_t offset)
+{
+    clock_change_begin(c);
+    atomic_store_explicit(&c->offset, offset, memory_order_relaxed);
+    atomic_store_explicit(&c->paused, false, memory_order_relaxed);
+    clock_change_end(c);
+}
+
 void clock_resume(struct clock *c)
 {
     lock_take(&c->lock);
-    if (atomic_load_explicit(&c->paused, memory_order_relaxed)) {
-        uint64_t from = atomic_load_explicit(&c->frozen_at, memory_order_relaxed);
+    if (atomic_load_explicit(&c->paused, memory_order_relaxed))
+        clock_thaw(c, clock_thawed_at(c) - source_ticks(c));
+    lock_drop(&c->lock);
+}
 
-        clock_change_begin(c);
-        atomic_store_explicit(&c->offset, from - source_ticks(c), memory_order_relaxed);
-        atomic_store_explicit(&c->paused, false, memory_order_relaxed);
-        clock_change_end(c);
-    }
+void clock_resume_as_if_run(struct clock *c)
+{
+    lock_take(&c->lock);
+    if (atomic_load_explicit(&c->paused, memory_order_relaxed))
+        clock_thaw(c, atomic_load_explicit(&c->offset, memory_order_relaxed));
     lock_drop(&c->lock);
 }
 
@@ -189,10 +239,26 @@ int clock_restore(struct clock *c, uint64_t tsc, uint64_t khz)
     lock_take(&c->lock);
     clock_change_begin(c);
     clock_set_source(c, c->from_tsc, khz);
-    atomic_store_explicit(&c->frozen_at, tsc, memory_order_relaxed);
+    clock_freeze(c, tsc);
     clock_change_end(c);
     lock_drop(&c->lock);
     return 0;
+}
+
+int clock_catch_up(struct clock *c, uint64_t real_ns)
+{
+    uint64_t now_ns = host_real_ns(), ticks;
+    bool ok;
+
+    lock_take(&c->lock);
+    BUG_ON(!atomic_load_explicit(&c->paused, memory_order_relaxed));
+    ok = now_ns >= real_ns && clock_ahead(c, now_ns - real_ns, &ticks);
+    if (ok) {
+        c->frozen_real_ns = real_ns;
+        c->catches_up = true;
+    }
+    lock_drop(&c->lock);
+    return ok ? 0 : -ERANGE;
 }
 
 void clock_use_tsc(struct clock *c, uint64_t khz)
@@ -203,7 +269,7 @@ void clock_use_tsc(struct clock *c, uint64_t khz)
     BUG_ON(c->nr || !atomic_load_explicit(&c->paused, memory_order_relaxed));
     clock_change_begin(c);
     clock_set_source(c, true, khz);
-    atomic_store_explicit(&c->frozen_at, 0, memory_order_relaxed);
+    clock_freeze(c, 0);
     clock_change_end(c);
     lock_drop(&c->lock);
 }

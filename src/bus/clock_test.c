@@ -8,6 +8,7 @@
 
 #include <cmocka.h>
 
+#include <errno.h>
 #include <stdatomic.h>
 #include <unistd.h>
 
@@ -246,6 +247,87 @@ static void test_timers_wait_while_paused(void **state)
     env_close(&e);
 }
 
+#define HOUR_NS 3600000000000ull
+
+static void test_catching_up_goes_on_as_if_it_had_run(void **state)
+{
+    struct env e;
+    struct named n;
+    uint64_t at, real, host, was, is;
+
+    (void)state;
+    env_open(&e);
+    named_init(&n, &e, 'x');
+    clock_pause(e.clock);
+    real = clock_stopped_real_ns(e.clock);
+    at = clock_now_ns(e.clock);
+    timer_arm(&n.t, at + HOUR_NS / 2);
+    assert_int_equal(clock_catch_up(e.clock, real - HOUR_NS), 0);
+    assert_int_equal(clock_now_ns(e.clock), at); /* not before it goes on */
+    assert_int_equal(clock_stopped_real_ns(e.clock), real - HOUR_NS);
+    (void)usleep(20000);
+    lock_take(&e.machine);
+    assert_int_equal(e.nr, 0);
+    lock_drop(&e.machine);
+    host = host_real_ns();
+    clock_resume(e.clock);
+    assert_true(clock_now_ns(e.clock) >= at + HOUR_NS + (host - real) - MS);
+    wait_for(&e, 1);
+    assert_true(n.fired_at_ns >= at + HOUR_NS);
+    /* Once: in the next pause it stands still. */
+    (void)clock_tsc_offset(e.clock, &was);
+    clock_pause(e.clock);
+    (void)usleep(20000);
+    clock_resume(e.clock);
+    (void)clock_tsc_offset(e.clock, &is);
+    assert_true(was - is >= 20 * clock_tsc_khz(e.clock));
+    assert_true(was - is < HOUR_NS / MS * clock_tsc_khz(e.clock));
+    env_close(&e);
+    assert_int_equal(e.nr, 1);
+}
+
+static void test_nobody_catches_up_with_the_future_or_over_decades(void **state)
+{
+    struct env e;
+    uint64_t khz;
+
+    (void)state;
+    env_open(&e);
+    khz = clock_tsc_khz(e.clock);
+    clock_pause(e.clock);
+    assert_int_equal(clock_catch_up(e.clock, host_real_ns() + HOUR_NS), -ERANGE);
+    assert_int_equal(clock_catch_up(e.clock, UINT64_MAX), -ERANGE);
+    assert_int_equal(clock_restore(e.clock, BIT64(62), khz), 0);
+    assert_int_equal(clock_catch_up(e.clock, host_real_ns() - HOUR_NS), -ERANGE);
+    assert_int_equal(clock_restore(e.clock, INT64_MAX, khz), 0);
+    assert_int_equal(clock_catch_up(e.clock, host_real_ns() - HOUR_NS), -ERANGE);
+    assert_int_equal(clock_tsc(e.clock), INT64_MAX);
+    /* What was agreed on is forgotten by a restore. */
+    assert_int_equal(clock_restore(e.clock, 1000, khz), 0);
+    assert_int_equal(clock_catch_up(e.clock, host_real_ns() - HOUR_NS), 0);
+    assert_int_equal(clock_restore(e.clock, 1000, khz), 0);
+    clock_resume(e.clock);
+    assert_true(clock_now_ns(e.clock) < HOUR_NS / 2);
+    env_close(&e);
+}
+
+static void test_a_pause_can_be_as_if_it_had_not_been(void **state)
+{
+    struct env e;
+    uint64_t before, was, is;
+
+    (void)state;
+    env_open(&e);
+    before = host_mono_ns();
+    was = clock_now_ns(e.clock);
+    clock_pause(e.clock);
+    (void)usleep(50000);
+    clock_resume_as_if_run(e.clock);
+    is = clock_now_ns(e.clock);
+    assert_in_range(is - was, 49 * MS, host_mono_ns() - before + MS);
+    env_close(&e);
+}
+
 static void test_use_tsc_counts_the_hosts_tsc_only_where_the_clock_did_not(void **state)
 {
     struct env e;
@@ -275,6 +357,9 @@ int main(void)
         cmocka_unit_test(test_cancelled_under_the_machine_lock_never_fires),
         cmocka_unit_test(test_moved_timer_fires_once_at_its_new_time),
         cmocka_unit_test(test_timers_wait_while_paused),
+        cmocka_unit_test(test_catching_up_goes_on_as_if_it_had_run),
+        cmocka_unit_test(test_nobody_catches_up_with_the_future_or_over_decades),
+        cmocka_unit_test(test_a_pause_can_be_as_if_it_had_not_been),
         cmocka_unit_test(test_use_tsc_counts_the_hosts_tsc_only_where_the_clock_did_not),
     };
 

@@ -28,6 +28,7 @@ static const struct kept {
     { "restore", true, NOT_KEPT, false },
     { "clone", false, NOT_KEPT, false },
     { "verify", false, NOT_KEPT, false },
+    { "clock", true, NOT_KEPT, false },
     { "timeout", true, NOT_KEPT, false },
     { "stats", true, NOT_KEPT, false },
     { "gdb", true, NOT_KEPT, false },
@@ -180,7 +181,8 @@ static json_t *config_of(int argc, char *const *argv)
 /* ---- restoring ---- */
 
 struct given {
-    const char *dir; /* NULL: no --restore */
+    const char *dir;   /* NULL: no --restore */
+    const char *clock; /* NULL: not given */
     bool clone, verify, lockstep;
     bool replaced[ARRAY_SIZE(kept)];
 };
@@ -194,6 +196,8 @@ static void look_at_given(int argc, char *const *argv, struct given *g)
             continue;
         if (walk_is(&o, "restore"))
             g->dir = o.val;
+        if (walk_is(&o, "clock"))
+            g->clock = o.val ? o.val : "";
         g->clone |= walk_is(&o, "clone");
         g->verify |= walk_is(&o, "verify");
         g->lockstep |= walk_is(&o, "lockstep");
@@ -262,27 +266,48 @@ static bool restore_options(struct restore *r, const struct given *g, int argc, 
     return true;
 }
 
+/* False after a message. */
+static bool check_given(const struct given *g)
+{
+    if (g->dir && g->lockstep) {
+        log_error("--restore with --lockstep: both engines would need the memory");
+        return false;
+    }
+    if (!g->dir && (g->clone || g->verify || g->clock)) {
+        log_error("--%s without --restore: of what?", g->clone    ? "clone"
+                                                      : g->verify ? "verify"
+                                                                  : "clock");
+        return false;
+    }
+    if (g->clock && strcmp(g->clock, "host") != 0 && strcmp(g->clock, "snapshot") != 0) {
+        log_error("--clock '%s' is neither host nor snapshot", g->clock);
+        return false;
+    }
+    return true;
+}
+
+static unsigned open_flags(const struct given *g)
+{
+    bool from_snapshot = g->clock && !strcmp(g->clock, "snapshot");
+
+    return (g->verify ? SNAP_VERIFY : 0) | (from_snapshot ? 0 : SNAP_CLOCK_HOST);
+}
+
 int restore_prepare(struct restore *r, int argc, char **argv)
 {
     struct given g = { .dir = NULL };
 
     *r = (struct restore){ .argc = argc };
     look_at_given(argc, argv, &g);
-    if (g.dir && g.lockstep) {
-        log_error("--restore with --lockstep: both engines would need the memory");
+    if (!check_given(&g))
         return EXIT_USAGE;
-    }
-    if (!g.dir && (g.clone || g.verify)) {
-        log_error("--%s without --restore: of what?", g.clone ? "clone" : "verify");
-        return EXIT_USAGE;
-    }
     if (!g.dir) {
         /* options_parse() moves arguments, so it has a list of its own. */
         r->argv = calloc((size_t)argc + 1, sizeof(*r->argv));
         for (int i = 0; i < argc && r->argv; i++)
             r->argv[i] = argv[i];
     } else {
-        r->snap = snap_open_dir(g.dir, g.verify ? SNAP_VERIFY : 0, NULL, 0);
+        r->snap = snap_open_dir(g.dir, open_flags(&g), NULL, 0);
         if (!r->snap || !restore_options(r, &g, argc, argv)) {
             restore_free(r);
             return EXIT_VMM_ERROR;

@@ -492,6 +492,10 @@ static const struct opt run_opts[] = {
       option_restore },
     { "verify", 0, NULL, "with --restore: read all of its memory and compare checksums first",
       option_restore },
+    { "clock", 0, "host|snapshot",
+      "with --restore: the guest's clocks go on by the time that has gone by\n"
+      "since (host, the default), or from where they stood (snapshot)",
+      option_restore },
     { "name", 0, "NAME", "for `doppel stat NAME`; default vm-PID", set_name },
     { "stats", 0, "FILE", "write statistics there at the end, as JSON", set_stats },
     { "gdb", 0, "PORT|unix:PATH",

@@ -549,6 +549,9 @@ static void test_periodic_rearms_without_drift_and_skips_what_was_missed(void **
     f.now_ns = 5500000;
     apic_timer_expired(&f.c);
     assert_int_equal(f.timer_ns, 6000000);
+    f.now_ns += 10ull * 365 * 86400 * 1000000000; /* restored after years */
+    apic_timer_expired(&f.c);
+    assert_int_equal(f.timer_ns, f.now_ns + 500000);
     wr(APIC_TIMER_INIT, 0);
     assert_int_equal(f.timer_ns, UINT64_MAX);
     assert_int_equal(rd(APIC_TIMER_CURRENT), 0);

@@ -17,6 +17,7 @@
 #define CLOCK_MUL       24 /* ns = (ticks << shift) * mul >> 32 */
 #define CLOCK_SHIFT     28 /* s8; behind it the flags */
 #define CLOCK_STABLE    BIT(8)
+#define CLOCK_STOPPED   BIT(9) /* PVCLOCK_GUEST_STOPPED: set by the host, cleared by the guest */
 
 /* struct pvclock_wall_clock: UTC when the clock was 0. */
 #define WALL_VERSION 0
@@ -122,13 +123,19 @@ static void clock_update(struct cpu *c)
     put64(c, at + CLOCK_TSC, c->tsc_adjust);
     put64(c, at + CLOCK_SYSTEM_NS, 0);
     put32(c, at + CLOCK_MUL, s.mul);
-    put32(c, at + CLOCK_SHIFT, s.shift | (stable ? CLOCK_STABLE : 0));
+    (void)change32(c, at + CLOCK_SHIFT, CLOCK_STOPPED, s.shift | (stable ? CLOCK_STABLE : 0));
     put32(c, at + CLOCK_VERSION, version);
 }
 
 void pv_tsc_changed(struct cpu *c)
 {
     clock_update(c);
+}
+
+void cpu_pv_was_stopped(struct cpu *c)
+{
+    if (c->pv.clock & PV_ENABLED)
+        (void)change32(c, CLOCK_AT(c) + CLOCK_SHIFT, ~0u, CLOCK_STOPPED);
 }
 
 static void wall_update(struct cpu *c)

@@ -26,6 +26,11 @@ struct pv {
 void pv_reset(struct cpu *c);
 /* The guest's TSC was moved: its clock has to follow. */
 void pv_tsc_changed(struct cpu *c);
+/*
+ * The guest does not run for a while, and its clocks may go on: it is told by its clock's flag, so
+ * that its watchdogs do not take that for a fault of its own. Also before the vCPU has a thread.
+ */
+void cpu_pv_was_stopped(struct cpu *c);
 /* Brings the steal time up to date. */
 void pv_steal_update(struct cpu *c);
 /* A vector goes into service. From here on until pv_eoi_sync() the guest may end it in memory. */

@@ -138,6 +138,20 @@ static void test_steal_time_counts_from_its_registration(void **state)
     assert_int_equal(mem(STEAL_AT, 8), 2100);
 }
 
+static void test_a_restored_guest_is_told_that_it_was_stopped(void **state)
+{
+    (void)state;
+    cpu_pv_was_stopped(&f.c); /* nothing is registered */
+    wr(MSR_KVM_SYSTEM_TIME_NEW, CLOCK_AT | 1);
+    assert_int_equal(mem(CLOCK_AT + 29, 1), 1);
+    cpu_pv_was_stopped(&f.c);
+    assert_int_equal(mem(CLOCK_AT + 29, 1), 3);
+    wr(MSR_TSC, 7000000);
+    assert_int_equal(mem(CLOCK_AT + 29, 1), 2); /* the guest's to clear */
+    wr(MSR_KVM_SYSTEM_TIME_NEW, NOWHERE | 1);
+    cpu_pv_was_stopped(&f.c);
+}
+
 static void test_flushes_are_left_with_who_is_away(void **state)
 {
     (void)state;
@@ -317,6 +331,7 @@ int main(void)
         TEST(test_clock_switched_off_or_outside_ram_is_not_written),
         TEST(test_wall_clock_is_the_date_of_the_clocks_origin),
         TEST(test_steal_time_counts_from_its_registration),
+        TEST(test_a_restored_guest_is_told_that_it_was_stopped),
         TEST(test_flushes_are_left_with_who_is_away),
         TEST(test_reserved_bits_are_gp),
         TEST(test_what_is_not_offered_is_not_there),

@@ -240,7 +240,9 @@ static void acpi_pm_loaded(struct device *dev)
     pm->enable &= PM1_EVENTS;
     pm->control &= PM1_CONTROL_KEPT | PM1_SCI_EN;
     pm->sci_up = false; /* so that a raised line is told again */
-    acpi_pm_update(pm);
+    acpi_pm_update_sci(pm);
+    /* What is new since then, once the interrupt controllers are loaded, too. */
+    timer_arm(&pm->timer, clock_now_ns(bus_clock(dev->bus)));
 }
 
 static const struct state_field acpi_pm_state[] = {

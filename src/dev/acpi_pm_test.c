@@ -272,6 +272,24 @@ static void test_hostile_saved_state_is_cut_to_what_exists(void **state)
     assert_int_equal(in(e, CNT, 2) & SLP_EN, 0);
 }
 
+static void test_an_overflow_meanwhile_comes_after_loading(void **state)
+{
+    struct env *e = *state;
+    uint8_t buf[64];
+
+    out(e, 0xb2, 1, 0xf1);
+    out(e, EN, 2, 1);
+    state_save(&e->pm.dev, buf);
+    bus_clock(e->bus)->now_ns += 10ull * 365 * 86400 * NS_PER_S;
+    assert_int_equal(state_load(&e->pm.dev, buf, state_bytes(&e->pm.dev), 1), 0);
+    assert_int_equal(e->sci, 0); /* the interrupt controllers are not loaded yet */
+    bus_clock(e->bus)->nr_fired = 0;
+    fakeclock_advance(e->bus, 0);
+    assert_int_equal(e->sci, 1);
+    fakeclock_advance(e->bus, NS_PER_S);
+    assert_int_equal(bus_clock(e->bus)->nr_fired, 1);
+}
+
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
 
 int main(void)
@@ -291,6 +309,7 @@ int main(void)
         TEST(test_sleep_type_s5_with_enable_powers_off),
         TEST(test_reset_lowers_sci_and_leaves_acpi_mode),
         TEST(test_hostile_saved_state_is_cut_to_what_exists),
+        TEST(test_an_overflow_meanwhile_comes_after_loading),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

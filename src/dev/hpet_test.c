@@ -463,6 +463,31 @@ static void test_saved_timer_fires_after_loading(void **state)
     assert_int_equal(e->nr_edges[22], 1);
 }
 
+/* As a restored machine, whose clock has gone on for years. */
+static void test_after_years_a_few_periods_come_not_all(void **state)
+{
+    struct env *e = *state;
+    uint8_t buf[512];
+
+    for (unsigned i = 0; i < 2; i++) {
+        const uint64_t width = i ? BIT64(8) : 0;
+
+        put(e, CONF, 0);
+        put(e, T_CONF(0), INT_ENB | PERIODIC | VAL_SET | ROUTE(22) | width);
+        put(e, COUNT, 0);
+        put(e, T_CMP(0), 100000); /* 1 ms */
+        put(e, CONF, ENABLE);
+        state_save(&e->h.dev, buf);
+        assert_int_equal(state_load(&e->h.dev, buf, state_bytes(&e->h.dev), 1), 0);
+        e->nr_edges[22] = bus_clock(e->bus)->nr_fired = 0;
+        fakeclock_jump(e->bus, 10ull * 365 * 86400 * 1000000000);
+        assert_int_equal(e->nr_edges[22], 1);
+        fakeclock_advance(e->bus, 100000000);
+        assert_in_range(e->nr_edges[22], 1 + 16 + 99, 1 + 16 + 101);
+        assert_true(bus_clock(e->bus)->nr_fired < 150);
+    }
+}
+
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
 
 int main(void)
@@ -486,6 +511,7 @@ int main(void)
         TEST(test_fsb_delivery_is_a_message_and_no_line),
         TEST(test_route_that_is_not_offered_does_not_read_back),
         TEST(test_saved_timer_fires_after_loading),
+        TEST(test_after_years_a_few_periods_come_not_all),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

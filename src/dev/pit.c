@@ -251,6 +251,7 @@ static void pit_reset(struct device *dev)
 static void pit_loaded(struct device *dev)
 {
     struct pit *p = container_of(dev, struct pit, dev);
+    uint64_t now_ns = clock_now_ns(bus_clock(dev->bus));
 
     for (unsigned i = 0; i < 3; i++) { /* a damaged state must not divide by zero */
         struct pit_counter *c = &p->counter[i];
@@ -263,9 +264,11 @@ static void pit_loaded(struct device *dev)
     irq_set(&p->irq, 0);
     p->irq_ns = 0;
     p->backlog = 0;
-    p->armed_ns = UINT64_MAX;
-    timer_cancel(&p->timer);
-    pit_update(p, clock_now_ns(bus_clock(dev->bus)));
+    p->seen_at = MIN(p->seen_at, pit_ns_to_tick(now_ns));
+    pit_set_irq(p, pit_counter_out(&p->counter[0], p->seen_at));
+    /* A rise since then is an edge, which the interrupt controllers take when all is loaded. */
+    p->armed_ns = now_ns;
+    timer_arm(&p->timer, now_ns);
 }
 
 #define PIT_FIELD(i, member, type) FIELD(struct pit, counter[i].member, type, 1)

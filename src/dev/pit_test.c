@@ -329,6 +329,41 @@ static void test_state_survives_saving(void **state)
     assert_in_range(e->nr_edges, 99, 101);
 }
 
+/* As a restored machine, whose clock has gone on for years. */
+static void test_after_years_a_few_edges_come_not_all(void **state)
+{
+    struct env *e = *state;
+    uint8_t buf[512];
+    unsigned before;
+
+    periodic(e, 2, 4772); /* 250 Hz */
+    state_save(&e->pit.dev, buf);
+    e->pit.dev.type->reset(&e->pit.dev);
+    assert_int_equal(state_load(&e->pit.dev, buf, state_bytes(&e->pit.dev), 1), 0);
+    before = bus_clock(e->bus)->nr_fired;
+    e->nr_edges = 0;
+    fakeclock_jump(e->bus, 10 * 365 * 86400 * NS_PER_S);
+    assert_int_equal(e->nr_edges, 1);
+    fakeclock_advance(e->bus, NS_PER_S);
+    assert_in_range(e->nr_edges, 1 + 16 + 249, 1 + 16 + 251);
+    assert_true(bus_clock(e->bus)->nr_fired - before < 300);
+}
+
+static void test_a_rise_between_saving_and_loading_comes_when_time_goes_on(void **state)
+{
+    struct env *e = *state;
+    uint8_t buf[512];
+
+    periodic(e, 0, 1193); /* one-shot: a lost edge would be the last */
+    bus_clock(e->bus)->now_ns += NS_PER_S;
+    state_save(&e->pit.dev, buf);
+    e->pit.dev.type->reset(&e->pit.dev);
+    assert_int_equal(state_load(&e->pit.dev, buf, state_bytes(&e->pit.dev), 1), 0);
+    assert_int_equal(e->nr_edges, 0); /* the interrupt controllers are not loaded yet */
+    fakeclock_advance(e->bus, 0);
+    assert_int_equal(e->nr_edges, 1);
+}
+
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
 
 int main(void)
@@ -349,6 +384,8 @@ int main(void)
         TEST(test_count_is_exact_between_interrupts),
         TEST(test_detached_irq_stays_low),
         TEST(test_state_survives_saving),
+        TEST(test_after_years_a_few_edges_come_not_all),
+        TEST(test_a_rise_between_saving_and_loading_comes_when_time_goes_on),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

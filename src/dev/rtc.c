@@ -142,11 +142,10 @@ static void rtc_tell_alarm(struct rtc *r)
     r->alarm_up = up;
 }
 
-/* IRQF and the line follow the flags; the timer waits for the next of them. */
-static void rtc_update_irq(struct rtc *r)
+/* IRQF and the line follow the flags. */
+static void rtc_update_line(struct rtc *r)
 {
     bool up = r->cmos[RTC_B] & r->cmos[RTC_C] & RTC_SOURCES;
-    uint64_t now = r->synced_ns, at = rtc_next_event_ns(r, now);
 
     r->cmos[RTC_C] = (uint8_t)((r->cmos[RTC_C] & RTC_SOURCES) | (up ? RTC_C_IRQF : 0));
     rtc_tell_alarm(r);
@@ -155,6 +154,14 @@ static void rtc_update_irq(struct rtc *r)
         r->irq_up = up;
         irq_set(&r->irq, up);
     }
+}
+
+/* The timer waits for the next flag that brings an interrupt. */
+static void rtc_update_irq(struct rtc *r)
+{
+    uint64_t now = r->synced_ns, at = rtc_next_event_ns(r, now);
+
+    rtc_update_line(r);
     if (at == UINT64_MAX)
         timer_cancel(&r->timer);
     else
@@ -354,8 +361,10 @@ static void rtc_loaded(struct device *dev)
     r->irq_up = false;
     r->alarm_up = r->cmos[RTC_B] & r->cmos[RTC_C] & RTC_ALARM; /* was told then */
     irq_set(&r->irq, 0);
-    rtc_sync(r, rtc_real_ns(r));
-    rtc_update_irq(r);
+    rtc_update_line(r);
+    /* What has fallen due since makes an edge, which the interrupt controllers take when all is
+     * loaded and time goes on. */
+    timer_arm(&r->timer, clock_now_ns(bus_clock(dev->bus)));
 }
 
 static void rtc_put16(struct rtc *r, unsigned idx, uint64_t val)

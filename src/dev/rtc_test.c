@@ -373,6 +373,47 @@ static void test_state_survives_saving(void **state)
     assert_time(e, "20 24 02 28 04 07 59 51");
 }
 
+static void test_alarm_that_fell_due_meanwhile_comes_after_loading(void **state)
+{
+    struct env *e = *state;
+    uint8_t buf[256];
+
+    put(e, 0x01, 0x00);
+    put(e, 0x03, 0x30);
+    put(e, 0x05, 0x04);
+    put(e, 0x0b, 0x22);
+    state_save(&e->rtc.dev, buf);
+    fakeclock_advance(e->bus, 10 * 365 * 86400 * NS_PER_S);
+    (void)get(e, 0x0c);
+    e->nr_edges = e->nr_alarms = 0;
+    assert_int_equal(state_load(&e->rtc.dev, buf, state_bytes(&e->rtc.dev), 1), 0);
+    assert_int_equal(e->nr_edges, 0); /* the interrupt controller is not loaded yet */
+    fakeclock_advance(e->bus, 0);
+    assert_int_equal(e->nr_edges, 1);
+    assert_int_equal(e->nr_alarms, 1);
+    assert_int_equal(get(e, 0x0c), 0xf0);
+}
+
+static void test_any_date_in_a_saved_state_does_no_harm(void **state)
+{
+    static const uint64_t dates[] = { 0, INT64_MAX, UINT64_MAX };
+    struct env *e = *state;
+    uint8_t buf[256];
+
+    put(e, 0x0b, 0x72);
+    for (unsigned i = 0; i < ARRAY_SIZE(dates); i++) {
+        e->rtc.synced_ns = dates[i];
+        state_save(&e->rtc.dev, buf);
+        assert_int_equal(state_load(&e->rtc.dev, buf, state_bytes(&e->rtc.dev), 1), 0);
+        bus_clock(e->bus)->nr_fired = 0;
+        fakeclock_advance(e->bus, 0);
+        (void)get(e, 0x0c);
+        fakeclock_advance(e->bus, 2 * NS_PER_S);
+        assert_int_equal(get(e, 0x0c) & 0xd0, 0xd0);
+        assert_true(bus_clock(e->bus)->nr_fired < 5);
+    }
+}
+
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
 
 int main(void)
@@ -395,6 +436,8 @@ int main(void)
         TEST(test_nmi_mask_is_bit_7_of_the_index),
         TEST(test_reset_keeps_time_and_drops_interrupts),
         TEST(test_state_survives_saving),
+        TEST(test_alarm_that_fell_due_meanwhile_comes_after_loading),
+        TEST(test_any_date_in_a_saved_state_does_no_harm),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -15,6 +15,10 @@
 
 #define STATE_FILE_MAX GIB(4)
 
+#define NS_PER_S  1000000000ull
+/* A snapshot that seems to be older has a wrong date, or this host has. */
+#define AGE_MAX_S (10 * 365 * 86400ull)
+
 /* One pair of files. */
 struct layer {
     struct snap_doc doc;
@@ -26,7 +30,7 @@ struct layer {
 
 struct snap {
     struct layer layers[SNAP_CHAIN_MAX]; /* the newest first */
-    unsigned nr;
+    unsigned nr, flags;
     struct snap_info info;
     struct cpu_model model;
     struct vm_image image;
@@ -161,6 +165,7 @@ static int open_all(struct snap *s, const struct snap_files *files, unsigned fla
 
     s->layers[0].fd = -1;
     s->nr = 1;
+    s->flags = flags;
     err = layer_open(&s->layers[0], files, why);
     if (!err && files->uffd)
         err = open_server(s, files->uffd, why);
@@ -283,10 +288,44 @@ static bool is_mapped(const struct snap *s)
     return !s->layers[s->nr - 1].layout.is_packed;
 }
 
+/*
+ * The guest's clocks, all of which are the VM's, go on as if they had run meanwhile; not before the
+ * machine does, so that no time is lost in between. To devices that are loaded they are where they
+ * were when those were saved; what has fallen due is the clock's thread's to see.
+ */
+static void catch_up(const struct snap *s, struct vm *vm)
+{
+    uint64_t now = host_real_ns(), was = s->info.real_ns;
+
+    if (now < was)
+        log_warn("the snapshot's date is %llu s after this host's: the guest's goes on from the "
+                 "snapshot's",
+                 (unsigned long long)((was - now + NS_PER_S - 1) / NS_PER_S));
+    else if ((now - was) / NS_PER_S > AGE_MAX_S || clock_catch_up(bus_clock(vm_bus(vm)), was) < 0)
+        log_warn("the snapshot would be %llu days old, too much to be believed: the guest's date "
+                 "goes on from the snapshot's",
+                 (unsigned long long)((now - was) / NS_PER_S / 86400));
+}
+
+/* All of it is loaded: from here on it is a machine of its own. */
+static void begin_anew(const struct snap *s, struct vm *vm)
+{
+    struct vm_base base;
+
+    if (s->flags & SNAP_CLOCK_HOST)
+        catch_up(s, vm);
+    memcpy(base.id, s->info.id, sizeof(base.id));
+    base.path = strdup(s->layers[0].path);
+    vm_set_base(vm, &base);
+    /* The log of what is written has begun. */
+    vm_new_generation(vm);
+    for (unsigned i = 0; i < vm_nr_vcpus(vm); i++)
+        cpu_pv_was_stopped(&vm_vcpu(vm, i)->cpu);
+}
+
 int snap_load(struct snap *s, struct vm *vm, char *why, size_t why_bytes)
 {
     struct snap_why w = { why, why_bytes };
-    struct vm_base base;
     int err = 0;
 
     if (vm_nr_vcpus(vm) != s->info.nr_cpus || vm_cfg(vm)->boot.ram_bytes != s->info.ram_bytes)
@@ -306,12 +345,8 @@ int snap_load(struct snap *s, struct vm *vm, char *why, size_t why_bytes)
         err = pages_apply(vm, s->layers[i].fd, &s->layers[i].layout, &w);
     if (!err)
         err = machine_load(vm, &s->layers[0].doc, &w);
-    if (!err) {
-        memcpy(base.id, s->info.id, sizeof(base.id));
-        base.path = strdup(s->layers[0].path);
-        vm_set_base(vm, &base);
-        vm_new_generation(vm);
-    }
+    if (!err)
+        begin_anew(s, vm);
     vm_resume(vm);
     return err;
 }

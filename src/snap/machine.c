@@ -286,8 +286,8 @@ json_t *machine_describe(struct vm *vm)
                      "engine", cfg->engine->name, "cpu_model", cfg->cpu_model, "memory",
                      (json_int_t)cfg->boot.ram_bytes, "cpus", (int)vm_nr_vcpus(vm), "cpu",
                      describe_cpu(vm_model(vm)), "tsc_khz", (json_int_t)clock_tsc_khz(c), "tsc",
-                     (json_int_t)clock_tsc(c), "real_ns", (json_int_t)host_real_ns(), "rom_crc",
-                     (json_int_t)rom_crc(vm));
+                     (json_int_t)clock_tsc(c), "real_ns", (json_int_t)clock_stopped_real_ns(c),
+                     "rom_crc", (json_int_t)rom_crc(vm));
 }
 
 static bool get_number(const json_t *j, const char *key, uint64_t max, uint64_t *val)
@@ -349,6 +349,8 @@ int machine_image(const json_t *machine, struct vm_image *image, struct cpu_mode
         !read_cpu(json_object_get(machine, "cpu"), model))
         return snap_fail(why, -EINVAL, "the snapshot's description of its machine is not whole");
     info->nr_cpus = (uint32_t)cpus;
+    if (!get_number(machine, "real_ns", INT64_MAX, &info->real_ns))
+        info->real_ns = 0;
     info->name = json_string_value(json_object_get(machine, "name"));
     info->engine = json_string_value(json_object_get(machine, "engine"));
     info->cpu_model = json_string_value(json_object_get(machine, "cpu_model"));

@@ -113,7 +113,10 @@ void snap_dir_end(struct snap_dir *d);
 
 struct snap;
 
-#define SNAP_VERIFY BIT(0) /* read all memory and compare its checksums */
+#define SNAP_VERIFY     BIT(0) /* read all memory and compare its checksums */
+/* snap_load(): the machine's clock goes on by the time that has gone by since, so that the guest's
+ * date is right. Else, and if the host's date is before the snapshot's: from where it stood. */
+#define SNAP_CLOCK_HOST BIT(1)
 
 /* NULL after a message, which is in why too (may be NULL). The files are hostile. */
 struct snap *snap_open(const struct snap_files *files, unsigned flags, char *why, size_t why_bytes);
@@ -125,6 +128,7 @@ const json_t *snap_config(const struct snap *s);
 struct snap_info {
     uint64_t ram_bytes;
     uint32_t nr_cpus;
+    uint64_t real_ns;                      /* UTC, when its clock stopped; 0: not known */
     const char *name, *engine, *cpu_model; /* as it was; borrowed. cpu_model: NULL for the host's */
     const char *id;                        /* of the snapshot */
     const char *base_id;                   /* NULL: it is whole */

@@ -127,9 +127,10 @@ static void save(struct vm *vm, const char *dir, enum snap_kind kind)
 }
 
 /* NULL: refused, and why. */
-static struct vm *load(const struct fixture *f, const char *dir, bool rng, char *why)
+static struct vm *load_with(const struct fixture *f, const char *dir, bool rng, unsigned flags,
+                            char *why)
 {
-    struct snap *s = snap_open_dir(dir, SNAP_VERIFY, why, 256);
+    struct snap *s = snap_open_dir(dir, SNAP_VERIFY | flags, why, 256);
     struct vm *vm = s ? make(f, snap_image(s), rng) : NULL;
 
     if (vm && snap_load(s, vm, why, 256) < 0) {
@@ -138,6 +139,11 @@ static struct vm *load(const struct fixture *f, const char *dir, bool rng, char 
     }
     snap_close(s);
     return vm;
+}
+
+static struct vm *load(const struct fixture *f, const char *dir, bool rng, char *why)
+{
+    return load_with(f, dir, rng, 0, why);
 }
 
 static uint64_t data_of(struct vm *vm)
@@ -518,6 +524,73 @@ static void test_a_changed_description_is_refused(void **state)
     free(file);
 }
 
+#define NS_PER_S    1000000000ull
+#define DATE_DIGITS 19
+
+/* What the VM's clock says when the machine has run its few instructions. */
+static uint64_t clock_of_run(const struct fixture *f, unsigned flags)
+{
+    char why[256] = "";
+    struct vm *vm = load_with(f, f->a, false, flags, why);
+    uint64_t ns;
+
+    assert_non_null(vm);
+    assert_int_equal(vm_start(vm), 0);
+    assert_int_equal(vm_wait(vm, NULL), STOP_EXIT);
+    ns = clock_now_ns(bus_clock(vm_bus(vm)));
+    vm_destroy(vm);
+    return ns;
+}
+
+static void test_the_clock_goes_on_by_the_snapshots_age_if_that_can_be(void **state)
+{
+    const uint64_t year_s = 365 * 86400, now_s = host_real_ns() / NS_PER_S;
+    const struct {
+        uint64_t date_s, ahead_s;
+    } cases[] = {
+        { now_s - 3600, 3600 },      { now_s - 9 * year_s, 9 * year_s }, { now_s + 3600, 0 },
+        { now_s + 100 * year_s, 0 }, { now_s - 11 * year_s, 0 },         { 0, 0 },
+    };
+    const struct fixture *f = *state;
+    size_t bytes;
+    uint8_t *file = origin_state(f, &bytes);
+
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        static const char key[] = "\"real_ns\": ";
+        char *at = memmem(file, bytes, key, strlen(key)), date[DATE_DIGITS + 1];
+        uint64_t ahead_s;
+
+        assert_non_null(at);
+        (void)snprintf(date, sizeof(date), "%-*llu", DATE_DIGITS,
+                       (unsigned long long)(cases[i].date_s * NS_PER_S));
+        memcpy(at + strlen(key), date, DATE_DIGITS);
+        seal(file, bytes);
+        write_file(f->a, SNAP_STATE_FILE, file, bytes);
+        assert_true(clock_of_run(f, 0) < 1000 * NS_PER_S);
+        ahead_s = clock_of_run(f, SNAP_CLOCK_HOST) / NS_PER_S;
+        assert_in_range(ahead_s, cases[i].ahead_s, cases[i].ahead_s + 1000);
+    }
+    free(file);
+}
+
+static void test_a_snapshot_of_what_has_not_gone_on_yet_is_as_old(void **state)
+{
+    const struct fixture *f = *state;
+    struct vm *vm = make_origin(f);
+    char why[256] = "";
+    uint64_t real = clock_stopped_real_ns(bus_clock(vm_bus(vm)));
+
+    save(vm, f->a, SNAP_FULL);
+    vm_destroy(vm);
+    for (unsigned i = 0; i < 2; i++) {
+        vm = load_with(f, i ? f->b : f->a, false, SNAP_CLOCK_HOST, why);
+        assert_non_null(vm);
+        assert_int_equal(clock_stopped_real_ns(bus_clock(vm_bus(vm))), real);
+        save(vm, f->b, SNAP_FULL);
+        vm_destroy(vm);
+    }
+}
+
 static void test_crc32c_is_that_of_rfc_3720(void **state)
 {
     uint8_t zeroes[32] = { 0 }, ones[32];
@@ -552,6 +625,10 @@ int main(void)
         cmocka_unit_test(test_files_are_named_from_each_other),
         cmocka_unit_test_setup_teardown(test_a_restored_machine_goes_on_where_it_was, setup,
                                         teardown),
+        cmocka_unit_test_setup_teardown(test_the_clock_goes_on_by_the_snapshots_age_if_that_can_be,
+                                        setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_snapshot_of_what_has_not_gone_on_yet_is_as_old,
+                                        setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_difference_has_what_was_written_since, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(test_compressed_memory_comes_back, setup, teardown),

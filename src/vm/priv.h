@@ -81,6 +81,11 @@ void run_kick(struct vm *vm);
 int vm_reset(struct vm *vm) MUST_CHECK;
 /* All vCPUs stand still and are about to go on. Machine lock held. */
 void vm_prepare(struct vm *vm);
+/* Is one pause all that holds the VM? */
+bool vm_paused_once(struct vm *vm);
+/* vm_resume() of a pause that was the first: if it is the last, too, the clock goes on as if there
+ * had been none. */
+void vm_resume_as_if_run(struct vm *vm);
 
 /* ---- platform.c: what the engine and the core ask of the machine ---- */
 extern const struct platform_ops vm_platform_ops;

@@ -209,20 +209,28 @@ static void run_remap(struct vm *vm)
 
 #define SHARE_SETTLE_NS 1000000000ull
 
-/* A restored machine's memory becomes one that other processes can map: see mmu_make_shared(). */
+/*
+ * A restored machine's memory becomes one that other processes can map: see mmu_make_shared(). That
+ * takes a second for some GB, by which its clock must not fall behind the date.
+ */
 static void run_share(struct vm *vm)
 {
+    bool alone;
     int err;
 
     if (!atomic_load_explicit(&vm->want_shared, memory_order_relaxed) || !vm_claim(vm))
         return;
     atomic_store_explicit(&vm->want_shared, false, memory_order_relaxed);
     vm_pause(vm);
+    alone = vm_paused_once(vm); /* else its clock stands still since before */
     err = vm_settle(vm, SHARE_SETTLE_NS);
     if (!err)
         err = mmu_make_shared(vm->mmu);
     vm_state_changed(vm);
-    vm_resume(vm);
+    if (alone)
+        vm_resume_as_if_run(vm);
+    else
+        vm_resume(vm);
     vm_unclaim(vm);
     if (err)
         log_warn("%s: its memory stays this process's own (%s): its programs run more slowly",

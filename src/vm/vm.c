@@ -383,10 +383,10 @@ void vm_prepare(struct vm *vm)
 }
 
 /* The clock, and with it the vCPUs. */
-static void vm_go_on(struct vm *vm)
+static void vm_go_on(struct vm *vm, void (*resume)(struct clock *c))
 {
     lock_take(bus_lock(vm->bus));
-    clock_resume(bus_clock(vm->bus));
+    resume(bus_clock(vm->bus));
     vm_prepare(vm);
     lock_drop(bus_lock(vm->bus));
 }
@@ -403,7 +403,7 @@ int vm_start(struct vm *vm)
     if (vm->cfg.timeout_ns && vm->cfg.timeout_ns < UINT64_MAX - vm->started_ns)
         vm->timeout_at_ns = vm->started_ns + vm->cfg.timeout_ns;
     if (!vm->nr_pauses)
-        vm_go_on(vm);
+        vm_go_on(vm, clock_resume);
     lock_drop(&vm->lock);
     trace(vm->cfg.trace, VM, "start");
     err = run_start(vm);
@@ -444,13 +444,13 @@ void vm_pause(struct vm *vm)
     lock_drop(&vm->lock);
 }
 
-void vm_resume(struct vm *vm)
+static void resume_with(struct vm *vm, void (*resume)(struct clock *c))
 {
     lock_take(&vm->lock);
     BUG_ON(!vm->nr_pauses);
     if (--vm->nr_pauses == 0) {
         if (vm->started && !vm->ended)
-            vm_go_on(vm);
+            vm_go_on(vm, resume);
         lock_take(bus_lock(vm->bus));
         pc_set_paused(vm->pc, false);
         lock_drop(bus_lock(vm->bus));
@@ -458,6 +458,26 @@ void vm_resume(struct vm *vm)
         cond_wake_all(&vm->changed);
     }
     lock_drop(&vm->lock);
+}
+
+void vm_resume(struct vm *vm)
+{
+    resume_with(vm, clock_resume);
+}
+
+bool vm_paused_once(struct vm *vm)
+{
+    bool once;
+
+    lock_take(&vm->lock);
+    once = vm->nr_pauses == 1;
+    lock_drop(&vm->lock);
+    return once;
+}
+
+void vm_resume_as_if_run(struct vm *vm)
+{
+    resume_with(vm, clock_resume_as_if_run);
 }
 
 bool vm_user_pause(struct vm *vm)

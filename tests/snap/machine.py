@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Guests that answer on vsock (responder.c), snapshots of them, and what goes on from there."""
+import json
 import os
 import re
 import socket
+import struct
 import subprocess
 import time
 
@@ -117,6 +119,39 @@ def restore(args, tmp, name, snapshot, options=(), cid=3):
     return Machine(args.doppel, tmp, name, ["--restore", snapshot, "--clone", "--vsock",
                                             f"cid={cid},path={os.path.join(tmp, name + '.v')}",
                                             "--timeout", str(LIMIT_S * 2), *options])
+
+
+def crc32c(data):
+    crc = 0xffffffff
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82f63b78 if crc & 1 else 0)
+    return crc ^ 0xffffffff
+
+
+# Of struct doc_head (src/snap/doc.c): the text's length and checksum, the head's checksum; the head's length.
+HEAD_JSON_BYTES, HEAD_JSON_CRC, HEAD_CRC, HEAD_BYTES = 20, 32, 60, 64
+
+
+def change_machine(state, change):
+    """Changes the description of the machine in a state file: a function of that dictionary."""
+    with open(state, "rb") as f:
+        head, rest = bytearray(f.read(HEAD_BYTES)), f.read()
+    old, = struct.unpack_from("<I", head, HEAD_JSON_BYTES)
+    described = json.loads(rest[:old])
+    change(described["machine"])
+    text = json.dumps(described).encode() + b"\n"
+    struct.pack_into("<I", head, HEAD_JSON_BYTES, len(text))
+    struct.pack_into("<I", head, HEAD_JSON_CRC, crc32c(text))
+    struct.pack_into("<I", head, HEAD_CRC, crc32c(head[:HEAD_CRC]))
+    with open(state, "wb") as f:
+        f.write(head + text + rest[old:])
+
+
+def put_back(state, seconds):
+    """As if the snapshot were older by that."""
+    change_machine(state, lambda machine: machine.update(real_ns=machine["real_ns"] - seconds * 10**9))
 
 
 def smaps(pid):

@@ -225,6 +225,9 @@ int kvm_send_pv(struct kvm_vcpu *k)
 
     if (pv->clock && has_pv(k, FEAT_KVM_CLOCK2))
         err = kvm_set_msr(k, MSR_KVM_SYSTEM_TIME_NEW, pv->clock);
+    /* As cpu_pv_was_stopped() has; -EINVAL: the guest has switched its clock off. */
+    if (!err && pv->clock && has_pv(k, FEAT_KVM_CLOCK2))
+        (void)kvm_ioctl(k->fd, KVM_KVMCLOCK_CTRL, NULL);
     if (!err && pv->steal && has_pv(k, FEAT_KVM_STEAL_TIME))
         err = kvm_set_msr(k, MSR_KVM_STEAL_TIME, pv->steal);
     pv->clock = pv->steal = 0;
