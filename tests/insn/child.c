@@ -35,6 +35,8 @@
 #define SIGSTACK_AT    0x700000000000ull
 #define SIGSTACK_BYTES (8 * PAGE_BYTES)
 #define HANDLER_AT     CODE_AT
+/* Of all components a host may have: 11008 with AMX's tiles (SDM 1, "XSAVE-Managed Features"). */
+#define XSTATE_BYTES (4 * PAGE_BYTES)
 
 #define CODE_OFF     0ull /* in the file */
 #define DATA_OFF     CODE_BYTES
@@ -47,7 +49,7 @@ struct native_child {
     uint8_t *code, *data, *sigstack; /* the same pages, here */
     struct user_regs_struct base;
     size_t xstate_bytes;
-    _Alignas(64) uint8_t xstate[8192];
+    _Alignas(64) uint8_t xstate[XSTATE_BYTES];
 };
 
 static void map_here(int fd, uint64_t at, uint64_t off, uint64_t bytes, int prot)
@@ -176,6 +178,8 @@ int child_start(struct native_child **out, bool *has_ldt)
     if (ptrace(PTRACE_GETREGS, ch->pid, 0, &ch->base) < 0 ||
         ptrace(PTRACE_GETREGSET, ch->pid, NT_X86_XSTATE, &iov) < 0)
         return -errno;
+    if (iov.iov_len == sizeof(ch->xstate)) /* the kernel takes back all of it or nothing */
+        return -E2BIG;
     ch->xstate_bytes = iov.iov_len;
     *has_ldt = ch->data[0];
     *out = ch;
