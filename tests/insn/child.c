@@ -36,7 +36,7 @@
 #define SIGSTACK_BYTES (8 * PAGE_BYTES)
 #define HANDLER_AT     CODE_AT
 /* Of all components a host may have: 11008 with AMX's tiles (SDM 1, "XSAVE-Managed Features"). */
-#define XSTATE_BYTES (4 * PAGE_BYTES)
+#define XSTATE_BYTES   (4 * PAGE_BYTES)
 
 #define CODE_OFF     0ull /* in the file */
 #define DATA_OFF     CODE_BYTES
