@@ -79,6 +79,9 @@
 #define EFER_SVME   BIT64(12) /* APM 2, "Enabling SVM" */
 #define EFER_AIBRSE BIT64(21) /* APM 2, "Automatic IBRS" */
 
+/* SDM 1, "x87 FPU Status Register": an unmasked exception is pending */
+#define FSW_ES BIT(7)
+
 #define XCR0_X87 BIT64(0)
 #define XCR0_SSE BIT64(1)
 #define XCR0_AVX BIT64(2)

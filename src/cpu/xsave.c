@@ -9,7 +9,6 @@
 #include "cpu/cpu.h"
 
 #define FSW_EXCEPTIONS 0x3fu
-#define FSW_ES         BIT(7)
 #define FSW_B          BIT(15)
 #define FCW_INIT       0x37fu
 #define MXCSR_INIT     0x1f80u
@@ -60,8 +59,8 @@ static void get_x87_header(struct cpu *c, const struct xsave_area *x, bool rex_w
     c->fpu.fop = x->fop & 0x7ff;
     c->fpu.fip = rex_w ? x->fip : (uint32_t)x->fip;
     c->fpu.fdp = rex_w ? x->fdp : (uint32_t)x->fdp;
-    c->fpu_cs = rex_w ? 0 : (uint16_t)(x->fip >> 32);
-    c->fpu_ds = rex_w ? 0 : (uint16_t)(x->fdp >> 32);
+    c->fpu_cs = rex_w ? 0 : cpu_fpu_selector(c, x->fip >> 32);
+    c->fpu_ds = rex_w ? 0 : cpu_fpu_selector(c, x->fdp >> 32);
 }
 
 /* Six bytes of each register's slot are reserved. */

@@ -141,13 +141,14 @@ void native_x87_summarise(struct xsave_area *x)
 
 void native_x87_pointers(struct cpu *c, const struct native_stub *s, enum seg_id seg, uint64_t off)
 {
-    c->fpu.fop = s->d.fop;
+    if (cpu_sets_fop(c))
+        c->fpu.fop = s->d.fop;
     c->fpu.fip = in_long64(c) ? c->rip : (uint32_t)c->rip;
-    c->fpu_cs = c->seg[SEG_CS].sel;
-    if (s->d.mem_op < 0)
+    c->fpu_cs = cpu_fpu_selector(c, c->seg[SEG_CS].sel);
+    if (s->d.mem_op < 0 || !cpu_sets_fdp(c))
         return;
     c->fpu.fdp = in_long64(c) ? off : (uint32_t)off;
-    c->fpu_ds = c->seg[seg].sel;
+    c->fpu_ds = cpu_fpu_selector(c, c->seg[seg].sel);
 }
 
 /* The x87 state goes in by a copy: a fault of the store that follows must not have popped anything.
