@@ -20,6 +20,10 @@ enum step target_check_rip(struct cpu *c, struct target *t)
             return raise_gp(c, ext_err(c));
         return STEP_NEXT;
     }
+    /* From 64-bit code to compatibility mode Intel's processors take the lower half (seen on
+     * Sapphire Rapids: JMP m16:64, IRETQ). */
+    if (in_ia32e(c) && c->model->vendor == VENDOR_INTEL)
+        t->rip = (uint32_t)t->rip;
     return t->rip > t->cs.limit ? raise_gp(c, ext_err(c)) : STEP_NEXT;
 }
 
@@ -75,10 +79,6 @@ static enum step direct_target(struct cpu *c, const struct desc *d, uint64_t off
         return raise_np(c, sel_err(c, d->sel));
     target_set_cs(t, d, c->cpl);
     t->rip = off;
-    /* Of m16:64 to compatibility mode Intel's processors take the lower half (seen on Sapphire
-     * Rapids). */
-    if (!(t->cs.attr & SEG_L) && c->model->vendor == VENDOR_INTEL)
-        t->rip = (uint32_t)off;
     return STEP_NEXT;
 }
 

@@ -539,8 +539,18 @@ static void test_iret_long_mode_always_pops_ss_rsp(void **state)
     assert_int_equal(c->rip, 0x2222);
     assert_false(in_long64(c));
     c = fake_make(LONG0);
+    fake.model.vendor = VENDOR_AMD;
     FRAME(STACK0, 8, 0x100002222, S_CODE3 | 3, 0x202, STACK3, S_DATA0);
     check_fault(c, cpu_iret(c, 8), VEC_GP, 0, "RIP beyond the limit, before a bad SS");
+    c = fake_make(LONG0);
+    fake.model.vendor = VENDOR_INTEL;
+    FRAME(STACK0, 8, 0x800000000000, S_LONG3 | 3, 0x202, STACK3, S_DATA0);
+    check_fault(c, cpu_iret(c, 8), VEC_GP, S_DATA0, "bad SS, before a bad RIP");
+    c = fake_make(LONG0);
+    fake.model.vendor = VENDOR_INTEL;
+    FRAME(STACK0, 8, 0x100002222, S_CODE3 | 3, 0x202, STACK3, S_DATA3 | 3);
+    assert_int_equal(cpu_iret(c, 8), STEP_NEXT);
+    assert_int_equal(c->rip, 0x2222);
     c = fake_make(LONG0);
     c->rflags |= RFLAGS_NT;
     check_fault(c, cpu_iret(c, 8), VEC_GP, 0, "NT in IA-32e mode");
