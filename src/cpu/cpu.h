@@ -229,6 +229,28 @@ struct cpu {
     struct log_seen *seen; /* shared by the VM: what was reported once */
 };
 
+/*
+ * Has an x87 instruction that left this status word recorded its opcode, and the operand it had?
+ * Some processors do so for unmasked exceptions only (SDM 1, "Last Instruction Opcode", and CPUID
+ * leaf 7, EBX bit 6).
+ */
+static inline bool cpu_sets_fop(const struct cpu *c)
+{
+    return c->model->vendor == VENDOR_AMD || c->fpu.fsw & FSW_ES;
+}
+
+static inline bool cpu_sets_fdp(const struct cpu *c)
+{
+    return !model_has(c->model, FEAT_FDP_EXCPTN_ONLY) || c->fpu.fsw & FSW_ES;
+}
+
+/* What FCS or FDS becomes when it should hold this selector: newer processors keep neither (CPUID
+ * leaf 7, EBX bit 13). */
+static inline uint16_t cpu_fpu_selector(const struct cpu *c, uint64_t sel)
+{
+    return model_has(c->model, FEAT_ZERO_FCS_FDS) ? 0 : (uint16_t)sel;
+}
+
 static inline bool is_user(const struct cpu *c)
 {
     return c->cpl == 3;

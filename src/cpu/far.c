@@ -20,6 +20,10 @@ enum step target_check_rip(struct cpu *c, struct target *t)
             return raise_gp(c, ext_err(c));
         return STEP_NEXT;
     }
+    /* From 64-bit code to compatibility mode Intel's processors take the lower half (seen on
+     * Sapphire Rapids: JMP m16:64, IRETQ). */
+    if (in_ia32e(c) && c->model->vendor == VENDOR_INTEL)
+        t->rip = (uint32_t)t->rip;
     return t->rip > t->cs.limit ? raise_gp(c, ext_err(c)) : STEP_NEXT;
 }
 
@@ -333,18 +337,35 @@ static enum step ret_outer(struct cpu *c, struct target *t, struct stack *st, ui
     return STEP_NEXT;
 }
 
+/* RSP behind a frame and its parameters. Those are released by Intel's processors when the new code
+ * is there: for 64-bit code by all of RSP (seen on Sapphire Rapids). */
+static uint64_t released_rsp(const struct cpu *c, const struct target *t, unsigned frame_bytes,
+                             uint16_t pop_bytes)
+{
+    struct stack st = transfer_stack(c, t);
+
+    if (c->model->vendor == VENDOR_INTEL && in_ia32e(c) && (t->cs.attr & SEG_L) && !st.flat) {
+        stack_move(&st, frame_bytes);
+        return stack_rsp(c, &st, false) + pop_bytes;
+    }
+    stack_move(&st, frame_bytes + pop_bytes);
+    return stack_rsp(c, &st, st.flat);
+}
+
 enum step cpu_far_ret(struct cpu *c, uint16_t pop_bytes, unsigned op_bytes)
 {
     struct stack st = stack_current(c);
     struct target t = { 0 };
     uint64_t rip, cs;
+    /* Intel's processors do not look at the rest of the slot (seen on Sapphire Rapids). */
+    unsigned sel_bytes = c->model->vendor == VENDOR_INTEL ? 2 : op_bytes;
     enum step res;
 
     if (!in_protected(c))
         return ret_real(c, pop_bytes, op_bytes);
     res = stack_peek(c, &st, 0, op_bytes, &rip);
     if (res == STEP_NEXT)
-        res = stack_peek(c, &st, op_bytes, op_bytes, &cs);
+        res = stack_peek(c, &st, op_bytes, sel_bytes, &cs);
     if (res == STEP_NEXT)
         res = return_target(c, (uint16_t)cs, rip, &t);
     if (res != STEP_NEXT)
@@ -356,9 +377,7 @@ enum step cpu_far_ret(struct cpu *c, uint16_t pop_bytes, unsigned op_bytes)
         res = desc_set_accessed(c, &t.desc);
     if (res != STEP_NEXT)
         return res;
-    st = transfer_stack(c, &t);
-    stack_move(&st, 2 * op_bytes + pop_bytes);
-    c->gpr[RSP] = stack_rsp(c, &st, st.flat);
+    c->gpr[RSP] = released_rsp(c, &t, 2 * op_bytes, pop_bytes);
     target_commit(c, &t);
     cpu_update_mode(c);
     return STEP_NEXT;

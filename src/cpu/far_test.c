@@ -469,9 +469,51 @@ static void test_amd_moves_rsp_by_the_stack_of_the_new_code(void **state)
     c->seg[SEG_SS].attr &= ~SEG_DB;
     c->gpr[RSP] = 0xfff0;
     c->seg[SEG_SS].base = 0x80000;
-    FRAME(0x8fff0, 4, 0x2222, S_LONG3 | 3);
+    FRAME(0x8fff0, 4, 0x2222, S_CODE3 | 3);
     assert_int_equal(cpu_far_ret(c, 0x100, 4), STEP_NEXT);
     assert_int_equal(c->gpr[RSP], 0xf8);
+}
+
+static void test_intel_releases_parameters_by_the_stack_of_the_new_code(void **state)
+{
+    struct cpu *c = fake_make(COMPAT3);
+
+    (void)state;
+    fake.model.vendor = VENDOR_INTEL;
+    c->seg[SEG_SS].attr &= ~SEG_DB;
+    c->seg[SEG_SS].base = 0x80000;
+    c->gpr[RSP] = 0xfffc;
+    FRAME(0x8fffc, 4, 0x2222);
+    FRAME(0x80000, 4, S_LONG3 | 3);
+    assert_int_equal(cpu_far_ret(c, 0x100, 4), STEP_NEXT);
+    assert_int_equal(c->gpr[RSP], 0x104);
+    c = fake_make(COMPAT3);
+    fake.model.vendor = VENDOR_INTEL;
+    c->seg[SEG_SS].attr &= ~SEG_DB;
+    c->seg[SEG_SS].base = 0x80000;
+    c->gpr[RSP] = 0xff00;
+    FRAME(0x8ff00, 4, 0x2222, S_LONG3 | 3);
+    assert_int_equal(cpu_far_ret(c, 0x100, 4), STEP_NEXT);
+    assert_int_equal(c->gpr[RSP], 0x10008);
+}
+
+/* The offset's upper half counts for 64-bit code only. */
+static void test_intel_cuts_offsets_of_compatibility_mode(void **state)
+{
+    static const struct {
+        enum cpu_vendor vendor;
+        enum step result;
+    } t[] = { { VENDOR_INTEL, STEP_NEXT }, { VENDOR_AMD, STEP_FAULT } };
+
+    (void)state;
+    for (unsigned i = 0; i < ARRAY_SIZE(t); i++) {
+        struct cpu *c = fake_make(LONG3);
+
+        fake.model.vendor = t[i].vendor;
+        assert_int_equal(cpu_far_jmp(c, S_CODE3 | 3, 0x100000100, 8), t[i].result);
+        if (t[i].result == STEP_NEXT)
+            assert_int_equal(c->rip, 0x100);
+    }
 }
 
 static void test_iret_long_mode_always_pops_ss_rsp(void **state)
@@ -497,8 +539,18 @@ static void test_iret_long_mode_always_pops_ss_rsp(void **state)
     assert_int_equal(c->rip, 0x2222);
     assert_false(in_long64(c));
     c = fake_make(LONG0);
+    fake.model.vendor = VENDOR_AMD;
     FRAME(STACK0, 8, 0x100002222, S_CODE3 | 3, 0x202, STACK3, S_DATA0);
     check_fault(c, cpu_iret(c, 8), VEC_GP, 0, "RIP beyond the limit, before a bad SS");
+    c = fake_make(LONG0);
+    fake.model.vendor = VENDOR_INTEL;
+    FRAME(STACK0, 8, 0x800000000000, S_LONG3 | 3, 0x202, STACK3, S_DATA0);
+    check_fault(c, cpu_iret(c, 8), VEC_GP, S_DATA0, "bad SS, before a bad RIP");
+    c = fake_make(LONG0);
+    fake.model.vendor = VENDOR_INTEL;
+    FRAME(STACK0, 8, 0x100002222, S_CODE3 | 3, 0x202, STACK3, S_DATA3 | 3);
+    assert_int_equal(cpu_iret(c, 8), STEP_NEXT);
+    assert_int_equal(c->rip, 0x2222);
     c = fake_make(LONG0);
     c->rflags |= RFLAGS_NT;
     check_fault(c, cpu_iret(c, 8), VEC_GP, 0, "NT in IA-32e mode");
@@ -548,6 +600,8 @@ int main(void)
         cmocka_unit_test(test_call_pushes_cs_and_next_rip),
         cmocka_unit_test(test_far_call_to_nowhere_pushes_before_it_faults),
         cmocka_unit_test(test_amd_moves_rsp_by_the_stack_of_the_new_code),
+        cmocka_unit_test(test_intel_releases_parameters_by_the_stack_of_the_new_code),
+        cmocka_unit_test(test_intel_cuts_offsets_of_compatibility_mode),
         cmocka_unit_test(test_gate_faults_by_table),
         cmocka_unit_test(test_gate_to_inner_ring_copies_parameters),
         cmocka_unit_test(test_gate_16_bit_and_same_ring),

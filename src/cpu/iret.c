@@ -121,18 +121,21 @@ static uint64_t protected_mask(const struct cpu *c, unsigned op_bytes)
     return mask;
 }
 
-/* RIP is looked at before SS (seen on AMD's processors). */
+/* RIP is looked at before SS by AMD's processors, and behind it by Intel's (seen on both). */
 static enum step read_outer_stack(struct cpu *c, const struct frame *f, unsigned op_bytes,
                                   struct target *t, struct stack *out)
 {
+    bool intel = c->model->vendor == VENDOR_INTEL;
     uint64_t ss = 0;
     enum step st = stack_peek(c, &f->st, 0, op_bytes, &out->sp);
 
     if (st == STEP_NEXT)
         st = stack_peek(c, &f->st, op_bytes, op_bytes, &ss);
     if (st == STEP_NEXT)
-        st = target_check_rip(c, t);
-    return st == STEP_NEXT ? return_stack(c, t, (uint16_t)ss, out) : st;
+        st = intel ? return_stack(c, t, (uint16_t)ss, out) : target_check_rip(c, t);
+    if (st == STEP_NEXT)
+        st = intel ? target_check_rip(c, t) : return_stack(c, t, (uint16_t)ss, out);
+    return st;
 }
 
 static enum step iret_protected(struct cpu *c, unsigned op_bytes)

@@ -14,6 +14,13 @@
 #define TSS_IO_BASE   102u
 #define TSS_MIN_LIMIT 103u
 
+/* SDM 3, "Limit Checking": that an access goes on at 0 beyond a limit of 4 GB may be a fault or
+ * not. On Intel's processors it is none where the base is 0 (seen on Sapphire Rapids). */
+static bool may_wrap(const struct cpu *c, const struct seg *s)
+{
+    return c->model->vendor == VENDOR_INTEL && s->limit == UINT32_MAX && !s->base;
+}
+
 bool seg_allows(const struct cpu *c, const struct seg *s, uint64_t off, unsigned bytes,
                 unsigned acc)
 {
@@ -29,7 +36,7 @@ bool seg_allows(const struct cpu *c, const struct seg *s, uint64_t off, unsigned
     }
     if (unlikely((s->attr & EXPAND_DOWN_MASK) == EXPAND_DOWN_DATA))
         return off > s->limit && last <= (s->attr & SEG_DB ? UINT32_MAX : UINT16_MAX);
-    return last <= s->limit;
+    return last <= s->limit || (unlikely(last > UINT32_MAX) && may_wrap(c, s));
 }
 
 enum step cpu_linear(struct cpu *c, enum seg_id s, uint64_t off, unsigned bytes, unsigned acc,

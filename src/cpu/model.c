@@ -54,6 +54,10 @@ static const enum cpu_feature on_request[] = { FEAT_LA57 };
  */
 static const enum cpu_feature hidden[] = { FEAT_MONITOR, FEAT_CR8_LEGACY };
 
+/* What the host's unit does not do any more (SDM 1, "x87 FPU Instruction and Data (Operand)
+ * Pointers"): shown by all models, since it is the one that guests use. */
+static const enum cpu_feature traits[] = { FEAT_FDP_EXCPTN_ONLY, FEAT_ZERO_FCS_FDS };
+
 /* Useless without the other; also because the host's kernel may hide AVX by XCR0 alone. */
 static const struct {
     enum cpu_feature what, needs;
@@ -312,6 +316,14 @@ static void offer_own(const struct cpu_model *m, uint32_t words[NR_FEATURE_WORDS
         offer(words, own_intel, ARRAY_SIZE(own_intel));
 }
 
+static void show_traits(struct cpu_model *m, const uint32_t host[NR_FEATURE_WORDS])
+{
+    for (unsigned i = 0; i < ARRAY_SIZE(traits); i++) {
+        clear(m->words, traits[i]);
+        m->words[traits[i] / 32] |= host[traits[i] / 32] & BIT(traits[i] % 32);
+    }
+}
+
 static void drop_incomplete(struct cpu_model *m)
 {
     for (unsigned i = 0; i < ARRAY_SIZE(prerequisites); i++)
@@ -438,6 +450,7 @@ static bool fill(struct cpu_model *m, unsigned level, const char *changes, char 
     offer_own(m, m->words);
     if (!apply_changes(m, host, changes, err, err_bytes))
         return false;
+    show_traits(m, host);
     drop_incomplete(m);
     if (!check_changes(m, changes, err, err_bytes))
         return false;

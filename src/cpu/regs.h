@@ -84,6 +84,9 @@
 #define SPEC_CTRL_STIBP     BIT64(1)
 #define SPEC_CTRL_BHI_DIS_S BIT64(10)
 
+/* SDM 1, "x87 FPU Status Register": an unmasked exception is pending */
+#define FSW_ES BIT(7)
+
 #define XCR0_X87 BIT64(0)
 #define XCR0_SSE BIT64(1)
 #define XCR0_AVX BIT64(2)

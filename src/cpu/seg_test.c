@@ -111,7 +111,6 @@ static void test_linear_limits_and_types(void **state)
     } cases[] = {
         { "last byte", S_SMALL_DATA, 0xfff, 1, ACC_READ, true },
         { "over the end", S_SMALL_DATA, 0xfff, 2, ACC_READ, false },
-        { "4 GB wrap", S_DATA0, 0xffffffff, 2, ACC_READ, false },
         { "end of 4 GB", S_DATA0, 0xfffffffe, 2, ACC_WRITE, true },
         { "expand-down, below", S_DOWN, 0xfff, 1, ACC_READ, false },
         { "expand-down, above", S_DOWN, 0x1000, 4, ACC_WRITE, true },
@@ -135,6 +134,37 @@ static void test_linear_limits_and_types(void **state)
         if (!cases[i].ok)
             check_fault(c, st, VEC_GP, 0, cases[i].name);
         else if (st != STEP_NEXT || lin.v != cases[i].off)
+            fail_msg("%s: %d", cases[i].name, st);
+    }
+}
+
+/* On Intel's processors accesses go on at 0, if the base is 0. */
+static void test_linear_beyond_4_gb_by_vendor(void **state)
+{
+    static const struct {
+        const char *name;
+        enum cpu_vendor vendor;
+        uint64_t base;
+        bool ok;
+    } cases[] = {
+        { "flat, AMD", VENDOR_AMD, 0, false },
+        { "flat, Intel", VENDOR_INTEL, 0, true },
+        { "base, Intel", VENDOR_INTEL, 0x1000, false },
+    };
+    gva_t lin;
+
+    (void)state;
+    for (unsigned i = 0; i < ARRAY_SIZE(cases); i++) {
+        struct cpu *c = fake_make(PM0);
+        enum step st;
+
+        fake.model.vendor = cases[i].vendor;
+        assert_int_equal(cpu_load_seg(c, SEG_DS, S_DATA0), STEP_NEXT);
+        c->seg[SEG_DS].base = cases[i].base;
+        st = cpu_linear(c, SEG_DS, 0xffffffff, 2, ACC_READ, &lin);
+        if (!cases[i].ok)
+            check_fault(c, st, VEC_GP, 0, cases[i].name);
+        else if (st != STEP_NEXT || lin.v != 0xffffffff)
             fail_msg("%s: %d", cases[i].name, st);
     }
 }
@@ -328,6 +358,7 @@ int main(void)
         cmocka_unit_test(test_accessed_bit_is_written_only_when_clear),
         cmocka_unit_test(test_unreal_mode_keeps_the_limit),
         cmocka_unit_test(test_linear_limits_and_types),
+        cmocka_unit_test(test_linear_beyond_4_gb_by_vendor),
         cmocka_unit_test(test_linear_long_mode_is_canonical),
         cmocka_unit_test(test_push_wraps_and_faults),
         cmocka_unit_test(test_lldt_ltr),

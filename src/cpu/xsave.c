@@ -9,7 +9,6 @@
 #include "cpu/cpu.h"
 
 #define FSW_EXCEPTIONS 0x3fu
-#define FSW_ES         BIT(7)
 #define FSW_B          BIT(15)
 #define FCW_INIT       0x37fu
 #define MXCSR_INIT     0x1f80u
@@ -60,8 +59,8 @@ static void get_x87_header(struct cpu *c, const struct xsave_area *x, bool rex_w
     c->fpu.fop = x->fop & 0x7ff;
     c->fpu.fip = rex_w ? x->fip : (uint32_t)x->fip;
     c->fpu.fdp = rex_w ? x->fdp : (uint32_t)x->fdp;
-    c->fpu_cs = rex_w ? 0 : (uint16_t)(x->fip >> 32);
-    c->fpu_ds = rex_w ? 0 : (uint16_t)(x->fdp >> 32);
+    c->fpu_cs = rex_w ? 0 : cpu_fpu_selector(c, x->fip >> 32);
+    c->fpu_ds = rex_w ? 0 : cpu_fpu_selector(c, x->fdp >> 32);
 }
 
 /* Six bytes of each register's slot are reserved. */
@@ -177,6 +176,19 @@ static enum step save_parts(struct cpu *c, gva_t at, const struct save_plan *p, 
     return st;
 }
 
+/* Has the area to be writable? All of it, even outside 64-bit mode, where less of it is written;
+ * but Intel's processors do not touch the legacy region for a compacted image without x87 and SSE
+ * (seen on Sapphire Rapids). */
+static enum step probe_area(struct cpu *c, gva_t at, uint64_t rfbm, enum xsave_kind kind)
+{
+    uint64_t end = rfbm & XCR0_AVX ? sizeof(struct xsave_area) : OFF_YMMH, from = 0;
+
+    if (c->model->vendor == VENDOR_INTEL && kind == XSAVE_COMPACT &&
+        !(rfbm & (XCR0_X87 | XCR0_SSE)))
+        from = OFF_HEADER;
+    return c->ops->probe(c, gva_add(at, from), (unsigned)(end - from), ACC_WRITE);
+}
+
 enum step cpu_xsave(struct cpu *c, gva_t at, uint64_t mask, enum xsave_kind kind, bool rex_w)
 {
     uint64_t rfbm = c->xcr0 & mask, in_use = cpu_xinuse(c), header[2] = { 0 };
@@ -187,10 +199,7 @@ enum step cpu_xsave(struct cpu *c, gva_t at, uint64_t mask, enum xsave_kind kind
     BUG_ON(kind == XSAVE_SUPERVISOR);
     if (at.v & 63)
         return raise_gp(c, 0);
-    /* The whole area, even outside 64-bit mode, where less of it is written. */
-    st = c->ops->probe(c, at,
-                       rfbm & XCR0_AVX ? (unsigned)sizeof(struct xsave_area) : (unsigned)OFF_YMMH,
-                       ACC_WRITE);
+    st = probe_area(c, at, rfbm, kind);
     if (st == STEP_NEXT && kind != XSAVE_COMPACT)
         st = c->ops->read(c, gva_add(at, OFF_HEADER), header, header_bytes, ACC_READ);
     if (st != STEP_NEXT)

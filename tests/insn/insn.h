@@ -43,6 +43,7 @@ struct outcome {
 
 struct insn_case {
     enum code_mode mode;
+    bool undefined; /* what the manuals leave undefined has to agree, too */
     ZydisDecodedInstruction insn;
     ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
     uint8_t code[16];

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * insn [--mode 64|32|16] [--engine NAME] [--cases N] [--seed S] [--only MNEMONIC] [--verbose]:
- * random instructions of 64-bit, 32-bit or 16-bit code against the host CPU.
+ * insn [--mode 64|32|16] [--engine NAME] [--cases N] [--seed S] [--only MNEMONIC] [--undefined]
+ * [--verbose]: random instructions of 64-bit, 32-bit or 16-bit code against the host CPU.
+ *
+ * --undefined: what the manuals leave undefined is compared, too. Translated code has the host's.
  *
  * Prints TAP: one line per mnemonic that differs, with the seed and case of what failed.
  */
@@ -17,7 +19,7 @@ struct options {
     enum code_mode mode;
     uint64_t cases, seed, only_case;
     const char *only;
-    bool verbose;
+    bool undefined, verbose;
 };
 
 struct tally {
@@ -62,6 +64,7 @@ static void run_case(struct tester *t, uint64_t idx)
     rng_seed(&rng, t->opt.seed, idx);
     if (!choose_code(&t->chooser, &rng, &k))
         return;
+    k.undefined = t->opt.undefined;
     make_state(&rng, &k);
     /* The guest runs in any case, so that old code stands in the same places. */
     guest_run(t->guest, &k, &us);
@@ -78,7 +81,7 @@ static void run_case(struct tester *t, uint64_t idx)
 static int usage(void)
 {
     (void)fprintf(stderr, "usage: insn [--mode 64|32|16] [--engine NAME] [--cases N] [--seed S] "
-                          "[--only MNEMONIC] [--case IDX] [--verbose]\n");
+                          "[--only MNEMONIC] [--case IDX] [--undefined] [--verbose]\n");
     return 2;
 }
 
@@ -102,6 +105,10 @@ static bool parse_options(struct options *o, int argc, char **argv)
 
         if (!strcmp(opt, "--verbose")) {
             o->verbose = true;
+            continue;
+        }
+        if (!strcmp(opt, "--undefined")) {
+            o->undefined = true;
             continue;
         }
         if (++i == argc)

@@ -345,8 +345,12 @@ static void note_x87(struct trans *t)
     emit_store(t->e, HMEM_GS(BT_OFF(x87.rip)), H_TMP);
     store_imm32(t->e, HMEM_GS(BT_OFF(x87.op)), X87_SET | in->op.stub->d.fop);
     note_selector(t, CPU_OFF(seg[SEG_CS].sel), BT_OFF(x87.cs));
-    if (!m)
+    if (!m) {
+        /* FDP is then looked at only if this very instruction has raised an exception. */
+        if (model_has(t->b->iv.vc.cpu.model, FEAT_FDP_EXCPTN_ONLY))
+            store_imm32(t->e, HMEM_GS(BT_OFF(x87.dp_set)), 0);
         return;
+    }
     emit_store(t->e, HMEM_GS(BT_OFF(x87.dp)), H_PTR);
     store_imm32(t->e, HMEM_GS(BT_OFF(x87.dp_set)), 1);
     note_selector(t,

@@ -72,11 +72,12 @@ static void x87_pointers(struct bt_vcpu *b)
     struct cpu *c = &b->iv.vc.cpu;
 
     c->fpu.fip = b->x87.rip;
-    c->fpu.fop = b->x87.op & 0x7ff;
-    c->fpu_cs = (uint16_t)b->x87.cs;
-    if (b->x87.dp_set) {
+    if (cpu_sets_fop(c))
+        c->fpu.fop = b->x87.op & 0x7ff;
+    c->fpu_cs = cpu_fpu_selector(c, b->x87.cs);
+    if (b->x87.dp_set && cpu_sets_fdp(c)) {
         c->fpu.fdp = b->x87.dp;
-        c->fpu_ds = (uint16_t)b->x87.ds;
+        c->fpu_ds = cpu_fpu_selector(c, b->x87.ds);
     }
     b->x87.op = b->x87.dp_set = 0;
 }

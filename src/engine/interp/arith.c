@@ -5,37 +5,48 @@
  */
 #include "engine/interp/handlers.h"
 
-/* ---- multiplication and division ---- */
+/* ---- multiplication and division: on the host, the flags that are undefined included ---- */
 
-#define SET_CF_OF(rf, on) \
-    ((on) ? (rf) | RFLAGS_CF | RFLAGS_OF : (rf) & ~(uint64_t)(RFLAGS_CF | RFLAGS_OF))
-
-/* Signed product of two values of `bytes` bytes; SF, ZF, AF, PF are undefined and stay. */
-static uint64_t imul_truncated(uint64_t *rf, uint64_t a, uint64_t b, unsigned bytes)
-{
-    __int128 p = (__int128)(int64_t)sign_extend(a, bytes) * (int64_t)sign_extend(b, bytes);
-    uint64_t r = low_bytes((uint64_t)p, bytes);
-
-    *rf = SET_CF_OF(*rf, (__int128)(int64_t)sign_extend(r, bytes) != p);
-    return r;
-}
-
-/* The two sizes that matter, on registers: crypto and hashing are full of them. */
-#define DEFINE_IMUL(bits, sfx)                                                    \
-    static const struct op *imul##bits##_rr(struct ivcpu *v, const struct op *op) \
-    {                                                                             \
-        uint##bits##_t a = REG(v, bits, op->dst);                                 \
-        bool over;                                                                \
-                                                                                  \
-        asm("imul" sfx " %[b], %[a]"                                              \
-            : [a] "+r"(a), "=@cco"(over)                                          \
-            : [b] "r"(REG(v, bits, op->src)));                                    \
-        set_reg##bits(v, op->dst, a);                                             \
-        CPU(v)->rflags = SET_CF_OF(CPU(v)->rflags, over);                         \
-        NEXT(v, op);                                                              \
+#define DEFINE_IMUL(bits, sfx)                                                     \
+    static ALWAYS_INLINE uint64_t imul##bits(uint64_t *rf, uint64_t a, uint64_t b) \
+    {                                                                              \
+        uint##bits##_t r = (uint##bits##_t)a;                                      \
+        uint32_t fl = split_flags(*rf);                                            \
+                                                                                   \
+        asm(FLAGS_IN "imul" sfx " %[b], %[r]" FLAGS_OUT                            \
+            : [r] "+r"(r), "+a"(fl)                                                \
+            : [b] "r"((uint##bits##_t)b)                                           \
+            : "cc");                                                               \
+        *rf = merge_flags(*rf, fl);                                                \
+        return r;                                                                  \
     }
+
+#define DEFINE_IMUL_RR(bits)                                                                      \
+    static const struct op *imul##bits##_rr(struct ivcpu *v, const struct op *op)                 \
+    {                                                                                             \
+        set_reg##bits(v, op->dst,                                                                 \
+                      imul##bits(&CPU(v)->rflags, REG(v, bits, op->dst), REG(v, bits, op->src))); \
+        NEXT(v, op);                                                                              \
+    }
+DEFINE_IMUL(16, "w")
 DEFINE_IMUL(32, "l")
 DEFINE_IMUL(64, "q")
+/* The two sizes that matter, on registers: crypto and hashing are full of them. */
+DEFINE_IMUL_RR(32)
+DEFINE_IMUL_RR(64)
+
+/* Signed product of two values of `bytes` (2, 4, 8) bytes. */
+static uint64_t imul_truncated(uint64_t *rf, uint64_t a, uint64_t b, unsigned bytes)
+{
+    switch (bytes) {
+    case 2:
+        return imul16(rf, a, b);
+    case 4:
+        return imul32(rf, a, b);
+    default:
+        return imul64(rf, a, b);
+    }
+}
 
 static const struct op *imul2(struct ivcpu *v, const struct op *op)
 {
@@ -60,16 +71,6 @@ static const struct op *imul3(struct ivcpu *v, const struct op *op)
 }
 
 /* The double-width accumulator: AX, or DX:AX, EDX:EAX, RDX:RAX. */
-static void set_wide(struct ivcpu *v, unsigned bytes, unsigned __int128 x)
-{
-    if (bytes == 1) {
-        set_reg16(v, RAX * 8, (uint16_t)x);
-        return;
-    }
-    set_reg(v, RAX * 8, bytes, low_bytes((uint64_t)x, bytes));
-    set_reg(v, RDX * 8, bytes, low_bytes((uint64_t)(x >> (8 * bytes)), bytes));
-}
-
 static unsigned __int128 get_wide(const struct ivcpu *v, unsigned bytes)
 {
     if (bytes == 1)
@@ -78,30 +79,67 @@ static unsigned __int128 get_wide(const struct ivcpu *v, unsigned bytes)
            get_reg(v, RAX * 8, bytes);
 }
 
+/* The accumulator times b. */
+#define HOST_MULTIPLY(insn, f, hi, lo, b)                                         \
+    asm(FLAGS_IN "mov %[a], %%rax\n\t" insn " %[by]\n\tmov %%rax, %[r]" FLAGS_OUT \
+        : [r] "=&r"(lo), "=&d"(hi), "+&a"(f)                                      \
+        : [a] "r"(lo), [by] "r"(b)                                                \
+        : "cc")
+
+static void host_multiply(struct ivcpu *v, const struct op *op, bool sign, uint64_t b)
+{
+    uint64_t lo = CPU(v)->gpr[RAX], hi;
+    uint32_t fl = split_flags(CPU(v)->rflags);
+
+    switch (op->bytes) {
+    case 1:
+        if (sign)
+            HOST_MULTIPLY("imulb", fl, hi, lo, (uint8_t)b);
+        else
+            HOST_MULTIPLY("mulb", fl, hi, lo, (uint8_t)b);
+        break;
+    case 2:
+        if (sign)
+            HOST_MULTIPLY("imulw", fl, hi, lo, (uint16_t)b);
+        else
+            HOST_MULTIPLY("mulw", fl, hi, lo, (uint16_t)b);
+        break;
+    case 4:
+        if (sign)
+            HOST_MULTIPLY("imull", fl, hi, lo, (uint32_t)b);
+        else
+            HOST_MULTIPLY("mull", fl, hi, lo, (uint32_t)b);
+        break;
+    default:
+        if (sign)
+            HOST_MULTIPLY("imulq", fl, hi, lo, b);
+        else
+            HOST_MULTIPLY("mulq", fl, hi, lo, b);
+        break;
+    }
+    CPU(v)->rflags = merge_flags(CPU(v)->rflags, fl);
+    set_reg(v, RAX * 8, MAX(op->bytes, 2), lo);
+    if (op->bytes > 1)
+        set_reg(v, RDX * 8, op->bytes, hi);
+}
+
 static const struct op *mul(struct ivcpu *v, const struct op *op)
 {
-    unsigned __int128 p;
     uint64_t b;
 
     if (!get_dst(v, op, ACC_READ, &b))
         return leave_here(v, op);
-    p = (unsigned __int128)get_reg(v, RAX * 8, op->bytes) * b;
-    set_wide(v, op->bytes, p);
-    CPU(v)->rflags = SET_CF_OF(CPU(v)->rflags, (p >> (8 * op->bytes)) != 0);
+    host_multiply(v, op, false, b);
     NEXT(v, op);
 }
 
 static const struct op *imul1(struct ivcpu *v, const struct op *op)
 {
-    __int128 p;
     uint64_t b;
 
     if (!get_dst(v, op, ACC_READ, &b))
         return leave_here(v, op);
-    p = (__int128)(int64_t)sign_extend(get_reg(v, RAX * 8, op->bytes), op->bytes) *
-        (int64_t)sign_extend(b, op->bytes);
-    set_wide(v, op->bytes, (unsigned __int128)p);
-    CPU(v)->rflags = SET_CF_OF(CPU(v)->rflags, (int64_t)sign_extend((uint64_t)p, op->bytes) != p);
+    host_multiply(v, op, true, b);
     NEXT(v, op);
 }
 
@@ -264,9 +302,13 @@ static const struct op *bound(struct ivcpu *v, const struct op *op)
     int64_t at = (int64_t)sign_extend(get_reg(v, op->dst, op->bytes), op->bytes);
     uint64_t lin, lo, hi;
 
-    /* Two accesses: the segment's limit is looked at for each. */
-    if (!get_linear(v, op, op->bytes, ACC_READ, &lin) || !load_n(v, op, lin, op->bytes, &lo) ||
-        !addr_of(v, op, effective(v, op) + op->bytes, op->bytes, ACC_READ) ||
+    /* Two accesses: the segment's limit is looked at for each. The second one is not made by
+     * Intel's processors if the first tells (seen on Sapphire Rapids). */
+    if (!get_linear(v, op, op->bytes, ACC_READ, &lin) || !load_n(v, op, lin, op->bytes, &lo))
+        return leave_here(v, op);
+    if (at < (int64_t)sign_extend(lo, op->bytes) && CPU(v)->model->vendor == VENDOR_INTEL)
+        return leave_raise(v, op, VEC_BR);
+    if (!addr_of(v, op, effective(v, op) + op->bytes, op->bytes, ACC_READ) ||
         !load_n(v, op, v->lin, op->bytes, &hi))
         return leave_here(v, op);
     if (at < (int64_t)sign_extend(lo, op->bytes) || at > (int64_t)sign_extend(hi, op->bytes))
@@ -292,12 +334,14 @@ static const struct op *arpl(struct ivcpu *v, const struct op *op)
     NEXT(v, op);
 }
 
-/* Decimal adjustment (SDM 2, DAA, DAS, AAA, AAS, AAM, AAD). SF, ZF, PF from AL; OF stays. */
-static void set_szp(struct cpu *c, uint8_t x, uint64_t cf_af)
+/* Decimal adjustment (SDM 2, DAA, DAS, AAA, AAS, AAM, AAD). SF, ZF, PF from AL; OF is undefined:
+ * Intel's processors clear it (seen on Sapphire Rapids), AMD's leave it. */
+static void set_szp(struct cpu *c, uint8_t x, uint64_t others)
 {
     uint64_t szp = (x & RFLAGS_SF) | (x ? 0 : RFLAGS_ZF) | (__builtin_parity(x) ? 0 : RFLAGS_PF);
+    uint64_t set = c->model->vendor == VENDOR_INTEL ? RFLAGS_ARITH : RFLAGS_ARITH & ~RFLAGS_OF;
 
-    c->rflags = (c->rflags & ~(uint64_t)(RFLAGS_ARITH & 0xff)) | szp | cf_af;
+    c->rflags = (c->rflags & ~set) | szp | others;
 }
 
 static const struct op *decimal_adjust(struct ivcpu *v, const struct op *op, bool subtract)
@@ -368,10 +412,16 @@ static const struct op *aam(struct ivcpu *v, const struct op *op)
 
 static const struct op *aad(struct ivcpu *v, const struct op *op)
 {
-    uint8_t r = (uint8_t)(REG(v, 8, RAX * 8) + REG(v, 8, RAX * 8 + 1) * (uint8_t)op->imm);
+    uint8_t al = REG(v, 8, RAX * 8), tens = (uint8_t)(REG(v, 8, RAX * 8 + 1) * op->imm), r;
+    uint64_t others = 0;
 
+    r = (uint8_t)(al + tens);
+    /* Undefined, but on Intel's processors those of the addition (seen on Sapphire Rapids). */
+    if (CPU(v)->model->vendor == VENDOR_INTEL)
+        others = (r < al ? RFLAGS_CF : 0) | ((al ^ tens ^ r) & RFLAGS_AF) |
+                 ((al ^ r) & (tens ^ r) & 0x80 ? RFLAGS_OF : 0);
     set_reg16(v, RAX * 8, r);
-    set_szp(CPU(v), r, 0);
+    set_szp(CPU(v), r, others);
     NEXT(v, op);
 }
 

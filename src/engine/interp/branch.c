@@ -139,21 +139,24 @@ static ALWAYS_INLINE bool push_return(struct ivcpu *v, const struct op *op)
     return false;
 }
 
-/* A call to nowhere: a bad stack comes first, but nothing may be pushed. */
+/* A call to nowhere: a bad stack comes first, but RSP stays. Intel's processors have written the
+ * return address by then (seen on Sapphire Rapids), AMD's have not. */
 static const struct op *bad_call(struct ivcpu *v, const struct op *op)
 {
     struct cpu *c = CPU(v);
     uint64_t mask = c->mode & MODE_CS64 ? ~0ull : c->mode & MODE_SS32 ? 0xffffffffu : 0xffffu;
+    const struct op slot = { .seg = SEG_SS };
     gva_t lin = GVA(0);
     enum step st;
+    bool ok;
 
     sync_rip(v, op);
     st = cpu_linear(c, SEG_SS, (c->gpr[RSP] - op->bytes) & mask, op->bytes, ACC_WRITE, &lin);
     if (st != STEP_NEXT)
         return leave_step(v, op, st);
-    if (!rmw_slow(v, &(struct op){ .seg = SEG_SS }, lin.v, op->bytes))
-        return leave_here(v, op);
-    return leave_gp0(v, op);
+    ok = c->model->vendor == VENDOR_INTEL ? store_slow(v, &slot, lin.v, op->bytes, c->next_rip)
+                                          : rmw_slow(v, &slot, lin.v, op->bytes);
+    return ok ? leave_gp0(v, op) : leave_here(v, op);
 }
 
 static const struct op *call(struct ivcpu *v, const struct op *op)

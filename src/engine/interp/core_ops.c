@@ -33,11 +33,19 @@ static void before_store(struct ivcpu *v, gpa_t at, unsigned bytes)
     share_will_store(v, at, bytes);
 }
 
+/* Linear addresses have 32 bits but in 64-bit code (seen in compatibility mode, too) and where the
+ * processor itself reads its tables in IA-32e mode. */
+static bool is_narrow(const struct cpu *c, unsigned acc)
+{
+    return !(c->mode & MODE_LMA) || !(c->mode & MODE_CS64 || acc & (ACC_IMPLICIT | ACC_SUPER));
+}
+
 /* Any length, page by page; all pages are checked before the first byte moves. */
 static enum step core_access(struct cpu *c, gva_t at, void *buf, const void *from, unsigned bytes,
                              unsigned acc)
 {
     struct ivcpu *v = of_cpu(c);
+    bool narrow = is_narrow(c, acc);
     unsigned done, n;
     struct span s;
 
@@ -45,7 +53,7 @@ static enum step core_access(struct cpu *c, gva_t at, void *buf, const void *fro
         uint64_t lin = at.v + done;
         enum step st;
 
-        if (!(c->mode & MODE_LMA))
+        if (narrow)
             lin = (uint32_t)lin;
         else if (!is_canonical(c, lin))
             return raise_gp(c, 0);
@@ -59,7 +67,7 @@ static enum step core_access(struct cpu *c, gva_t at, void *buf, const void *fro
     for (done = 0; done < bytes && (buf || from); done += n) {
         uint64_t lin = at.v + done;
 
-        if (!(c->mode & MODE_LMA))
+        if (narrow)
             lin = (uint32_t)lin;
         n = (unsigned)MIN(bytes - done, PAGE_BYTES - lin % PAGE_BYTES);
         if (n != bytes && span_find(v, lin, acc, &s) != STEP_NEXT)

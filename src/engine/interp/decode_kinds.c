@@ -89,8 +89,13 @@ static bool emit_unary(struct decoding *d)
 
 static bool emit_shift(struct decoding *d)
 {
-    d->op->fn =
-        shift_handler(d->rule->arg, has_mem(d), !(d->op->prefix & OP_SRC_IMM), d->op->bytes);
+    bool by_cl = !(d->op->prefix & OP_SRC_IMM);
+    unsigned what = d->rule->arg, bytes = d->op->bytes;
+
+    if (!by_cl && !has_mem(d) && (what == SHIFT_ROL || what == SHIFT_ROR))
+        d->op->fn = rotate_imm_handler(what, (unsigned)d->op->imm, bytes);
+    else
+        d->op->fn = shift_handler(what, has_mem(d), by_cl, bytes);
     pure_unless_mem(d, FL_READS); /* a count of 0 keeps them, rotates keep some */
     return true;
 }
@@ -364,10 +369,11 @@ static bool emit_bare(struct decoding *d)
     return true;
 }
 
-/* With REX.B it is no PAUSE but XCHG R8, rAX. */
+/* With REX.B it is no PAUSE but XCHG R8, rAX on AMD's processors (Intel's ignore REX.B: seen on
+ * Sapphire Rapids). */
 static bool emit_pause(struct decoding *d)
 {
-    if (!d->insn.raw.rex.B) {
+    if (!d->insn.raw.rex.B || d->v->vm->evm.cfg.model->vendor == VENDOR_INTEL) {
         d->op->fn = d->v->vm->share ? op_pause : op_nop;
         return true;
     }

@@ -36,9 +36,13 @@ enum shift_op {
     SHIFT_SHL,
     SHIFT_SHR,
     SHIFT_SAR,
+    SHIFT_ROL_OF, /* OF stays */
+    SHIFT_ROR_OF,
     NR_SHIFTS
 };
 op_fn shift_handler(enum shift_op what, bool mem, bool by_cl, unsigned bytes);
+/* SHIFT_ROL and SHIFT_ROR of a register by an immediate count. */
+op_fn rotate_imm_handler(enum shift_op what, unsigned count, unsigned bytes);
 extern const op_fn shld_handlers[2]; /* SHLD, SHRD; operands by op */
 
 /* ---- move.c ---- */

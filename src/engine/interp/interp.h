@@ -590,6 +590,17 @@ static ALWAYS_INLINE uint64_t merge_flags(uint64_t rflags, uint32_t ahal)
            ((uint64_t)(ahal & 1) << 11);
 }
 
+/* The other way: RFLAGS as FLAGS_IN wants them in EAX. */
+static ALWAYS_INLINE uint32_t split_flags(uint64_t rflags)
+{
+    return (uint32_t)(rflags & 0xff) << 8 | (uint32_t)(rflags >> 11 & 1);
+}
+
+/* Around an instruction, for what it leaves alone and what the manual leaves undefined: flags that
+ * are then kept, or made of the operands, as on this host and so as in translated code. */
+#define FLAGS_IN  "addb $0x7f, %%al\n\tsahf\n\t" /* OF from bit 0 */
+#define FLAGS_OUT "\n\tlahf\n\tseto %%al"
+
 /* The sixteen conditions of Jcc, SETcc, CMOVcc (SDM 1, "EFLAGS Condition Codes"). cc is a constant
  * in every caller that matters. */
 static ALWAYS_INLINE bool condition(uint64_t f, unsigned cc)

@@ -141,13 +141,14 @@ void native_x87_summarise(struct xsave_area *x)
 
 void native_x87_pointers(struct cpu *c, const struct native_stub *s, enum seg_id seg, uint64_t off)
 {
-    c->fpu.fop = s->d.fop;
+    if (cpu_sets_fop(c))
+        c->fpu.fop = s->d.fop;
     c->fpu.fip = in_long64(c) ? c->rip : (uint32_t)c->rip;
-    c->fpu_cs = c->seg[SEG_CS].sel;
-    if (s->d.mem_op < 0)
+    c->fpu_cs = cpu_fpu_selector(c, c->seg[SEG_CS].sel);
+    if (s->d.mem_op < 0 || !cpu_sets_fdp(c))
         return;
     c->fpu.fdp = in_long64(c) ? off : (uint32_t)off;
-    c->fpu_ds = c->seg[seg].sel;
+    c->fpu_ds = cpu_fpu_selector(c, c->seg[seg].sel);
 }
 
 /* The x87 state goes in by a copy: a fault of the store that follows must not have popped anything.
@@ -189,19 +190,41 @@ static enum step trapped(struct cpu *c, const struct native_frame *f, enum host_
     return c->cr4 & CR4_OSXMMEXCPT ? raise_vec(c, VEC_XM) : raise_ud(c);
 }
 
+/* Is the place of a store not looked at, not even by the segment's checks, before it is known that
+ * there is something to store? So it is in x87 instructions of Intel's processors (seen on Sapphire
+ * Rapids). */
+static bool stores_late(const struct cpu *c, const struct native_desc *d)
+{
+    return d->cls == NATIVE_X87 && (d->flags & NATIVE_MEM_WRITE) &&
+           c->model->vendor == VENDOR_INTEL;
+}
+
+/* An MMX store of Intel's processors has made TOP 0 before it faults, but no register valid (seen
+ * on Sapphire Rapids). */
+static enum step store_failed(struct cpu *c, const struct native_desc *d, enum step st)
+{
+    if ((d->cls == NATIVE_MMX || d->cls == NATIVE_SSE_MMX) && (d->flags & NATIVE_MEM_WRITE) &&
+        c->model->vendor == VENDOR_INTEL)
+        native_x87_set_top(&c->fpu, 0);
+    return st;
+}
+
 enum step native_run(struct cpu *c, const struct native_stub *s, enum seg_id seg, uint64_t off)
 {
     const struct native_desc *d = &s->d;
     struct host_trap trap = { .at = s->at, .resume = s->fault };
     struct native_frame f;
     unsigned ignored = 0, acc = d->flags & NATIVE_MEM_WRITE ? ACC_WRITE : ACC_READ;
+    bool late = stores_late(c, d);
     gva_t lin = GVA(0);
     enum step st = native_check(c, s);
 
-    if (st == STEP_NEXT && d->mem_op >= 0)
-        st = native_linear(c, s, seg, off, d->mem_bytes, acc, &lin);
     if (st != STEP_NEXT)
         return st;
+    if (d->mem_op >= 0 && !late)
+        st = native_linear(c, s, seg, off, d->mem_bytes, acc, &lin);
+    if (st != STEP_NEXT)
+        return store_failed(c, d, st);
     memset(f.mem, 0, sizeof(f.mem));
     f.host_mxcsr = MXCSR_INIT;
     if (d->flags & NATIVE_MEM_READ)
@@ -220,14 +243,16 @@ enum step native_run(struct cpu *c, const struct native_stub *s, enum seg_id seg
 
     if (unlikely(trap.hit != HOST_TRAP_NONE))
         return trapped(c, &f, trap.hit);
-    if (d->flags & NATIVE_MEM_WRITE) {
-        if (x87_store_suppressed(d, &f)) /* but the place is looked at */
+    if (d->flags & NATIVE_MEM_WRITE && !(late && x87_store_suppressed(d, &f))) {
+        if (late)
+            st = native_linear(c, s, seg, off, d->mem_bytes, acc, &lin);
+        if (st == STEP_NEXT && x87_store_suppressed(d, &f)) /* but the place is looked at */
             st = c->ops->probe(c, lin, d->mem_bytes, acc);
-        else
+        else if (st == STEP_NEXT)
             st = c->ops->write(c, lin, f.mem, d->mem_bytes, acc);
     }
     if (st != STEP_NEXT)
-        return st;
+        return store_failed(c, d, st);
     if (d->flags & NATIVE_MXCSR)
         c->fpu.mxcsr = f.mxcsr;
     if (d->flags & NATIVE_FPREGS)

@@ -12,7 +12,6 @@
 #define FSW_IE         BIT(0)
 #define FSW_OE         BIT(3)
 #define FSW_UE         BIT(4)
-#define FSW_ES         BIT(7)
 #define FSW_TOP_SHIFT  11
 #define FSW_TOP        (7u << FSW_TOP_SHIFT)
 #define FSW_B          BIT(15)

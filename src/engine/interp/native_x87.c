@@ -131,8 +131,8 @@ static void set_env(struct cpu *c, const struct env *e, bool wide)
     if (in_protected(c)) {
         x->fip = e->field[ENV_IP];
         x->fdp = e->field[ENV_DP];
-        c->fpu_cs = (uint16_t)e->field[ENV_CS];
-        c->fpu_ds = (uint16_t)e->field[ENV_DS];
+        c->fpu_cs = cpu_fpu_selector(c, e->field[ENV_CS]);
+        c->fpu_ds = cpu_fpu_selector(c, e->field[ENV_DS]);
         x->fop = wide ? e->field[ENV_CS] >> 16 & 0x7ff : 0;
     } else {
         uint32_t high = wide ? 0xffffu : 0xfu;

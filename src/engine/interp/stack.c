@@ -72,11 +72,31 @@ static const struct op *pop(struct ivcpu *v, const struct op *op)
     NEXT(v, op);
 }
 
+/* The selector alone goes to the stack or comes from it, the rest of its slot is not touched: SDM
+ * 2, "PUSH", of a 4-byte slot, and seen of POP on Sapphire Rapids. AMD's processors move all of it.
+ */
+static const struct op *push_seg_narrow(struct ivcpu *v, const struct op *op)
+{
+    struct cpu *c = CPU(v);
+    uint64_t sp = (c->gpr[RSP] - op->bytes) & sp_mask(c);
+    gva_t lin = GVA(0);
+    enum step st = cpu_linear(c, SEG_SS, sp, 2, ACC_WRITE, &lin);
+
+    if (st != STEP_NEXT)
+        return leave_step(v, op, st);
+    if (!store_slow(v, &(struct op){ .seg = SEG_SS }, lin.v, 2, c->seg[op->aux].sel))
+        return leave_here(v, op);
+    set_sp(c, sp);
+    NEXT_OR_LEAVE(v, op, STEP_NEXT);
+}
+
 /* A selector pushed with a 4- or 8-byte operand size: the whole slot is written, upper part zero.
  */
 static const struct op *push_seg(struct ivcpu *v, const struct op *op)
 {
     sync_rip(v, op);
+    if (op->bytes == 4 && CPU(v)->model->vendor == VENDOR_INTEL)
+        return push_seg_narrow(v, op);
     NEXT_OR_LEAVE(v, op, cpu_push(CPU(v), CPU(v)->seg[op->aux].sel, op->bytes));
 }
 
@@ -88,7 +108,7 @@ static const struct op *pop_seg(struct ivcpu *v, const struct op *op)
     enum step st;
 
     sync_rip(v, op);
-    st = cpu_pop(c, &x, op->bytes);
+    st = cpu_pop(c, &x, c->model->vendor == VENDOR_INTEL ? 2 : op->bytes);
     if (st == STEP_NEXT)
         st = cpu_load_seg(c, op->aux, (uint16_t)x);
     if (st != STEP_NEXT)

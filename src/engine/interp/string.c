@@ -29,6 +29,24 @@ static struct string string_begin(const struct ivcpu *v, const struct op *op)
     return s;
 }
 
+/*
+ * With REP and 32-bit addresses in 64-bit code Intel's processors clear the upper halves of RCX
+ * and, in MOVS and STOS, of what they move (pointers: a bit for each) even if no repetition is
+ * completed (seen on Sapphire Rapids).
+ */
+static struct string string_begin_cut(struct ivcpu *v, const struct op *op, unsigned pointers)
+{
+    struct cpu *c = CPU(v);
+    unsigned cut = pointers | BIT(RCX);
+
+    if (unlikely(op->prefix & OP_A32) && op->prefix & (OP_REP | OP_REPNE) && c->mode & MODE_CS64 &&
+        c->model->vendor == VENDOR_INTEL)
+        for (unsigned r = RCX; r <= RDI; r++)
+            if (cut >> r & 1)
+                c->gpr[r] = (uint32_t)c->gpr[r];
+    return string_begin(v, op);
+}
+
 static uint64_t offset(const struct ivcpu *v, const struct string *s, enum gpr r)
 {
     return v->vc.cpu.gpr[r] & s->mask;
@@ -134,7 +152,7 @@ static bool bulk_move(struct ivcpu *v, const struct string *s, uint64_t dst, uin
 
 static const struct op *movs(struct ivcpu *v, const struct op *op)
 {
-    struct string s = string_begin(v, op);
+    struct string s = string_begin_cut(v, op, BIT(RSI) | BIT(RDI));
 
     while (s.count) {
         uint64_t src, dst, so = offset(v, &s, RSI), dof = offset(v, &s, RDI), nr = 0, x;
@@ -187,7 +205,7 @@ static void fill(uint8_t *to, uint64_t x, unsigned n, uint64_t nr)
 
 static const struct op *stos(struct ivcpu *v, const struct op *op)
 {
-    struct string s = string_begin(v, op);
+    struct string s = string_begin_cut(v, op, BIT(RDI));
     uint64_t x = get_reg(v, RAX * 8, s.n);
 
     while (s.count) {
@@ -217,7 +235,7 @@ static const struct op *stos(struct ivcpu *v, const struct op *op)
 
 static const struct op *lods(struct ivcpu *v, const struct op *op)
 {
-    struct string s = string_begin(v, op);
+    struct string s = string_begin_cut(v, op, 0);
 
     while (s.count) {
         uint64_t x;
@@ -257,17 +275,45 @@ static bool compare_ends(const struct ivcpu *v, const struct op *op, const struc
     return s->rep && (op->prefix & OP_REP ? !zf : zf);
 }
 
+/* Element r of the string in segment seg. False: leave. */
+static bool load_element(struct ivcpu *v, const struct op *op, const struct string *s,
+                         enum seg_id seg, enum gpr r, uint64_t *x)
+{
+    return addr_in(v, op, seg, offset(v, s, r), s->n, ACC_READ) && load_n(v, op, v->lin, s->n, x);
+}
+
+/*
+ * Leaves a comparison before its end, by a fault or to go on later. Intel's processors set the
+ * flags at the end only: till then they are as before (SDM 2, "REP"; AMD's have those of the
+ * repetition before).
+ */
+static const struct op *compare_leave(struct ivcpu *v, const struct op *op, const struct string *s,
+                                      uint64_t flags_before, bool again)
+{
+    if (s->rep && CPU(v)->model->vendor == VENDOR_INTEL)
+        CPU(v)->rflags = flags_before;
+    return again ? string_again(v, op) : leave_here(v, op);
+}
+
+static bool load_both(struct ivcpu *v, const struct op *op, const struct string *s, uint64_t *a,
+                      uint64_t *b)
+{
+    /* Which of the two comes first shows when both fault (Intel: seen on Sapphire Rapids). */
+    if (CPU(v)->model->vendor == VENDOR_INTEL)
+        return load_element(v, op, s, SEG_ES, RDI, b) && load_element(v, op, s, op->seg, RSI, a);
+    return load_element(v, op, s, op->seg, RSI, a) && load_element(v, op, s, SEG_ES, RDI, b);
+}
+
 static const struct op *cmps(struct ivcpu *v, const struct op *op)
 {
-    struct string s = string_begin(v, op);
+    struct string s = string_begin_cut(v, op, 0);
+    uint64_t flags_before = CPU(v)->rflags;
 
     while (s.count) {
         uint64_t a, b;
 
-        if (!addr_of(v, op, offset(v, &s, RSI), s.n, ACC_READ) || !load_n(v, op, v->lin, s.n, &a) ||
-            !addr_in(v, op, SEG_ES, offset(v, &s, RDI), s.n, ACC_READ) ||
-            !load_n(v, op, v->lin, s.n, &b))
-            return leave_here(v, op);
+        if (!load_both(v, op, &s, &a, &b))
+            return compare_leave(v, op, &s, flags_before, false);
         compare(v, s.n, a, b);
         advance(v, &s, RSI, 1);
         advance(v, &s, RDI, 1);
@@ -275,28 +321,28 @@ static const struct op *cmps(struct ivcpu *v, const struct op *op)
         if (compare_ends(v, op, &s))
             break;
         if (string_pause(v, &s))
-            return string_again(v, op);
+            return compare_leave(v, op, &s, flags_before, true);
     }
     NEXT(v, op);
 }
 
 static const struct op *scas(struct ivcpu *v, const struct op *op)
 {
-    struct string s = string_begin(v, op);
+    struct string s = string_begin_cut(v, op, 0);
+    uint64_t flags_before = CPU(v)->rflags;
 
     while (s.count) {
         uint64_t b;
 
-        if (!addr_in(v, op, SEG_ES, offset(v, &s, RDI), s.n, ACC_READ) ||
-            !load_n(v, op, v->lin, s.n, &b))
-            return leave_here(v, op);
+        if (!load_element(v, op, &s, SEG_ES, RDI, &b))
+            return compare_leave(v, op, &s, flags_before, false);
         compare(v, s.n, get_reg(v, RAX * 8, s.n), b);
         advance(v, &s, RDI, 1);
         count_down(v, &s, 1);
         if (compare_ends(v, op, &s))
             break;
         if (string_pause(v, &s))
-            return string_again(v, op);
+            return compare_leave(v, op, &s, flags_before, true);
     }
     NEXT(v, op);
 }

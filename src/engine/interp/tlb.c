@@ -461,7 +461,7 @@ static bool find_pieces(struct ivcpu *v, const struct op *op, uint64_t lin, unsi
     if (st == STEP_NEXT && p->n[1]) {
         uint64_t next = lin + left;
 
-        st = span_find(v, CPU(v)->mode & MODE_LMA ? next : (uint32_t)next, acc, &p->s[1]);
+        st = span_find(v, ip_mask(CPU(v), next), acc, &p->s[1]);
     }
     if (st != STEP_NEXT)
         return fault(v, st);
