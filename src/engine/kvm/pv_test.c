@@ -285,6 +285,8 @@ static void test_end_that_is_still_to_come_is_one_by_the_register(void **state)
 
     put(m, EOI_AT, 1, 4);
     kvm_engine.prepare(m->evm);
+    /* A machine that was restored has not run, and its kernel had no memory yet. */
+    assert_int_equal(kernels(m, MSR_KVM_PV_EOI), EOI_AT | ENABLED);
     assert_false(c->pv.eoi_offered);
     assert_int_equal(mem(m, EOI_AT, 4), 0);
     assert_int_equal(c->apic.isr[VECTOR / 32], BIT(VECTOR % 32));
