@@ -109,8 +109,8 @@ static void test_not_offered_the_kernel_refuses(void **state)
     struct machine *m = machine(state);
     uint64_t val;
 
-    if (kvm_ioctl_num(kvm_vcpu(m)->vm->fd, KVM_CHECK_EXTENSION,
-                      KVM_CAP_ENFORCE_PV_FEATURE_CPUID) <= 0)
+    if (kvm_ioctl_num(kvm_vcpu(m)->vm->fd, KVM_CHECK_EXTENSION, KVM_CAP_ENFORCE_PV_FEATURE_CPUID) <=
+        0)
         skip();
     assert_true(kvm_set_msr(kvm_vcpu(m), MSR_KVM_SYSTEM_TIME_NEW, CLOCK_AT | ENABLED) < 0 ||
                 kvm_get_msr(kvm_vcpu(m), MSR_KVM_SYSTEM_TIME_NEW, &val) < 0);
@@ -241,6 +241,40 @@ static void test_stepped_rdmsr_and_wrmsr_are_the_kernels_msr(void **state)
     assert_int_equal(kernels(m, MSR_KVM_SYSTEM_TIME_NEW), 0);
 }
 
+static void run_again(struct machine *m)
+{
+    m->v->cpu.rip = CODE_AT;
+    kvm_engine.state_changed(m->v);
+    assert_int_equal(kvm_engine.run(m->v), RUN_STOPPED);
+}
+
+/* There and back, which with several vCPUs no kernel takes for a reason of its own. */
+static void test_clock_is_written_anew_when_the_guest_moves_its_tsc(void **state)
+{
+    struct machine *m = pv_machine(state, FEAT_KVM_CLOCK2);
+    struct vcpu *other;
+    uint64_t version;
+
+    assert_int_equal(kvm_engine.vcpu_create(m->evm, 1, &other), 0);
+    (void)restored(m);
+    assert_int_equal(RUN(m, STOP), RUN_STOPPED);
+    run_again(m);
+    version = mem(m, CLOCK_AT, 4);
+    run_again(m);
+    if (mem(m, CLOCK_AT, 4) != version) {
+        print_message("# this /dev/kvm writes it at each entry\n");
+        skip();
+    }
+    for (unsigned i = 0; i < 4; i++) {
+        m->v->cpu.tsc_adjust = i & 1 ? 0 : 1ull << 44;
+        run_again(m);
+        assert_true(mem(m, CLOCK_AT, 4) != version);
+        version = mem(m, CLOCK_AT, 4);
+    }
+    assert_int_equal(kernels(m, MSR_KVM_SYSTEM_TIME_NEW), CLOCK_AT | ENABLED);
+    kvm_engine.vcpu_destroy(other);
+}
+
 static void test_address_that_the_kernel_refuses_is_gp(void **state)
 {
     struct machine *m = pv_machine(state, FEAT_KVM_PV_EOI);
@@ -355,6 +389,7 @@ int main(void)
         TEST(test_reset_ends_all),
         TEST(test_stepped_rdmsr_and_wrmsr_are_the_kernels_msr),
         TEST_OFF(test_stepped_rdmsr_and_wrmsr_are_the_kernels_msr),
+        TEST(test_clock_is_written_anew_when_the_guest_moves_its_tsc),
         TEST(test_address_that_the_kernel_refuses_is_gp),
         TEST(test_end_in_memory_before_a_restore_counts),
         TEST(test_end_that_is_still_to_come_is_one_by_the_register),
