@@ -98,9 +98,9 @@ void kvm_copy_pv(struct kvm_vcpu *k)
 
 void kvm_take_pv(struct kvm_vcpu *k)
 {
-    if (k->pv_here)
+    if (k->pv_taken)
         return;
-    kvm_copy_pv(k);
+    kvm_copy_pv(k); /* or a snapshot has */
     for (unsigned i = 0; i < ARRAY_SIZE(kernels); i++)
         if (is_moved(k->vm, i) && *field(k, i) && kvm_set_msr(k, kernels[i].msr, 0) < 0)
             *field(k, i) = 0; /* then it keeps it */

@@ -166,13 +166,15 @@ static void test_snapshot_has_what_the_kernel_has_and_it_goes_on(void **state)
     assert_true(ns >= 123456789);
 }
 
-static void test_interp_has_it_alone_and_gives_it_back_with_a_flush(void **state)
+static void interp_has_it(void **state, bool snapshot)
 {
     struct machine *m = pv_machine(state, FEAT_KVM_PV_TLB_FLUSH);
     struct pv *pv = restored(m);
 
     assert_int_equal(RUN(m, STOP), RUN_STOPPED);
     put(m, STEAL_AT + PREEMPTED, 3, 1);
+    if (snapshot)
+        kvm_engine.refresh(m->v);
     kvm_take_pv(kvm_vcpu(m));
     assert_int_equal(kernels(m, MSR_KVM_SYSTEM_TIME_NEW) & ENABLED, 0);
     assert_int_equal(kernels(m, MSR_KVM_STEAL_TIME) & ENABLED, 0);
@@ -184,6 +186,16 @@ static void test_interp_has_it_alone_and_gives_it_back_with_a_flush(void **state
     assert_int_equal(kernels(m, MSR_KVM_SYSTEM_TIME_NEW), CLOCK_AT | ENABLED);
     assert_int_equal(kernels(m, MSR_KVM_STEAL_TIME), STEAL_AT | ENABLED);
     assert_int_equal(mem(m, STEAL_AT + PREEMPTED, 1), 3);
+}
+
+static void test_interp_has_it_alone_and_gives_it_back_with_a_flush(void **state)
+{
+    interp_has_it(state, false);
+}
+
+static void test_interp_has_it_alone_after_a_snapshot(void **state)
+{
+    interp_has_it(state, true);
 }
 
 static void test_reset_ends_all(void **state)
@@ -386,6 +398,7 @@ int main(void)
         TEST(test_snapshot_has_what_the_kernel_has_and_it_goes_on),
         TEST_OFF(test_snapshot_has_what_the_kernel_has_and_it_goes_on),
         TEST(test_interp_has_it_alone_and_gives_it_back_with_a_flush),
+        TEST(test_interp_has_it_alone_after_a_snapshot),
         TEST(test_reset_ends_all),
         TEST(test_stepped_rdmsr_and_wrmsr_are_the_kernels_msr),
         TEST_OFF(test_stepped_rdmsr_and_wrmsr_are_the_kernels_msr),
