@@ -171,6 +171,9 @@ struct cpu_ops {
      * made. */
     uint64_t (*real_ns)(struct cpu *c);
     uint64_t (*steal_ns)(struct cpu *c);
+    /* Optional: an instruction is about to read or write this MSR of KVM's paravirtual interface,
+     * whose state may be elsewhere: it comes to struct pv. */
+    void (*pv_msr)(struct cpu *c, uint32_t msr);
     /* Local APIC to the platform. deadline_ns is VM clock; UINT64_MAX cancels. */
     void (*apic_timer)(struct cpu *c, uint64_t deadline_ns);
     void (*apic_send)(struct cpu *c, const struct apic_msg *msg); /* an IPI for other vCPUs */

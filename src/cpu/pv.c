@@ -163,12 +163,19 @@ void pv_steal_update(struct cpu *c)
     version = begin(c, at + STEAL_VERSION);
     put64(c, at + STEAL_NS, c->pv.steal_ns);
     put32(c, at + STEAL_VERSION, version);
+    (void)cpu_pv_back(c);
 }
 
 void cpu_pv_away(struct cpu *c)
 {
     if (c->pv.steal & PV_ENABLED)
         (void)change32(c, STEAL_AT(c) + STEAL_PREEMPTED, ~0xffu, PREEMPTED);
+}
+
+void cpu_pv_leave_flush(struct cpu *c)
+{
+    if ((c->pv.steal & PV_ENABLED) && model_has(c->model, FEAT_KVM_PV_TLB_FLUSH))
+        (void)change32(c, STEAL_AT(c) + STEAL_PREEMPTED, ~0xffu, PREEMPTED | PREEMPTED_FLUSH);
 }
 
 bool cpu_pv_back(struct cpu *c)
@@ -240,8 +247,15 @@ static uint64_t *field_of(struct cpu *c, uint32_t msr)
     }
 }
 
+static void bring(struct cpu *c, uint32_t msr)
+{
+    if (c->ops->pv_msr)
+        c->ops->pv_msr(c, msr);
+}
+
 enum step pv_rd(struct cpu *c, uint32_t msr, uint64_t *val)
 {
+    bring(c, msr);
     *val = *field_of(c, msr);
     return STEP_NEXT;
 }
@@ -265,6 +279,7 @@ enum step pv_wr(struct cpu *c, uint32_t msr, uint64_t val)
 
     if (val & reserved_of(msr))
         return raise_gp(c, 0);
+    bring(c, msr);
     if (field == &c->pv.eoi)
         pv_eoi_sync(c);
     *field = val;
@@ -276,7 +291,6 @@ enum step pv_wr(struct cpu *c, uint32_t msr, uint64_t val)
         c->pv.steal_ns = 0;
         c->pv.steal_seen_ns = c->ops->steal_ns(c);
         pv_steal_update(c);
-        (void)cpu_pv_back(c);
     }
     return STEP_NEXT;
 }

@@ -31,7 +31,8 @@ void pv_tsc_changed(struct cpu *c);
  * that its watchdogs do not take that for a fault of its own. Also before the vCPU has a thread.
  */
 void cpu_pv_was_stopped(struct cpu *c);
-/* Brings the steal time up to date. */
+/* Brings the steal time up to date, and says that the vCPU runs: it may be a restored one, whose
+ * flag is that of a vCPU that was away (cpu_pv_back()). */
 void pv_steal_update(struct cpu *c);
 /* A vector goes into service. From here on until pv_eoi_sync() the guest may end it in memory. */
 void pv_eoi_offer(struct cpu *c, uint8_t vector);
@@ -48,5 +49,7 @@ bool cpu_pv_take_kick(struct cpu *c);
  */
 void cpu_pv_away(struct cpu *c);
 bool cpu_pv_back(struct cpu *c);
+/* As cpu_pv_away(), and whoever runs the vCPU next has a flush to make. */
+void cpu_pv_leave_flush(struct cpu *c);
 
 #endif

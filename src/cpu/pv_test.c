@@ -170,6 +170,28 @@ static void test_flushes_are_left_with_who_is_away(void **state)
     assert_int_equal(mem(STEAL_AT + 16, 2), 0x5a00);
 }
 
+/* As after a restore: whoever saved it may have had it away. */
+static void test_steal_update_says_that_the_vcpu_runs_and_flushes(void **state)
+{
+    unsigned before;
+
+    (void)state;
+    wr(MSR_KVM_STEAL_TIME, STEAL_AT | 1);
+    before = f.nr_flushes;
+    f.ram[STEAL_AT + 16] = 1;
+    cpu_post(&f.c, REQ_TIMER);
+    assert_int_equal(cpu_take_events(&f.c), STEP_NEXT);
+    assert_int_equal(f.ram[STEAL_AT + 16], 0);
+    assert_int_equal(f.nr_flushes, before);
+    f.ram[STEAL_AT + 16] = 3;
+    cpu_post(&f.c, REQ_TIMER);
+    assert_int_equal(cpu_take_events(&f.c), STEP_NEXT);
+    assert_int_equal(f.ram[STEAL_AT + 16], 0);
+    assert_int_equal(f.nr_flushes, before + 1);
+    cpu_pv_leave_flush(&f.c);
+    assert_int_equal(f.ram[STEAL_AT + 16], 3);
+}
+
 static void test_reserved_bits_are_gp(void **state)
 {
     static const struct {
@@ -333,6 +355,7 @@ int main(void)
         TEST(test_steal_time_counts_from_its_registration),
         TEST(test_a_restored_guest_is_told_that_it_was_stopped),
         TEST(test_flushes_are_left_with_who_is_away),
+        TEST(test_steal_update_says_that_the_vcpu_runs_and_flushes),
         TEST(test_reserved_bits_are_gp),
         TEST(test_what_is_not_offered_is_not_there),
         TEST(test_eoi_in_memory_ends_when_somebody_looks),

@@ -179,8 +179,9 @@ struct engine_ops {
     /* Optional: 0 when it is a good choice for a user who named none, else -errno and the reason.
      * Only where probe() gave 0; may take some milliseconds. */
     int (*recommend)(char *why, size_t why_bytes);
-    /* Optional: takes away from the model what the engine cannot give its guests. */
-    void (*trim_model)(struct cpu_model *m);
+    /* Optional: takes away from the model what the engine, as it is configured, cannot give its
+     * guests. */
+    void (*trim_model)(struct cpu_model *m, const struct engine_config *cfg);
     /* Optional: how fast the guest's TSC runs where it is the host's, invariant or not; 0: not
      * known. */
     uint64_t (*tsc_khz)(void);

@@ -135,6 +135,9 @@ int vcpu_loaded(struct vcpu *v, uint32_t requests)
     /* Whether an interrupt waits is looked at anyway. */
     atomic_fetch_and(&c->req, ~(uint32_t)REQ_SAVED);
     atomic_fetch_or(&c->req, (requests & REQ_SAVED) | REQ_IRQ);
+    /* The vCPU's flag may say that it does not run: pv_steal_update() */
+    if (c->pv.steal)
+        atomic_fetch_or(&c->req, REQ_TIMER);
     if (c->apic.timer_deadline_ns && c->apic.timer_deadline_ns != UINT64_MAX)
         c->ops->apic_timer(c, c->apic.timer_deadline_ns);
     else

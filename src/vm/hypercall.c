@@ -77,10 +77,7 @@ static int64_t hc_send_ipi(struct vm *vm, struct cpu *c, const struct hc_args *a
         if (!to)
             continue;
         msg.dest = to->id;
-        if (!apic_matches(to, &msg))
-            continue;
-        apic_accept(to, &msg);
-        nr++;
+        nr += irq_send_one(vm, to, &msg);
     }
     return nr;
 }

@@ -72,6 +72,22 @@ static void irq_send_lowest(struct vm *vm, const struct apic_msg *msg, uint32_t 
         apic_accept(best, msg);
 }
 
+static bool irq_engine_takes(struct vm *vm, const struct apic_msg *msg, uint32_t sender)
+{
+    return vm->evm && vm->cfg.engine->take_message &&
+           vm->cfg.engine->take_message(vm->evm, msg, sender);
+}
+
+bool irq_send_one(struct vm *vm, struct cpu *to, const struct apic_msg *msg)
+{
+    if (irq_engine_takes(vm, msg, NOBODY))
+        return true;
+    if (!apic_matches(to, msg))
+        return false;
+    apic_accept(to, msg);
+    return true;
+}
+
 void irq_send(struct vm *vm, const struct apic_msg *msg, uint32_t sender)
 {
     probe(apic_message, msg->dest, (int)msg->vector);
@@ -80,8 +96,7 @@ void irq_send(struct vm *vm, const struct apic_msg *msg, uint32_t sender)
           : msg->logical               ? "logical"
                                        : "physical",
           msg->dest, msg->mode, msg->vector, msg->level ? " level" : "");
-    if (vm->evm && vm->cfg.engine->take_message &&
-        vm->cfg.engine->take_message(vm->evm, msg, sender))
+    if (irq_engine_takes(vm, msg, sender))
         return;
     if (msg->mode == APIC_LOWEST) {
         irq_send_lowest(vm, msg, sender);

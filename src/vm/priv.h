@@ -98,6 +98,8 @@ void vm_hypercall(struct vm *vm, struct cpu *c);
 void irq_wire(struct vm *vm);
 /* A message to all APICs it addresses, but for the sender's own (UINT32_MAX: nobody's). */
 void irq_send(struct vm *vm, const struct apic_msg *msg, uint32_t sender);
+/* To that vCPU's APIC alone: false if it does not hear it. msg->dest is its ID. */
+bool irq_send_one(struct vm *vm, struct cpu *to, const struct apic_msg *msg);
 
 /* See engine_ops.watch_eoi. */
 void irq_watch_eoi(struct vm *vm, unsigned pin, const struct apic_msg *msg);

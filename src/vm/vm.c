@@ -142,7 +142,7 @@ static int vm_add_engine(struct vm *vm)
     if (!vm->cfg.engine->nests)
         cpu_model_no_nesting(&vm->model);
     if (vm->cfg.engine->trim_model)
-        vm->cfg.engine->trim_model(&vm->model);
+        vm->cfg.engine->trim_model(&vm->model, &vm->ecfg);
     if (vm->cfg.engine->tsc_khz)
         clock_use_tsc(bus_clock(vm->bus), vm->cfg.engine->tsc_khz());
     if (vm->cfg.image && (vm_restore_model(vm) < 0 || vm_restore_clock(vm) < 0))

@@ -99,11 +99,12 @@ static void hook_outside(struct ivcpu *v)
     bt_vectors_out(of_ivcpu(v));
 }
 
-static uint64_t hook_waited_ns(struct ivcpu *v)
+/* Its worker waits as well. */
+static uint64_t hook_steal_ns(struct ivcpu *v, uint64_t ns)
 {
     struct bt_vcpu *b = of_ivcpu(v);
 
-    return b->direct ? direct_waited_ns(b->direct) : 0;
+    return b->direct ? ns + direct_waited_ns(b->direct) : ns;
 }
 
 /* ---- what the direct tier asks ---- */
@@ -144,7 +145,7 @@ static const struct ivcpu_hooks hooks = {
     .noted = hook_noted,
     .kick = hook_kick,
     .outside = hook_outside,
-    .waited_ns = hook_waited_ns,
+    .steal_ns = hook_steal_ns,
 };
 
 /* ---- the contract ---- */

@@ -264,7 +264,17 @@ static uint64_t core_steal_ns(struct cpu *c)
     FORWARD(c);
     go_outside(v);
     ns = cfg->time_ops->steal_ns(cfg->ctx, c->id);
-    return v->hooks ? ns + v->hooks->waited_ns(v) : ns;
+    return v->hooks ? v->hooks->steal_ns(v, ns) : ns;
+}
+
+static void core_pv_msr(struct cpu *c, uint32_t msr)
+{
+    struct ivcpu *v = of_cpu(c);
+
+    if (!v->hooks || !v->hooks->pv_msr)
+        return;
+    go_outside(v);
+    v->hooks->pv_msr(v, msr);
 }
 
 static void core_apic_timer(struct cpu *c, uint64_t deadline_ns)
@@ -323,6 +333,7 @@ const struct cpu_ops interp_cpu_ops = {
     .tsc_to_ns = core_tsc_to_ns,
     .real_ns = core_real_ns,
     .steal_ns = core_steal_ns,
+    .pv_msr = core_pv_msr,
     .apic_timer = core_apic_timer,
     .apic_send = core_apic_send,
     .apic_eoi = core_apic_eoi,

@@ -206,8 +206,10 @@ struct ivcpu_hooks {
     void (*kick)(struct ivcpu *v);
     /* Code follows that may use the vector registers: anything but the core's and this folder's. */
     void (*outside)(struct ivcpu *v);
-    /* How long processes of the engine's own that run for the vCPU have waited for CPUs. */
-    uint64_t (*waited_ns)(struct ivcpu *v);
+    /* How long the vCPU has waited for CPUs, whose thread has waited for ns. */
+    uint64_t (*steal_ns)(struct ivcpu *v, uint64_t ns);
+    /* Optional: as cpu_ops.pv_msr. */
+    void (*pv_msr)(struct ivcpu *v, uint32_t msr);
 };
 
 /* A store to a page of code, told to the other vCPUs once it is made. */

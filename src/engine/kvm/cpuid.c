@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * CPUID: the model's leaves as everywhere, less what the kernel cannot give its guests. The leaves
- * in which the kernel announces its own services (clock, stolen time) are its own.
+ * CPUID: the model's leaves as everywhere, less what the kernel cannot give its guests.
  */
 #include <linux/kvm_para.h>
 #include <string.h>
@@ -39,14 +38,20 @@ static const enum cpu_feature of_machine[] = {
 };
 
 /*
- * Services of the kernel that need its own local APIC are left out: PV EOI (6), unhalt (7), IPIs
- * (11), interrupts for asynchronous page faults (14), and those faults themselves (4, 10); also
- * what only makes sense where nested guests migrate.
+ * The paravirtual features whose work is the kernel's, and those of them that need its local APICs:
+ * without, its hypercalls for kicks, IPIs and yielding find nobody. What the other engines do not
+ * have (asynchronous page faults, poll control, migration control) is not in the model.
  */
-#define PV_FEATURES                                                 \
-    (BIT(KVM_FEATURE_CLOCKSOURCE) | BIT(KVM_FEATURE_NOP_IO_DELAY) | \
-     BIT(KVM_FEATURE_CLOCKSOURCE2) | BIT(KVM_FEATURE_STEAL_TIME) |  \
+#define PV_KERNEL                                                                                  \
+    (BIT(KVM_FEATURE_CLOCKSOURCE) | BIT(KVM_FEATURE_NOP_IO_DELAY) |                                \
+     BIT(KVM_FEATURE_CLOCKSOURCE2) | BIT(KVM_FEATURE_STEAL_TIME) | BIT(KVM_FEATURE_PV_TLB_FLUSH) | \
      BIT(KVM_FEATURE_CLOCKSOURCE_STABLE_BIT))
+#define PV_KERNEL_APIC                                                                     \
+    (BIT(KVM_FEATURE_PV_EOI) | BIT(KVM_FEATURE_PV_UNHALT) | BIT(KVM_FEATURE_PV_SEND_IPI) | \
+     BIT(KVM_FEATURE_PV_SCHED_YIELD))
+/* Messages of devices are read by the machine; the core's APICs end interrupts in memory, too. */
+#define PV_OURS      BIT(KVM_FEATURE_MSI_EXT_DEST_ID)
+#define PV_OURS_APIC BIT(KVM_FEATURE_PV_EOI)
 
 static uint32_t entry_reg(const struct kvm_cpuid_entry2 *e, unsigned reg)
 {
@@ -79,17 +84,32 @@ int kvm_get_supported(int sys, struct kvm_cpuid_table *out)
     return kvm_ioctl(sys, KVM_GET_SUPPORTED_CPUID, out);
 }
 
-void kvm_trim(struct cpu_model *m, const struct kvm_cpuid_table *supported)
+static uint32_t pv_offered(uint32_t supported, bool split)
+{
+    uint32_t pv;
+
+    if (split)
+        pv = (supported & (PV_KERNEL | PV_KERNEL_APIC)) | PV_OURS;
+    else
+        pv = (supported & PV_KERNEL) | PV_OURS | PV_OURS_APIC;
+    /* Both are about a flag in it. */
+    if (!(pv & BIT(KVM_FEATURE_STEAL_TIME)))
+        pv &= ~(BIT(KVM_FEATURE_PV_TLB_FLUSH) | BIT(KVM_FEATURE_PV_SCHED_YIELD));
+    return pv;
+}
+
+void kvm_trim(struct cpu_model *m, const struct kvm_cpuid_table *supported, bool split)
 {
     uint32_t machine[NR_FEATURE_WORDS] = { 0 };
     uint32_t bits_phys = supported_reg(supported, 0x80000008, 0, 0) & 0xff;
 
     for (unsigned i = 0; i < ARRAY_SIZE(of_machine); i++)
         machine[of_machine[i] / 32] |= BIT(of_machine[i] % 32);
-    for (unsigned i = 0; i < NR_FEATURE_WORDS; i++)
-        m->words[i] &=
-            machine[i] | supported_reg(supported, words[i].leaf, words[i].subleaf, words[i].reg);
-    m->words[FW_KVM] &= PV_FEATURES;
+    for (unsigned i = 0; i < NR_FEATURE_WORDS; i++) {
+        uint32_t have = supported_reg(supported, words[i].leaf, words[i].subleaf, words[i].reg);
+
+        m->words[i] &= i == FW_KVM ? pv_offered(have, split) : machine[i] | have;
+    }
     if (!model_has(m, FEAT_XSAVE))
         m->words[FEAT_AVX / 32] &= ~BIT(FEAT_AVX % 32);
     if (!model_has(m, FEAT_AVX)) {

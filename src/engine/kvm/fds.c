@@ -73,6 +73,10 @@ static struct kvm_msi_fd *open_fd(struct kvm_vm *vm, const struct kvm_irq_routin
     return NULL;
 }
 
+/* Of a message's address: bits 14 to 8 of the ID (docs/paravirt.md). The kernel has them in the
+ * upper half. */
+#define MSI_EXT_DEST 0xfe0u
+
 /* An edge of a vector to a local APIC, or to several (SDM 3, "Message Address Register Format"). */
 static bool is_plain(uint64_t addr, uint32_t data)
 {
@@ -92,7 +96,9 @@ int kvm_msi_fd(struct engine_vm *evm, int fd, uint64_t addr, uint32_t data)
     /* What the machine would not make a plain message of is its to look at. */
     if (!vm->split || vm->apics_here || !vm->has_irqfd || !is_plain(addr, data))
         return -ENOTSUP;
-    e.u.msi.address_lo = (uint32_t)addr;
+    e.u.msi.address_lo = (uint32_t)addr & ~MSI_EXT_DEST;
+    if (model_has(vm->ivm.evm.cfg.model, FEAT_KVM_MSI_EXT_DEST))
+        e.u.msi.address_hi = ((uint32_t)addr & MSI_EXT_DEST) << 3; /* bit 5 is the ID's bit 8 */
     e.u.msi.data = data;
     if (!m) {
         m = open_fd(vm, &e);

@@ -98,6 +98,24 @@ static void test_descriptor_sends_its_message_until_it_is_closed(void **state)
         assert_int_equal(vm_of(m)->routes[i].type, 0);
 }
 
+/* An ID above 255 is nobody's here, whatever its low bits. */
+static void test_message_to_a_long_id_is_not_to_its_low_bits(void **state)
+{
+    struct machine *m = machine(state);
+    const struct kvm_irq_routing_entry *e;
+    int fd;
+
+    if (!vm_of(m)->split)
+        skip();
+    assert_true(model_has(&m->model, FEAT_KVM_MSI_EXT_DEST));
+    fd = kvm_engine.msi_fd(m->evm, -1, 0xfee03000 | 0x5a << 5, 0x41);
+    assert_true(fd >= 0);
+    e = &vm_of(m)->routes[KVM_PINS];
+    assert_int_equal(e->u.msi.address_lo, 0xfee03000);
+    assert_int_equal(e->u.msi.address_hi, 0x5a00);
+    kvm_engine.msi_fd_close(m->evm, fd);
+}
+
 static void test_messages_that_are_no_plain_interrupts_are_refused(void **state)
 {
     static const struct {
@@ -132,6 +150,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         SPLIT(test_write_that_matches_makes_the_descriptor_ready_without_an_exit),
         SPLIT(test_descriptor_sends_its_message_until_it_is_closed),
+        SPLIT(test_message_to_a_long_id_is_not_to_its_low_bits),
         SPLIT(test_messages_that_are_no_plain_interrupts_are_refused),
         OFF(test_without_the_kernels_apics_there_are_no_message_descriptors),
     };

@@ -66,6 +66,21 @@ static void hook_kick(struct ivcpu *v)
         host_kick(&k->thread);
 }
 
+/* The kernel counts it for the thread, whoever runs the vCPU, and adds it when it is back. */
+static uint64_t hook_steal_ns(struct ivcpu *v, uint64_t ns)
+{
+    (void)v, (void)ns;
+    return 0;
+}
+
+static void hook_pv_msr(struct ivcpu *v, uint32_t msr)
+{
+    struct kvm_vcpu *k = container_of(v, struct kvm_vcpu, iv);
+
+    if (kvm_has_pv_msr(k->vm, msr))
+        kvm_take_pv(k);
+}
+
 static const struct ivcpu_hooks hooks = {
     .flushed = hook_flushed,
     .left = hook_pcid,
@@ -77,6 +92,8 @@ static const struct ivcpu_hooks hooks = {
     .noted = hook_noted,
     .kick = hook_kick,
     .outside = hook_nothing,
+    .steal_ns = hook_steal_ns,
+    .pv_msr = hook_pv_msr,
 };
 
 /* ---- is it there, is it good? ---- */
@@ -132,7 +149,7 @@ static void kvm_describe(char *line, size_t bytes)
             (unsigned long long)v.exit_ns, (unsigned long long)v.slow_times);
 }
 
-static void kvm_trim_model(struct cpu_model *m)
+static void kvm_trim_model(struct cpu_model *m, const struct engine_config *cfg)
 {
     struct kvm_cpuid_table supported;
     char why[128];
@@ -141,7 +158,7 @@ static void kvm_trim_model(struct cpu_model *m)
     if (fd < 0)
         return; /* kvm_vm_create() will say it */
     if (kvm_get_supported(fd, &supported) >= 0)
-        kvm_trim(m, &supported);
+        kvm_trim(m, &supported, kvm_will_split(fd, cfg));
     if (kvm_ioctl_num(fd, KVM_CHECK_EXTENSION, KVM_CAP_NESTED_STATE) <= 0)
         cpu_model_no_nesting(m);
     host_close(fd);
@@ -326,7 +343,9 @@ static int kvm_vcpu_create(struct engine_vm *evm, uint32_t id, struct vcpu **out
         vcpu_close(k);
         return err;
     }
+    kvm_enforce_pv(k);
     kvm_changed(k);
+    k->pv_here = true;
     k->next = vm->vcpus;
     vm->vcpus = k;
     *out = &k->iv.vc;
@@ -363,6 +382,7 @@ static void kvm_vcpu_reset(struct vcpu *vc)
     kvm_reset_nested(k);
     k->held_valid = false;
     kvm_reset_msrs(k);
+    kvm_reset_pv(k);
     k->apic_dropped = true;
 }
 

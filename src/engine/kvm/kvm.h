@@ -106,6 +106,8 @@ struct kvm_vcpu {
     struct kvm_known known;
     bool nmi_taken; /* an NMI that was the kernel's is in struct cpu */
     bool failed;    /* kvm_prepare() could not send its state */
+    bool pv_here;   /* struct pv counts; else the kernel has the MSRs that are its own (pv.c) */
+    bool pv_taken;  /* ... and interp ran the vCPU with it */
     /* Nested guests (nested.c): the kernel's state as it was exported or is to be loaded. */
     bool in_guest; /* the registers are a nested guest's */
     bool nested_unsent;
@@ -153,7 +155,8 @@ int kvm_try(struct kvm_verdict *out);
 
 /* ---- cpuid.c ---- */
 int kvm_get_supported(int sys, struct kvm_cpuid_table *out) MUST_CHECK;
-void kvm_trim(struct cpu_model *m, const struct kvm_cpuid_table *supported);
+/* split: local APICs will be the kernel's. */
+void kvm_trim(struct cpu_model *m, const struct kvm_cpuid_table *supported, bool split);
 int kvm_set_cpuid(struct kvm_vcpu *k) MUST_CHECK;
 
 /* ---- msr.c ---- */
@@ -172,12 +175,30 @@ int kvm_update_tsc(struct kvm_vcpu *k) MUST_CHECK;
 
 int kvm_get_msr(struct kvm_vcpu *k, uint32_t msr, uint64_t *val) MUST_CHECK;
 int kvm_set_msr(struct kvm_vcpu *k, uint32_t msr, uint64_t val) MUST_CHECK;
-/* The paravirtual clock's and stolen time's, which are the kernel's but for snapshots. */
-void kvm_export_pv(struct kvm_vcpu *k);
+
+/* ---- pv.c: KVM's paravirtual interface, as far as the kernel makes it ---- */
+/* Is this MSR of it the kernel's? Else it is the core's, or there is none. */
+bool kvm_has_pv_msr(const struct kvm_vm *vm, uint32_t msr);
+/* The kernel refuses what CPUID does not show. */
+void kvm_enforce_pv(struct kvm_vcpu *k);
+/* Struct pv has what the kernel has: for a snapshot, the vCPU stands still. */
+void kvm_copy_pv(struct kvm_vcpu *k);
+/* ... and the kernel has nothing of it any more: interp goes on. */
+void kvm_take_pv(struct kvm_vcpu *k);
+/* Back to the kernel, if struct pv counts. 0, or -errno after a message. */
 int kvm_send_pv(struct kvm_vcpu *k) MUST_CHECK;
+/* A reset: neither has anything. */
+void kvm_reset_pv(struct kvm_vcpu *k);
+/* The kernel writes the clock anew, which its guest reads by the TSC. */
+int kvm_pv_tsc_changed(struct kvm_vcpu *k) MUST_CHECK;
 
 /* ---- lapic.c: all of no effect (0, false) without the kernel's APICs, but where it says other
  * ---- */
+/* Will a VM with this configuration have them? fd: the device's or a VM's. */
+bool kvm_will_split(int fd, const struct engine_config *cfg);
+/* If it was kicked (pv.kicked): its present HLT passes, or its next. The kernel has its APIC and
+ * activity. 0 or -errno. */
+int kvm_send_kick(struct kvm_vcpu *k) MUST_CHECK;
 /* Before there are vCPUs. 0, or -errno after a message. */
 int kvm_make_irqchip(struct kvm_vm *vm) MUST_CHECK;
 /* Before the other registers: to ask may make the vCPU take INIT or SIPI. */

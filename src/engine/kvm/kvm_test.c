@@ -289,7 +289,7 @@ static void test_trim_takes_what_the_kernel_lacks_and_leaves_what_the_machine_ma
 
     (void)state;
     assert_true(cpu_model_init(&m, NULL, err, sizeof(err)));
-    kvm_trim(&m, &none);
+    kvm_trim(&m, &none, true);
     assert_true(model_has(&m, FEAT_X2APIC));
     assert_true(model_has(&m, FEAT_TSC_DEADLINE));
     assert_false(model_has(&m, FEAT_SSE2));

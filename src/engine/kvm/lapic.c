@@ -28,24 +28,27 @@ static const int needed[] = {
     KVM_CAP_IRQ_ROUTING,   KVM_CAP_MP_STATE,   KVM_CAP_TSC_DEADLINE_TIMER,
 };
 
-static bool have_split(const struct kvm_vm *vm)
+static enum kvm_irqchip_mode wanted(const struct engine_config *cfg)
 {
+    return cfg->kvm ? cfg->kvm->irqchip : KVM_IRQCHIP_AUTO;
+}
+
+bool kvm_will_split(int fd, const struct engine_config *cfg)
+{
+    if (wanted(cfg) == KVM_IRQCHIP_OFF)
+        return false;
     for (unsigned i = 0; i < ARRAY_SIZE(needed); i++)
-        if (kvm_ioctl_num(vm->fd, KVM_CHECK_EXTENSION, (unsigned long)needed[i]) <= 0)
+        if (kvm_ioctl_num(fd, KVM_CHECK_EXTENSION, (unsigned long)needed[i]) <= 0)
             return false;
     return true;
 }
 
 int kvm_make_irqchip(struct kvm_vm *vm)
 {
-    enum kvm_irqchip_mode want =
-        vm->ivm.evm.cfg.kvm ? vm->ivm.evm.cfg.kvm->irqchip : KVM_IRQCHIP_AUTO;
     int err;
 
-    if (want == KVM_IRQCHIP_OFF)
-        return 0;
-    if (!have_split(vm)) {
-        if (want == KVM_IRQCHIP_AUTO)
+    if (!kvm_will_split(vm->fd, &vm->ivm.evm.cfg)) {
+        if (wanted(&vm->ivm.evm.cfg) != KVM_IRQCHIP_SPLIT)
             return 0;
         log_error("/dev/kvm has no split interrupt controller; --kvm-irqchip=off does without");
         return -ENOTSUP;
@@ -145,7 +148,7 @@ void kvm_refresh(struct vcpu *vc)
 
     if (k->in_kernel)
         return;
-    kvm_export_pv(k);
+    kvm_copy_pv(k);
     if (!k->vm->split || k->vm->apics_here || k->apic_dropped || get_page(k, page))
         return;
     memcpy(was, c->apic.irr, sizeof(was));
@@ -323,6 +326,25 @@ static void signal(struct kvm_vm *vm, const struct apic_msg *msg)
 
     /* That nobody was addressed is no error. */
     (void)kvm_ioctl(vm->fd, KVM_SIGNAL_MSI, &msi);
+}
+
+/*
+ * A kick, by the message with which the kernel's own hypercall makes one: delivery mode 3 ("remote
+ * read" long ago) lets the present HLT pass, or the next.
+ */
+#define MSI_KICK (3u << 8)
+
+int kvm_send_kick(struct kvm_vcpu *k)
+{
+    uint32_t id = CPU(&k->iv)->id;
+    struct kvm_msi msi = { .address_lo = MSI_AT | (id & 0xff) << 12,
+                           .address_hi = id & ~0xffu,
+                           .data = MSI_KICK };
+
+    if (likely(!CPU(&k->iv)->pv.kicked) || !k->vm->split)
+        return 0;
+    CPU(&k->iv)->pv.kicked = false;
+    return MIN(kvm_ioctl(k->vm->fd, KVM_SIGNAL_MSI, &msi), 0);
 }
 
 bool kvm_take_message(struct engine_vm *evm, const struct apic_msg *msg, uint32_t sender)

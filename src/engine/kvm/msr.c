@@ -24,7 +24,7 @@ struct msr_range {
     uint32_t first;
     const uint32_t *msrs; /* the kernel's in it, 0 ends the list */
     uint32_t flags;
-    enum { ALWAYS, WITH_SPLIT, WITH_VMX, WITH_SVM } when;
+    enum { ALWAYS, WITH_SPLIT, WITH_VMX, WITH_SVM, PV } when;
 };
 
 static const uint32_t low_both[] = { MSR_SPEC_CTRL, MSR_PRED_CMD, 0 };
@@ -37,9 +37,10 @@ static const uint32_t high_both[] = {
     MSR_EFER,    MSR_STAR,    MSR_LSTAR,          MSR_CSTAR,   MSR_SFMASK,
     MSR_FS_BASE, MSR_GS_BASE, MSR_KERNEL_GS_BASE, MSR_TSC_AUX, 0
 };
-static const uint32_t pv_both[] = { MSR_KVM_WALL_CLOCK_NEW, MSR_KVM_SYSTEM_TIME_NEW,
-                                    MSR_KVM_STEAL_TIME, 0 };
-static const uint32_t pv_old_both[] = { MSR_KVM_WALL_CLOCK, MSR_KVM_SYSTEM_TIME, 0 };
+/* As far as kvm_has_pv_msr() says. */
+static const uint32_t pv_both[] = { MSR_KVM_SYSTEM_TIME_NEW, MSR_KVM_STEAL_TIME, MSR_KVM_PV_EOI,
+                                    0 };
+static const uint32_t pv_old_both[] = { MSR_KVM_SYSTEM_TIME, 0 };
 static const uint32_t amd_both[] = { MSR_VIRT_SPEC_CTRL, 0 };
 
 #define BOTH (KVM_MSR_FILTER_READ | KVM_MSR_FILTER_WRITE)
@@ -67,13 +68,13 @@ static const struct msr_range ranges[] = {
     { 0x270, pat_both, BOTH, ALWAYS },
     { MSR_EFER, high_both, BOTH, ALWAYS },
     { MSR_FS_BASE, high_both, BOTH, ALWAYS },
-    { MSR_KVM_WALL_CLOCK_NEW, pv_both, BOTH, ALWAYS },
-    { MSR_KVM_WALL_CLOCK, pv_old_both, BOTH, ALWAYS },
+    { MSR_KVM_WALL_CLOCK_NEW, pv_both, BOTH, PV },
+    { MSR_KVM_WALL_CLOCK, pv_old_both, BOTH, PV },
     { MSR_VIRT_SPEC_CTRL, amd_both, BOTH, ALWAYS },
 };
 #define RANGE_MSRS 24u
 
-static bool applies(const struct kvm_vm *vm, const struct msr_range *r)
+static bool applies(const struct kvm_vm *vm, const struct msr_range *r, uint32_t msr)
 {
     switch (r->when) {
     case WITH_SPLIT:
@@ -82,6 +83,8 @@ static bool applies(const struct kvm_vm *vm, const struct msr_range *r)
         return model_has(vm->ivm.evm.cfg.model, FEAT_VMX);
     case WITH_SVM:
         return model_has(vm->ivm.evm.cfg.model, FEAT_SVM);
+    case PV:
+        return kvm_has_pv_msr(vm, msr);
     default:
         return true;
     }
@@ -106,13 +109,13 @@ int kvm_set_msr_filter(const struct kvm_vm *vm)
         const struct msr_range *r = &ranges[i];
         uint32_t nr = 0;
 
-        if (!applies(vm, r))
-            continue;
         for (const uint32_t *msr = r->msrs; *msr; msr++)
-            if (*msr - r->first < RANGE_MSRS) {
+            if (*msr - r->first < RANGE_MSRS && applies(vm, r, *msr)) {
                 maps[i] |= BIT(*msr - r->first);
                 nr = MAX(nr, *msr - r->first + 1);
             }
+        if (!nr)
+            continue;
         f.ranges[to++] = (struct kvm_msr_filter_range){
             .flags = r->flags, .nmsrs = nr, .base = r->first, .bitmap = (uint8_t *)&maps[i]
         };
@@ -184,10 +187,11 @@ int kvm_export_msrs(struct kvm_vcpu *k)
 
 void kvm_reset_msrs(struct kvm_vcpu *k)
 {
-    static const uint32_t msrs[] = {
-        MSR_KVM_SYSTEM_TIME_NEW, MSR_KVM_SYSTEM_TIME, MSR_KVM_STEAL_TIME, MSR_SPEC_CTRL,
-        MSR_VIRT_SPEC_CTRL,      MSR_FEATURE_CONTROL, MSR_VM_CR,          MSR_VM_HSAVE_PA
-    };
+    static const uint32_t msrs[] = { MSR_KVM_SYSTEM_TIME_NEW, MSR_KVM_SYSTEM_TIME,
+                                     MSR_KVM_STEAL_TIME,      MSR_KVM_PV_EOI,
+                                     MSR_SPEC_CTRL,           MSR_VIRT_SPEC_CTRL,
+                                     MSR_FEATURE_CONTROL,     MSR_VM_CR,
+                                     MSR_VM_HSAVE_PA };
 
     /* One by one: the kernel refuses those that it does not offer, which hold nothing then. */
     for (unsigned i = 0; i < ARRAY_SIZE(msrs); i++) {
@@ -200,6 +204,7 @@ void kvm_reset_msrs(struct kvm_vcpu *k)
     }
 }
 
+<<<<<<< HEAD
 static bool has_pv(const struct kvm_vcpu *k, enum cpu_feature f)
 {
     return model_has(k->iv.vc.cpu.model, f);
@@ -234,6 +239,8 @@ int kvm_send_pv(struct kvm_vcpu *k)
     return err;
 }
 
+=======
+>>>>>>> kvmpv
 /* ---- TSC ---- */
 
 static int set_tsc_offset(struct kvm_vcpu *k, uint64_t offset)
@@ -285,6 +292,8 @@ int kvm_update_tsc(struct kvm_vcpu *k)
         return 0;
     if (!err)
         err = set_tsc_offset(k, offset);
+    if (!err && k->tsc_told)
+        err = kvm_pv_tsc_changed(k);
     if (err) {
         log_error("/dev/kvm does not set the guest's clocks: %s", strerror(-err));
         return err;
@@ -296,10 +305,12 @@ int kvm_update_tsc(struct kvm_vcpu *k)
 
 /* ---- exits ---- */
 
-/* Those of the kernel's local APIC come here when it refuses: to the core they would be another's.
- */
+/* Those of the kernel's local APIC and of its paravirtual interface come here when it refuses: to
+ * the core they would be another's. */
 static bool is_refused(const struct kvm_vcpu *k, uint32_t msr)
 {
+    if (kvm_has_pv_msr(k->vm, msr))
+        return true;
     return k->vm->split && (msr == MSR_APIC_BASE || msr == MSR_TSC_DEADLINE ||
                             msr - MSR_X2APIC_FIRST < APIC_PAGE_WORDS);
 }

@@ -80,6 +80,11 @@ static bool take_out(struct kvm_vcpu *k, enum run_result *res)
     return err ? fail(res) : true;
 }
 
+static bool by_interp(const struct kvm_vcpu *k)
+{
+    return k->debug_by_interp || atomic_load_explicit(&k->vm->apics_here, memory_order_relaxed);
+}
+
 static bool serve_requests(struct kvm_vcpu *k, enum run_result *res)
 {
     struct cpu *c = CPU(&k->iv);
@@ -101,8 +106,11 @@ static bool serve_requests(struct kvm_vcpu *k, enum run_result *res)
             return false;
         kvm_changed(k);
     }
+    if (req & REQ_INIT)
+        kvm_take_pv(k); /* it ends with the rest */
     cpu_act_on_requests(c);
-    return true;
+    /* A kick by a stepped hypercall; else it goes with the registers. */
+    return !k->in_kernel || kvm_send_kick(k) == 0 ? true : fail(res);
 }
 
 /* Would what is there wake a halted vCPU? The kernel told IF with the exit for HLT. */
@@ -211,7 +219,12 @@ static int enter(struct kvm_vcpu *k)
     err = kvm_sync_slots(k->vm);
     if (!err)
         err = kvm_update_tsc(k);
-    return err;
+    if (err)
+        return err;
+    if (!by_interp(k))
+        return kvm_send_pv(k);
+    kvm_take_pv(k);
+    return 0;
 }
 
 /* What the guest has changed of the state that is ours. */
@@ -262,11 +275,6 @@ static bool run_guest(struct kvm_vcpu *k, enum run_result *res)
                "KVM_RUN failed",
                (uint64_t)-err);
     return fail(res);
-}
-
-static bool by_interp(const struct kvm_vcpu *k)
-{
-    return k->debug_by_interp || atomic_load_explicit(&k->vm->apics_here, memory_order_relaxed);
 }
 
 /* Does the vCPU sleep here, and not in KVM_RUN? */

@@ -401,7 +401,9 @@ int kvm_send(struct kvm_vcpu *k, bool counts_anew)
         k->window = false;
         k->known_valid = false;
     }
-    return err ? err : kvm_send_apic(k, counts_anew);
+    if (!err)
+        err = kvm_send_apic(k, counts_anew);
+    return err ? err : kvm_send_kick(k);
 }
 
 int kvm_import(struct kvm_vcpu *k)

@@ -177,7 +177,9 @@ static inline void flat_mode(struct cpu *c)
     cpu_update_mode(c);
 }
 
-static inline int set_up_with(void **state, enum kvm_irqchip_mode irqchip)
+/* change: NULL, or takes something away from the machine's model. */
+static inline int set_up_changed(void **state, enum kvm_irqchip_mode irqchip,
+                                 void (*change)(struct machine *m))
 {
     const struct slot_desc ram = { .name = "ram", .base = GPA(0), .bytes = 0x8000 };
     const struct slot_desc rom = {
@@ -196,7 +198,6 @@ static inline int set_up_with(void **state, enum kvm_irqchip_mode irqchip)
     if (kvm_engine.probe(err, sizeof(err)))
         return 0;
     assert_true(cpu_model_init(&m->model, NULL, err, sizeof(err)));
-    kvm_engine.trim_model(&m->model);
     m->cfg = (struct engine_config){ .mmu = m->mmu,
                                      .model = &m->model,
                                      .ops = &fake_ops,
@@ -205,11 +206,19 @@ static inline int set_up_with(void **state, enum kvm_irqchip_mode irqchip)
                                      .seen = &m->seen,
                                      .kvm = &m->kvm };
     m->kvm.irqchip = irqchip;
+    kvm_engine.trim_model(&m->model, &m->cfg);
+    if (change)
+        change(m);
     assert_int_equal(kvm_engine.vm_create(&m->cfg, &m->evm), 0);
     assert_int_equal(kvm_engine.vcpu_create(m->evm, 0, &m->v), 0);
     flat_mode(&m->v->cpu);
     kvm_engine.state_changed(m->v);
     return 0;
+}
+
+static inline int set_up_with(void **state, enum kvm_irqchip_mode irqchip)
+{
+    return set_up_changed(state, irqchip, NULL);
 }
 
 static inline int set_up_off(void **state)
