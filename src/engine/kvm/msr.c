@@ -204,43 +204,6 @@ void kvm_reset_msrs(struct kvm_vcpu *k)
     }
 }
 
-<<<<<<< HEAD
-static bool has_pv(const struct kvm_vcpu *k, enum cpu_feature f)
-{
-    return model_has(k->iv.vc.cpu.model, f);
-}
-
-void kvm_export_pv(struct kvm_vcpu *k)
-{
-    struct pv *pv = &CPU(&k->iv)->pv;
-
-    /* What the kernel does not give stays 0: the restored guest's clock then is one that stopped.
-     */
-    if (has_pv(k, FEAT_KVM_CLOCK2) && kvm_get_msr(k, MSR_KVM_SYSTEM_TIME_NEW, &pv->clock) < 0)
-        pv->clock = 0;
-    if (has_pv(k, FEAT_KVM_STEAL_TIME) && kvm_get_msr(k, MSR_KVM_STEAL_TIME, &pv->steal) < 0)
-        pv->steal = 0;
-}
-
-/* In struct cpu they would make the core write to the guest's memory beside the kernel. */
-int kvm_send_pv(struct kvm_vcpu *k)
-{
-    struct pv *pv = &CPU(&k->iv)->pv;
-    int err = 0;
-
-    if (pv->clock && has_pv(k, FEAT_KVM_CLOCK2))
-        err = kvm_set_msr(k, MSR_KVM_SYSTEM_TIME_NEW, pv->clock);
-    /* As cpu_pv_was_stopped() has; -EINVAL: the guest has switched its clock off. */
-    if (!err && pv->clock && has_pv(k, FEAT_KVM_CLOCK2))
-        (void)kvm_ioctl(k->fd, KVM_KVMCLOCK_CTRL, NULL);
-    if (!err && pv->steal && has_pv(k, FEAT_KVM_STEAL_TIME))
-        err = kvm_set_msr(k, MSR_KVM_STEAL_TIME, pv->steal);
-    pv->clock = pv->steal = 0;
-    return err;
-}
-
-=======
->>>>>>> kvmpv
 /* ---- TSC ---- */
 
 static int set_tsc_offset(struct kvm_vcpu *k, uint64_t offset)
