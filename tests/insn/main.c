@@ -9,10 +9,15 @@
  */
 #include "insn.h"
 
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/time.h>
 #include <time.h>
+
+/* So long may the child take for an instruction. */
+#define LIMIT_S 3
 
 struct options {
     const char *engine;
@@ -36,6 +41,32 @@ struct tester {
     uint64_t nr_lost; /* the child stopped for something else */
     struct tally tally[ZYDIS_MNEMONIC_MAX_VALUE + 1];
 };
+
+/*
+ * An IRETQ from 64-bit code to compatibility mode was seen to fault for ever on a host that is a
+ * guest itself, and its kernel to try it again: such a case cannot be judged.
+ */
+static struct {
+    struct native_child *child;
+    volatile sig_atomic_t seconds;
+} watched;
+
+static void on_alarm(int sig)
+{
+    (void)sig;
+    if (++watched.seconds == LIMIT_S)
+        child_interrupt(watched.child);
+}
+
+static void watch(struct native_child *child)
+{
+    const struct sigaction act = { .sa_handler = on_alarm, .sa_flags = SA_ONSTACK | SA_RESTART };
+    const struct itimerval tick = { .it_value = { .tv_sec = 1 }, .it_interval = { .tv_sec = 1 } };
+
+    watched.child = child;
+    (void)sigaction(SIGALRM, &act, NULL);
+    (void)setitimer(ITIMER_REAL, &tick, NULL);
+}
 
 static const char *const mode_names[] = { [CODE64] = "64", [CODE32] = "32", [CODE16] = "16" };
 
@@ -68,6 +99,7 @@ static void run_case(struct tester *t, uint64_t idx)
     make_state(&rng, &k);
     /* The guest runs in any case, so that old code stands in the same places. */
     guest_run(t->guest, &k, &us);
+    watched.seconds = 0;
     if (child_run(t->child, &k, &host) < 0) {
         t->nr_lost++;
         return;
@@ -192,6 +224,7 @@ int main(int argc, char **argv)
     }
     printf("# engine %s, repeat one case with --mode %s --seed %lu --case N\n", t.opt.engine,
            mode_names[t.opt.mode], t.opt.seed);
+    watch(t.child);
     if (t.opt.only_case != UINT64_MAX)
         run_case(&t, t.opt.only_case);
     else
