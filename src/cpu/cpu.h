@@ -232,6 +232,13 @@ struct cpu {
     struct log_seen *seen; /* shared by the VM: what was reported once */
 };
 
+/* Which comes first of a misaligned access that begins at a canonical address and ends at none: #AC
+ * on Intel's processors (seen on Sapphire Rapids), #GP or #SS on AMD's. */
+static inline bool cpu_aligns_first(const struct cpu *c)
+{
+    return c->model->vendor == VENDOR_INTEL;
+}
+
 /*
  * Has an x87 instruction that left this status word recorded its opcode, and the operand it had?
  * Some processors do so for unmasked exceptions only (SDM 1, "Last Instruction Opcode", and CPUID

@@ -74,19 +74,21 @@ struct stack stack_current(const struct cpu *c)
     return st;
 }
 
-static bool slot_allowed(const struct cpu *c, const struct stack *st, uint64_t off, unsigned bytes,
-                         unsigned acc)
-{
-    if (st->flat)
-        return is_canonical(c, off) && is_canonical(c, off + bytes - 1);
-    return seg_allows(c, &st->ss, off, bytes, acc);
-}
-
 /* SDM 3, "Alignment Check Exception": only accesses with the rights of CPL 3. */
 static bool slot_misaligned(const struct cpu *c, const struct stack *st, gva_t at, unsigned bytes)
 {
     return (at.v & (bytes - 1)) && is_user(c) && !(st->acc & ACC_SUPER) && (c->cr0 & CR0_AM) &&
            (c->rflags & RFLAGS_AC);
+}
+
+static bool slot_allowed(const struct cpu *c, const struct stack *st, uint64_t off, unsigned bytes,
+                         unsigned acc)
+{
+    if (st->flat)
+        return is_canonical(c, off) &&
+               (is_canonical(c, off + bytes - 1) ||
+                (cpu_aligns_first(c) && slot_misaligned(c, st, GVA(off), bytes)));
+    return seg_allows(c, &st->ss, off, bytes, acc);
 }
 
 static gva_t slot_at(const struct stack *st, uint64_t off)

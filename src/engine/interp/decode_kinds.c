@@ -146,7 +146,12 @@ static bool emit_mov(struct decoding *d)
 
 static bool emit_movx(struct decoding *d)
 {
-    d->op->fn = movx_handler(d->rule->arg, has_mem(d), d->ops[1].size / 8, d->op->bytes);
+    /* MOVSXD r16 has a source of 16 bits, but reads 32 on AMD's processors (APM 3, SDM 2). */
+    if (d->insn.mnemonic == ZYDIS_MNEMONIC_MOVSXD && d->op->bytes == 2 &&
+        d->v->vm->evm.cfg.model->vendor == VENDOR_INTEL)
+        d->op->fn = mov_handler(has_mem(d) ? FORM_RM : FORM_RR, 2);
+    else
+        d->op->fn = movx_handler(d->rule->arg, has_mem(d), d->ops[1].size / 8, d->op->bytes);
     pure_unless_mem(d, 0);
     return true;
 }

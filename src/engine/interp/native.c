@@ -112,18 +112,21 @@ uint64_t native_unchecked_linear(const struct cpu *c, enum seg_id seg, uint64_t 
 enum step native_linear(struct cpu *c, const struct native_stub *s, enum seg_id seg, uint64_t off,
                         unsigned bytes, unsigned acc, gva_t *lin)
 {
+    uint64_t at = native_unchecked_linear(c, seg, off);
+    bool misaligned;
     enum step st;
 
     /* Alignment goes before a non-canonical address and the segment's limit: #GP even where that is
      * #SS. */
-    if (native_unchecked_linear(c, seg, off) & (s->d.align - 1u))
+    if (at & (s->d.align - 1u))
         return raise_gp(c, 0);
+    misaligned = (at & (natural_alignment(c, bytes) - 1)) && alignment_checked(c);
+    if (misaligned && in_long64(c) && is_canonical(c, at) && cpu_aligns_first(c))
+        return raise_err(c, VEC_AC, 0);
     st = cpu_linear(c, seg, off, bytes, acc, lin);
     if (st != STEP_NEXT)
         return st;
-    if ((lin->v & (natural_alignment(c, bytes) - 1)) && alignment_checked(c))
-        return raise_err(c, VEC_AC, 0);
-    return STEP_NEXT;
+    return misaligned ? raise_err(c, VEC_AC, 0) : STEP_NEXT;
 }
 
 enum step native_nothing(struct cpu *c, const struct native_stub *s, enum seg_id seg, uint64_t off)

@@ -348,10 +348,12 @@ static bool watch(struct ivcpu *v, uint64_t lin, unsigned bytes, unsigned acc)
 static bool check(struct ivcpu *v, const struct op *op, uint64_t lin, unsigned bytes, unsigned acc)
 {
     struct cpu *c = CPU(v);
+    bool misaligned = unlikely(v->tlb == &v->no_view) && (lin & (bytes - 1));
 
-    if (c->mode & MODE_LMA && (!is_canonical(c, lin) || !is_canonical(c, lin + bytes - 1)))
+    if (c->mode & MODE_LMA && (!is_canonical(c, lin) || (!is_canonical(c, lin + bytes - 1) &&
+                                                         !(misaligned && cpu_aligns_first(c)))))
         return fault(v, op && op->seg == SEG_SS ? raise_ss(c, 0) : raise_gp(c, 0));
-    if (unlikely(v->tlb == &v->no_view) && (lin & (bytes - 1)))
+    if (misaligned)
         return fault(v, raise_err(c, VEC_AC, 0));
     return watch(v, lin, bytes, acc);
 }
