@@ -266,6 +266,10 @@ static const char *judge_fpu(const struct insn_case *k, const struct outcome *ho
 {
     const struct xsave_area *h = &host->regs.fpu, *g = &us->regs.fpu;
 
+    /* Intel's processors find a wrong MXCSR in a compacted image when parts of it are loaded. */
+    if (host->vector == VEC_GP &&
+        (k->insn.mnemonic == ZYDIS_MNEMONIC_XRSTOR || k->insn.mnemonic == ZYDIS_MNEMONIC_XRSTOR64))
+        return NULL;
     for (unsigned i = 0; i < 16; i++)
         if (memcmp(h->xmm[i], g->xmm[i], 16) || memcmp(h->ymmh[i], g->ymmh[i], 16)) {
             (void)snprintf(buf, n, "ymm%u differs", i);
