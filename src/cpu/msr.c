@@ -325,15 +325,16 @@ static enum step wr_spec_ctrl(struct cpu *c, uint32_t msr, uint64_t val)
     return STEP_NEXT;
 }
 
-/* SDM 4, IA32_PRED_CMD: cannot be read; IBPB is a command. A user process has no such command for
- * itself: the host's kernel gives it where it switches between processes. */
-static enum step rd_pred_cmd(struct cpu *c, uint32_t msr, uint64_t *val)
+/* Cannot be read; or is not there, and asked for by systems that go by the model's number. */
+static enum step rd_nothing(struct cpu *c, uint32_t msr, uint64_t *val)
 {
     (void)msr;
     (void)val;
     return raise_gp(c, 0);
 }
 
+/* SDM 4, IA32_PRED_CMD: IBPB is a command. A user process has no such command for itself: the
+ * host's kernel gives it where it switches between processes. */
 static enum step wr_pred_cmd(struct cpu *c, uint32_t msr, uint64_t val)
 {
     if (val & ~1ull)
@@ -362,7 +363,7 @@ static const struct msr msrs[] = {
     { ONE(0x3a), INTEL, ALWAYS, CONST(1) }, /* FEATURE_CONTROL: locked, no VMX, no SMX */
     { ONE(MSR_TSC_ADJUST), ANY, FEAT_TSC_ADJUST, VAR(rd_tsc_adjust, wr_tsc_adjust) },
     { ONE(MSR_SPEC_CTRL), INTEL, FEAT_SPEC_CTRL, VAR(rd_spec_ctrl, wr_spec_ctrl) },
-    { ONE(MSR_PRED_CMD), INTEL, FEAT_SPEC_CTRL, VAR(rd_pred_cmd, wr_pred_cmd) },
+    { ONE(MSR_PRED_CMD), INTEL, FEAT_SPEC_CTRL, VAR(rd_nothing, wr_pred_cmd) },
     { ONE(0x79), INTEL, ALWAYS, KEEPS(0) }, /* BIOS_UPDT_TRIG: microcode is the host's affair */
     /* BIOS_SIGN_ID, PATCH_LEVEL: the revision; Linux writes 0 before it reads */
     { ONE(0x8b), INTEL, ALWAYS, KEEPS(BIT64(32)) },
@@ -392,6 +393,7 @@ static const struct msr msrs[] = {
     { 0x268, 0x26f, ANY, FEAT_MTRR, VAR(mtrr_rd_fixed, mtrr_wr_fixed) },
     { ONE(MSR_PAT), ANY, FEAT_PAT, VAR(rd_pat, wr_pat) },
     { ONE(MSR_MTRR_DEF_TYPE), ANY, FEAT_MTRR, VAR(mtrr_rd_def_type, mtrr_wr_def_type) },
+    { ONE(0x64e), INTEL, ALWAYS, VAR(rd_nothing, NULL) }, /* PPERF: no performance monitoring */
     { ONE(MSR_TSC_DEADLINE), ANY, FEAT_TSC_DEADLINE, VAR(apic_rdmsr, apic_wrmsr) },
     { MSR_X2APIC_FIRST, MSR_X2APIC_LAST, ANY, FEAT_X2APIC, VAR(apic_rdmsr, apic_wrmsr) },
     { MSR_KVM_WALL_CLOCK_NEW, MSR_KVM_SYSTEM_TIME_NEW, ANY, FEAT_KVM_CLOCK2, VAR(pv_rd, pv_wr) },
@@ -416,7 +418,8 @@ static const struct msr msrs[] = {
     { 0xc0010140, 0xc0010141, AMD, ALWAYS, KEEPS(0) }, /* OSVW: nothing to work around is known */
     { 0xc0011020, 0xc0011023, AMD, ALWAYS, KEEPS(0) }, /* LS_CFG, IC_CFG, DC_CFG, BU_CFG */
     { ONE(0xc0011029), AMD, ALWAYS, KEEPS(2) },        /* DE_CFG: LFENCE serialises */
-    { ONE(0xc001102a), AMD, ALWAYS, KEEPS(0) },        /* BU_CFG2 */
+    { ONE(0xc0011029), INTEL, ALWAYS, VAR(rd_nothing, NULL) },
+    { ONE(0xc001102a), AMD, ALWAYS, KEEPS(0) }, /* BU_CFG2 */
 };
 
 static const struct msr *msr_find(const struct cpu *c, uint32_t msr)
