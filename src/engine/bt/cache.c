@@ -175,7 +175,7 @@ unsigned bt_jc_index(const struct bt_vcpu *b, uint64_t rip)
 {
     uint64_t sum = rip + (rip >> JC_BITS | rip << (64 - JC_BITS));
 
-    return (unsigned)(sum % (b->vm->slow_pext ? 1u << 16 : JC_ENTRIES));
+    return (unsigned)sum & ((b->vm->slow_pext ? 1u << 16 : JC_ENTRIES) - 1);
 }
 
 /* An empty entry matches no RIP of its index. */
