@@ -32,8 +32,8 @@ static const enum cpu_feature own_kvm[] = {
 /*
  * The same, by vendor. Those about speculation tell the guest to leave out mitigations that would
  * cost much and protect nothing: what its code becomes here has other branches than its own, and
- * its rings are not the host's (as ARCH_CAPABILITIES in cpu/msr.c does for Intel). Automatic IBRS,
- * Intel's enhanced IBRS, spares it retpolines, and BHI_DIS_S loops at each system call.
+ * its rings are not the host's (as ARCH_CAPABILITIES in cpu/msr.c does for Intel). Automatic IBRS
+ * (AMD) and enhanced IBRS (Intel) spare it retpolines, BHI_DIS_S a loop at each system call.
  */
 static const enum cpu_feature own_intel[] = { FEAT_ARCH_CAP, FEAT_SPEC_CTRL, FEAT_BHI_CTRL };
 static const enum cpu_feature own_amd[] = {

@@ -440,17 +440,17 @@ void bt_leave_from(struct trans *t, uint8_t *at, enum bt_why why);
 void bt_leave_unless_one(struct trans *t, enum bt_why why);
 /* Goes to the RIP in H_PTR by the table unless H_TMP is 1. */
 void bt_branch_unless_one(struct trans *t);
-/* Leaves unless the vCPU's 32-bit word is 0. */
-/* The same unless RCX is emit_hit() (emit_unless_hit_later()). */
+/* Leaves unless H_TMP is emit_hit() (emit_unless_hit_later()). */
 void bt_leave_unless_hit(struct trans *t, enum bt_why why);
-/* RCX = emit_hit() if the 32-bit word in struct bt_vcpu is 0, else something else below 2^33. */
+/* H_TMP = emit_hit() if the 32-bit word in struct bt_vcpu is 0, else something else below 2^33. */
 void bt_emit_is_zero(struct trans *t, size_t word);
 /* What to add to tag plus address, so that the number of its page is emit_hit() in the tag's page.
  */
 int bt_tag_disp(const struct trans *t);
+/* Leaves unless the 32-bit word in struct bt_vcpu is 0. */
 void bt_leave_unless_zero(struct trans *t, size_t word, enum bt_why why);
-/* The same in parts: H_AUX = the index of H_PTR, H_TMP = PAGE_BYTES minus the address of the page
- * in the entry; then H_AUX = the addend. */
+/* bt_emit_lookup() in parts: H_AUX = the index of H_PTR, H_TMP = PAGE_BYTES minus the address of
+ * the page in the entry; then H_AUX = the addend. */
 void bt_emit_tag(struct trans *t, bool write);
 void bt_emit_addend(struct trans *t);
 /* As bt_emit_lookup(), but returns the rel32 of the jump that is taken on a miss. */

@@ -95,7 +95,8 @@ void emit_jmp_mem(struct emit *e, struct hmem m);
 /*
  * A jump that is taken unless RCX is 1; RCX changes, no flag does. Going on takes no branch: one
  * that is taken is mispredicted each time the predictor has no room for it, as in code that is
- * spread over megabytes. Where LOOP is microcode it does take one, but for the two that follow.
+ * spread over megabytes. Where LOOP is microcode this one does take one; the two that follow do
+ * not.
  */
 uint8_t *emit_unless_one_later(struct emit *e);
 /* The same unless RCX, which is below 2^56, is emit_hit(). */
