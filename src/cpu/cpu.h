@@ -473,6 +473,8 @@ struct cpuid_regs {
 };
 void cpu_cpuid(struct cpu *c, uint32_t leaf, uint32_t subleaf, struct cpuid_regs *out);
 
+/* SDM 2, "SYSRET": what R11 may set of RFLAGS. RF and VM stay clear. */
+#define SYSRET_FLAGS 0x3c7fd7u
 enum step cpu_syscall(struct cpu *c) MUST_CHECK;
 enum step cpu_sysret(struct cpu *c, unsigned op_bytes) MUST_CHECK;
 enum step cpu_sysenter(struct cpu *c) MUST_CHECK;

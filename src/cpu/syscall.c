@@ -12,9 +12,6 @@
 #define ATTR_CODE   (ATTR_COMMON | SEG_TYPE_CODE | SEG_TYPE_READABLE)
 #define ATTR_DATA   (ATTR_COMMON | SEG_TYPE_WRITABLE | SEG_DB)
 
-/* SDM 2, "SYSRET": what R11 may set. RF and VM stay clear. */
-#define SYSRET_FLAGS 0x3c7fd7u
-
 static bool is_intel(const struct cpu *c)
 {
     return c->model->vendor == VENDOR_INTEL;

@@ -308,6 +308,7 @@ static int bt_vcpu_create(struct engine_vm *evm, uint32_t id, struct vcpu **out)
                                            .hi = b->cache->hc.rx + b->cache->hc.bytes,
                                            .resume = b->cache->leave[WHY_TRAP] };
     bt_jc_init(b);
+    bt_calls_init(b);
     rc = interp_vcpu_init(&vm->ivm, &b->iv, id);
     if (rc < 0) {
         vcpu_free(b);

@@ -238,6 +238,26 @@ struct crossed {
     enum jc_class class;
 };
 
+/* What SYSCALL and SYSRET have made of the vCPU, while all that they depend on stays (calls.c). */
+struct bt_ring {
+    struct seg seg[2]; /* CS, SS */
+    struct tlb *tlb;
+    uint32_t mode, cpl, key, bt_key;
+    bool known;
+};
+struct bt_calls_config {
+    uint64_t efer, star, lstar, sfmask, cr0, cr4, xcr0;
+};
+struct bt_calls {
+    uint32_t no_syscall, no_sysret; /* not 0: left to interp */
+    uint32_t armed, left; /* so many SYSRETs may go without a turn of the run loop, and still may */
+    struct bt_ring kernel, user;
+    struct seg ss; /* before the SYSRET that made `user` */
+    struct bt_calls_config config;
+    uint64_t cr3, thread; /* FS.base: whose returns they are */
+    uint64_t lstar, not_sfmask, mask_slow_flags, mask_not_user;
+};
+
 /* Whether a vCPU idles: in TSC ticks. */
 struct bt_idle {
     uint64_t entered;     /* when it was last let run */
@@ -262,6 +282,7 @@ struct bt_vcpu {
     uint32_t jc_key[NR_JCS]; /* what the tables of branch targets were filled for */
     bool tsc_inline;
     unsigned turns; /* of the run loop that were left out */
+    struct bt_calls calls;
     struct bt_idle idle;
     uint64_t ea, tmp;
     uint64_t share[SHARES]; /* host addresses of what was looked up for several accesses */
@@ -316,7 +337,8 @@ struct bt_cache {
     uint8_t *start;                   /* behind the thunks */
     void (*enter)(struct bt_vcpu *b); /* loads the guest's registers, goes to b->pc; back: b->why */
     const uint8_t *leave[NR_WHYS];
-    const uint8_t *branch[NR_JCS]; /* goes to the RIP in R10 by the table; H_TMP: the site */
+    const uint8_t *syscall, *sysret; /* calls.c */
+    const uint8_t *branch[NR_JCS];   /* goes to the RIP in R10 by the table; H_TMP: the site */
     struct tb *hash[TB_BUCKETS];
     struct tb_page *pages[TB_PAGES];
     /* Their books, one behind the other: translated code names them, so they are low in memory. */
@@ -404,10 +426,9 @@ struct trans {
     unsigned nr_slow;
     struct {
         uint8_t *rel32;
-        int site; /* index */
-        uint8_t why;
-        bool branch; /* a return that is not where its CALL was: to the table */
-    } slow[256];     /* jumps to stubs behind the block */
+        int site;          /* index */
+        const uint8_t *to; /* a thunk, with the site in H_TMP */
+    } slow[256];           /* jumps to stubs behind the block */
     struct tb_exit exits[64 + SHARES];
 };
 
@@ -436,6 +457,8 @@ void bt_emit_offset(struct trans *t, const ZydisDecodedOperandMem *m, enum hreg 
 void bt_emit_lookup(struct trans *t, unsigned bytes, bool write);
 /* The jump whose rel32 is `at` goes to a stub that leaves with the current instruction's site. */
 void bt_leave_from(struct trans *t, uint8_t *at, enum bt_why why);
+/* The same to a stub that goes to the thunk. */
+void bt_thunk_from(struct trans *t, uint8_t *at, const uint8_t *thunk);
 /* Leaves unless H_TMP is 1; afterwards it is free. */
 void bt_leave_unless_one(struct trans *t, enum bt_why why);
 /* Goes to the RIP in H_PTR by the table unless H_TMP is 1. */
@@ -488,6 +511,22 @@ struct hmem bt_share_lookup(struct trans *t, unsigned bytes, bool write);
 bool bt_is_inline_system(const struct trans *t, const struct insn *in);
 bool bt_emit_system(struct trans *t);
 bool bt_emit_pushf(struct trans *t);
+
+/* ---- calls.c: system calls ---- */
+void bt_calls_init(struct bt_vcpu *b);
+/* Writes their code, behind the thunks. */
+void bt_make_calls(struct bt_cache *bc);
+/* The current instruction if it is SYSCALL of 64-bit user code, or SYSRET to it. False: not. */
+bool bt_emit_call(struct trans *t);
+/* interp ran one, which came from the stack segment ss, and no turn of the run loop is due. */
+void bt_calls_learn(struct bt_vcpu *b, bool sysret, const struct seg *ss);
+/* Before translated code is entered: is all as it was? */
+void bt_calls_check(struct bt_vcpu *b);
+/* So many SYSRETs to the present process and thread may go without a turn of the run loop. Returns
+ * how many of those before did. */
+unsigned bt_calls_arm(struct bt_vcpu *b, unsigned nr);
+/* The vCPU's state may be any other. */
+void bt_calls_forget(struct bt_vcpu *b);
 
 /* ---- branch.c ---- */
 void bt_emit_push(struct trans *t);
@@ -545,6 +584,8 @@ void bt_emit_fluid_check(struct trans *t);
 /* ---- tier.c: which user code runs in the direct tier ---- */
 /* Between turns: has it to take one, to keep its books? */
 bool bt_needs_turn(struct bt_vcpu *b);
+/* How many SYSRETs to the present user code need none. */
+unsigned bt_free_turns(struct bt_vcpu *b);
 /* At each turn of the run loop: keeps the books. True: user code should run there now. */
 bool bt_wants_direct(struct bt_vcpu *b);
 /* Runs it there. False: run() returns *res. */

@@ -128,23 +128,25 @@ void bt_emit_leave(struct trans *t, enum bt_why why)
     bt_leave_from(t, emit_jmp_later(t->e), why);
 }
 
-void bt_leave_from(struct trans *t, uint8_t *at, enum bt_why why)
+void bt_thunk_from(struct trans *t, uint8_t *at, const uint8_t *thunk)
 {
     if (t->nr_slow == ARRAY_SIZE(t->slow)) {
         t->e->full = true;
         return;
     }
     t->slow[t->nr_slow].rel32 = at;
-    t->slow[t->nr_slow].branch = false;
-    t->slow[t->nr_slow].why = (uint8_t)why;
+    t->slow[t->nr_slow].to = thunk;
     t->slow[t->nr_slow++].site = (int)(t->behind ? t->nr - 1 : t->nr);
+}
+
+void bt_leave_from(struct trans *t, uint8_t *at, enum bt_why why)
+{
+    bt_thunk_from(t, at, t->b->cache->leave[why]);
 }
 
 void bt_branch_unless_one(struct trans *t)
 {
-    bt_leave_from(t, emit_unless_one_later(t->e), WHY_MISS);
-    if (!t->e->full)
-        t->slow[t->nr_slow - 1].branch = true;
+    bt_thunk_from(t, emit_unless_one_later(t->e), t->b->cache->branch[bt_jc_class(t->key)]);
 }
 
 void bt_leave_unless_one(struct trans *t, enum bt_why why)

@@ -211,6 +211,7 @@ static void before_entry(struct bt_vcpu *b)
 
     b->masked = !(c->rflags & RFLAGS_IF) && cpu_interrupt_waits(c);
     b->tsc_offset = b->vm_tsc_offset + c->tsc_adjust;
+    bt_calls_check(b);
     if (c->mode & MODE_CS64)
         return;
     b->fs_gap = gap_of(&c->seg[SEG_FS]);
@@ -330,6 +331,20 @@ static bool site_ops(struct bt_vcpu *b, struct site *s)
     return true;
 }
 
+/* go_on(), behind an instruction of interp's that came from the stack segment ss. */
+static const uint8_t *go_on_behind(struct bt_vcpu *b, const struct site *s, const struct seg *ss)
+{
+    const uint8_t *to = go_on(b);
+    bool sysret = s->ops[0].fn == op_sysret;
+
+    if (to && (sysret || s->ops[0].fn == op_syscall)) {
+        bt_calls_learn(b, sysret, ss);
+        if (sysret)
+            b->turns += bt_calls_arm(b, bt_free_turns(b));
+    }
+    return to;
+}
+
 /* What the block has looked up ahead may no longer be so. */
 static bool lookups_gone(const struct bt_vcpu *b, const struct tb *tb)
 {
@@ -345,6 +360,7 @@ static const uint8_t *run_site(struct bt_vcpu *b, struct site *s, bool *stop, en
     struct ivcpu *v = &b->iv;
     struct cpu *c = &v->vc.cpu;
     struct tb *tb = bt_tb_of(s);
+    struct seg ss;
 
     v->vc.nr_exits[EXIT_HANDOVER]++;
     flags_in(b);
@@ -359,6 +375,7 @@ static const uint8_t *run_site(struct bt_vcpu *b, struct site *s, bool *stop, en
     v->cur = NULL;
     v->leave = LEAVE_NEXT;
     v->vc.nr_insns++;
+    ss = c->seg[SEG_SS];
     run_ops(v, s->ops);
     if (unlikely(v->graveyard)) {
         bt_vectors_out(b);
@@ -369,7 +386,7 @@ static const uint8_t *run_site(struct bt_vcpu *b, struct site *s, bool *stop, en
         if (s->ends || s->leads || tb->dead || lookups_gone(b, tb) || b->gen_seen != v->jump_gen ||
             c->rip != page_base(b) + s->off + s->len || (c->rflags & RFLAGS_TF) ||
             bt_key(b) != (tb->key & ~KEY_ALONE))
-            return go_on(b);
+            return go_on_behind(b, s, &ss);
         if (wanted(b) || cpu_event_ready(c))
             return NULL;
         flags_out(b);
@@ -567,6 +584,7 @@ static void enter_thread(struct bt_vcpu *b)
         bt_flush_cache(b);
         b->tsc_inline = inl;
     }
+    bt_calls_forget(b);
     b->idle.entered = host_tsc();
     BUG_ON(host_trap_stack_set(&b->stack) < 0);
     __asm__ volatile("rdgsbase %0" : "=r"(b->host_gs));

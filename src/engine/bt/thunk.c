@@ -136,6 +136,8 @@ bool bt_make_thunks(struct bt_cache *bc, bool slow_pext)
         bc->branch[class] = emit_pc(e);
         emit_branch(e, (enum jc_class) class, slow_pext, bc->leave[WHY_MISS]);
     }
+    if (!slow_pext)
+        bt_make_calls(bc);
     bc->start = e->p;
     return !e->full;
 }

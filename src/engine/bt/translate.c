@@ -90,7 +90,7 @@ static void emit_insn(struct trans *t)
         bt_emit_pop(t);
         break;
     case INSN_INTERP:
-        done = bt_emit_system(t);
+        done = bt_emit_call(t) || bt_emit_system(t);
         break;
     case INSN_LOOP:
         done = bt_emit_loop(t);
@@ -127,8 +127,7 @@ static void emit_stubs(struct trans *t)
         emit_fix32(t->slow[i].rel32, t->e->delta, emit_pc(t->e));
         note_lead_stub(t, t->slow[i].rel32);
         emit_mov_imm(t->e, H_TMP, (uintptr_t)&t->tb->sites[t->slow[i].site]);
-        emit_jmp(t->e, t->slow[i].branch ? t->b->cache->branch[bt_jc_class(t->key)]
-                                         : t->b->cache->leave[t->slow[i].why]);
+        emit_jmp(t->e, t->slow[i].to);
     }
 }
 
