@@ -40,7 +40,7 @@ uint32_t apic_ppr(const struct cpu *c)
 static void look_again(struct cpu *c)
 {
     if (apic_pending_vector(c) >= 0)
-        __atomic_fetch_or((uint32_t *)&c->req, REQ_IRQ, __ATOMIC_RELAXED);
+        cpu_note(c, REQ_IRQ);
 }
 
 /* ---- incoming ---- */

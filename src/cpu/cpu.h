@@ -196,6 +196,8 @@ struct cpu {
     uint32_t mode; /* MODE_*, derived */
     uint8_t cpl;   /* derived where it can be: real mode 0, v8086 3, else kept by far transfers */
     _Atomic uint32_t req;
+    /* 0 from when something was requested until the engine bt has looked: what its code tests. */
+    _Atomic uint32_t quiet;
     _Atomic uint32_t asleep; /* its thread waits for req by a futex: a kick has to wake it */
 
     struct seg ldtr, tr;
@@ -361,6 +363,12 @@ bool cpu_event_ready(struct cpu *c);
 bool cpu_interrupt_waits(struct cpu *c);
 /* Any thread: sets request bits and kicks. */
 void cpu_post(struct cpu *c, uint32_t req);
+/* The vCPU's own thread: sets them for itself. */
+static inline void cpu_note(struct cpu *c, uint32_t req)
+{
+    __atomic_fetch_or((uint32_t *)&c->req, req, __ATOMIC_RELAXED);
+    __atomic_store_n((uint32_t *)&c->quiet, 0, __ATOMIC_RELAXED);
+}
 
 /* ---- seg.c, far.c, gate.c, task.c: segmentation and far transfers
  * ---------------------------------------------- */

@@ -23,6 +23,7 @@ void cpu_post(struct cpu *c, uint32_t req)
     /* Pairs with the acquire in take_requests(): what the bit stands for was written before. And
      * kick() looks whether the vCPU sleeps only after this. */
     atomic_fetch_or(&c->req, req);
+    atomic_store_explicit(&c->quiet, 0, memory_order_release);
     c->ops->kick(c);
 }
 

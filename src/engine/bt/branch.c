@@ -4,7 +4,7 @@
  *
  * A jump within the page is chained: patched to go to its target's block. All others look their
  * target's RIP up in a table (struct jc), since what is at an address in another page depends on
- * the address space. Wherever a loop could close, cpu.req is looked at.
+ * the address space. Wherever a loop could close, cpu.quiet is looked at.
  */
 #include "engine/bt/bt.h"
 
@@ -110,7 +110,7 @@ static void go_far(struct trans *t, bool check)
         return;
     }
     if (check)
-        bt_leave_unless_zero(t, CPU_OFF(req), WHY_MISS);
+        bt_leave_from(t, bt_emit_unless_quiet(t), WHY_MISS);
     bt_leave_from(t, bt_emit_table(t->e, bt_jc_class(t->key), t->b->vm->slow_pext), WHY_MISS);
 }
 
@@ -127,8 +127,7 @@ static void chained_jump(struct trans *t, uint32_t target, bool check, unsigned 
     *x = (struct tb_exit){ .target = (uint16_t)target, .nr_insns = (uint8_t)(t->nr + !t->behind) };
     t->tb->nr_exits++;
     if (check) {
-        bt_emit_is_zero(t, CPU_OFF(req));
-        x->check = bt_code_off(t->b->cache, emit_unless_hit_later(t->e));
+        x->check = bt_code_off(t->b->cache, bt_emit_unless_quiet(t));
     }
     x->rel32 =
         bt_code_off(t->b->cache, cc == NO_CC ? emit_jmp_later(t->e) : emit_jcc_later(t->e, cc));
@@ -164,11 +163,10 @@ static size_t returns_offset(const struct trans *t)
     return BT_OFF(returns) + bt_jc_class(t->key) * sizeof(((struct bt_vcpu *)0)->returns[0]);
 }
 
-/* H_AUX = twice the index of RSP's entry times 8. */
+/* H_AUX = the index of RSP's entry. */
 static void return_index(struct trans *t)
 {
     emit_pext(t->e, H_AUX, H_RSP, HMEM_GS(BT_OFF(mask_returns)));
-    emit_lea(t->e, H_AUX, (struct hmem){ .base = H_AUX, .index = H_AUX });
 }
 
 /* H_TMP: the return address. Its way back is an exit, whose stub is behind the block. */
@@ -184,9 +182,9 @@ static void note_return(struct trans *t)
     t->tb->nr_exits++;
     return_index(t);
     emit_not(t->e, H_TMP);
-    emit_store(t->e, HMEM_GS_INDEX(H_AUX, 3, entry + offsetof(struct jc_return, not_rip)), H_TMP);
+    emit_store(t->e, HMEM_GS_INDEX(H_AUX, 3, entry + offsetof(struct jc_returns, not_rip)), H_TMP);
     x->lea = bt_code_off(t->b->cache, emit_lea_later(t->e, H_TMP));
-    emit_store(t->e, HMEM_GS_INDEX(H_AUX, 3, entry + offsetof(struct jc_return, at)), H_TMP);
+    emit_store(t->e, HMEM_GS_INDEX(H_AUX, 3, entry + offsetof(struct jc_returns, at)), H_TMP);
 }
 
 static void push_return(struct trans *t)
@@ -212,11 +210,12 @@ static void go_back(struct trans *t, int by)
     }
     return_index(t);
     bt_emit_move_stack(t, by);
-    bt_leave_unless_zero(t, CPU_OFF(req), WHY_MISS);
-    emit_load(t->e, H_TMP, HMEM_GS_INDEX(H_AUX, 3, entry + offsetof(struct jc_return, not_rip)));
-    emit_lea(t->e, H_TMP, (struct hmem){ .base = H_TMP, .index = H_PTR, .disp = 2 });
-    bt_branch_unless_one(t);
-    emit_jmp_mem(t->e, HMEM_GS_INDEX(H_AUX, 3, entry + offsetof(struct jc_return, at)));
+    bt_leave_from(t, bt_emit_unless_quiet(t), WHY_MISS);
+    emit_load(t->e, H_TMP, HMEM_GS_INDEX(H_AUX, 3, entry + offsetof(struct jc_returns, not_rip)));
+    emit_lea(t->e, H_TMP,
+             (struct hmem){ .base = H_TMP, .index = H_PTR, .disp = 1 + emit_hit(t->e) });
+    bt_branch_unless_same(t);
+    emit_jmp_mem(t->e, HMEM_GS_INDEX(H_AUX, 3, entry + offsetof(struct jc_returns, at)));
 }
 
 /* LOOP and JCXZ within the page: elsewhere the way there is too long for JRCXZ. */

@@ -181,9 +181,9 @@ enum jc_class { JC_USER, JC_USER32, JC_KERNEL, JC_KERNEL_AC, NR_JCS };
 /* Where returns of 64-bit code go: what CALLs left, by the low bits of RSP. Good for as long as the
  * table of branch targets is. */
 #define RETURNS (1u << 10)
-struct jc_return {
-    uint64_t not_rip;  /* NOT of the return address */
-    const uint8_t *at; /* the way there, with R10 = RIP */
+struct jc_returns {
+    uint64_t not_rip[RETURNS];  /* NOT of the return address */
+    const uint8_t *at[RETURNS]; /* the way there, with R10 = RIP */
 };
 
 /* Why translated code came back. */
@@ -320,7 +320,7 @@ struct bt_vcpu {
     unsigned nr_crossed;
     uint64_t crossed_pages[CROSSED_PAGES / 64]; /* a filter: theirs, by the low bits */
     struct insn_cache insns;
-    struct jc_return returns[NR_JCS][RETURNS];
+    struct jc_returns returns[NR_JCS];
     struct jc jc[NR_JCS];
     uint64_t jc_drops; /* blocks that a table may have led to were dropped so often */
     uint64_t kept_drops[PCID_SETS];
@@ -459,17 +459,19 @@ void bt_emit_lookup(struct trans *t, unsigned bytes, bool write);
 void bt_leave_from(struct trans *t, uint8_t *at, enum bt_why why);
 /* The same to a stub that goes to the thunk. */
 void bt_thunk_from(struct trans *t, uint8_t *at, const uint8_t *thunk);
-/* Leaves unless H_TMP is 1; afterwards it is free. */
-void bt_leave_unless_one(struct trans *t, enum bt_why why);
-/* Goes to the RIP in H_PTR by the table unless H_TMP is 1. */
-void bt_branch_unless_one(struct trans *t);
-/* Leaves unless H_TMP is emit_hit() (emit_unless_hit_later()). */
+/* Leaves unless H_TMP is emit_hit(); afterwards it is free. */
+void bt_leave_unless_same(struct trans *t, enum bt_why why);
+/* Goes to the RIP in H_PTR by the table unless H_TMP is emit_hit(). */
+void bt_branch_unless_same(struct trans *t);
+/* Leaves unless H_TMP, which is below 2^56, is emit_hit(). */
 void bt_leave_unless_hit(struct trans *t, enum bt_why why);
 /* H_TMP = emit_hit() if the 32-bit word in struct bt_vcpu is 0, else something else below 2^33. */
 void bt_emit_is_zero(struct trans *t, size_t word);
 /* What to add to tag plus address, so that the number of its page is emit_hit() in the tag's page.
  */
 int bt_tag_disp(const struct trans *t);
+/* Returns the rel32 of a jump that is taken if something may be requested of the vCPU. */
+uint8_t *bt_emit_unless_quiet(struct trans *t);
 /* Leaves unless the 32-bit word in struct bt_vcpu is 0. */
 void bt_leave_unless_zero(struct trans *t, size_t word, enum bt_why why);
 /* bt_emit_lookup() in parts: H_AUX = the index of H_PTR, H_TMP = PAGE_BYTES minus the address of

@@ -343,8 +343,9 @@ static void returns_clear(struct bt_vcpu *b, unsigned class)
 {
     const uint8_t *lost = b->cache->leave[WHY_LOST];
 
+    memset(b->returns[class].not_rip, 0, sizeof(b->returns[class].not_rip));
     for (unsigned i = 0; i < RETURNS; i++)
-        b->returns[class][i] = (struct jc_return){ .at = lost };
+        b->returns[class].at[i] = lost;
 }
 
 void bt_jc_init(struct bt_vcpu *b)

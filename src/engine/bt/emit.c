@@ -262,10 +262,10 @@ static uint8_t *emit_into_nop(struct emit *e, uint8_t opcode)
     return e->p - 4;
 }
 
-uint8_t *emit_unless_one_later(struct emit *e)
+uint8_t *emit_unless_same_later(struct emit *e)
 {
-    /* LEA RCX, [RCX-1]; JRCXZ over the JMP */
-    static const uint8_t jrcxz[] = { 0x48, 0x8d, 0x49, 0xff, 0xe3, 0x05, 0xe9, 0, 0, 0, 0 };
+    /* JRCXZ over the JMP */
+    static const uint8_t jrcxz[] = { 0xe3, 0x05, 0xe9, 0, 0, 0, 0 };
 
     if (!e->slow_loop)
         return emit_into_nop(e, 0xe2);

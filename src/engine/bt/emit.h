@@ -93,12 +93,12 @@ uint8_t *emit_lea_later(struct emit *e, enum hreg dst);
 void emit_not(struct emit *e, enum hreg reg); /* 64 bits */
 void emit_jmp_mem(struct emit *e, struct hmem m);
 /*
- * A jump that is taken unless RCX is 1; RCX changes, no flag does. Going on takes no branch: one
- * that is taken is mispredicted each time the predictor has no room for it, as in code that is
- * spread over megabytes. Where LOOP is microcode this one does take one; the two that follow do
- * not.
+ * A jump that is taken unless RCX is emit_hit(); RCX changes, no flag does. Going on takes no
+ * branch: one that is taken is mispredicted each time the predictor has no room for it, as in code
+ * that is spread over megabytes. Where LOOP is microcode this one does take one; the two that
+ * follow do not.
  */
-uint8_t *emit_unless_one_later(struct emit *e);
+uint8_t *emit_unless_same_later(struct emit *e);
 /* The same unless RCX, which is below 2^56, is emit_hit(). */
 uint8_t *emit_unless_hit_later(struct emit *e);
 static inline int emit_hit(const struct emit *e)

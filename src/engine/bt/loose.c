@@ -183,10 +183,10 @@ bool bt_loose_note(struct trans *t)
     return !stores;
 }
 
-/* Goes on if H_TMP is 1. */
+/* Goes on if H_TMP is emit_hit(). */
 static void emit_same(struct trans *t)
 {
-    uint8_t *changed = emit_unless_one_later(t->e);
+    uint8_t *changed = emit_unless_same_later(t->e);
 
     if (!t->e->full)
         emit_fix32(changed, t->e->delta, t->pad);
@@ -204,10 +204,11 @@ static void emit_compare(struct trans *t, unsigned off, unsigned bytes)
     memcpy(&was, t->tb->fluid->was + off, bytes);
     emit_op_rm(t->e, load[log].flags, load[log].opcode, H_TMP, HMEM_BASE(H_PTR, off));
     if (bytes == 8) {
-        emit_mov_imm(t->e, H_AUX, 1 - was);
+        emit_mov_imm(t->e, H_AUX, (uint64_t)emit_hit(t->e) - was);
         emit_lea(t->e, H_TMP, (struct hmem){ .base = H_TMP, .index = H_AUX });
     } else {
-        emit_lea32(t->e, H_TMP, HMEM_BASE(H_TMP, (int32_t)(1 - (uint32_t)was)));
+        emit_lea32(t->e, H_TMP,
+                   HMEM_BASE(H_TMP, (int32_t)((uint32_t)emit_hit(t->e) - (uint32_t)was)));
     }
     emit_same(t);
 }

@@ -144,14 +144,14 @@ void bt_leave_from(struct trans *t, uint8_t *at, enum bt_why why)
     bt_thunk_from(t, at, t->b->cache->leave[why]);
 }
 
-void bt_branch_unless_one(struct trans *t)
+void bt_branch_unless_same(struct trans *t)
 {
-    bt_thunk_from(t, emit_unless_one_later(t->e), t->b->cache->branch[bt_jc_class(t->key)]);
+    bt_thunk_from(t, emit_unless_same_later(t->e), t->b->cache->branch[bt_jc_class(t->key)]);
 }
 
-void bt_leave_unless_one(struct trans *t, enum bt_why why)
+void bt_leave_unless_same(struct trans *t, enum bt_why why)
 {
-    bt_leave_from(t, emit_unless_one_later(t->e), why);
+    bt_leave_from(t, emit_unless_same_later(t->e), why);
 }
 
 void bt_leave_unless_hit(struct trans *t, enum bt_why why)
@@ -164,6 +164,12 @@ void bt_emit_is_zero(struct trans *t, size_t word)
     emit_op_rm(t->e, 0, 0x8b, H_TMP, HMEM_GS(word));
     if (emit_hit(t->e))
         emit_lea32(t->e, H_TMP, HMEM_BASE(H_TMP, emit_hit(t->e)));
+}
+
+uint8_t *bt_emit_unless_quiet(struct trans *t)
+{
+    emit_op_rm(t->e, 0, 0x8b, H_TMP, HMEM_GS(CPU_OFF(quiet)));
+    return emit_unless_true_later(t->e);
 }
 
 void bt_leave_unless_zero(struct trans *t, size_t word, enum bt_why why)

@@ -8,6 +8,7 @@
  */
 #include "engine/bt/bt.h"
 
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -216,6 +217,18 @@ static void before_entry(struct bt_vcpu *b)
         return;
     b->fs_gap = gap_of(&c->seg[SEG_FS]);
     b->gs_gap = gap_of(&c->seg[SEG_GS]);
+}
+
+/* What is requested from now on will be seen. */
+static void listen(struct bt_vcpu *b)
+{
+    struct cpu *c = &b->iv.vc.cpu;
+
+    /* Pairs with cpu_post(), which sets req first. */
+    if (!atomic_load_explicit(&c->quiet, memory_order_relaxed))
+        atomic_store(&c->quiet, 1);
+    if (c->req)
+        atomic_store_explicit(&c->quiet, 0, memory_order_relaxed);
 }
 
 /* ---- what translated code comes back for ---- */
@@ -475,6 +488,7 @@ static const uint8_t *came_back(struct bt_vcpu *b, bool *stop, enum run_result *
     struct site *s = (struct site *)(uintptr_t)b->site;
     struct tb *tb;
 
+    listen(b);
     b->tlb_seen = b->iv.tlb_changes;
     b->gen_seen = b->iv.jump_gen;
     switch ((enum bt_why)b->why) {
@@ -565,6 +579,7 @@ static bool run_translated(struct bt_vcpu *b, enum run_result *res)
     c->gpr[SLOT_PAGE / 8] = c->rip - tb->gpa % PAGE_BYTES;
     flags_out(b);
     before_entry(b);
+    listen(b);
     b->pc = tb->near;
     while (b->pc) {
         b->cache->enter(b);

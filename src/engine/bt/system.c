@@ -23,7 +23,7 @@ static void clear_flag(struct trans *t, size_t mask)
 /* Where no interrupt waits there is nothing for STI's shadow to hold back. */
 static void emit_sti(struct trans *t)
 {
-    bt_leave_unless_zero(t, CPU_OFF(req), WHY_INTERP);
+    bt_leave_from(t, bt_emit_unless_quiet(t), WHY_INTERP);
     bt_leave_unless_zero(t, BT_OFF(masked), WHY_INTERP);
     load_flags(t, BT_OFF(mask_not_if));
     emit_lea(t->e, H_TMP, HMEM_BASE(H_TMP, RFLAGS_IF));
@@ -78,8 +78,9 @@ static void same_flags(struct trans *t, size_t mask)
     emit_not(t->e, H_AUX);
     emit_load(t->e, H_TMP, HMEM_GS(CPU_OFF(rflags)));
     emit_pext(t->e, H_TMP, H_TMP, HMEM_GS(mask));
-    emit_lea(t->e, H_TMP, (struct hmem){ .base = H_TMP, .index = H_AUX, .disp = 2 });
-    bt_leave_unless_one(t, WHY_INTERP);
+    emit_lea(t->e, H_TMP,
+             (struct hmem){ .base = H_TMP, .index = H_AUX, .disp = 1 + emit_hit(t->e) });
+    bt_leave_unless_same(t, WHY_INTERP);
 }
 
 /* H_PTR's arithmetic flags become the host's. */
@@ -113,7 +114,7 @@ static void emit_popf(struct trans *t)
 
     emit_op_rm(t->e, bt_width(t), 0x8b, H_PTR, m); /* MOV */
     if (!user) {
-        bt_leave_unless_zero(t, CPU_OFF(req), WHY_INTERP);
+        bt_leave_from(t, bt_emit_unless_quiet(t), WHY_INTERP);
         bt_leave_unless_zero(t, BT_OFF(masked), WHY_INTERP);
     }
     same_flags(t, user ? BT_OFF(mask_popf_user) : BT_OFF(mask_popf));

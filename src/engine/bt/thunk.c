@@ -93,8 +93,8 @@ uint8_t *bt_emit_table(struct emit *e, enum jc_class class, bool slow_pext)
         emit_pext(e, H_AUX, H_AUX, HMEM_GS(BT_OFF(mask_jc)));
     emit_lea(e, H_AUX, (struct hmem){ .base = H_AUX, .index = H_AUX });
     emit_load(e, H_TMP, HMEM_GS_INDEX(H_AUX, 3, jc + offsetof(struct jc_entry, neg_rip)));
-    emit_lea(e, H_TMP, (struct hmem){ .base = H_TMP, .index = H_PTR });
-    miss = emit_unless_one_later(e);
+    emit_lea(e, H_TMP, (struct hmem){ .base = H_TMP, .index = H_PTR, .disp = emit_hit(e) - 1 });
+    miss = emit_unless_same_later(e);
     emit_jmp_mem(e, HMEM_GS_INDEX(H_AUX, 3, jc + offsetof(struct jc_entry, far)));
     return miss;
 }

@@ -80,11 +80,19 @@ static bool alignment_checked(const struct cpu *c)
     return is_user(c) && (c->cr0 & CR0_AM) && (c->rflags & RFLAGS_AC);
 }
 
-/* What an operand is aligned to for #AC, 1 if to nothing (SDM 3, "Alignment Check Exception
- * (#AC)").
- */
-static unsigned natural_alignment(const struct cpu *c, unsigned bytes)
+static bool is_half_float(const struct native_desc *d)
 {
+    return d->mnemonic == ZYDIS_MNEMONIC_VCVTPH2PS || d->mnemonic == ZYDIS_MNEMONIC_VCVTPS2PH;
+}
+
+/*
+ * What an operand is aligned to for #AC, 1 if to nothing (SDM 3, "Alignment Check Exception
+ * (#AC)"; and SDM 2, "Exceptions Type 11", for half floats).
+ */
+static unsigned natural_alignment(const struct cpu *c, const struct native_desc *d, unsigned bytes)
+{
+    if (is_half_float(d) && c->model->vendor == VENDOR_INTEL)
+        return 1;
     switch (bytes) {
     case 10: /* an 80-bit real counts as 8 bytes */
         return 8;
@@ -120,7 +128,7 @@ enum step native_linear(struct cpu *c, const struct native_stub *s, enum seg_id 
      * #SS. */
     if (at & (s->d.align - 1u))
         return raise_gp(c, 0);
-    misaligned = (at & (natural_alignment(c, bytes) - 1)) && alignment_checked(c);
+    misaligned = (at & (natural_alignment(c, &s->d, bytes) - 1)) && alignment_checked(c);
     if (misaligned && in_long64(c) && is_canonical(c, at) && cpu_aligns_first(c))
         return raise_err(c, VEC_AC, 0);
     st = cpu_linear(c, seg, off, bytes, acc, lin);
@@ -194,11 +202,11 @@ static enum step trapped(struct cpu *c, const struct native_frame *f, enum host_
 }
 
 /* Is the place of a store not looked at, not even by the segment's checks, before it is known that
- * there is something to store? So it is in x87 instructions of Intel's processors (seen on Sapphire
- * Rapids). */
+ * there is something to store? So it is in floating-point instructions of Intel's processors (seen
+ * on Sapphire Rapids). */
 static bool stores_late(const struct cpu *c, const struct native_desc *d)
 {
-    return d->cls == NATIVE_X87 && (d->flags & NATIVE_MEM_WRITE) &&
+    return (d->cls == NATIVE_X87 || (d->flags & NATIVE_MXCSR)) && (d->flags & NATIVE_MEM_WRITE) &&
            c->model->vendor == VENDOR_INTEL;
 }
 

@@ -274,9 +274,11 @@ static void test_alignment_check_is_for_user_mode(void **state)
     /* Vectors count on AMD's processors only; 256 bits as 128. */
     vendor = f->model.vendor;
     f->model.vendor = VENDOR_INTEL;
-    assert_runs(RUN(f, "\x0f\x10\x0e", f->mem + 8)); /* movups xmm1, [rsi] */
+    assert_runs(RUN(f, "\x0f\x10\x0e", f->mem + 8));         /* movups xmm1, [rsi] */
+    assert_runs(RUN(f, "\xc4\xe2\x79\x13\x0e", f->mem + 1)); /* vcvtph2ps xmm1, [rsi] */
     f->model.vendor = VENDOR_AMD;
     assert_raises(f, VEC_AC, RUN(f, "\x0f\x10\x0e", f->mem + 8));
+    assert_raises(f, VEC_AC, RUN(f, "\xc4\xe2\x79\x13\x0e", f->mem + 1));
     assert_runs(RUN(f, "\xc5\xfc\x10\x0e", f->mem + 16));     /* vmovups ymm1, [rsi] */
     assert_raises(f, VEC_AC, RUN(f, "\xd9\x36", f->mem + 2)); /* fnstenv [rsi] */
     assert_runs(RUN(f, "\xd9\x36", f->mem + 4));

@@ -403,7 +403,7 @@ void interp_mmio_write(struct ivcpu *v, gpa_t at, unsigned bytes, uint64_t val)
         apic_mmio_write(CPU(v), (uint32_t)(at.v & 0xfff), (uint32_t)val);
         /* An EOI or a lower TPR may let something through: do not chain past it. */
         if (cpu_event_ready(CPU(v)))
-            __atomic_fetch_or((uint32_t *)&CPU(v)->req, REQ_IRQ, __ATOMIC_RELAXED);
+            cpu_note(CPU(v), REQ_IRQ);
     } else {
         go_outside(v);
         cfg->ops->mmio_write(cfg->ctx, at, bytes, val);
