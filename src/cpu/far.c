@@ -98,13 +98,13 @@ static enum step jmp_direct(struct cpu *c, const struct desc *d, uint64_t off)
     return STEP_NEXT;
 }
 
-/* Between 64-bit code and compatibility mode AMD's processors move RSP by the stack's size for the
- * new code (seen on Zen 5). */
-static struct stack transfer_stack(const struct cpu *c, const struct target *t)
+/* Between 64-bit code and compatibility mode RSP moves by the stack's size for the new code: in
+ * CALL (seen on Zen 5 and Sapphire Rapids), and on AMD's processors in RET. */
+static struct stack transfer_stack(const struct cpu *c, const struct target *t, bool call)
 {
     struct stack st = stack_current(c);
 
-    if (in_ia32e(c) && c->model->vendor == VENDOR_AMD) {
+    if (in_ia32e(c) && (call || c->model->vendor == VENDOR_AMD)) {
         st.flat = t->cs.attr & SEG_L;
         st.sp = c->gpr[RSP] & stack_mask(&st);
     }
@@ -118,7 +118,7 @@ static enum step call_direct(struct cpu *c, const struct desc *d, uint64_t off, 
     struct target t = { 0 };
     enum step res = direct_target(c, d, off, &t);
 
-    st = transfer_stack(c, &t);
+    st = transfer_stack(c, &t, true);
     /* A bad target is found only when the return address lies on the stack. */
     if (res == STEP_NEXT)
         res = stack_push(c, &st, frame, ARRAY_SIZE(frame), op_bytes);
@@ -342,7 +342,7 @@ static enum step ret_outer(struct cpu *c, struct target *t, struct stack *st, ui
 static uint64_t released_rsp(const struct cpu *c, const struct target *t, unsigned frame_bytes,
                              uint16_t pop_bytes)
 {
-    struct stack st = transfer_stack(c, t);
+    struct stack st = transfer_stack(c, t, false);
 
     if (c->model->vendor == VENDOR_INTEL && in_ia32e(c) && (t->cs.attr & SEG_L) && !st.flat) {
         stack_move(&st, frame_bytes);

@@ -445,18 +445,27 @@ static void test_iret_to_outer_ring(void **state)
     assert_int_equal(c->gpr[RSP], 0x11234);
 }
 
-static void test_amd_moves_rsp_by_the_stack_of_the_new_code(void **state)
+static void test_far_call_moves_rsp_by_the_stack_of_the_new_code(void **state)
 {
-    const uint64_t high = 1ull << 32;
-    struct cpu *c = fake_make(LONG3);
+    const enum cpu_vendor vendors[] = { VENDOR_AMD, VENDOR_INTEL };
 
     (void)state;
-    fake.model.vendor = VENDOR_AMD;
-    c->gpr[RSP] = high + STACK3;
-    assert_int_equal(cpu_far_call(c, S_CODE3 | 3, 0x100, 4), STEP_NEXT);
-    assert_int_equal(c->gpr[RSP], STACK3 - 8);
-    CHECK_STACK(STACK3 - 8, 4, 0x1236, S_LONG3 | 3);
-    c = fake_make(COMPAT3);
+    for (unsigned i = 0; i < ARRAY_SIZE(vendors); i++) {
+        struct cpu *c = fake_make(LONG3);
+
+        fake.model.vendor = vendors[i];
+        c->gpr[RSP] = (1ull << 32) + STACK3;
+        assert_int_equal(cpu_far_call(c, S_CODE3 | 3, 0x100, 4), STEP_NEXT);
+        assert_int_equal(c->gpr[RSP], STACK3 - 8);
+        CHECK_STACK(STACK3 - 8, 4, 0x1236, S_LONG3 | 3);
+    }
+}
+
+static void test_amd_moves_rsp_by_the_stack_of_the_new_code(void **state)
+{
+    struct cpu *c = fake_make(COMPAT3);
+
+    (void)state;
     fake.model.vendor = VENDOR_AMD;
     c->seg[SEG_SS].attr &= ~SEG_DB;
     c->gpr[RSP] = 0xfff0;
@@ -599,6 +608,7 @@ int main(void)
         cmocka_unit_test(test_jmp_reaches_its_target),
         cmocka_unit_test(test_call_pushes_cs_and_next_rip),
         cmocka_unit_test(test_far_call_to_nowhere_pushes_before_it_faults),
+        cmocka_unit_test(test_far_call_moves_rsp_by_the_stack_of_the_new_code),
         cmocka_unit_test(test_amd_moves_rsp_by_the_stack_of_the_new_code),
         cmocka_unit_test(test_intel_releases_parameters_by_the_stack_of_the_new_code),
         cmocka_unit_test(test_intel_cuts_offsets_of_compatibility_mode),

@@ -177,14 +177,14 @@ static enum step save_parts(struct cpu *c, gva_t at, const struct save_plan *p, 
 }
 
 /* Has the area to be writable? All of it, even outside 64-bit mode, where less of it is written;
- * but Intel's processors do not touch the legacy region for a compacted image without x87 and SSE
- * (seen on Sapphire Rapids). */
+ * but Intel's processors do not touch the legacy region for an image without x87 and SSE, unless
+ * MXCSR goes there with AVX (seen on Sapphire Rapids). */
 static enum step probe_area(struct cpu *c, gva_t at, uint64_t rfbm, enum xsave_kind kind)
 {
     uint64_t end = rfbm & XCR0_AVX ? sizeof(struct xsave_area) : OFF_YMMH, from = 0;
 
-    if (c->model->vendor == VENDOR_INTEL && kind == XSAVE_COMPACT &&
-        !(rfbm & (XCR0_X87 | XCR0_SSE)))
+    if (c->model->vendor == VENDOR_INTEL && !(rfbm & (XCR0_X87 | XCR0_SSE)) &&
+        (kind == XSAVE_COMPACT || !(rfbm & XCR0_AVX)))
         from = OFF_HEADER;
     return c->ops->probe(c, gva_add(at, from), (unsigned)(end - from), ACC_WRITE);
 }

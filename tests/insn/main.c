@@ -84,6 +84,18 @@ static void report(struct tester *t, const struct insn_case *k, uint64_t idx, co
         (void)snprintf(y->first, sizeof(y->first), "case %lu: %.64s%.100s", idx, hex, what);
 }
 
+/* The state before, and after on both sides. */
+static void show(const char *who, const struct regs *r, const struct outcome *o)
+{
+    printf("#   %s: rip %#lx, flags %#lx, fs %#lx, gs %#lx", who, r->rip, r->rflags, r->fs_base,
+           r->gs_base);
+    if (o)
+        printf(", vector %d (%#x) at %#lx", o->vector, o->err, o->fault_at);
+    for (unsigned i = 0; i < 16; i++)
+        printf("%s r%u %#lx", i % 8 ? "" : "\n#     ", i, r->gpr[i]);
+    printf("\n");
+}
+
 static void run_case(struct tester *t, uint64_t idx)
 {
     static struct insn_case k;
@@ -108,6 +120,12 @@ static void run_case(struct tester *t, uint64_t idx)
     what = judge(&k, &host, &us, buf, sizeof(buf));
     if (what)
         report(t, &k, idx, what);
+    if (what && t->opt.verbose) {
+        printf("#   memory operand at %#lx\n", k.has_mem ? k.mem_at : 0);
+        show("before", &k.in, NULL);
+        show("host", &host.regs, &host);
+        show("here", &us.regs, &us);
+    }
 }
 
 static int usage(void)
