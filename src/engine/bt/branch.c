@@ -126,9 +126,8 @@ static void chained_jump(struct trans *t, uint32_t target, bool check, unsigned 
     }
     *x = (struct tb_exit){ .target = (uint16_t)target, .nr_insns = (uint8_t)(t->nr + !t->behind) };
     t->tb->nr_exits++;
-    if (check) {
+    if (check)
         x->check = bt_code_off(t->b->cache, bt_emit_unless_quiet(t));
-    }
     x->rel32 =
         bt_code_off(t->b->cache, cc == NO_CC ? emit_jmp_later(t->e) : emit_jcc_later(t->e, cc));
 }

@@ -255,7 +255,7 @@ struct bt_calls {
     struct seg ss; /* before the SYSRET that made `user` */
     struct bt_calls_config config;
     uint64_t cr3, thread; /* FS.base: whose returns they are */
-    uint64_t lstar, not_sfmask, mask_slow_flags, mask_not_user;
+    uint64_t not_sfmask, mask_slow_flags, mask_not_user;
 };
 
 /* Whether a vCPU idles: in TSC ticks. */
@@ -524,9 +524,9 @@ bool bt_emit_call(struct trans *t);
 void bt_calls_learn(struct bt_vcpu *b, bool sysret, const struct seg *ss);
 /* Before translated code is entered: is all as it was? */
 void bt_calls_check(struct bt_vcpu *b);
-/* So many SYSRETs to the present process and thread may go without a turn of the run loop. Returns
- * how many of those before did. */
-unsigned bt_calls_arm(struct bt_vcpu *b, unsigned nr);
+/* So many SYSRETs to the present process and thread may go without a turn of the run loop; those
+ * that did before are counted in b->turns. */
+void bt_calls_arm(struct bt_vcpu *b, unsigned nr);
 /* The vCPU's state may be any other. */
 void bt_calls_forget(struct bt_vcpu *b);
 

@@ -79,15 +79,14 @@ void bt_calls_check(struct bt_vcpu *b)
         bt_calls_arm(b, 0);
 }
 
-unsigned bt_calls_arm(struct bt_vcpu *b, unsigned nr)
+void bt_calls_arm(struct bt_vcpu *b, unsigned nr)
 {
     struct bt_calls *k = &b->calls;
-    unsigned done = k->armed - k->left;
 
+    b->turns += k->armed - k->left;
     k->armed = k->left = nr;
     k->cr3 = b->iv.vc.cpu.cr3;
     k->thread = b->iv.vc.cpu.seg[SEG_FS].base;
-    return done;
 }
 
 void bt_calls_learn(struct bt_vcpu *b, bool sysret, const struct seg *ss)
@@ -115,7 +114,6 @@ void bt_calls_learn(struct bt_vcpu *b, bool sysret, const struct seg *ss)
     };
     if (sysret)
         k->ss = *ss;
-    k->lstar = c->lstar;
     k->not_sfmask = ~c->sfmask;
     judge(b);
 }
@@ -221,7 +219,7 @@ static void make_syscall(struct emit *e, const uint8_t *slow, const uint8_t *mis
     emit_bytes(e, (const uint8_t[]){ 0x83, 0xc9, RFLAGS_FIXED1 }, 3);      /* OR ECX, imm8 */
     flags_from_rcx(e);
     enter_ring(e, BT_OFF(calls.kernel));
-    emit_load(e, H_PTR, HMEM_GS(BT_OFF(calls.lstar)));
+    emit_load(e, H_PTR, HMEM_GS(BT_OFF(calls.config.lstar)));
     emit_load(e, H_RAX, HMEM_GS(BT_OFF(tmp)));
     go(e, JC_KERNEL, miss);
 }

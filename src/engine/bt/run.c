@@ -353,7 +353,7 @@ static const uint8_t *go_on_behind(struct bt_vcpu *b, const struct site *s, cons
     if (to && (sysret || s->ops[0].fn == op_syscall)) {
         bt_calls_learn(b, sysret, ss);
         if (sysret)
-            b->turns += bt_calls_arm(b, bt_free_turns(b));
+            bt_calls_arm(b, bt_free_turns(b));
     }
     return to;
 }

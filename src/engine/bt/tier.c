@@ -163,17 +163,17 @@ bool bt_needs_turn(struct bt_vcpu *b)
 {
     if (!is_user(&b->iv.vc.cpu))
         return b->user_since;
-    b->turns += bt_calls_arm(b, 0) + 1;
-    return burst_of(b)->direct || b->turns >= SAMPLE;
+    bt_calls_arm(b, 0);
+    return burst_of(b)->direct || ++b->turns % SAMPLE == 0;
 }
 
 unsigned bt_free_turns(struct bt_vcpu *b)
 {
     if (!b->direct)
         return UINT16_MAX;
-    if (b->cfg->tiers == BT_TIERS_DIRECT || burst_of(b)->direct || b->turns >= SAMPLE)
+    if (b->cfg->tiers == BT_TIERS_DIRECT || burst_of(b)->direct)
         return 0;
-    return SAMPLE - 1 - b->turns;
+    return SAMPLE - 1 - b->turns % SAMPLE;
 }
 
 /* Workers need the guest's memory. That of a restored machine is not theirs to have, until one of
