@@ -109,6 +109,9 @@ struct host_trap_region {
     const uint8_t *resume;
     const uint8_t *volatile at;
     volatile int sig;
+    /* Of a page fault: its address and error code (SDM 3, "Page-Fault Exception"). */
+    volatile bool page_fault;
+    volatile uint64_t fault_at, error;
 };
 void host_trap_region(struct host_trap_region *r);
 /* A stack for this thread's signals, since translated code's RSP is the guest's. */

@@ -14,6 +14,8 @@
 #include <sys/mman.h>
 #include <ucontext.h>
 
+#define VECTOR_PF 14
+
 static const int trap_sigs[] = { SIGFPE, SIGILL, SIGSEGV, SIGBUS, SIGTRAP };
 
 static pthread_mutex_t trap_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -54,6 +56,9 @@ static void trap_handler(int sig, siginfo_t *info, void *uctx)
     if (r && pc >= r->lo && pc < r->hi) {
         r->at = pc;
         r->sig = sig;
+        r->page_fault = mc->gregs[REG_TRAPNO] == VECTOR_PF;
+        r->fault_at = (uint64_t)mc->gregs[REG_CR2];
+        r->error = (uint64_t)mc->gregs[REG_ERR];
         mc->gregs[REG_RIP] = (greg_t)(uintptr_t)r->resume;
         return;
     }

@@ -76,6 +76,7 @@ static void hook_tlb_flush(struct ivcpu *v, const struct tlb_flush *what)
 
     if (b->direct)
         direct_flush(b->direct, what);
+    bt_kview_flush(b, what);
 }
 
 static void hook_noted(struct ivcpu *v, gpa_t at)
@@ -84,6 +85,7 @@ static void hook_noted(struct ivcpu *v, gpa_t at)
 
     if (b->direct)
         direct_code_noted(b->direct, at);
+    bt_kview_protect(b, at.v >> PAGE_SHIFT);
 }
 
 static void hook_kick(struct ivcpu *v)
@@ -321,6 +323,7 @@ static int bt_vcpu_create(struct engine_vm *evm, uint32_t id, struct vcpu **out)
         b->direct = NULL;
     if (b->direct)
         direct_set_hints(b->direct, &direct_hints);
+    bt_kview_create(b);
     b->iv.hooks = &hooks;
     *out = &b->iv.vc;
     return 0;
@@ -333,6 +336,7 @@ static void bt_vcpu_destroy(struct vcpu *vc)
     bt_flush_cache(b);
     b->iv.hooks = NULL;
     direct_destroy(b->direct);
+    bt_kview_destroy(b);
     interp_vcpu_fini(&b->iv);
     vcpu_free(b);
 }
@@ -343,6 +347,7 @@ static void bt_state_changed(struct vcpu *vc)
 
     if (b->direct)
         direct_reset(b->direct);
+    bt_kview_reset(b);
     interp_state_changed(vc);
 }
 

@@ -44,6 +44,10 @@
 #define H_GUEST_RCX H_R9
 
 struct tb;
+struct kview;
+
+/* A window of the kernel's view: a PML4 slot of the guest's. */
+#define BT_WINDOW_SHIFT 39
 
 /* One guest instruction in a block. There are millions: they are small. */
 struct site {
@@ -60,6 +64,7 @@ struct site {
     bool loose : 1; /* fluid code: its immediate is read from the guest's bytes each time it runs */
     bool branch : 1; /* a near one, translated */
     bool leads : 1;  /* looks up for others too (share.c) */
+    bool viewed : 1; /* its access is by the kernel's view (kview.c) */
 };
 
 /* A way out of a block to a place in the same page. Places in the code cache are offsets. */
@@ -320,6 +325,8 @@ struct bt_vcpu {
     unsigned nr_crossed;
     uint64_t crossed_pages[CROSSED_PAGES / 64]; /* a filter: theirs, by the low bits */
     struct insn_cache insns;
+    struct kview *kview;       /* NULL: none */
+    uint64_t windows[BIT(16)]; /* by PML4 slot: what to add to an address (kview.c) */
     struct jc_returns returns[NR_JCS];
     struct jc jc[NR_JCS];
     uint64_t jc_drops; /* blocks that a table may have led to were dropped so often */
@@ -413,6 +420,7 @@ struct trans {
         int64_t lo, hi; /* the bytes, from the origin */
         unsigned nr;    /* accesses */
         bool write;
+        bool viewed; /* by the kernel's view: nothing has to be checked */
     } shares[SHARES];
     struct share_use {
         int8_t share; /* -1: looks itself up */
@@ -486,6 +494,24 @@ void bt_emit_get(struct trans *t, enum hreg dst, unsigned gpr);
 void bt_emit_put(struct trans *t, unsigned gpr, enum hreg src);
 /* A jump to a stub that leaves with the current instruction's site. */
 void bt_emit_leave(struct trans *t, enum bt_why why);
+
+/* H_PTR holds a linear address; afterwards H_PTR + H_AUX is where the kernel's view has it. */
+void bt_emit_window(struct trans *t);
+
+/* ---- kview.c: the kernel's view ---- */
+void bt_kview_create(struct bt_vcpu *b);
+void bt_kview_destroy(struct bt_vcpu *b);
+/* Should the access of the instruction at off in the page go there? */
+bool bt_kview_wants(const struct trans *t, unsigned off, bool write);
+/* The access of the site, which does, was a trap. True: it may be tried again; else it is interp's,
+ * and the block may have been dropped. */
+bool bt_kview_trap(struct bt_vcpu *b, const struct site *s);
+/* Each of the guest's flushes, behind what it follows from. */
+void bt_kview_flush(struct bt_vcpu *b, const struct tlb_flush *what);
+/* The guest-physical page has become code. */
+void bt_kview_protect(struct bt_vcpu *b, uint64_t page);
+/* The vCPU's state, the slots or the dirty log changed: all is taken out. */
+void bt_kview_reset(struct bt_vcpu *b);
 
 /* ---- copy.c ---- */
 bool bt_emit_copy(struct trans *t);

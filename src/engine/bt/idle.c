@@ -34,6 +34,7 @@ static void give_translations_back(struct bt_vcpu *b)
 
     if (b->direct)
         direct_reset(b->direct);
+    bt_kview_reset(b);
     bt_flush_cache(b); /* first: all at once */
     code_drop_all(&b->iv);
     block_bury(&b->iv);

@@ -235,7 +235,18 @@ uint8_t *bt_emit_probe(struct trans *t, unsigned bytes, bool write)
     return miss;
 }
 
+void bt_emit_window(struct trans *t)
+{
+    t->tb->sites[t->nr].viewed = true;
+    emit_rorx(t->e, H_AUX, H_PTR, BT_WINDOW_SHIFT);
+    emit_op_rr(t->e, EMIT_0F, 0xb7, H_AUX, H_AUX); /* MOVZX of the low 16 bits */
+    emit_load(t->e, H_AUX, HMEM_GS_INDEX(H_AUX, 3, BT_OFF(windows)));
+}
+
 void bt_emit_lookup(struct trans *t, unsigned bytes, bool write)
 {
-    bt_leave_from(t, bt_emit_probe(t, bytes, write), WHY_SLOW);
+    if (bt_kview_wants(t, t->in.off, write))
+        bt_emit_window(t);
+    else
+        bt_leave_from(t, bt_emit_probe(t, bytes, write), WHY_SLOW);
 }

@@ -540,8 +540,11 @@ static const uint8_t *came_back(struct bt_vcpu *b, bool *stop, enum run_result *
         BUG_ON(!tb);
         while (n + 1u < tb->nr_insns && tb->code + tb->sites[n].next <= b->region.at)
             n++;
-        count_to(b, &tb->sites[n], false);
-        return run_site(b, &tb->sites[n], stop, res);
+        s = &tb->sites[n];
+        count_to(b, s, false);
+        if (s->viewed && bt_kview_trap(b, s))
+            return resume_at(b, tb, s->pc);
+        return run_site(b, s, stop, res);
     }
     }
 }

@@ -16,9 +16,11 @@
 #include <string.h>
 
 /* Bytes that a group may span: more accesses are worth a higher chance of two pages. */
-#define SPAN_FIRST 96
-#define SPAN_EACH  32
-#define SPAN_MAX   512
+#define SPAN_FIRST  96
+#define SPAN_EACH   32
+#define SPAN_MAX    512
+/* By the kernel's view nothing is checked, only one window has to hold it: less than its guard. */
+#define SPAN_VIEWED 4096
 
 /* What a register holds: a place that is not known, and so much. */
 struct value {
@@ -55,6 +57,7 @@ static void add(struct planner *p, unsigned nr, uint16_t origin, int64_t off, un
                 bool write)
 {
     struct trans *t = p->t;
+    bool viewed = bt_kview_wants(t, t->b->ahead[nr].off, write);
     struct share *s;
     unsigned i;
 
@@ -62,12 +65,13 @@ static void add(struct planner *p, unsigned nr, uint16_t origin, int64_t off, un
         int64_t lo, hi;
 
         s = &t->shares[i];
-        if (!p->g[i].open || p->g[i].origin != origin)
+        if (!p->g[i].open || p->g[i].origin != origin || s->viewed != viewed)
             continue;
         lo = MIN(s->lo, off);
         hi = MAX(s->hi, off + (int64_t)bytes);
-        if ((!write || s->write) &&
-            hi - lo <= MIN(SPAN_FIRST + SPAN_EACH * (int64_t)s->nr, SPAN_MAX)) {
+        if (viewed ? hi - lo <= SPAN_VIEWED
+                   : (!write || s->write) &&
+                         hi - lo <= MIN(SPAN_FIRST + SPAN_EACH * (int64_t)s->nr, SPAN_MAX)) {
             s->lo = lo;
             s->hi = hi;
             s->nr++;
@@ -81,7 +85,8 @@ static void add(struct planner *p, unsigned nr, uint16_t origin, int64_t off, un
         return;
     i = t->nr_shares++;
     p->g[i] = (struct group){ .origin = origin, .open = true };
-    t->shares[i] = (struct share){ .lo = off, .hi = off + bytes, .write = write, .nr = 1 };
+    t->shares[i] =
+        (struct share){ .lo = off, .hi = off + bytes, .write = write, .viewed = viewed, .nr = 1 };
     t->uses[nr] = (struct share_use){ .share = (int8_t)i, .leads = true, .off = off };
 }
 
@@ -311,8 +316,13 @@ struct hmem bt_share_lookup(struct trans *t, unsigned bytes, bool write)
         return HMEM_GUEST;
     }
     s = &t->shares[u->share];
+    if (s->viewed)
+        t->tb->sites[t->nr].viewed = true;
     if (u->leads) {
-        lead(t, bt_emit_probe(t, (unsigned)(s->hi - s->lo), s->write));
+        if (s->viewed)
+            bt_emit_window(t);
+        else
+            lead(t, bt_emit_probe(t, (unsigned)(s->hi - s->lo), s->write));
         emit_lea(t->e, H_AUX, HMEM_GUEST);
         emit_store(t->e, HMEM_GS(BT_OFF(share) + 8 * (size_t)u->share), H_AUX);
     } else {

@@ -42,7 +42,7 @@ static bool can_fetch(struct ahead *a, uint64_t rip)
     a->ok = false;
     if (rip >> 47)
         return false;
-    view_leaves(a->k->mmu, c, rip, &l);
+    view_leaves(a->k->mmu, c, rip, LEAF_OF_USER, &l);
     leaf = view_leaf(c, &l, (unsigned)(rip >> PAGE_SHIFT) % 512);
     a->page = (leaf & LEAF_ADDR) >> PAGE_SHIFT;
     a->ok = leaf && !(leaf & LEAF_NX);

@@ -539,7 +539,7 @@ static bool vpage_good(struct code *k, const struct code_vpage *p)
     struct leaves l;
     uint64_t leaf;
 
-    view_leaves(k->mmu, c, p->lin, &l);
+    view_leaves(k->mmu, c, p->lin, LEAF_OF_USER, &l);
     leaf = view_leaf(c, &l, (unsigned)(p->lin >> PAGE_SHIFT) % 512);
     return leaf && !(leaf & LEAF_NX) && (leaf & LEAF_ADDR) >> PAGE_SHIFT == p->page;
 }

@@ -45,6 +45,7 @@ struct chunk {
 
 #define PTE_U BIT64(2)
 #define PTE_A BIT64(5)
+#define PTE_G BIT64(8)
 
 static const uint64_t *table_at(struct mmu *mmu, uint64_t at)
 {
@@ -59,18 +60,18 @@ static uint64_t read_entry(const uint64_t *table, unsigned idx)
     return __atomic_load_n(&table[idx], __ATOMIC_RELAXED);
 }
 
-static bool usable(const struct cpu *c, uint64_t e)
+static bool usable(const struct cpu *c, uint64_t e, enum leaf_of of)
 {
-    uint64_t need = LEAF_P | PTE_U | PTE_A;
+    uint64_t need = LEAF_P | PTE_A | (of == LEAF_OF_USER ? PTE_U : 0);
 
     return (e & need) == need && (!(e & LEAF_NX) || (c->efer & EFER_NXE));
 }
 
-void view_leaves(struct mmu *mmu, struct cpu *c, uint64_t lin, struct leaves *out)
+void view_leaves(struct mmu *mmu, struct cpu *c, uint64_t lin, enum leaf_of of, struct leaves *out)
 {
     uint64_t at = c->cr3 & LEAF_ADDR, e, low;
 
-    *out = (struct leaves){ .writable = true, .exec = true };
+    *out = (struct leaves){ .of = of, .writable = true, .exec = true, .user = true };
     for (unsigned shift = c->cr4 & CR4_LA57 ? 48 : 39;; shift -= 9) {
         const uint64_t *table = table_at(mmu, at);
 
@@ -82,8 +83,9 @@ void view_leaves(struct mmu *mmu, struct cpu *c, uint64_t lin, struct leaves *ou
             return;
         }
         e = read_entry(table, (unsigned)(lin >> shift & 511));
-        if (!usable(c, e))
+        if (!usable(c, e, of))
             return;
+        out->user &= !!(e & PTE_U);
         out->writable &= !!(e & LEAF_W);
         out->exec &= !(e & LEAF_NX);
         at = e & LEAF_ADDR;
@@ -107,7 +109,9 @@ uint64_t view_leaf(const struct cpu *c, const struct leaves *l, unsigned idx)
     if (!l->present)
         return 0;
     e = l->pt ? read_entry(l->pt, idx) : l->large + idx * PAGE_BYTES;
-    if (!usable(c, e))
+    if (!usable(c, e, l->of))
+        return 0;
+    if (l->of == LEAF_OF_KERNEL && (!(e & PTE_G) || (l->user && (e & PTE_U))))
         return 0;
     e &= LEAF_ADDR | LEAF_P | LEAF_W | LEAF_D | LEAF_NX;
     if (!l->writable)
@@ -219,7 +223,7 @@ static int validate_range(struct view *vw, struct cpu *c, struct chunk *k, unsig
     struct leaves l;
     int rc = 0;
 
-    view_leaves(vw->mmu, c, k->base, &l);
+    view_leaves(vw->mmu, c, k->base, LEAF_OF_USER, &l);
     for (unsigned i = from; i < to && !rc;) {
         unsigned start = i, last = i;
 
@@ -272,7 +276,7 @@ int view_validate_page(struct view *vw, struct cpu *c, uint64_t lin)
     if (k->nr > 1) {
         struct leaves l;
 
-        view_leaves(vw->mmu, c, lin, &l);
+        view_leaves(vw->mmu, c, lin, LEAF_OF_USER, &l);
         if (!l.pt)
             return validate_range(vw, c, k, 0, CHUNK_PAGES);
     }
@@ -447,7 +451,7 @@ enum fill view_fill(struct view *vw, struct cpu *c, uint64_t lin, bool write)
         s->notes[slot_page(s, GPA(pa))] |= PAGE_NOTE_DIRTY;
     if (vw->nr_maps > MAX_MAPS && view_drop(vw) < 0)
         return FILL_DEAD;
-    view_leaves(vw->mmu, c, lin, &l);
+    view_leaves(vw->mmu, c, lin, LEAF_OF_USER, &l);
     if (!l.present || !find_window(vw, &l, lin, &f))
         return FILL_NEVER;
     f.must = wish(vw, c, &l, f.idx, &f.slot);
@@ -465,7 +469,7 @@ int view_prefill(struct view *vw, struct cpu *c, uint64_t lin, bool write)
 
     if (!in_reach(vw, lin) || vw->nr_maps > MAX_MAPS)
         return 0;
-    view_leaves(vw->mmu, c, lin, &l);
+    view_leaves(vw->mmu, c, lin, LEAF_OF_USER, &l);
     if (!l.present || !find_window(vw, &l, lin, &f))
         return 0;
     f.must = wish(vw, c, &l, f.idx, &f.slot);

@@ -56,15 +56,19 @@ int view_validate_page(struct view *vw, struct cpu *c, uint64_t lin) MUST_CHECK;
 /* The guest-physical page must not be writable any more. */
 int view_protect(struct view *vw, uint64_t page) MUST_CHECK;
 
+/* Whose pages are looked for: what CPL 3 may reach, or what only the kernel may, if it is global.
+ */
+enum leaf_of { LEAF_OF_USER, LEAF_OF_KERNEL };
 /* A guest's 2 MB region: its page table, or the large page that stands for one. */
 struct leaves {
+    enum leaf_of of;
     const uint64_t *pt; /* in RAM, changes under our hands */
     uint64_t large;     /* else: physical address of the region, with the leaf's flags */
-    bool present, writable, exec;
+    bool present, writable, exec, user;
 };
-/* What CPL 3 may reach by way of the upper levels; touches nothing. */
-void view_leaves(struct mmu *mmu, struct cpu *c, uint64_t lin, struct leaves *out);
-/* The entry for page idx of the region with the rights combined, 0 if it is not for CPL 3 or not
+/* What may be reached by way of the upper levels; touches nothing. */
+void view_leaves(struct mmu *mmu, struct cpu *c, uint64_t lin, enum leaf_of of, struct leaves *out);
+/* The entry for page idx of the region with the rights combined, 0 if it is none of those or not
  * accessed yet. Bits as in a PTE: P, W, D, NX and the address. */
 uint64_t view_leaf(const struct cpu *c, const struct leaves *l, unsigned idx);
 #define LEAF_P    BIT64(0)

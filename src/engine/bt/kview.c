@@ -1,0 +1,578 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The kernel's view: pages of the guest's kernel, mapped once more in this process, so that
+ * translated kernel code reaches them without the software TLB.
+ *
+ * Each PML4 slot (512 GB of addresses) of the guest's kernel half that is used has a window of that
+ * size here, and a table by slot says how far that is from the guest's addresses (b->windows).
+ * Translated code adds that without a check: a slot without a window has a value that makes the
+ * address one that no process can have mapped. What is not mapped in a window is a signal, which
+ * maps it or leaves the instruction to interp; an instruction that was left to it a few times looks
+ * itself up from then on, as those do that reach for user memory and devices.
+ *
+ * Only what is global and not for user code is mapped: that stays through CR3 loads, and the
+ * flushes that are for it too are rare. A window is a TLB: what is mapped was walked to with A (and
+ * to be written, D) set, and is compared with the page tables again at such a flush.
+ *
+ * SDM 3, "4-Level Paging and 5-Level Paging", "Caching Translation Information".
+ */
+#include "engine/bt/bt.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+
+#include "engine/bt/direct/view.h"
+#include "lib/log.h"
+
+#define WINDOW_BYTES BIT64(BT_WINDOW_SHIFT)
+/* Behind a window: an access that begins in it, or one that shares its lookup, ends there. */
+#define GUARD_BYTES  KIB(64)
+#define MAX_WINDOWS  8
+#define KERNEL_HALF  0xffff800000000000ull
+
+#define CHUNK_SHIFT 21
+#define CHUNK_PAGES 512u
+#define CHUNK_BYTES BIT64(CHUNK_SHIFT)
+#define BUCKETS     512
+/* Pages that are looked at around a fault. */
+#define AROUND      16u
+/* vm.max_map_count is 65530 by default, and workers of the direct tier are forks of this process. */
+#define MAX_MAPS    8000u
+/* An instruction that has found nothing so often looks itself up from then on. */
+#define MISSES      4u
+/* So many faults that find what is not global end its use until the next flush of all. */
+#define USELESS     64u
+/* Times that all is translated anew because it can be used. */
+#define TURNS       4u
+
+/* What is mapped of 2 MB of the guest's addresses. */
+struct kchunk {
+    uint64_t base;
+    struct kchunk *next, *next_pa;
+    uint64_t large;                /* not 0: all of it, of one large page: its place, and LEAF_W */
+    uint64_t shut[CHUNK_PAGES / 64]; /* of a large page that may be written: but not these */
+    unsigned nr;
+    uint64_t e[]; /* not large: CHUNK_PAGES of 0, or the place, LEAF_P, LEAF_W */
+};
+
+struct kview {
+    struct bt_vcpu *b;
+    struct mmu *mmu;
+    bool on;
+    unsigned nr_on;      /* times that it was turned on */
+    unsigned nr_useless; /* faults in a row that found what is not global */
+    unsigned nr_windows;
+    struct {
+        uint64_t lin;
+        uint8_t *at;
+    } windows[MAX_WINDOWS];
+    struct kchunk *hash[BUCKETS], *by_pa[BUCKETS];
+    unsigned nr_maps;
+    uint64_t written[1024]; /* by hash of the guest page: small pages that may be mapped writable */
+    uint8_t misses[BIT(16)];
+};
+
+/* ---- books ---- */
+
+static struct kchunk **chunk_slot(struct kview *kv, uint64_t lin)
+{
+    struct kchunk **p = &kv->hash[(lin >> CHUNK_SHIFT) % BUCKETS];
+
+    while (*p && (*p)->base != align_down(lin, CHUNK_BYTES))
+        p = &(*p)->next;
+    return p;
+}
+
+static uint64_t *written_word(struct kview *kv, uint64_t page, uint64_t *bit)
+{
+    uint64_t h = (page * 0x9e3779b97f4a7c15ull) >> 48;
+
+    *bit = BIT64(h % 64);
+    return &kv->written[h / 64];
+}
+
+static uint8_t *miss_count(struct kview *kv, uint64_t gpa)
+{
+    return &kv->misses[(gpa * 0x9e3779b97f4a7c15ull) >> 48];
+}
+
+static struct kchunk **pa_bucket(struct kview *kv, uint64_t pa)
+{
+    return &kv->by_pa[(pa >> CHUNK_SHIFT) % BUCKETS];
+}
+
+/* ---- windows ---- */
+
+static unsigned table_index(uint64_t lin)
+{
+    return (uint16_t)(lin >> BT_WINDOW_SHIFT);
+}
+
+/* User addresses and what is not canonical: a sum that no process can have mapped either. */
+static void tables_init(struct bt_vcpu *b)
+{
+    for (unsigned i = 0; i < BIT(47 - BT_WINDOW_SHIFT); i++)
+        b->windows[i] = BIT64(54);
+}
+
+static void *empty(void *at, uint64_t bytes, int fixed)
+{
+    void *p = mmap(at, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | fixed, -1, 0);
+
+    if (p == MAP_FAILED)
+        return NULL;
+    (void)madvise(p, bytes, MADV_DONTDUMP);
+    (void)madvise(p, bytes, MADV_DONTFORK);
+    return p;
+}
+
+/* The window of an address of the kernel's half: its place in it. NULL: there is no room. */
+static uint8_t *window_of(struct kview *kv, uint64_t lin)
+{
+    uint64_t base = align_down(lin, WINDOW_BYTES);
+    unsigned i;
+
+    for (i = 0; i < kv->nr_windows; i++)
+        if (kv->windows[i].lin == base)
+            return kv->windows[i].at + (lin - base);
+    if (i == MAX_WINDOWS)
+        return NULL;
+    kv->windows[i].at = empty(NULL, WINDOW_BYTES + GUARD_BYTES, 0);
+    if (!kv->windows[i].at)
+        return NULL;
+    kv->windows[i].lin = base;
+    kv->nr_windows++;
+    kv->b->windows[table_index(base)] = (uintptr_t)kv->windows[i].at - base;
+    return kv->windows[i].at + (lin - base);
+}
+
+/* Which of the guest's addresses the host's stands for. False: none. */
+static bool guest_address(const struct kview *kv, uint64_t host, uint64_t *lin)
+{
+    for (unsigned i = 0; i < kv->nr_windows; i++) {
+        uint64_t off = host - (uintptr_t)kv->windows[i].at;
+
+        if (off < WINDOW_BYTES) {
+            *lin = kv->windows[i].lin + off;
+            return true;
+        }
+    }
+    *lin = host; /* of a slot that has no window yet */
+    return host >= KERNEL_HALF;
+}
+
+/* ---- taking out ---- */
+
+static void unmap(struct kview *kv, uint64_t lin, uint64_t bytes)
+{
+    /* Nothing may run on with what the guest has taken away. */
+    BUG_ON(!empty(window_of(kv, lin), bytes, MAP_FIXED));
+    kv->nr_maps++;
+}
+
+static void chunk_free(struct kview *kv, struct kchunk **p)
+{
+    struct kchunk *k = *p, **q;
+
+    *p = k->next;
+    if (k->large) {
+        for (q = pa_bucket(kv, k->large); *q != k; q = &(*q)->next_pa)
+            ;
+        *q = k->next_pa;
+    }
+    free(k);
+}
+
+static void unmap_pages(struct kview *kv, struct kchunk *k, unsigned from, unsigned to)
+{
+    unmap(kv, k->base + from * PAGE_BYTES, (to - from) * PAGE_BYTES);
+    for (unsigned i = from; i < to; i++) {
+        k->nr -= k->e[i] != 0;
+        k->e[i] = 0;
+    }
+}
+
+static void kview_reset(struct kview *kv)
+{
+    for (unsigned i = 0; i < kv->nr_windows; i++)
+        BUG_ON(!empty(kv->windows[i].at, WINDOW_BYTES, MAP_FIXED));
+    for (unsigned i = 0; i < BUCKETS; i++)
+        while (kv->hash[i])
+            chunk_free(kv, &kv->hash[i]);
+    __builtin_memset(kv->written, 0, sizeof(kv->written));
+    kv->nr_maps = 0;
+}
+
+/* ---- what the page tables say ---- */
+
+static bool usable_mode(const struct cpu *c)
+{
+    return (c->mode & MODE_LMA) && (c->cr4 & (CR4_PGE | CR4_LA57)) == CR4_PGE;
+}
+
+static void leaves_at(struct kview *kv, uint64_t lin, struct leaves *l)
+{
+    view_leaves(kv->mmu, &kv->b->iv.vc.cpu, lin, LEAF_OF_KERNEL, l);
+}
+
+/* Registers of the local APIC are no memory. */
+static bool holds_apic(const struct cpu *c, uint64_t pa, unsigned shift)
+{
+    return (c->apic.base_msr ^ pa) >> shift == 0;
+}
+
+static bool still_good(const struct cpu *c, uint64_t now, uint64_t e, unsigned shift)
+{
+    if (!now || (now ^ e) & LEAF_ADDR || holds_apic(c, e & LEAF_ADDR, shift))
+        return false;
+    return !(e & LEAF_W) || (now & (LEAF_W | LEAF_D)) == (LEAF_W | LEAF_D);
+}
+
+/* False: nothing is left of the chunk. */
+static bool validate(struct kview *kv, struct kchunk *k)
+{
+    const struct cpu *c = &kv->b->iv.vc.cpu;
+    struct leaves l;
+
+    leaves_at(kv, k->base, &l);
+    if (!(c->mode & MODE_LMA) || (c->cr4 & CR4_LA57))
+        l.present = false;
+    if (k->large) {
+        if (!l.pt && still_good(c, view_leaf(c, &l, 0), k->large, CHUNK_SHIFT))
+            return true;
+        unmap(kv, k->base, CHUNK_BYTES);
+        return false;
+    }
+    for (unsigned i = 0; i < CHUNK_PAGES && k->nr;) {
+        unsigned from = i;
+
+        while (i < CHUNK_PAGES && k->e[i] && 
+               !still_good(c, view_leaf(c, &l, i), k->e[i], PAGE_SHIFT))
+            i++;
+        if (i > from)
+            unmap_pages(kv, k, from, i);
+        else
+            i++;
+    }
+    return k->nr;
+}
+
+/*
+ * A kernel's first page tables are not global, and some never are (Linux with page table
+ * isolation). Then each access would come to nothing; so it is looked at whether the stack is.
+ */
+static void turn(struct kview *kv)
+{
+    struct bt_vcpu *b = kv->b;
+    const struct cpu *c = &b->iv.vc.cpu;
+    struct leaves l;
+    bool on;
+
+    if (!(c->cr4 & CR4_PGE)) /* for a moment, most often: to flush all */
+        return;
+    leaves_at(kv, c->gpr[RSP], &l);
+    on = usable_mode(c) && c->cpl == 0 && c->gpr[RSP] >= KERNEL_HALF &&
+         view_leaf(c, &l, (unsigned)(c->gpr[RSP] >> PAGE_SHIFT) % CHUNK_PAGES);
+    kv->nr_useless = 0;
+    if (on && !kv->on && ++kv->nr_on <= TURNS) {
+        /* What was translated without is translated again. */
+        __builtin_memset(kv->misses, 0, sizeof(kv->misses));
+        bt_drop_all(b);
+    }
+    kv->on = on;
+}
+
+void bt_kview_flush(struct bt_vcpu *b, const struct tlb_flush *what)
+{
+    struct kview *kv = b->kview;
+    struct kchunk **p;
+
+    bool global = b->iv.vc.cpu.cr4 & CR4_PGE; /* else all flushes are for what is mapped */
+
+    if (!kv || (global && what->kind != FLUSH_ALL && what->kind != FLUSH_PAGE))
+        return;
+    bt_vectors_out(b);
+    if (what->kind == FLUSH_PAGE || what->kind == FLUSH_PCID_PAGE) {
+        p = chunk_slot(kv, what->at.v);
+        if (*p && !validate(kv, *p))
+            chunk_free(kv, p);
+        return;
+    }
+    for (unsigned i = 0; i < BUCKETS; i++)
+        for (p = &kv->hash[i]; *p;)
+            if (validate(kv, *p))
+                p = &(*p)->next;
+            else
+                chunk_free(kv, p);
+    turn(kv);
+}
+
+/* ---- writing ---- */
+
+static bool must_see(const struct slot *s, uint64_t pa)
+{
+    return (s->flags & SLOT_LOG_DIRTY) && !slot_page_dirty(s, slot_page(s, GPA(pa)));
+}
+
+/* With several vCPUs each page would have to be asked for by whoever finds code in it. */
+static bool writes(const struct kview *kv)
+{
+    return !kv->b->iv.vm->share;
+}
+
+static bool may_write(const struct kview *kv, struct slot *s, uint64_t pa)
+{
+    return writes(kv) && !(s->flags & SLOT_RO) && page_claim_write(&kv->b->iv, s, GPA(pa));
+}
+
+static void shut(struct kview *kv, struct kchunk *k, unsigned i)
+{
+    k->shut[i / 64] |= BIT64(i % 64);
+    kv->nr_maps += 2;
+    BUG_ON(mprotect(window_of(kv, k->base + i * PAGE_BYTES), PAGE_BYTES, PROT_READ) < 0);
+}
+
+static bool is_shut(const struct kchunk *k, unsigned i)
+{
+    return k->shut[i / 64] >> (i % 64) & 1;
+}
+
+void bt_kview_protect(struct bt_vcpu *b, uint64_t page)
+{
+    struct kview *kv = b->kview;
+    uint64_t pa = page << PAGE_SHIFT, bit;
+    unsigned i = page % CHUNK_PAGES;
+
+    if (!kv)
+        return;
+    for (struct kchunk *k = *pa_bucket(kv, pa); k; k = k->next_pa)
+        if ((k->large ^ pa) >> CHUNK_SHIFT == 0 && (k->large & LEAF_W) && !is_shut(k, i))
+            shut(kv, k, i);
+    if (!(*written_word(kv, page, &bit) & bit))
+        return;
+    for (i = 0; i < BUCKETS; i++)
+        for (struct kchunk *k = kv->hash[i]; k; k = k->next)
+            for (unsigned j = 0; !k->large && j < CHUNK_PAGES; j++)
+                if ((k->e[j] & LEAF_W) && (k->e[j] & LEAF_ADDR) == pa)
+                    unmap_pages(kv, k, j, j + 1);
+}
+
+/* ---- filling ---- */
+
+static bool map(struct kview *kv, uint64_t lin, uint64_t bytes, struct slot *s, uint64_t pa,
+                bool write)
+{
+    void *at = window_of(kv, lin);
+
+    if (mmap(at, bytes, write ? PROT_READ | PROT_WRITE : PROT_READ, MAP_SHARED | MAP_FIXED, s->fd,
+             (off_t)(s->fd_off_bytes + (pa - s->base.v))) == MAP_FAILED)
+        return false;
+    (void)madvise(at, bytes, MADV_DONTDUMP);
+    (void)madvise(at, bytes, MADV_DONTFORK);
+    kv->nr_maps += 2;
+    return true;
+}
+
+static struct kchunk *chunk_new(struct kview *kv, uint64_t lin, bool large)
+{
+    struct kchunk **p = chunk_slot(kv, lin), *k;
+
+    k = calloc(1, sizeof(*k) + (large ? 0 : CHUNK_PAGES * sizeof(k->e[0])));
+    if (!k)
+        return NULL;
+    k->base = align_down(lin, CHUNK_BYTES);
+    *p = k;
+    return k;
+}
+
+/* All of a large page's 2 MB. */
+static bool fill_large(struct kview *kv, struct slot *s, uint64_t lin, uint64_t leaf)
+{
+    uint64_t pa = leaf & LEAF_ADDR;
+    bool write = (leaf & LEAF_W) && (leaf & LEAF_D) && writes(kv) && !(s->flags & SLOT_RO);
+    struct kchunk *k = chunk_new(kv, lin, true), **q = pa_bucket(kv, pa);
+
+    if (!k)
+        return false;
+    k->large = pa | LEAF_P | (write ? LEAF_W : 0);
+    k->next_pa = *q;
+    *q = k;
+    if (!map(kv, k->base, CHUNK_BYTES, s, pa, write))
+        return false;
+    for (unsigned i = 0; write && i < CHUNK_PAGES; i++)
+        if (!may_write(kv, s, pa + i * PAGE_BYTES) || must_see(s, pa + i * PAGE_BYTES))
+            shut(kv, k, i);
+    return true;
+}
+
+/* A page of a large one is written that was shut. */
+static bool open_page(struct kview *kv, struct kchunk *k, struct slot *s, unsigned i)
+{
+    if (!may_write(kv, s, (k->large & LEAF_ADDR) + i * PAGE_BYTES))
+        return false;
+    k->shut[i / 64] &= ~BIT64(i % 64);
+    kv->nr_maps++;
+    return mprotect(window_of(kv, k->base + i * PAGE_BYTES), PAGE_BYTES, PROT_READ | PROT_WRITE) == 0;
+}
+
+/* A small page as it would be mapped; 0: not. */
+static uint64_t wish(struct kview *kv, const struct leaves *l, unsigned i, struct slot **s)
+{
+    struct cpu *c = &kv->b->iv.vc.cpu;
+    uint64_t leaf = view_leaf(c, l, i), pa = leaf & LEAF_ADDR;
+
+    if (!leaf)
+        return 0;
+    *s = mmu_slot_find(kv->mmu, GPA(pa));
+    if (!*s || (*s)->fd < 0 || holds_apic(c, pa, PAGE_SHIFT))
+        return 0;
+    if ((leaf & LEAF_W) && (leaf & LEAF_D) && may_write(kv, *s, pa) && !must_see(*s, pa))
+        return pa | LEAF_P | LEAF_W;
+    return pa | LEAF_P;
+}
+
+static bool fill_pages(struct kview *kv, uint64_t lin, const struct leaves *l)
+{
+    unsigned idx = (unsigned)(lin >> PAGE_SHIFT) % CHUNK_PAGES, from = idx & ~(AROUND - 1), to;
+    struct kchunk *k = *chunk_slot(kv, lin);
+
+    if (!k)
+        k = chunk_new(kv, lin, false);
+    if (!k)
+        return false;
+    for (unsigned end = from + AROUND; from < end; from = to) {
+        struct slot *s, *next;
+        uint64_t e = wish(kv, l, from, &s), bit;
+
+        to = from + 1;
+        if (!e || k->e[from] == e)
+            continue;
+        while (to < end && wish(kv, l, to, &next) == e + (to - from) * PAGE_BYTES && next == s)
+            to++;
+        if (!map(kv, k->base + from * PAGE_BYTES, (to - from) * PAGE_BYTES, s, e & LEAF_ADDR,
+                 e & LEAF_W))
+            return false;
+        for (unsigned i = from; i < to; i++, e += PAGE_BYTES) {
+            k->nr += !k->e[i];
+            k->e[i] = e;
+            if (e & LEAF_W)
+                *written_word(kv, e >> PAGE_SHIFT, &bit) |= bit;
+        }
+    }
+    return k->e[idx];
+}
+
+/* Is all of a large page's 2 MB memory of one kind? */
+static bool is_plain(const struct cpu *c, const struct slot *s, uint64_t pa)
+{
+    return pa >= s->base.v && pa + CHUNK_BYTES <= s->base.v + s->bytes &&
+           !holds_apic(c, pa, CHUNK_SHIFT);
+}
+
+/* Maps what the access wants, if the view is for it. */
+static bool fill(struct kview *kv, uint64_t lin, bool write)
+{
+    struct cpu *c = &kv->b->iv.vc.cpu;
+    struct walk w = { .at = GVA(lin), .acc = write ? ACC_WRITE : ACC_READ };
+    unsigned idx = (unsigned)(lin >> PAGE_SHIFT) % CHUNK_PAGES;
+    struct kchunk **p;
+    struct leaves l;
+    struct slot *s;
+    uint64_t leaf;
+
+    if (cpu_walk(c, &w) != STEP_NEXT) {
+        c->exc.valid = false; /* the instruction itself will raise it */
+        return false;
+    }
+    if (!w.global || w.user) {
+        if (++kv->nr_useless == USELESS)
+            kv->on = false;
+        return false;
+    }
+    s = mmu_slot_find(kv->mmu, w.pa);
+    if (!s || s->fd < 0 || holds_apic(c, w.pa.v, PAGE_SHIFT) || !window_of(kv, lin))
+        return false;
+    if (write && !may_write(kv, s, w.pa.v))
+        return false;
+    if (write && (s->flags & SLOT_LOG_DIRTY))
+        s->notes[slot_page(s, w.pa)] |= PAGE_NOTE_DIRTY;
+    leaves_at(kv, lin, &l);
+    leaf = view_leaf(c, &l, idx);
+    /* Another vCPU may have changed it since. */
+    if (!leaf || (leaf ^ w.pa.v) & LEAF_ADDR)
+        return false;
+    if (kv->nr_maps > MAX_MAPS)
+        kview_reset(kv);
+    p = chunk_slot(kv, lin);
+    if (*p && (*p)->large) {
+        if (validate(kv, *p) && (!write || ((*p)->large & LEAF_W)))
+            return !write || !is_shut(*p, idx) || open_page(kv, *p, s, idx);
+        unmap(kv, (*p)->base, CHUNK_BYTES);
+        chunk_free(kv, p);
+    }
+    kv->nr_useless = 0;
+    if (!*p && !l.pt && is_plain(c, s, view_leaf(c, &l, 0) & LEAF_ADDR))
+        return fill_large(kv, s, lin, view_leaf(c, &l, 0));
+    return fill_pages(kv, lin, &l);
+}
+
+bool bt_kview_trap(struct bt_vcpu *b, const struct site *s)
+{
+    const struct tb *tb = bt_tb_of(s);
+    struct kview *kv = b->kview;
+    uint64_t at = (tb->gpa & PAGE_MASK) + s->off, lin;
+    uint8_t *misses = miss_count(kv, at);
+
+    bt_vectors_out(b);
+    if (b->region.page_fault && guest_address(kv, b->region.fault_at, &lin) && kv->on &&
+        usable_mode(&b->iv.vc.cpu) && fill(kv, lin, b->region.error & 2))
+        return true;
+    if (*misses < MISSES && ++*misses == MISSES)
+        (void)bt_drop(b, GPA(at), s->len);
+    return false;
+}
+
+bool bt_kview_wants(const struct trans *t, unsigned off, bool write)
+{
+    struct kview *kv = t->b->kview;
+
+    if (!kv || !kv->on || (write && !writes(kv)) || t->tb->cross_len ||
+        (t->key & (KEY_USER | KEY_AC)) || !bt_long64(t) || !usable_mode(&t->b->iv.vc.cpu))
+        return false;
+    return *miss_count(kv, (t->tb->gpa & PAGE_MASK) + off) < MISSES;
+}
+
+void bt_kview_reset(struct bt_vcpu *b)
+{
+    if (b->kview)
+        kview_reset(b->kview);
+}
+
+void bt_kview_create(struct bt_vcpu *b)
+{
+    struct kview *kv = calloc(1, sizeof(*kv));
+
+    if (!kv) /* all goes by the software TLB */
+        return;
+    kv->b = b;
+    kv->mmu = b->iv.vm->evm.cfg.mmu;
+    tables_init(b);
+    b->kview = kv;
+}
+
+void bt_kview_destroy(struct bt_vcpu *b)
+{
+    struct kview *kv = b->kview;
+
+    if (!kv)
+        return;
+    for (unsigned i = 0; i < kv->nr_windows; i++)
+        (void)munmap(kv->windows[i].at, WINDOW_BYTES + GUARD_BYTES);
+    kv->nr_windows = 0;
+    for (unsigned i = 0; i < BUCKETS; i++)
+        while (kv->hash[i])
+            chunk_free(kv, &kv->hash[i]);
+    free(kv);
+    b->kview = NULL;
+}
