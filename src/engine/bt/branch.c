@@ -116,7 +116,7 @@ static void go_far(struct trans *t, bool check)
 
 /* A jump that is chained, under a condition or NO_CC: to its stub until then. */
 #define NO_CC 16u
-static void chained_jump(struct trans *t, uint32_t target, bool check, unsigned cc)
+static void chain(struct trans *t, const struct tb_exit *as, bool check, unsigned cc)
 {
     struct tb_exit *x = &t->exits[t->tb->nr_exits];
 
@@ -124,12 +124,18 @@ static void chained_jump(struct trans *t, uint32_t target, bool check, unsigned 
         t->e->full = true;
         return;
     }
-    *x = (struct tb_exit){ .target = (uint16_t)target, .nr_insns = (uint8_t)(t->nr + !t->behind) };
+    *x = *as;
+    x->nr_insns = (uint8_t)(t->nr + !t->behind);
     t->tb->nr_exits++;
     if (check)
         x->check = bt_code_off(t->b->cache, bt_emit_unless_quiet(t));
     x->rel32 =
         bt_code_off(t->b->cache, cc == NO_CC ? emit_jmp_later(t->e) : emit_jcc_later(t->e, cc));
+}
+
+static void chained_jump(struct trans *t, uint32_t target, bool check, unsigned cc)
+{
+    chain(t, &(struct tb_exit){ .target = (uint16_t)target }, check, cc);
 }
 
 void bt_emit_goto(struct trans *t, int64_t off, bool check)
@@ -145,6 +151,10 @@ void bt_emit_goto(struct trans *t, int64_t off, bool check)
         emit_mov_imm(t->e, H_AUX, (uint64_t)off);
         emit_op_rm(t->e, bt_width(t), 0x8d, H_PTR,
                    (struct hmem){ .base = H_PTR, .index = H_AUX }); /* LEA */
+    }
+    if (bt_far_wants(t)) {
+        chain(t, &(struct tb_exit){ .far = true }, check, NO_CC);
+        return;
     }
     /* Jumps forwards alone lead round 4 GB, too; in 64-bit code there is the gap between the
      * canonical halves. */

@@ -77,6 +77,7 @@ static void hook_tlb_flush(struct ivcpu *v, const struct tlb_flush *what)
     if (b->direct)
         direct_flush(b->direct, what);
     bt_kview_flush(b, what);
+    bt_far_flush(b, what);
 }
 
 static void hook_noted(struct ivcpu *v, gpa_t at)

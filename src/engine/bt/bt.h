@@ -76,9 +76,11 @@ struct tb_exit {
     uint32_t check;          /* of the one taken when cpu.req is set, or 0 */
     uint32_t lea;            /* rel32 of a CALL's LEA of the way back, or 0 */
     uint32_t stub;           /* where it goes while not chained */
+    uint32_t table;          /* far: the way there by the table of branch targets */
     uint16_t target;         /* offset in the page */
     uint8_t nr_insns;        /* of the block, up to here */
     bool stale : 1;          /* taken when the block's bytes have changed: to a later version */
+    bool far : 1;            /* to another page (far.c): `target` means nothing */
     bool lead : 1;           /* a leader's miss (share.c): chained to its stand-in, once needed */
 };
 
@@ -135,7 +137,15 @@ struct tb_page {
     struct tb *tbs;
     uint64_t lines;
     unsigned near_misses;
+    uint64_t at;  /* where kernel code of it runs; 0: nowhere yet */
+    bool aliased; /* and elsewhere, too */
     struct tb_page *next;
+};
+
+/* Where a page of the kernel's is that branches are linked to (far.c). */
+struct bt_far_page {
+    uint64_t lin; /* 0: none */
+    uint64_t place;
 };
 
 /* A page whose code is written: how often lately, and what that led to. */
@@ -194,6 +204,7 @@ struct jc_returns {
 /* Why translated code came back. */
 enum bt_why {
     WHY_EXIT,   /* left through v->exit */
+    WHY_FAR,    /* the same, to cpu.rip, which is in another page (far.c) */
     WHY_MISS,   /* an indirect branch to cpu.rip has no entry; v->site is the branch */
     WHY_LOST,   /* a return to cpu.rip, which an empty entry happens to match */
     WHY_SLOW,   /* v->site's memory access missed the TLB at v->ea */
@@ -235,6 +246,7 @@ struct x87_last {
 #define TB_BOOKS      MIB(256)
 #define COLD_COUNTERS 16384
 #define FLUID_PAGES   1024
+#define FAR_PAGES     8192
 
 #define CROSSED_PAGES 4096
 /* Where the table of branch targets leads to an instruction in two pages. */
@@ -356,6 +368,9 @@ struct bt_cache {
     struct fluid_page fluid[FLUID_PAGES];
     unsigned nr_fluid;
     uint64_t review; /* TSC: when to look at them again */
+    struct bt_far_page far[FAR_PAGES]; /* a hash table */
+    unsigned nr_far;
+    uint64_t far_lo, far_hi; /* all are in there */
     uint64_t serial;
 };
 
@@ -508,6 +523,8 @@ bool bt_kview_wants(const struct trans *t, unsigned off, bool write);
 bool bt_kview_trap(struct bt_vcpu *b, const struct site *s);
 /* Each of the guest's flushes, behind what it follows from. */
 void bt_kview_flush(struct bt_vcpu *b, const struct tlb_flush *what);
+/* Are the guest kernel's own pages global, so that it is used? */
+bool bt_kview_is_on(const struct bt_vcpu *b);
 /* The guest-physical page has become code. */
 void bt_kview_protect(struct bt_vcpu *b, uint64_t page);
 /* The vCPU's state, the slots or the dirty log changed: all is taken out. */
@@ -571,6 +588,20 @@ void bt_emit_goto(struct trans *t, int64_t off, bool check);
 /* ---- translate.c ---- */
 /* Can the place at off be reached without its RIP: is it in the page, all of its instruction? */
 bool bt_is_near(struct trans *t, int64_t off);
+
+/* ---- far.c: direct branches of the kernel's code to other pages ---- */
+/* Is the current instruction's, to another page, one? */
+bool bt_far_wants(const struct trans *t);
+/* Chains the exit, of a block that runs in the page at that linear address, to the block that is at
+ * cpu.rip. False: it cannot be; bt_far_give_up() then leads it by the table. */
+bool bt_far_link(struct bt_vcpu *b, struct tb_exit *x, uint64_t page, struct tb *to);
+void bt_far_give_up(struct bt_cache *bc, struct tb_exit *x);
+/* Each of the guest's flushes, behind what it follows from. */
+void bt_far_flush(struct bt_vcpu *b, const struct tlb_flush *what);
+/* The block runs, or will run, at rip. */
+void bt_far_seen(struct bt_vcpu *b, uint64_t rip, const struct tb *tb);
+/* With the code cache: nothing is linked. */
+void bt_far_forget(struct bt_cache *bc);
 
 /* ---- cross.c: instructions in two pages ---- */
 /* The block of the one at cpu.rip, which is near the end of its page, in the table of branch
@@ -650,6 +681,7 @@ void bt_link(struct bt_cache *bc, struct tb_exit *x, struct tb *to);
 bool bt_drop(struct bt_vcpu *b, gpa_t at, uint64_t bytes);
 void bt_drop_all(struct bt_vcpu *b);
 bool bt_has_code(struct bt_cache *bc, uint64_t page);
+struct tb_page *bt_page(struct bt_cache *bc, uint64_t page);
 /* Where blocks of this key start in a page. False: nowhere. */
 bool bt_starts(struct bt_cache *bc, uint64_t page, uint32_t key, struct direct_starts *out);
 /* What is in the table of user code's branch targets, the latest first. */

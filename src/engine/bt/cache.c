@@ -90,9 +90,14 @@ bool bt_insert(struct bt_vcpu *b, struct tb *tb)
     return true;
 }
 
+struct tb_page *bt_page(struct bt_cache *bc, uint64_t page)
+{
+    return *page_slot(bc, page);
+}
+
 bool bt_has_code(struct bt_cache *bc, uint64_t page)
 {
-    return *page_slot(bc, page) != NULL;
+    return bt_page(bc, page) != NULL;
 }
 
 bool bt_starts(struct bt_cache *bc, uint64_t page, uint32_t key, struct direct_starts *out)
@@ -152,7 +157,9 @@ void bt_link(struct bt_cache *bc, struct tb_exit *x, struct tb *to)
     x->next_in = to->in;
     to->in = x;
     emit_fix32(bt_code_rw(bc, x->rel32), bc->code.delta,
-               may_skip_check(x, to) ? to->body : to->near);
+               x->far                 ? to->far
+               : may_skip_check(x, to) ? to->body
+                                       : to->near);
 }
 
 void bt_unlink(struct bt_cache *bc, struct tb_exit *x)
@@ -331,6 +338,7 @@ void bt_flush_cache(struct bt_vcpu *b)
     bc->code.p = bc->start;
     bc->code.full = false;
     bt_cross_flush(b);
+    bt_far_forget(bc);
     b->jc_drops++;
     for (unsigned c = 0; c < NR_JCS; c++)
         bt_jc_empty(b, (enum jc_class)c);
@@ -448,6 +456,7 @@ void bt_jc_add(struct bt_vcpu *b, uint64_t rip, struct tb *tb, bool global)
     struct jc *jc = &b->jc[bt_jc_class(tb->key)];
     unsigned i = bt_jc_index(b, rip);
 
+    bt_far_seen(b, rip, tb);
     jc->e[i] = (struct jc_entry){ .neg_rip = 1 - rip, .far = tb->far };
     tb->jc_more |= tb->jc_at != JC_NONE && tb->jc_at != i && jc->e[tb->jc_at].far == tb->far;
     tb->jc_at = i;

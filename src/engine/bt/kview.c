@@ -533,12 +533,17 @@ bool bt_kview_trap(struct bt_vcpu *b, const struct site *s)
     return false;
 }
 
+bool bt_kview_is_on(const struct bt_vcpu *b)
+{
+    return b->kview && b->kview->on && usable_mode(&b->iv.vc.cpu);
+}
+
 bool bt_kview_wants(const struct trans *t, unsigned off, bool write)
 {
     struct kview *kv = t->b->kview;
 
-    if (!kv || !kv->on || (write && !writes(kv)) || t->tb->cross_len ||
-        (t->key & (KEY_USER | KEY_AC)) || !bt_long64(t) || !usable_mode(&t->b->iv.vc.cpu))
+    if (!bt_kview_is_on(t->b) || (write && !writes(kv)) || t->tb->cross_len ||
+        (t->key & (KEY_USER | KEY_AC)) || !bt_long64(t))
         return false;
     return *miss_count(kv, (t->tb->gpa & PAGE_MASK) + off) < MISSES;
 }

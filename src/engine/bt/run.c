@@ -481,6 +481,39 @@ static void undo_branch(struct bt_vcpu *b, const struct site *s)
     b->iv.wait_step = true;
 }
 
+/* A branch of the kernel's to cpu.rip, in another page, that is not chained (yet). */
+static const uint8_t *run_far(struct bt_vcpu *b, struct tb_exit *x)
+{
+    const struct site *s = &x->tb->sites[x->nr_insns - 1];
+    struct cpu *c = &b->iv.vc.cpu;
+    struct tb *to;
+
+    flags_in(b);
+    if (!is_canonical(c, c->rip)) {
+        if (s->branch)
+            undo_branch(b, s);
+        return NULL;
+    }
+    if (wanted(b) || x->tb->dead)
+        return NULL;
+    if (PAGE_BYTES - c->rip % PAGE_BYTES < 15) { /* it may lie in two pages */
+        bt_far_give_up(b->cache, x);
+        return NULL;
+    }
+    to = block_at_rip(b, x->tb->key & ~KEY_ALONE);
+    if (!to) {
+        c->exc.valid = false; /* the run loop finds the same */
+        return NULL;
+    }
+    if (x->tb->dead)
+        return NULL;
+    if (bt_far_link(b, x, page_base(b), to))
+        b->iv.vc.nr_exits[EXIT_CHAIN]++;
+    else
+        bt_far_give_up(b->cache, x);
+    return to->far;
+}
+
 /* Where to go on after translated code came back; NULL: not in translated code. */
 static const uint8_t *came_back(struct bt_vcpu *b, bool *stop, enum run_result *res)
 {
@@ -519,6 +552,9 @@ static const uint8_t *came_back(struct bt_vcpu *b, bool *stop, enum run_result *
             b->iv.vc.nr_exits[EXIT_CHAIN]++;
         }
         return tb->near;
+    case WHY_FAR:
+        b->iv.vc.nr_exits[EXIT_LOOKUP]++;
+        return run_far(b, b->exit);
     case WHY_MISS:
         flags_in(b);
         b->iv.vc.nr_exits[EXIT_LOOKUP]++;

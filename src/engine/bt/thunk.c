@@ -122,11 +122,11 @@ bool bt_make_thunks(struct bt_cache *bc, bool slow_pext)
     for (unsigned why = 0; why < NR_WHYS; why++) {
         bc->leave[why] = emit_pc(e);
         emit_store_imm32(e, HMEM_GS(BT_OFF(why)), why);
-        if (why == WHY_EXIT)
+        if (why == WHY_EXIT || why == WHY_FAR)
             emit_store(e, HMEM_GS(BT_OFF(exit)), H_TMP);
         else if (why != WHY_TRAP)
             emit_store(e, HMEM_GS(BT_OFF(site)), H_TMP);
-        if (why == WHY_MISS || why == WHY_LOST)
+        if (why == WHY_MISS || why == WHY_LOST || why == WHY_FAR)
             emit_store(e, HMEM_GS(CPU_OFF(rip)), H_PTR);
         else if (why == WHY_SLOW)
             emit_store(e, HMEM_GS(BT_OFF(ea)), H_PTR);

@@ -30,7 +30,7 @@
  * that starts and a compiler 300 to 3500. All others have to have run for PROVEN. Each time that it
  * proved wrong, both are longer.
  */
-#define PROVEN           100000
+#define PROVEN           200000
 #define PROVEN_CALM      5000
 #define CALM_FRESH       100    /* branch targets, at most */
 #define FRESH_PAGES      16     /* pages that count as one of them */

@@ -105,7 +105,7 @@ static void emit_insn(struct trans *t)
         t->tb->nr_exits = (uint8_t)nr_exits;
         t->vec_ready = vec_ready;
         s->acc_bytes = 0;
-        s->leads = false;
+        s->leads = s->viewed = false;
         bt_share_drop(t);
         emit_interp(t);
     }
@@ -160,7 +160,12 @@ static void emit_exit_stubs(struct trans *t)
         x->stub = bt_code_off(bc, t->e->p);
         stub = emit_pc(t->e);
         emit_mov_imm(t->e, H_TMP, (uintptr_t)x);
-        emit_jmp(t->e, bc->leave[WHY_EXIT]);
+        emit_jmp(t->e, bc->leave[x->far ? WHY_FAR : WHY_EXIT]);
+        if (x->far) {
+            x->table = bt_code_off(bc, t->e->p);
+            emit_mov_imm(t->e, H_TMP, (uintptr_t)&tb->sites[x->nr_insns - 1]);
+            emit_jmp(t->e, bc->branch[bt_jc_class(t->key)]);
+        }
         if (t->e->full)
             break;
         emit_fix32(bt_code_rw(bc, x->rel32), t->e->delta, stub);
