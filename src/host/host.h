@@ -112,6 +112,7 @@ struct host_trap_region {
     /* Of a page fault: its address and error code (SDM 3, "Page-Fault Exception"). */
     volatile bool page_fault;
     volatile uint64_t fault_at, error;
+    volatile uint64_t rcx, r10, r11; /* what resume's code may not keep */
 };
 void host_trap_region(struct host_trap_region *r);
 /* A stack for this thread's signals, since translated code's RSP is the guest's. */

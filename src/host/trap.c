@@ -59,6 +59,9 @@ static void trap_handler(int sig, siginfo_t *info, void *uctx)
         r->page_fault = mc->gregs[REG_TRAPNO] == VECTOR_PF;
         r->fault_at = (uint64_t)mc->gregs[REG_CR2];
         r->error = (uint64_t)mc->gregs[REG_ERR];
+        r->rcx = (uint64_t)mc->gregs[REG_RCX];
+        r->r10 = (uint64_t)mc->gregs[REG_R10];
+        r->r11 = (uint64_t)mc->gregs[REG_R11];
         mc->gregs[REG_RIP] = (greg_t)(uintptr_t)r->resume;
         return;
     }

@@ -300,6 +300,7 @@ static int bt_vcpu_create(struct engine_vm *evm, uint32_t id, struct vcpu **out)
     b->mask_of = RFLAGS_OF;
     b->mask_63 = 63;
     b->mask_returns = (RETURNS - 1) * 8;
+    b->mask_rep = ~(BT_WINDOW_GUARD / 8 - 1);
     b->mask_pushed = ~(uint64_t)(RFLAGS_ARITH | RFLAGS_FIXED1 | RFLAGS_RF | RFLAGS_VM);
     b->mask_if_df = RFLAGS_IF | RFLAGS_DF;
     b->mask_not_if_df = ~b->mask_if_df;

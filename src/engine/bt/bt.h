@@ -46,8 +46,10 @@
 struct tb;
 struct kview;
 
-/* A window of the kernel's view: a PML4 slot of the guest's. */
+/* A window of the kernel's view: a PML4 slot of the guest's. An access that begins in it ends
+ * there, or less than so much behind it. */
 #define BT_WINDOW_SHIFT 39
+#define BT_WINDOW_GUARD KIB(128)
 
 /* One guest instruction in a block. There are millions: they are small. */
 struct site {
@@ -55,7 +57,8 @@ struct site {
     int32_t rsp_undo;  /* a near branch has moved RSP so far when its target proves not canonical */
     uint16_t pc, next; /* where its host code begins, and the next one's: offsets in tb->code */
     uint16_t off;      /* in the guest's page */
-    uint16_t acc_bytes; /* of its memory access; 0: makes none that may be filled and tried again */
+    uint16_t acc_bytes; /* of its memory access; 0: makes none that may be filled and tried again.
+                           Of a REP by the kernel's view: of an element */
     uint8_t nr;         /* in the block */
     uint8_t len : 4, imm_off : 4; /* bytes; its immediate's place, of a loose one */
     uint8_t imm_bytes : 4;
@@ -65,6 +68,7 @@ struct site {
     bool branch : 1; /* a near one, translated */
     bool leads : 1;  /* looks up for others too (share.c) */
     bool viewed : 1; /* its access is by the kernel's view (kview.c) */
+    bool rep : 1, moves : 1; /* and it is REP STOS or (moves) REP MOVS */
 };
 
 /* A way out of a block to a place in the same page. Places in the code cache are offsets. */
@@ -287,6 +291,7 @@ struct bt_vcpu {
     uint64_t mask_not_if;        /* all but RFLAGS.IF */
     uint64_t mask_df, mask_not_df, mask_of, mask_63;
     uint64_t mask_returns;
+    uint64_t mask_rep; /* what a REP by the kernel's view may not have in RCX */
     uint64_t mask_pushed; /* what PUSHF takes from cpu.rflags */
     uint64_t mask_if_df, mask_not_if_df;
     uint64_t mask_popf, mask_popf_user; /* what translated POPF does not change */
@@ -536,6 +541,8 @@ bool bt_emit_lea(struct trans *t);
 
 /* ---- string.c ---- */
 bool bt_emit_string(struct trans *t); /* INSN_STRING */
+/* A REP of the kernel's view was a trap: RCX, RSI and RDI become what they are in its midst. */
+void bt_string_trapped(struct bt_vcpu *b, const struct site *s);
 bool bt_emit_bits(struct trans *t);   /* INSN_BITS */
 
 /* ---- share.c ---- */

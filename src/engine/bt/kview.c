@@ -26,8 +26,6 @@
 #include "lib/log.h"
 
 #define WINDOW_BYTES BIT64(BT_WINDOW_SHIFT)
-/* Behind a window: an access that begins in it, or one that shares its lookup, ends there. */
-#define GUARD_BYTES  KIB(64)
 #define MAX_WINDOWS  8
 #define KERNEL_HALF  0xffff800000000000ull
 
@@ -138,7 +136,7 @@ static uint8_t *window_of(struct kview *kv, uint64_t lin)
             return kv->windows[i].at + (lin - base);
     if (i == MAX_WINDOWS)
         return NULL;
-    kv->windows[i].at = empty(NULL, WINDOW_BYTES + GUARD_BYTES, 0);
+    kv->windows[i].at = empty(NULL, WINDOW_BYTES + BT_WINDOW_GUARD, 0);
     if (!kv->windows[i].at)
         return NULL;
     kv->windows[i].lin = base;
@@ -542,7 +540,8 @@ bool bt_kview_wants(const struct trans *t, unsigned off, bool write)
 {
     struct kview *kv = t->b->kview;
 
-    if (!bt_kview_is_on(t->b) || (write && !writes(kv)) || t->tb->cross_len ||
+    /* What is fluid or in two pages is not found by its place, to be made anew without. */
+    if (!bt_kview_is_on(t->b) || (write && !writes(kv)) || t->tb->cross_len || t->tb->fluid ||
         (t->key & (KEY_USER | KEY_AC)) || !bt_long64(t))
         return false;
     return *miss_count(kv, (t->tb->gpa & PAGE_MASK) + off) < MISSES;
@@ -573,7 +572,7 @@ void bt_kview_destroy(struct bt_vcpu *b)
     if (!kv)
         return;
     for (unsigned i = 0; i < kv->nr_windows; i++)
-        (void)munmap(kv->windows[i].at, WINDOW_BYTES + GUARD_BYTES);
+        (void)munmap(kv->windows[i].at, WINDOW_BYTES + BT_WINDOW_GUARD);
     kv->nr_windows = 0;
     for (unsigned i = 0; i < BUCKETS; i++)
         while (kv->hash[i])

@@ -578,6 +578,8 @@ static const uint8_t *came_back(struct bt_vcpu *b, bool *stop, enum run_result *
             n++;
         s = &tb->sites[n];
         count_to(b, s, false);
+        if (s->rep)
+            bt_string_trapped(b, s);
         if (s->viewed && bt_kview_trap(b, s))
             return resume_at(b, tb, s->pc);
         return run_site(b, s, stop, res);

@@ -23,10 +23,11 @@ static void check_direction(struct trans *t)
     interp_unless_zero(t, H_TMP, BT_OFF(mask_df));
 }
 
-/* So few that the product with their size cannot overflow: less than 8 pages. */
-static void check_count(struct trans *t)
+/* So few that the product with their size cannot overflow; and by the kernel's view, that they end
+ * in the guard behind a window. */
+static void check_count(struct trans *t, bool viewed)
 {
-    interp_unless_zero(t, H_GUEST_RCX, BT_OFF(mask_page));
+    interp_unless_zero(t, H_GUEST_RCX, viewed ? BT_OFF(mask_rep) : BT_OFF(mask_page));
 }
 
 /*
@@ -76,21 +77,45 @@ static void advance(struct trans *t, enum hreg reg, enum hreg from)
                             .scale = (uint8_t)__builtin_ctz(t->in.mem_bytes) });
 }
 
-static void emit_stos(struct trans *t)
+/* By the kernel's view, where nothing has to be in one page: what a trap on the way leaves undone
+ * is known by H_PTR, H_AUX and RCX (see bt_string_trapped()). */
+static bool by_view(struct trans *t)
 {
-    look_up(t, H_RDI, true);
+    struct site *s = &t->tb->sites[t->nr];
+
+    if (!bt_kview_wants(t, t->in.off, true))
+        return false;
+    s->rep = true;
+    s->moves = t->in.op.fn == op_movs;
+    s->acc_bytes = t->in.mem_bytes;
+    return true;
+}
+
+static void find(struct trans *t, enum hreg reg, bool write, bool viewed)
+{
+    if (!viewed) {
+        look_up(t, reg, write);
+        return;
+    }
+    emit_mov_rr(t->e, H_PTR, reg);
+    bt_emit_window(t);
+}
+
+static void emit_stos(struct trans *t, bool viewed)
+{
+    find(t, H_RDI, true, viewed);
     emit_lea(t->e, H_RDI, HMEM_GUEST);
     emit_mov_rr(t->e, H_RCX, H_GUEST_RCX);
     emit_rep(t, 0xaa);
     advance(t, H_RDI, H_PTR);
 }
 
-static void emit_movs(struct trans *t)
+static void emit_movs(struct trans *t, bool viewed)
 {
-    look_up(t, H_RSI, false);
+    find(t, H_RSI, false, viewed);
     emit_lea(t->e, H_AUX, HMEM_GUEST);
     emit_store(t->e, HMEM_GS(BT_OFF(tmp)), H_AUX);
-    look_up(t, H_RDI, true);
+    find(t, H_RDI, true, viewed);
     emit_lea(t->e, H_RDI, HMEM_GUEST);
     emit_mov_rr(t->e, H_AUX, H_RSI);
     emit_load(t->e, H_RSI, HMEM_GS(BT_OFF(tmp)));
@@ -98,6 +123,17 @@ static void emit_movs(struct trans *t)
     emit_rep(t, 0xa4);
     advance(t, H_RSI, H_AUX);
     advance(t, H_RDI, H_PTR);
+}
+
+void bt_string_trapped(struct bt_vcpu *b, const struct site *s)
+{
+    const struct host_trap_region *r = &b->region;
+    uint64_t *gpr = b->iv.vc.cpu.gpr, done = (gpr[RCX] - r->rcx) * s->acc_bytes;
+
+    gpr[RDI] = r->r10 + done;
+    if (s->moves)
+        gpr[RSI] = r->r11 + done;
+    gpr[RCX] = r->rcx;
 }
 
 /* ---- one element ---- */
@@ -179,18 +215,21 @@ static void emit_one_element(struct trans *t)
 
 bool bt_emit_string(struct trans *t)
 {
+    bool viewed;
+
     if (t->b->vm->slow_pext)
         return false;
     if (!(t->in.op.prefix & OP_REP)) {
         emit_one_element(t);
         return true;
     }
+    viewed = by_view(t);
     check_direction(t);
-    check_count(t);
+    check_count(t, viewed);
     if (t->in.op.fn == op_stos)
-        emit_stos(t);
+        emit_stos(t, viewed);
     else
-        emit_movs(t);
+        emit_movs(t, viewed);
     emit_mov_imm(t->e, H_GUEST_RCX, 0);
     return true;
 }

@@ -105,7 +105,7 @@ static void emit_insn(struct trans *t)
         t->tb->nr_exits = (uint8_t)nr_exits;
         t->vec_ready = vec_ready;
         s->acc_bytes = 0;
-        s->leads = s->viewed = false;
+        s->leads = s->viewed = s->rep = false;
         bt_share_drop(t);
         emit_interp(t);
     }
