@@ -138,6 +138,11 @@ static void chained_jump(struct trans *t, uint32_t target, bool check, unsigned 
     chain(t, &(struct tb_exit){ .target = (uint16_t)target }, check, cc);
 }
 
+void bt_emit_goto_ac(struct trans *t, unsigned off)
+{
+    chain(t, &(struct tb_exit){ .target = (uint16_t)off, .ac = true }, false, NO_CC);
+}
+
 void bt_emit_goto(struct trans *t, int64_t off, bool check)
 {
     if (bt_is_near(t, off)) {

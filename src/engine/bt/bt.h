@@ -84,6 +84,7 @@ struct tb_exit {
     uint16_t target;         /* offset in the page */
     uint8_t nr_insns;        /* of the block, up to here */
     bool stale : 1;          /* taken when the block's bytes have changed: to a later version */
+    bool ac : 1;             /* behind STAC or CLAC: to a block whose KEY_AC is the other */
     bool far : 1;            /* to another page (far.c): `target` means nothing */
     bool lead : 1;           /* a leader's miss (share.c): chained to its stand-in, once needed */
 };
@@ -562,6 +563,8 @@ struct hmem bt_share_lookup(struct trans *t, unsigned bytes, bool write);
 /* Is the instruction one of those that bt_emit_system() writes, and that then fall through? */
 bool bt_is_inline_system(const struct trans *t, const struct insn *in);
 bool bt_emit_system(struct trans *t);
+/* STAC or CLAC that changes AC. False: the current instruction is another. */
+bool bt_emit_ac(struct trans *t);
 bool bt_emit_pushf(struct trans *t);
 
 /* ---- calls.c: system calls ---- */
@@ -589,6 +592,8 @@ void bt_emit_move_stack(struct trans *t, int by);
 void bt_emit_pop(struct trans *t);
 void bt_emit_branch(struct trans *t); /* INSN_JMP .. INSN_RET */
 bool bt_emit_loop(struct trans *t);   /* INSN_LOOP */
+/* The same by an exit for the place at off, which is near, where KEY_AC is the other. */
+void bt_emit_goto_ac(struct trans *t, unsigned off);
 /* Leaves the block for the place at off, relative to the page. */
 void bt_emit_goto(struct trans *t, int64_t off, bool check);
 

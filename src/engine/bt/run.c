@@ -185,8 +185,7 @@ static struct tb *block_at_rip(struct bt_vcpu *b, uint32_t key)
     return tb;
 }
 
-/* The tables know privilege, AC and 64-bit user code apart; what else changes empties one. */
-static void keep_jc_key(struct bt_vcpu *b, uint32_t key)
+static void keep_one_key(struct bt_vcpu *b, uint32_t key)
 {
     enum jc_class class = bt_jc_class(key);
 
@@ -194,6 +193,15 @@ static void keep_jc_key(struct bt_vcpu *b, uint32_t key)
         return;
     bt_jc_empty(b, class);
     b->jc_key[class] = key;
+}
+
+/* The tables know privilege, AC and 64-bit user code apart; what else changes empties one. STAC and
+ * CLAC go from one of the kernel's to the other. */
+static void keep_jc_key(struct bt_vcpu *b, uint32_t key)
+{
+    keep_one_key(b, key);
+    if (!(key & KEY_USER))
+        keep_one_key(b, key ^ KEY_AC);
 }
 
 static uint64_t gap_of(const struct seg *s)
@@ -542,7 +550,7 @@ static const uint8_t *came_back(struct bt_vcpu *b, bool *stop, enum run_result *
         if (wanted(b) || (b->exit->tb->key & KEY_COUNT))
             return NULL;
         tb = bt_find(b->cache, GPA((b->exit->tb->gpa & PAGE_MASK) + b->exit->target),
-                     b->exit->tb->key & ~KEY_ALONE);
+                     (b->exit->tb->key & ~KEY_ALONE) ^ (b->exit->ac ? KEY_AC : 0));
         if (!tb || b->exit->tb->dead)
             return NULL;
         if (b->exit->stale) {

@@ -128,6 +128,39 @@ static void emit_popf(struct trans *t)
     t->tb->sites[t->nr].ends = true; /* after interp's the view may be another (AC) */
 }
 
+/* STAC where AC is set, CLAC where it is clear (as at each of Linux's entries). */
+static bool leaves_ac(const struct trans *t, const struct insn *in)
+{
+    return in->op.fn == (t->key & KEY_AC ? op_stac : op_clac);
+}
+
+/*
+ * AC decides which view of the TLB the kernel's code has, by its key: so what follows is another
+ * block. Everything that C code derives from AC becomes what it would be.
+ */
+bool bt_emit_ac(struct trans *t)
+{
+    const struct insn *in = &t->in;
+    unsigned next = in->off + in->len;
+    bool set = in->op.fn == op_stac;
+    enum tlb_view view = set ? VIEW_KERNEL_AC : VIEW_KERNEL;
+
+    if ((!set && in->op.fn != op_clac) || leaves_ac(t, in) || (t->key & (KEY_USER | KEY_COUNT)) ||
+        !model_has(t->b->iv.vc.cpu.model, FEAT_SMAP) || !bt_is_near(t, next))
+        return false;
+    emit_load(t->e, H_TMP, HMEM_GS(CPU_OFF(rflags)));
+    emit_lea(t->e, H_TMP, HMEM_BASE(H_TMP, set ? RFLAGS_AC : -RFLAGS_AC));
+    emit_store(t->e, HMEM_GS(CPU_OFF(rflags)), H_TMP);
+    emit_op_rm(t->e, 0, 0x8b, H_TMP, HMEM_GS(CPU_OFF(mode)));
+    emit_lea32(t->e, H_TMP, HMEM_BASE(H_TMP, set ? (int)MODE_AC : -(int)MODE_AC));
+    emit_op_rm(t->e, 0, 0x89, H_TMP, HMEM_GS(CPU_OFF(mode)));
+    emit_mov_imm(t->e, H_TMP, (uintptr_t)&t->b->iv.views[view]);
+    emit_store(t->e, HMEM_GS(BT_OFF(iv.tlb)), H_TMP);
+    bt_emit_goto_ac(t, next);
+    t->in.ends = true;
+    return true;
+}
+
 bool bt_is_inline_system(const struct trans *t, const struct insn *in)
 {
     const op_fn fn = in->op.fn;
@@ -139,6 +172,8 @@ bool bt_is_inline_system(const struct trans *t, const struct insn *in)
         return t->b->tsc_inline && !(user && (t->key & KEY_TSD));
     if (fn == op_cld || reads_segment(in))
         return true;
+    if (!user && leaves_ac(t, in))
+        return model_has(t->b->iv.vc.cpu.model, FEAT_SMAP);
     if (fn == op_popf)
         return in->z.operand_width == 8 * in->word;
     return !user && (fn == op_cli || fn == op_sti || fn == op_swapgs);
@@ -152,6 +187,8 @@ bool bt_emit_system(struct trans *t)
         return false;
     if (fn == op_rdtsc || fn == op_rdtscp)
         emit_rdtsc(t, fn == op_rdtscp);
+    else if (fn == op_stac || fn == op_clac)
+        ; /* nothing changes */
     else if (fn == op_cld)
         clear_flag(t, BT_OFF(mask_not_df));
     else if (fn == op_popf)

@@ -90,7 +90,7 @@ static void emit_insn(struct trans *t)
         bt_emit_pop(t);
         break;
     case INSN_INTERP:
-        done = bt_emit_call(t) || bt_emit_system(t);
+        done = bt_emit_call(t) || bt_emit_ac(t) || bt_emit_system(t);
         break;
     case INSN_LOOP:
         done = bt_emit_loop(t);
