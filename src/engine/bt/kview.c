@@ -35,6 +35,7 @@
 #define CHUNK_PAGES 512u
 #define CHUNK_BYTES BIT64(CHUNK_SHIFT)
 #define BUCKETS     512
+#define HUGE_SHIFT  30
 /* Pages that are looked at around a fault. */
 #define AROUND      16u
 /* vm.max_map_count is 65530 by default, and workers of the direct tier are forks of this process. */
@@ -69,6 +70,7 @@ struct kview {
     } windows[MAX_WINDOWS];
     struct kchunk *hash[BUCKETS], *by_pa[BUCKETS];
     unsigned nr_maps;
+    bool huge[256];         /* by hash of the GB: a large page of that size may be mapped in it */
     uint64_t written[1024]; /* by hash of the guest page: small pages that may be mapped writable */
     uint8_t misses[BIT(16)];
 };
@@ -95,6 +97,11 @@ static uint64_t *written_word(struct kview *kv, uint64_t page, uint64_t *bit)
 static uint8_t *miss_count(struct kview *kv, uint64_t gpa)
 {
     return &kv->misses[(gpa * 0x9e3779b97f4a7c15ull) >> 48];
+}
+
+static bool *huge_note(struct kview *kv, uint64_t lin)
+{
+    return &kv->huge[(lin >> HUGE_SHIFT) % ARRAY_SIZE(kv->huge)];
 }
 
 static struct kchunk **pa_bucket(struct kview *kv, uint64_t pa)
@@ -158,8 +165,10 @@ static bool guest_address(const struct kview *kv, uint64_t host, uint64_t *lin)
             return true;
         }
     }
-    *lin = host; /* of a slot that has no window yet */
-    return host >= KERNEL_HALF;
+    /* Of a slot that has no window yet. If it has one, the address is by what another slot has: one
+     * that shares the lookup of an address below it, and would come here again and again. */
+    *lin = host;
+    return host >= KERNEL_HALF && !kv->b->windows[table_index(host)];
 }
 
 /* ---- taking out ---- */
@@ -201,6 +210,7 @@ static void kview_reset(struct kview *kv)
         while (kv->hash[i])
             chunk_free(kv, &kv->hash[i]);
     __builtin_memset(kv->written, 0, sizeof(kv->written));
+    __builtin_memset(kv->huge, 0, sizeof(kv->huge));
     kv->nr_maps = 0;
 }
 
@@ -273,7 +283,8 @@ static void turn(struct kview *kv)
         return;
     leaves_at(kv, c->gpr[RSP], &l);
     on = usable_mode(c) && c->cpl == 0 && c->gpr[RSP] >= KERNEL_HALF &&
-         view_leaf(c, &l, (unsigned)(c->gpr[RSP] >> PAGE_SHIFT) % CHUNK_PAGES);
+         view_leaf(c, &l, (unsigned)(c->gpr[RSP] >> PAGE_SHIFT) % CHUNK_PAGES) &&
+         window_of(kv, UINT64_MAX); /* the host may have a page there that can be read: vsyscall */
     kv->nr_useless = 0;
     if (on && !kv->on && ++kv->nr_on <= TURNS) {
         /* What was translated without is translated again. */
@@ -283,29 +294,43 @@ static void turn(struct kview *kv)
     kv->on = on;
 }
 
+/* Of the page with `at`, which may be one of 1 GB; or all. */
+static void validate_all(struct kview *kv, const uint64_t *at)
+{
+    for (unsigned i = 0; i < BUCKETS; i++)
+        for (struct kchunk **p = &kv->hash[i]; *p;)
+            if ((at && ((*p)->base ^ *at) >> HUGE_SHIFT) || validate(kv, *p))
+                p = &(*p)->next;
+            else
+                chunk_free(kv, p);
+}
+
 void bt_kview_flush(struct bt_vcpu *b, const struct tlb_flush *what)
 {
+    const struct cpu *c = &b->iv.vc.cpu;
+    bool global = c->cr4 & CR4_PGE; /* else all flushes are for what is mapped */
     struct kview *kv = b->kview;
     struct kchunk **p;
-
-    bool global = b->iv.vc.cpu.cr4 & CR4_PGE; /* else all flushes are for what is mapped */
 
     if (!kv || (global && what->kind != FLUSH_ALL && what->kind != FLUSH_PAGE))
         return;
     bt_vectors_out(b);
-    if (what->kind == FLUSH_PAGE || what->kind == FLUSH_PCID_PAGE) {
-        p = chunk_slot(kv, what->at.v);
-        if (*p && !validate(kv, *p))
-            chunk_free(kv, p);
+    if (!global && (c->cr4 & CR4_PCIDE)) { /* MOV CR3 may change all without a flush */
+        kview_reset(kv);
         return;
     }
-    for (unsigned i = 0; i < BUCKETS; i++)
-        for (p = &kv->hash[i]; *p;)
-            if (validate(kv, *p))
-                p = &(*p)->next;
-            else
-                chunk_free(kv, p);
-    turn(kv);
+    if (what->kind != FLUSH_PAGE && what->kind != FLUSH_PCID_PAGE) {
+        validate_all(kv, NULL);
+        turn(kv);
+        return;
+    }
+    if (*huge_note(kv, what->at.v)) {
+        validate_all(kv, &what->at.v);
+        return;
+    }
+    p = chunk_slot(kv, what->at.v);
+    if (*p && !validate(kv, *p))
+        chunk_free(kv, p);
 }
 
 /* ---- writing ---- */
@@ -398,8 +423,10 @@ static bool fill_large(struct kview *kv, struct slot *s, uint64_t lin, uint64_t 
     k->large = pa | LEAF_P | (write ? LEAF_W : 0);
     k->next_pa = *q;
     *q = k;
-    if (!map(kv, k->base, CHUNK_BYTES, s, pa, write))
+    if (!map(kv, k->base, CHUNK_BYTES, s, pa, write)) {
+        chunk_free(kv, chunk_slot(kv, lin));
         return false;
+    }
     for (unsigned i = 0; write && i < CHUNK_PAGES; i++)
         if (!may_write(kv, s, pa + i * PAGE_BYTES) || must_see(s, pa + i * PAGE_BYTES))
             shut(kv, k, i);
@@ -499,8 +526,10 @@ static bool fill(struct kview *kv, uint64_t lin, bool write)
         s->notes[slot_page(s, w.pa)] |= PAGE_NOTE_DIRTY;
     leaves_at(kv, lin, &l);
     leaf = view_leaf(c, &l, idx);
-    /* Another vCPU may have changed it since. */
+    /* Another vCPU may have changed it since; and with CR0.WP clear what is written may be read-only. */
     if (!leaf || (leaf ^ w.pa.v) & LEAF_ADDR)
+        return false;
+    if (write && (leaf & (LEAF_W | LEAF_D)) != (LEAF_W | LEAF_D))
         return false;
     if (kv->nr_maps > MAX_MAPS)
         kview_reset(kv);
@@ -512,6 +541,8 @@ static bool fill(struct kview *kv, uint64_t lin, bool write)
         chunk_free(kv, p);
     }
     kv->nr_useless = 0;
+    if (w.shift == HUGE_SHIFT)
+        *huge_note(kv, lin) = true;
     if (!*p && !l.pt && is_plain(c, s, view_leaf(c, &l, 0) & LEAF_ADDR))
         return fill_large(kv, s, lin, view_leaf(c, &l, 0));
     return fill_pages(kv, lin, &l);
