@@ -506,6 +506,8 @@ static bool ro_refused(unsigned n, word_t lin, word_t low)
     return good;
 }
 
+INSN(ro_look, "mov (%1), %0")
+
 static void read_only(void)
 {
     static const struct {
@@ -524,8 +526,9 @@ static void read_only(void)
                     (void)ro_cases[n].fn(at[k].lin, 0);
                     written = written && (n == 0 || AT(uint64_t, at[k].low) != 0x1e1e1e1e1e1e1e1e);
                 }
-                map(SMALL, PA(3) | GR);
-                map_large(KERNEL, BIG(1) | GR);
+                map(SMALL, PA(3) | GR | (i % 2 ? 0 : PTE_A | PTE_D));
+                map_large(KERNEL, BIG(1) | GR | (i % 2 ? 0 : PTE_A | PTE_D));
+                (void)ro_look(at[k].lin, 0);
                 for (unsigned j = 0; j < 1 + i % 3; j++)
                     refused = refused && ro_refused(n, at[k].lin, at[k].low);
                 write_cr0(read_cr0() & ~(word_t)CR0_WP);
@@ -631,7 +634,7 @@ static void accessed_dirty(void)
 
 /* ---- code ---- */
 
-static void put_code(word_t at, uint32_t v)
+INLINE void put_code(word_t at, uint32_t v)
 {
     AT(uint8_t, at) = 0xb8; /* mov $v, %eax */
     AT(uint32_t, at + 1) = v;
@@ -650,10 +653,11 @@ static uint32_t run(word_t at, word_t by)
 }
 
 /* Code that is run at `at`, and written by `by`, another address of the same page. */
-static void code_at(word_t at, word_t by, const char *what)
+INLINE void code_at(word_t at, word_t by, const char *what)
 {
     unsigned wrong = 0, beside = 0;
 
+    (void)AT(uint64_t, by + 1000);
     put_code(by, 0);
     for (unsigned i = 0; i < 6 * ROUNDS; i++) {
         if (i % 3 == 0)
@@ -691,6 +695,15 @@ static void code(void)
     code_at(KERNEL + 0x7000, DIRECT + BIG(1) + 0x7000, "run and written by two 2 MB pages");
     code_at(KERNEL + 0x9000, KERNEL + 0x9000, "run and written by one 2 MB page");
     code_at(SMALL + 3 * PAGE_BYTES, DIRECT + PA(11), "of a small page, written by a 2 MB page");
+    /* Run before there was a mapping to write it by. */
+    put_code(BIG(3) + 0xa000, 5);
+    put_code(PA(12), 5);
+    for (unsigned i = 0; i < 10; i++)
+        (void)(run(BIG(3) + 0xa000, 0) + run(PA(12), 0));
+    map_large(KERNEL + 8 * LARGE, BIG(3) | GRW | PTE_A | PTE_D);
+    map(SMALL + 5 * PAGE_BYTES, PA(12) | GRW | PTE_A | PTE_D);
+    code_at(BIG(3) + 0xa000, KERNEL + 8 * LARGE + 0xa000, "that there was before its 2 MB page");
+    code_at(PA(12), SMALL + 5 * PAGE_BYTES, "that there was before its small page");
     /* Written for long before there was code. */
     for (unsigned i = 0; i < ROUNDS; i++)
         AT(uint64_t, DIRECT + BIG(2) + i * 8) = i;
@@ -858,6 +871,9 @@ static void devices(void)
     EXPECT(tpr, "registers written");
 }
 
+INSN(moved_read, "mov (%1), %k0")
+INSN(moved_write, "mov %k0, (%1)")
+
 /* The local APIC comes to lie on RAM that is in use, and goes again. */
 static void moved_apic(void)
 {
@@ -883,10 +899,10 @@ static void moved_apic(void)
 
         if (i % 40 == 30)
             wrmsr(MSR_APIC_BASE, (base & (PAGE_BYTES - 1)) | at);
-        good = good && dev_read(by + APIC_VERSION, 0) == (here ? version : 0x1234);
-        (void)dev_write(by + APIC_TPR, i % 16 << 4);
+        good = good && moved_read(by + APIC_VERSION, 0) == (here ? version : 0x1234);
+        (void)moved_write(by + APIC_TPR, i % 16 << 4);
         good = good && (here ? AT(uint32_t, at + APIC_TPR) : AT(uint32_t, by + APIC_TPR)) == i % 16 << 4;
-        good = good && dev_read(by + PAGE_BYTES, 0) == AT(uint32_t, at + PAGE_BYTES);
+        good = good && moved_read(by + PAGE_BYTES, 0) == AT(uint32_t, at + PAGE_BYTES);
         if (i % 40 == 39) {
             wrmsr(MSR_APIC_BASE, base);
             good = good && AT(uint32_t, at + APIC_VERSION) == 0x1234 &&
