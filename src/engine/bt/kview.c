@@ -38,7 +38,8 @@
 #define HUGE_SHIFT  30
 /* Pages that are looked at around a fault. */
 #define AROUND      16u
-/* vm.max_map_count is 65530 by default, and workers of the direct tier are forks of this process. */
+/* vm.max_map_count is 65530 by default, and workers of the direct tier are forks of this process.
+ */
 #define MAX_MAPS    8000u
 /* An instruction that has found nothing so often looks itself up from then on. */
 #define MISSES      4u
@@ -51,7 +52,7 @@
 struct kchunk {
     uint64_t base;
     struct kchunk *next, *next_pa;
-    uint64_t large;                /* not 0: all of it, of one large page: its place, and LEAF_W */
+    uint64_t large; /* not 0: all of it, of one large page: its place, and LEAF_W */
     uint64_t shut[CHUNK_PAGES / 64]; /* of a large page that may be written: but not these */
     unsigned nr;
     uint64_t e[]; /* not large: CHUNK_PAGES of 0, or the place, LEAF_P, LEAF_W */
@@ -125,7 +126,8 @@ static void tables_init(struct bt_vcpu *b)
 
 static void *empty(void *at, uint64_t bytes, int fixed)
 {
-    void *p = mmap(at, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | fixed, -1, 0);
+    void *p =
+        mmap(at, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | fixed, -1, 0);
 
     if (p == MAP_FAILED)
         return NULL;
@@ -257,7 +259,7 @@ static bool validate(struct kview *kv, struct kchunk *k)
     for (unsigned i = 0; i < CHUNK_PAGES && k->nr;) {
         unsigned from = i;
 
-        while (i < CHUNK_PAGES && k->e[i] && 
+        while (i < CHUNK_PAGES && k->e[i] &&
                !still_good(c, view_leaf(c, &l, i), k->e[i], PAGE_SHIFT))
             i++;
         if (i > from)
@@ -440,7 +442,8 @@ static bool open_page(struct kview *kv, struct kchunk *k, struct slot *s, unsign
         return false;
     k->shut[i / 64] &= ~BIT64(i % 64);
     kv->nr_maps++;
-    return mprotect(window_of(kv, k->base + i * PAGE_BYTES), PAGE_BYTES, PROT_READ | PROT_WRITE) == 0;
+    return mprotect(window_of(kv, k->base + i * PAGE_BYTES), PAGE_BYTES, PROT_READ | PROT_WRITE) ==
+           0;
 }
 
 /* A small page as it would be mapped; 0: not. */
@@ -526,7 +529,8 @@ static bool fill(struct kview *kv, uint64_t lin, bool write)
         s->notes[slot_page(s, w.pa)] |= PAGE_NOTE_DIRTY;
     leaves_at(kv, lin, &l);
     leaf = view_leaf(c, &l, idx);
-    /* Another vCPU may have changed it since; and with CR0.WP clear what is written may be read-only. */
+    /* Another vCPU may have changed it since; and with CR0.WP clear what is written may be
+     * read-only. */
     if (!leaf || (leaf ^ w.pa.v) & LEAF_ADDR)
         return false;
     if (write && (leaf & (LEAF_W | LEAF_D)) != (LEAF_W | LEAF_D))
