@@ -318,7 +318,8 @@ void bt_kview_flush(struct bt_vcpu *b, const struct tlb_flush *what)
         return;
     bt_vectors_out(b);
     if (!global && (c->cr4 & CR4_PCIDE)) { /* MOV CR3 may change all without a flush */
-        kview_reset(kv);
+        if (kv->nr_maps)
+            kview_reset(kv);
         return;
     }
     if (what->kind != FLUSH_PAGE && what->kind != FLUSH_PCID_PAGE) {

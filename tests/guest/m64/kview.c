@@ -286,7 +286,7 @@ static void remap_small(void)
     for (unsigned i = 0; i < 3 * ROUNDS; i++) {
         unsigned n = i % 7;
 
-        *page_entry(SMALL, 1) = PA(n) | GRW;
+        *page_entry(SMALL, 1) = PA(n) | GRW | (i % 2 ? PTE_A | PTE_D : 0);
         invlpg((void *)(SMALL + i % PAGE_BYTES));
         wrong += AT(uint64_t, SMALL) != n || AT(uint64_t, SMALL + 3000) != n + 100;
         AT(uint64_t, SMALL + 2000) = i;
@@ -319,7 +319,7 @@ static void remap_large(void)
         for (unsigned n = 0; n < 4; n++)
             AT(uint64_t, BIG(i) + n * 0x70000) = i * 10 + n;
     for (unsigned i = 0; i < 2 * ROUNDS; i++) {
-        *page_entry(KERNEL, 2) = BIG(i % 4) | GRW | PTE_PS;
+        *page_entry(KERNEL, 2) = BIG(i % 4) | GRW | PTE_PS | (i % 2 ? PTE_A | PTE_D : 0);
         invlpg((void *)(KERNEL + i * 0x3210 % LARGE));
         for (unsigned n = 0; n < 4; n++) {
             wrong += AT(uint64_t, KERNEL + n * 0x70000) != i % 4 * 10 + n;
