@@ -33,9 +33,11 @@
 #define CHUNK_PAGES 512u
 #define CHUNK_BYTES BIT64(CHUNK_SHIFT)
 #define BUCKETS     512
+#define HUGE_SHIFT  30
 /* Pages that are looked at around a fault. */
 #define AROUND      16u
-/* vm.max_map_count is 65530 by default, and workers of the direct tier are forks of this process. */
+/* vm.max_map_count is 65530 by default, and workers of the direct tier are forks of this process.
+ */
 #define MAX_MAPS    8000u
 /* An instruction that has found nothing so often looks itself up from then on. */
 #define MISSES      4u
@@ -48,7 +50,7 @@
 struct kchunk {
     uint64_t base;
     struct kchunk *next, *next_pa;
-    uint64_t large;                /* not 0: all of it, of one large page: its place, and LEAF_W */
+    uint64_t large; /* not 0: all of it, of one large page: its place, and LEAF_W */
     uint64_t shut[CHUNK_PAGES / 64]; /* of a large page that may be written: but not these */
     unsigned nr;
     uint64_t e[]; /* not large: CHUNK_PAGES of 0, or the place, LEAF_P, LEAF_W */
@@ -67,6 +69,7 @@ struct kview {
     } windows[MAX_WINDOWS];
     struct kchunk *hash[BUCKETS], *by_pa[BUCKETS];
     unsigned nr_maps;
+    bool huge[256];         /* by hash of the GB: a large page of that size may be mapped in it */
     uint64_t written[1024]; /* by hash of the guest page: small pages that may be mapped writable */
     uint8_t misses[BIT(16)];
 };
@@ -95,6 +98,11 @@ static uint8_t *miss_count(struct kview *kv, uint64_t gpa)
     return &kv->misses[(gpa * 0x9e3779b97f4a7c15ull) >> 48];
 }
 
+static bool *huge_note(struct kview *kv, uint64_t lin)
+{
+    return &kv->huge[(lin >> HUGE_SHIFT) % ARRAY_SIZE(kv->huge)];
+}
+
 static struct kchunk **pa_bucket(struct kview *kv, uint64_t pa)
 {
     return &kv->by_pa[(pa >> CHUNK_SHIFT) % BUCKETS];
@@ -116,7 +124,8 @@ static void tables_init(struct bt_vcpu *b)
 
 static void *empty(void *at, uint64_t bytes, int fixed)
 {
-    void *p = mmap(at, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | fixed, -1, 0);
+    void *p =
+        mmap(at, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | fixed, -1, 0);
 
     if (p == MAP_FAILED)
         return NULL;
@@ -156,8 +165,10 @@ static bool guest_address(const struct kview *kv, uint64_t host, uint64_t *lin)
             return true;
         }
     }
-    *lin = host; /* of a slot that has no window yet */
-    return host >= KERNEL_HALF;
+    /* Of a slot that has no window yet. If it has one, the address is by what another slot has: one
+     * that shares the lookup of an address below it, and would come here again and again. */
+    *lin = host;
+    return host >= KERNEL_HALF && !kv->b->windows[table_index(host)];
 }
 
 /* ---- taking out ---- */
@@ -199,6 +210,7 @@ static void kview_reset(struct kview *kv)
         while (kv->hash[i])
             chunk_free(kv, &kv->hash[i]);
     __builtin_memset(kv->written, 0, sizeof(kv->written));
+    __builtin_memset(kv->huge, 0, sizeof(kv->huge));
     kv->nr_maps = 0;
 }
 
@@ -245,7 +257,7 @@ static bool validate(struct kview *kv, struct kchunk *k)
     for (unsigned i = 0; i < CHUNK_PAGES && k->nr;) {
         unsigned from = i;
 
-        while (i < CHUNK_PAGES && k->e[i] && 
+        while (i < CHUNK_PAGES && k->e[i] &&
                !still_good(c, view_leaf(c, &l, i), k->e[i], PAGE_SHIFT))
             i++;
         if (i > from)
@@ -271,7 +283,8 @@ static void turn(struct kview *kv)
         return;
     leaves_at(kv, c->gpr[RSP], &l);
     on = usable_mode(c) && c->cpl == 0 && c->gpr[RSP] >= KERNEL_HALF &&
-         view_leaf(c, &l, (unsigned)(c->gpr[RSP] >> PAGE_SHIFT) % CHUNK_PAGES);
+         view_leaf(c, &l, (unsigned)(c->gpr[RSP] >> PAGE_SHIFT) % CHUNK_PAGES) &&
+         window_of(kv, UINT64_MAX); /* the host may have a page there that can be read: vsyscall */
     kv->nr_useless = 0;
     if (on && !kv->on && ++kv->nr_on <= TURNS) {
         /* What was translated without is translated again. */
@@ -281,29 +294,44 @@ static void turn(struct kview *kv)
     kv->on = on;
 }
 
+/* Of the page with `at`, which may be one of 1 GB; or all. */
+static void validate_all(struct kview *kv, const uint64_t *at)
+{
+    for (unsigned i = 0; i < BUCKETS; i++)
+        for (struct kchunk **p = &kv->hash[i]; *p;)
+            if ((at && ((*p)->base ^ *at) >> HUGE_SHIFT) || validate(kv, *p))
+                p = &(*p)->next;
+            else
+                chunk_free(kv, p);
+}
+
 void bt_kview_flush(struct bt_vcpu *b, const struct tlb_flush *what)
 {
+    const struct cpu *c = &b->iv.vc.cpu;
+    bool global = c->cr4 & CR4_PGE; /* else all flushes are for what is mapped */
     struct kview *kv = b->kview;
     struct kchunk **p;
-
-    bool global = b->iv.vc.cpu.cr4 & CR4_PGE; /* else all flushes are for what is mapped */
 
     if (!kv || (global && what->kind != FLUSH_ALL && what->kind != FLUSH_PAGE))
         return;
     bt_vectors_out(b);
-    if (what->kind == FLUSH_PAGE || what->kind == FLUSH_PCID_PAGE) {
-        p = chunk_slot(kv, what->at.v);
-        if (*p && !validate(kv, *p))
-            chunk_free(kv, p);
+    if (!global && (c->cr4 & CR4_PCIDE)) { /* MOV CR3 may change all without a flush */
+        if (kv->nr_maps)
+            kview_reset(kv);
         return;
     }
-    for (unsigned i = 0; i < BUCKETS; i++)
-        for (p = &kv->hash[i]; *p;)
-            if (validate(kv, *p))
-                p = &(*p)->next;
-            else
-                chunk_free(kv, p);
-    turn(kv);
+    if (what->kind != FLUSH_PAGE && what->kind != FLUSH_PCID_PAGE) {
+        validate_all(kv, NULL);
+        turn(kv);
+        return;
+    }
+    if (*huge_note(kv, what->at.v)) {
+        validate_all(kv, &what->at.v);
+        return;
+    }
+    p = chunk_slot(kv, what->at.v);
+    if (*p && !validate(kv, *p))
+        chunk_free(kv, p);
 }
 
 /* ---- writing ---- */
@@ -396,8 +424,10 @@ static bool fill_large(struct kview *kv, struct slot *s, uint64_t lin, uint64_t 
     k->large = pa | LEAF_P | (write ? LEAF_W : 0);
     k->next_pa = *q;
     *q = k;
-    if (!map(kv, k->base, CHUNK_BYTES, s, pa, write))
+    if (!map(kv, k->base, CHUNK_BYTES, s, pa, write)) {
+        chunk_free(kv, chunk_slot(kv, lin));
         return false;
+    }
     for (unsigned i = 0; write && i < CHUNK_PAGES; i++)
         if (!may_write(kv, s, pa + i * PAGE_BYTES) || must_see(s, pa + i * PAGE_BYTES))
             shut(kv, k, i);
@@ -411,7 +441,8 @@ static bool open_page(struct kview *kv, struct kchunk *k, struct slot *s, unsign
         return false;
     k->shut[i / 64] &= ~BIT64(i % 64);
     kv->nr_maps++;
-    return mprotect(window_of(kv, k->base + i * PAGE_BYTES), PAGE_BYTES, PROT_READ | PROT_WRITE) == 0;
+    return mprotect(window_of(kv, k->base + i * PAGE_BYTES), PAGE_BYTES, PROT_READ | PROT_WRITE) ==
+           0;
 }
 
 /* A small page as it would be mapped; 0: not. */
@@ -497,8 +528,11 @@ static bool fill(struct kview *kv, uint64_t lin, bool write)
         s->notes[slot_page(s, w.pa)] |= PAGE_NOTE_DIRTY;
     leaves_at(kv, lin, &l);
     leaf = view_leaf(c, &l, idx);
-    /* Another vCPU may have changed it since. */
+    /* Another vCPU may have changed it since; and with CR0.WP clear what is written may be
+     * read-only. */
     if (!leaf || (leaf ^ w.pa.v) & LEAF_ADDR)
+        return false;
+    if (write && (leaf & (LEAF_W | LEAF_D)) != (LEAF_W | LEAF_D))
         return false;
     if (kv->nr_maps > MAX_MAPS)
         kview_reset(kv);
@@ -510,6 +544,8 @@ static bool fill(struct kview *kv, uint64_t lin, bool write)
         chunk_free(kv, p);
     }
     kv->nr_useless = 0;
+    if (w.shift == HUGE_SHIFT)
+        *huge_note(kv, lin) = true;
     if (!*p && !l.pt && is_plain(c, s, view_leaf(c, &l, 0) & LEAF_ADDR))
         return fill_large(kv, s, lin, view_leaf(c, &l, 0));
     return fill_pages(kv, lin, &l);
