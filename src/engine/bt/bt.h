@@ -65,9 +65,9 @@ struct site {
     bool acc_write : 1; /* its memory access is a write */
     bool ends : 1;      /* after interp never go on with the next instruction */
     bool loose : 1; /* fluid code: its immediate is read from the guest's bytes each time it runs */
-    bool branch : 1; /* a near one, translated */
-    bool leads : 1;  /* looks up for others too (share.c) */
-    bool viewed : 1; /* its access is by the kernel's view (kview.c) */
+    bool branch : 1;         /* a near one, translated */
+    bool leads : 1;          /* looks up for others too (share.c) */
+    bool viewed : 1;         /* its access is by the kernel's view (kview.c) */
     bool rep : 1, moves : 1; /* and it is REP STOS or (moves) REP MOVS */
 };
 
@@ -292,7 +292,7 @@ struct bt_vcpu {
     uint64_t mask_not_if;        /* all but RFLAGS.IF */
     uint64_t mask_df, mask_not_df, mask_of, mask_63;
     uint64_t mask_returns;
-    uint64_t mask_rep; /* what a REP by the kernel's view may not have in RCX */
+    uint64_t mask_rep;    /* what a REP by the kernel's view may not have in RCX */
     uint64_t mask_pushed; /* what PUSHF takes from cpu.rflags */
     uint64_t mask_if_df, mask_not_if_df;
     uint64_t mask_popf, mask_popf_user; /* what translated POPF does not change */
@@ -373,7 +373,7 @@ struct bt_cache {
     unsigned nr_by_pc, max_by_pc;
     struct fluid_page fluid[FLUID_PAGES];
     unsigned nr_fluid;
-    uint64_t review; /* TSC: when to look at them again */
+    uint64_t review;                   /* TSC: when to look at them again */
     struct bt_far_page far[FAR_PAGES]; /* a hash table */
     unsigned nr_far;
     uint64_t far_lo, far_hi; /* all are in there */
@@ -544,7 +544,7 @@ bool bt_emit_lea(struct trans *t);
 bool bt_emit_string(struct trans *t); /* INSN_STRING */
 /* A REP of the kernel's view was a trap: RCX, RSI and RDI become what they are in its midst. */
 void bt_string_trapped(struct bt_vcpu *b, const struct site *s);
-bool bt_emit_bits(struct trans *t);   /* INSN_BITS */
+bool bt_emit_bits(struct trans *t); /* INSN_BITS */
 
 /* ---- share.c ---- */
 /* Which of the block's nr instructions, at most TB_MAX_INSNS, share a lookup. */

@@ -157,7 +157,7 @@ void bt_link(struct bt_cache *bc, struct tb_exit *x, struct tb *to)
     x->next_in = to->in;
     to->in = x;
     emit_fix32(bt_code_rw(bc, x->rel32), bc->code.delta,
-               x->far                 ? to->far
+               x->far                  ? to->far
                : may_skip_check(x, to) ? to->body
                                        : to->near);
 }

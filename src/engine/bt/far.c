@@ -61,7 +61,8 @@ bool bt_far_link(struct bt_vcpu *b, struct tb_exit *x, uint64_t page, struct tb 
     uint64_t lin = b->iv.vc.cpu.rip & PAGE_MASK;
     struct bt_far_page *p = slot_of(bc, lin);
 
-    if (!from || from->aliased || from->at != page || to->fluid || to->cross_len || !bt_page(bc, to->gpa >> PAGE_SHIFT) ||
+    if (!bt_kview_is_on(b) || !from || from->aliased || from->at != page || to->fluid ||
+        to->cross_len || !bt_page(bc, to->gpa >> PAGE_SHIFT) ||
         place_of(b, lin) != (to->gpa & PAGE_MASK) || (!p->lin && bc->nr_far == FAR_PAGES / 2))
         return false;
     if (!p->lin) {
@@ -92,23 +93,39 @@ static void unlink_to(struct bt_cache *bc, const struct tb_page *pg)
         }
 }
 
-void bt_far_flush(struct bt_vcpu *b, const struct tlb_flush *what)
+static void unlink_all(struct bt_cache *bc)
 {
-    struct bt_cache *bc = b->cache;
-    bool global = b->iv.vc.cpu.cr4 & CR4_PGE, gone = false; /* without, all flushes are for all */
-
-    if (!bc->nr_far || (global && what->kind != FLUSH_ALL &&
-                        (what->kind != FLUSH_PAGE || what->at.v < bc->far_lo - MIB(2) ||
-                         what->at.v > bc->far_hi + MIB(2))))
-        return;
-    for (unsigned i = 0; i < FAR_PAGES && !gone; i++)
-        gone = bc->far[i].lin && place_of(b, bc->far[i].lin) != bc->far[i].place;
-    if (!gone)
-        return;
     for (unsigned i = 0; i < FAR_PAGES; i++)
         if (bc->far[i].lin)
             unlink_to(bc, bt_page(bc, bc->far[i].place >> PAGE_SHIFT));
     bt_far_forget(bc);
+}
+
+/* May a page of 1 GB with `at` hold one that was linked to? */
+static bool is_near_far(const struct bt_cache *bc, uint64_t at)
+{
+    return (at >= bc->far_lo || bc->far_lo - at < GIB(1)) &&
+           (at <= bc->far_hi || at - bc->far_hi < GIB(1));
+}
+
+void bt_far_flush(struct bt_vcpu *b, const struct tlb_flush *what)
+{
+    const struct cpu *c = &b->iv.vc.cpu;
+    bool global = c->cr4 & CR4_PGE; /* without, all flushes are for all */
+    struct bt_cache *bc = b->cache;
+
+    if (!bc->nr_far || (global && what->kind != FLUSH_ALL &&
+                        (what->kind != FLUSH_PAGE || !is_near_far(bc, what->at.v))))
+        return;
+    if (!global && (c->cr4 & CR4_PCIDE)) { /* MOV CR3 may change all without a flush */
+        unlink_all(bc);
+        return;
+    }
+    for (unsigned i = 0; i < FAR_PAGES; i++)
+        if (bc->far[i].lin && place_of(b, bc->far[i].lin) != bc->far[i].place) {
+            unlink_all(bc);
+            return;
+        }
 }
 
 void bt_far_seen(struct bt_vcpu *b, uint64_t rip, const struct tb *tb)

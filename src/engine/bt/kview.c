@@ -28,6 +28,7 @@
 #define WINDOW_BYTES BIT64(BT_WINDOW_SHIFT)
 #define MAX_WINDOWS  8
 #define KERNEL_HALF  0xffff800000000000ull
+#define TOP_WINDOW   (-WINDOW_BYTES)
 
 #define CHUNK_SHIFT 21
 #define CHUNK_PAGES 512u
@@ -38,9 +39,11 @@
 #define AROUND      16u
 /* vm.max_map_count is 65530 by default, and workers of the direct tier are forks of this process.
  */
-#define MAX_MAPS    8000u
+#define MAX_MAPS    16000u
 /* An instruction that has found nothing so often looks itself up from then on. */
 #define MISSES      4u
+/* Traps of one instruction in a row; a REP has one for each page. */
+#define AGAIN       64u
 /* So many faults that find what is not global end its use until the next flush of all. */
 #define USELESS     64u
 /* Times that all is translated anew because it can be used. */
@@ -60,8 +63,11 @@ struct kview {
     struct bt_vcpu *b;
     struct mmu *mmu;
     bool on;
-    unsigned nr_on;      /* times that it was turned on */
-    unsigned nr_useless; /* faults in a row that found what is not global */
+    bool lost;               /* nothing is mapped any more, whatever the chunks say */
+    unsigned nr_on;          /* times that it was turned on */
+    const struct site *last; /* the latest trap's */
+    unsigned nr_again;       /* times in a row */
+    unsigned nr_useless;     /* faults in a row that found what is not global */
     unsigned nr_windows;
     struct {
         uint64_t lin;
@@ -173,10 +179,25 @@ static bool guest_address(const struct kview *kv, uint64_t host, uint64_t *lin)
 
 /* ---- taking out ---- */
 
-static void unmap(struct kview *kv, uint64_t lin, uint64_t bytes)
+/* All of it; in one piece, so that no mapping has to be split, for which there may be no room. */
+static void empty_window(struct kview *kv, unsigned i)
 {
     /* Nothing may run on with what the guest has taken away. */
-    BUG_ON(!empty(window_of(kv, lin), bytes, MAP_FIXED));
+    BUG_ON(!empty(kv->windows[i].at, WINDOW_BYTES + BT_WINDOW_GUARD, MAP_FIXED));
+}
+
+/* The host has no room for one more mapping: the books are to be emptied, too (see recover()). */
+static void empty_all(struct kview *kv)
+{
+    for (unsigned i = 0; i < kv->nr_windows; i++)
+        empty_window(kv, i);
+    kv->lost = true;
+}
+
+static void unmap(struct kview *kv, uint64_t lin, uint64_t bytes)
+{
+    if (!empty(window_of(kv, lin), bytes, MAP_FIXED))
+        empty_all(kv);
     kv->nr_maps++;
 }
 
@@ -205,13 +226,20 @@ static void unmap_pages(struct kview *kv, struct kchunk *k, unsigned from, unsig
 static void kview_reset(struct kview *kv)
 {
     for (unsigned i = 0; i < kv->nr_windows; i++)
-        BUG_ON(!empty(kv->windows[i].at, WINDOW_BYTES, MAP_FIXED));
+        empty_window(kv, i);
     for (unsigned i = 0; i < BUCKETS; i++)
         while (kv->hash[i])
             chunk_free(kv, &kv->hash[i]);
     __builtin_memset(kv->written, 0, sizeof(kv->written));
     __builtin_memset(kv->huge, 0, sizeof(kv->huge));
     kv->nr_maps = 0;
+    kv->lost = false;
+}
+
+static void recover(struct kview *kv)
+{
+    if (kv->lost)
+        kview_reset(kv);
 }
 
 /* ---- what the page tables say ---- */
@@ -284,7 +312,7 @@ static void turn(struct kview *kv)
     leaves_at(kv, c->gpr[RSP], &l);
     on = usable_mode(c) && c->cpl == 0 && c->gpr[RSP] >= KERNEL_HALF &&
          view_leaf(c, &l, (unsigned)(c->gpr[RSP] >> PAGE_SHIFT) % CHUNK_PAGES) &&
-         window_of(kv, UINT64_MAX); /* the host may have a page there that can be read: vsyscall */
+         window_of(kv, TOP_WINDOW); /* the host may have a page there that can be read: vsyscall */
     kv->nr_useless = 0;
     if (on && !kv->on && ++kv->nr_on <= TURNS) {
         /* What was translated without is translated again. */
@@ -305,16 +333,11 @@ static void validate_all(struct kview *kv, const uint64_t *at)
                 chunk_free(kv, p);
 }
 
-void bt_kview_flush(struct bt_vcpu *b, const struct tlb_flush *what)
+static void flush(struct kview *kv, const struct tlb_flush *what, bool global)
 {
-    const struct cpu *c = &b->iv.vc.cpu;
-    bool global = c->cr4 & CR4_PGE; /* else all flushes are for what is mapped */
-    struct kview *kv = b->kview;
+    const struct cpu *c = &kv->b->iv.vc.cpu;
     struct kchunk **p;
 
-    if (!kv || (global && what->kind != FLUSH_ALL && what->kind != FLUSH_PAGE))
-        return;
-    bt_vectors_out(b);
     if (!global && (c->cr4 & CR4_PCIDE)) { /* MOV CR3 may change all without a flush */
         if (kv->nr_maps)
             kview_reset(kv);
@@ -332,6 +355,18 @@ void bt_kview_flush(struct bt_vcpu *b, const struct tlb_flush *what)
     p = chunk_slot(kv, what->at.v);
     if (*p && !validate(kv, *p))
         chunk_free(kv, p);
+}
+
+void bt_kview_flush(struct bt_vcpu *b, const struct tlb_flush *what)
+{
+    bool global = b->iv.vc.cpu.cr4 & CR4_PGE; /* else all flushes are for what is mapped */
+    struct kview *kv = b->kview;
+
+    if (!kv || (global && what->kind != FLUSH_ALL && what->kind != FLUSH_PAGE))
+        return;
+    bt_vectors_out(b);
+    flush(kv, what, global);
+    recover(kv);
 }
 
 /* ---- writing ---- */
@@ -356,7 +391,8 @@ static void shut(struct kview *kv, struct kchunk *k, unsigned i)
 {
     k->shut[i / 64] |= BIT64(i % 64);
     kv->nr_maps += 2;
-    BUG_ON(mprotect(window_of(kv, k->base + i * PAGE_BYTES), PAGE_BYTES, PROT_READ) < 0);
+    if (mprotect(window_of(kv, k->base + i * PAGE_BYTES), PAGE_BYTES, PROT_READ) < 0)
+        empty_all(kv);
 }
 
 static bool is_shut(const struct kchunk *k, unsigned i)
@@ -375,13 +411,12 @@ void bt_kview_protect(struct bt_vcpu *b, uint64_t page)
     for (struct kchunk *k = *pa_bucket(kv, pa); k; k = k->next_pa)
         if ((k->large ^ pa) >> CHUNK_SHIFT == 0 && (k->large & LEAF_W) && !is_shut(k, i))
             shut(kv, k, i);
-    if (!(*written_word(kv, page, &bit) & bit))
-        return;
-    for (i = 0; i < BUCKETS; i++)
+    for (i = 0; i < BUCKETS && (*written_word(kv, page, &bit) & bit); i++)
         for (struct kchunk *k = kv->hash[i]; k; k = k->next)
             for (unsigned j = 0; !k->large && j < CHUNK_PAGES; j++)
                 if ((k->e[j] & LEAF_W) && (k->e[j] & LEAF_ADDR) == pa)
                     unmap_pages(kv, k, j, j + 1);
+    recover(kv);
 }
 
 /* ---- filling ---- */
@@ -534,7 +569,7 @@ static bool fill(struct kview *kv, uint64_t lin, bool write)
         return false;
     if (write && (leaf & (LEAF_W | LEAF_D)) != (LEAF_W | LEAF_D))
         return false;
-    if (kv->nr_maps > MAX_MAPS)
+    if (kv->nr_maps > MAX_MAPS / kv->b->iv.vm->evm.cfg.model->nr_cpus)
         kview_reset(kv);
     p = chunk_slot(kv, lin);
     if (*p && (*p)->large) {
@@ -542,6 +577,7 @@ static bool fill(struct kview *kv, uint64_t lin, bool write)
             return !write || !is_shut(*p, idx) || open_page(kv, *p, s, idx);
         unmap(kv, (*p)->base, CHUNK_BYTES);
         chunk_free(kv, p);
+        p = chunk_slot(kv, lin);
     }
     kv->nr_useless = 0;
     if (w.shift == HUGE_SHIFT)
@@ -551,25 +587,32 @@ static bool fill(struct kview *kv, uint64_t lin, bool write)
     return fill_pages(kv, lin, &l);
 }
 
+bool bt_kview_is_on(const struct bt_vcpu *b)
+{
+    return b->kview && b->kview->on && usable_mode(&b->iv.vc.cpu);
+}
+
 bool bt_kview_trap(struct bt_vcpu *b, const struct site *s)
 {
     const struct tb *tb = bt_tb_of(s);
     struct kview *kv = b->kview;
     uint64_t at = (tb->gpa & PAGE_MASK) + s->off, lin;
     uint8_t *misses = miss_count(kv, at);
+    bool filled;
 
     bt_vectors_out(b);
-    if (b->region.page_fault && guest_address(kv, b->region.fault_at, &lin) && kv->on &&
-        usable_mode(&b->iv.vc.cpu) && fill(kv, lin, b->region.error & 2))
-        return true;
+    kv->nr_again = kv->last == s ? kv->nr_again + 1 : 0;
+    kv->last = s;
+    if (kv->nr_again < AGAIN && b->region.page_fault &&
+        guest_address(kv, b->region.fault_at, &lin) && bt_kview_is_on(b)) {
+        filled = fill(kv, lin, b->region.error & 2);
+        recover(kv);
+        if (filled)
+            return true;
+    }
     if (*misses < MISSES && ++*misses == MISSES)
         (void)bt_drop(b, GPA(at), s->len);
     return false;
-}
-
-bool bt_kview_is_on(const struct bt_vcpu *b)
-{
-    return b->kview && b->kview->on && usable_mode(&b->iv.vc.cpu);
 }
 
 bool bt_kview_wants(const struct trans *t, unsigned off, bool write)
@@ -583,10 +626,24 @@ bool bt_kview_wants(const struct trans *t, unsigned off, bool write)
     return *miss_count(kv, (t->tb->gpa & PAGE_MASK) + off) < MISSES;
 }
 
+static void give_back(struct kview *kv, unsigned i)
+{
+    kv->b->windows[table_index(kv->windows[i].lin)] = 0;
+    (void)munmap(kv->windows[i].at, WINDOW_BYTES + BT_WINDOW_GUARD);
+    kv->windows[i] = kv->windows[--kv->nr_windows];
+}
+
 void bt_kview_reset(struct bt_vcpu *b)
 {
-    if (b->kview)
-        kview_reset(b->kview);
+    struct kview *kv = b->kview;
+
+    if (!kv)
+        return;
+    kview_reset(kv);
+    /* The next kernel's addresses may be others; the top is the same in all. */
+    for (unsigned i = kv->nr_windows > MAX_WINDOWS / 2 ? kv->nr_windows : 0; i-- > 0;)
+        if (kv->windows[i].lin != TOP_WINDOW)
+            give_back(kv, i);
 }
 
 void bt_kview_create(struct bt_vcpu *b)
@@ -607,12 +664,9 @@ void bt_kview_destroy(struct bt_vcpu *b)
 
     if (!kv)
         return;
-    for (unsigned i = 0; i < kv->nr_windows; i++)
-        (void)munmap(kv->windows[i].at, WINDOW_BYTES + BT_WINDOW_GUARD);
-    kv->nr_windows = 0;
-    for (unsigned i = 0; i < BUCKETS; i++)
-        while (kv->hash[i])
-            chunk_free(kv, &kv->hash[i]);
+    kview_reset(kv);
+    while (kv->nr_windows)
+        give_back(kv, 0);
     free(kv);
     b->kview = NULL;
 }
