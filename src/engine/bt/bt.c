@@ -37,6 +37,11 @@ static void hook_back(struct ivcpu *v, unsigned set)
     bt_jc_back(of_ivcpu(v), set);
 }
 
+static void hook_switched(struct ivcpu *v)
+{
+    bt_kview_switched(of_ivcpu(v));
+}
+
 static bool hook_drop(struct ivcpu *v, gpa_t at, uint64_t bytes, bool decoded)
 {
     struct bt_vcpu *b = of_ivcpu(v);
@@ -141,6 +146,7 @@ static const struct ivcpu_hooks hooks = {
     .flushed = hook_flushed,
     .left = hook_left,
     .back = hook_back,
+    .switched = hook_switched,
     .drop = hook_drop,
     .drop_all = hook_drop_all,
     .has_code = hook_has_code,

@@ -531,6 +531,8 @@ bool bt_kview_trap(struct bt_vcpu *b, const struct site *s);
 void bt_kview_flush(struct bt_vcpu *b, const struct tlb_flush *what);
 /* Are the guest kernel's own pages global, so that it is used? */
 bool bt_kview_is_on(const struct bt_vcpu *b);
+/* CR3 was loaded under CR4.PCIDE, with a flush or without. */
+void bt_kview_switched(struct bt_vcpu *b);
 /* The guest-physical page has become code. */
 void bt_kview_protect(struct bt_vcpu *b, uint64_t page);
 /* The vCPU's state, the slots or the dirty log changed: all is taken out. */

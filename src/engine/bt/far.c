@@ -51,7 +51,7 @@ static uint64_t place_of(struct bt_vcpu *b, uint64_t lin)
 
     view_leaves(b->iv.vm->evm.cfg.mmu, c, lin, LEAF_OF_KERNEL, &l);
     leaf = view_leaf(c, &l, (unsigned)(lin >> PAGE_SHIFT) % 512);
-    return leaf & LEAF_NX ? 0 : leaf & LEAF_ADDR;
+    return (leaf & (LEAF_NX | LEAF_G)) == LEAF_G ? leaf & LEAF_ADDR : 0;
 }
 
 bool bt_far_link(struct bt_vcpu *b, struct tb_exit *x, uint64_t page, struct tb *to)

@@ -44,8 +44,8 @@
 #define MISSES      4u
 /* Traps of one instruction in a row; a REP has one for each page. */
 #define AGAIN       64u
-/* So many faults that find what is not global end its use until the next flush of all. */
-#define USELESS     64u
+/* Chunks that hold something that is not global. */
+#define MAX_LOCAL   16u
 /* Times that all is translated anew because it can be used. */
 #define TURNS       4u
 
@@ -55,6 +55,7 @@ struct kchunk {
     struct kchunk *next, *next_pa;
     uint64_t large; /* not 0: all of it, of one large page: its place, and LEAF_W */
     uint64_t shut[CHUNK_PAGES / 64]; /* of a large page that may be written: but not these */
+    bool local; /* something of it is not global: it is looked at again at each change of CR3 */
     unsigned nr;
     uint64_t e[]; /* not large: CHUNK_PAGES of 0, or the place, LEAF_P, LEAF_W */
 };
@@ -67,7 +68,8 @@ struct kview {
     unsigned nr_on;          /* times that it was turned on */
     const struct site *last; /* the latest trap's */
     unsigned nr_again;       /* times in a row */
-    unsigned nr_useless;     /* faults in a row that found what is not global */
+    struct kchunk *local[MAX_LOCAL];
+    unsigned nr_local;
     unsigned nr_windows;
     struct {
         uint64_t lin;
@@ -206,6 +208,9 @@ static void chunk_free(struct kview *kv, struct kchunk **p)
     struct kchunk *k = *p, **q;
 
     *p = k->next;
+    for (unsigned i = 0; k->local && i < kv->nr_local; i++)
+        if (kv->local[i] == k)
+            kv->local[i] = kv->local[--kv->nr_local];
     if (k->large) {
         for (q = pa_bucket(kv, k->large); *q != k; q = &(*q)->next_pa)
             ;
@@ -267,6 +272,16 @@ static bool still_good(const struct cpu *c, uint64_t now, uint64_t e, unsigned s
     return !(e & LEAF_W) || (now & (LEAF_W | LEAF_D)) == (LEAF_W | LEAF_D);
 }
 
+/* The same of most small pages, at once. */
+static bool surely_good(const struct cpu *c, const struct leaves *l, unsigned i, uint64_t e)
+{
+    uint64_t now = __atomic_load_n(&l->pt[i], __ATOMIC_RELAXED);
+
+    return ((now ^ e) & (LEAF_ADDR | LEAF_P)) == 0 && (now & (LEAF_A | LEAF_U)) == LEAF_A &&
+           (!(e & LEAF_W) || (l->writable && (now & (LEAF_W | LEAF_D)) == (LEAF_W | LEAF_D))) &&
+           (c->efer & EFER_NXE) && !holds_apic(c, e & LEAF_ADDR, PAGE_SHIFT);
+}
+
 /* False: nothing is left of the chunk. */
 static bool validate(struct kview *kv, struct kchunk *k)
 {
@@ -285,6 +300,10 @@ static bool validate(struct kview *kv, struct kchunk *k)
     for (unsigned i = 0; i < CHUNK_PAGES && k->nr;) {
         unsigned from = i;
 
+        if (!k->e[i] || (l.present && l.pt && surely_good(c, &l, i, k->e[i]))) {
+            i++;
+            continue;
+        }
         while (i < CHUNK_PAGES && k->e[i] &&
                !still_good(c, view_leaf(c, &l, i), k->e[i], PAGE_SHIFT))
             i++;
@@ -311,9 +330,8 @@ static void turn(struct kview *kv)
         return;
     leaves_at(kv, c->gpr[RSP], &l);
     on = usable_mode(c) && c->cpl == 0 && c->gpr[RSP] >= KERNEL_HALF &&
-         view_leaf(c, &l, (unsigned)(c->gpr[RSP] >> PAGE_SHIFT) % CHUNK_PAGES) &&
+         (view_leaf(c, &l, (unsigned)(c->gpr[RSP] >> PAGE_SHIFT) % CHUNK_PAGES) & LEAF_G) &&
          window_of(kv, TOP_WINDOW); /* the host may have a page there that can be read: vsyscall */
-    kv->nr_useless = 0;
     if (on && !kv->on && ++kv->nr_on <= TURNS) {
         /* What was translated without is translated again. */
         __builtin_memset(kv->misses, 0, sizeof(kv->misses));
@@ -357,13 +375,30 @@ static void flush(struct kview *kv, const struct tlb_flush *what, bool global)
         chunk_free(kv, p);
 }
 
+void bt_kview_switched(struct bt_vcpu *b)
+{
+    struct kview *kv = b->kview;
+
+    if (!kv || !kv->nr_local)
+        return;
+    bt_vectors_out(b);
+    for (unsigned i = kv->nr_local; i-- > 0;)
+        if (!validate(kv, kv->local[i]))
+            chunk_free(kv, chunk_slot(kv, kv->local[i]->base));
+    recover(kv);
+}
+
 void bt_kview_flush(struct bt_vcpu *b, const struct tlb_flush *what)
 {
     bool global = b->iv.vc.cpu.cr4 & CR4_PGE; /* else all flushes are for what is mapped */
     struct kview *kv = b->kview;
 
-    if (!kv || (global && what->kind != FLUSH_ALL && what->kind != FLUSH_PAGE))
+    if (!kv)
         return;
+    if (global && (what->kind == FLUSH_NONGLOBAL || what->kind == FLUSH_PCID)) {
+        bt_kview_switched(b);
+        return;
+    }
     bt_vectors_out(b);
     flush(kv, what, global);
     recover(kv);
@@ -435,6 +470,18 @@ static bool map(struct kview *kv, uint64_t lin, uint64_t bytes, struct slot *s, 
     return true;
 }
 
+/* False: there is no room for more. */
+static bool note_local(struct kview *kv, struct kchunk *k)
+{
+    if (k->local)
+        return true;
+    if (kv->nr_local == MAX_LOCAL)
+        return false;
+    k->local = true;
+    kv->local[kv->nr_local++] = k;
+    return true;
+}
+
 static struct kchunk *chunk_new(struct kview *kv, uint64_t lin, bool large)
 {
     struct kchunk **p = chunk_slot(kv, lin), *k;
@@ -459,7 +506,7 @@ static bool fill_large(struct kview *kv, struct slot *s, uint64_t lin, uint64_t 
     k->large = pa | LEAF_P | (write ? LEAF_W : 0);
     k->next_pa = *q;
     *q = k;
-    if (!map(kv, k->base, CHUNK_BYTES, s, pa, write)) {
+    if ((!(leaf & LEAF_G) && !note_local(kv, k)) || !map(kv, k->base, CHUNK_BYTES, s, pa, write)) {
         chunk_free(kv, chunk_slot(kv, lin));
         return false;
     }
@@ -481,12 +528,13 @@ static bool open_page(struct kview *kv, struct kchunk *k, struct slot *s, unsign
 }
 
 /* A small page as it would be mapped; 0: not. */
-static uint64_t wish(struct kview *kv, const struct leaves *l, unsigned i, struct slot **s)
+static uint64_t wish(struct kview *kv, const struct kchunk *k, const struct leaves *l, unsigned i,
+                     struct slot **s)
 {
     struct cpu *c = &kv->b->iv.vc.cpu;
     uint64_t leaf = view_leaf(c, l, i), pa = leaf & LEAF_ADDR;
 
-    if (!leaf)
+    if (!leaf || (!(leaf & LEAF_G) && !k->local))
         return 0;
     *s = mmu_slot_find(kv->mmu, GPA(pa));
     if (!*s || (*s)->fd < 0 || holds_apic(c, pa, PAGE_SHIFT))
@@ -503,16 +551,16 @@ static bool fill_pages(struct kview *kv, uint64_t lin, const struct leaves *l)
 
     if (!k)
         k = chunk_new(kv, lin, false);
-    if (!k)
+    if (!k || (!(view_leaf(&kv->b->iv.vc.cpu, l, idx) & LEAF_G) && !note_local(kv, k)))
         return false;
     for (unsigned end = from + AROUND; from < end; from = to) {
         struct slot *s, *next;
-        uint64_t e = wish(kv, l, from, &s), bit;
+        uint64_t e = wish(kv, k, l, from, &s), bit;
 
         to = from + 1;
         if (!e || k->e[from] == e)
             continue;
-        while (to < end && wish(kv, l, to, &next) == e + (to - from) * PAGE_BYTES && next == s)
+        while (to < end && wish(kv, k, l, to, &next) == e + (to - from) * PAGE_BYTES && next == s)
             to++;
         if (!map(kv, k->base + from * PAGE_BYTES, (to - from) * PAGE_BYTES, s, e & LEAF_ADDR,
                  e & LEAF_W))
@@ -549,11 +597,8 @@ static bool fill(struct kview *kv, uint64_t lin, bool write)
         c->exc.valid = false; /* the instruction itself will raise it */
         return false;
     }
-    if (!w.global || w.user) {
-        if (++kv->nr_useless == USELESS)
-            kv->on = false;
+    if (w.user)
         return false;
-    }
     s = mmu_slot_find(kv->mmu, w.pa);
     if (!s || s->fd < 0 || holds_apic(c, w.pa.v, PAGE_SHIFT) || !window_of(kv, lin))
         return false;
@@ -579,7 +624,6 @@ static bool fill(struct kview *kv, uint64_t lin, bool write)
         chunk_free(kv, p);
         p = chunk_slot(kv, lin);
     }
-    kv->nr_useless = 0;
     if (w.shift == HUGE_SHIFT)
         *huge_note(kv, lin) = true;
     if (!*p && !l.pt && is_plain(c, s, view_leaf(c, &l, 0) & LEAF_ADDR))

@@ -191,6 +191,8 @@ struct ivcpu_hooks {
     /* The present PCID's address space is left, its TLB entries go to this set; it is back. */
     void (*left)(struct ivcpu *v, unsigned set);
     void (*back)(struct ivcpu *v, unsigned set);
+    /* MOV to CR3 under CR4.PCIDE is done, with a flush or without. */
+    void (*switched)(struct ivcpu *v);
     /* Code at [at, at + bytes) was written: drop what was made of it. True if there was any.
      * decoded: interp had decoded some of it. */
     bool (*drop)(struct ivcpu *v, gpa_t at, uint64_t bytes, bool decoded);

@@ -283,8 +283,11 @@ HANDLER(mov_cr)
     if (switches)
         pcid_leave(v);
     st = cpu_mov_to_cr(c, op->aux, get_reg(v, op->src, op->bytes));
-    if (switches)
+    if (switches) {
         pcid_enter(v);
+        if (v->hooks)
+            v->hooks->switched(v);
+    }
     return leave_step(v, op, st);
 }
 

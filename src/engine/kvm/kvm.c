@@ -85,6 +85,7 @@ static const struct ivcpu_hooks hooks = {
     .flushed = hook_flushed,
     .left = hook_pcid,
     .back = hook_pcid,
+    .switched = hook_nothing,
     .drop = hook_drop,
     .drop_all = hook_nothing,
     .has_code = hook_has_code,

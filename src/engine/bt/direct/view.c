@@ -43,10 +43,6 @@ struct chunk {
 
 /* ---- the guest's page tables ---- */
 
-#define PTE_U BIT64(2)
-#define PTE_A BIT64(5)
-#define PTE_G BIT64(8)
-
 static const uint64_t *table_at(struct mmu *mmu, uint64_t at)
 {
     const struct slot *s = mmu_slot_find(mmu, GPA(at));
@@ -62,7 +58,7 @@ static uint64_t read_entry(const uint64_t *table, unsigned idx)
 
 static bool usable(const struct cpu *c, uint64_t e, enum leaf_of of)
 {
-    uint64_t need = LEAF_P | PTE_A | (of == LEAF_OF_USER ? PTE_U : 0);
+    uint64_t need = LEAF_P | LEAF_A | (of == LEAF_OF_USER ? LEAF_U : 0);
 
     return (e & need) == need && (!(e & LEAF_NX) || (c->efer & EFER_NXE));
 }
@@ -85,7 +81,7 @@ void view_leaves(struct mmu *mmu, struct cpu *c, uint64_t lin, enum leaf_of of, 
         e = read_entry(table, (unsigned)(lin >> shift & 511));
         if (!usable(c, e, of))
             return;
-        out->user &= !!(e & PTE_U);
+        out->user &= !!(e & LEAF_U);
         out->writable &= !!(e & LEAF_W);
         out->exec &= !(e & LEAF_NX);
         at = e & LEAF_ADDR;
@@ -111,9 +107,9 @@ uint64_t view_leaf(const struct cpu *c, const struct leaves *l, unsigned idx)
     e = l->pt ? read_entry(l->pt, idx) : l->large + idx * PAGE_BYTES;
     if (!usable(c, e, l->of))
         return 0;
-    if (l->of == LEAF_OF_KERNEL && (!(e & PTE_G) || (l->user && (e & PTE_U))))
+    if (l->of == LEAF_OF_KERNEL && l->user && (e & LEAF_U))
         return 0;
-    e &= LEAF_ADDR | LEAF_P | LEAF_W | LEAF_D | LEAF_NX;
+    e &= LEAF_ADDR | LEAF_P | LEAF_W | LEAF_D | LEAF_G | LEAF_NX;
     if (!l->writable)
         e &= ~LEAF_W;
     if (!l->exec)

@@ -69,12 +69,15 @@ struct leaves {
 /* What may be reached by way of the upper levels; touches nothing. */
 void view_leaves(struct mmu *mmu, struct cpu *c, uint64_t lin, enum leaf_of of, struct leaves *out);
 /* The entry for page idx of the region with the rights combined, 0 if it is none of those or not
- * accessed yet. Bits as in a PTE: P, W, D, NX and the address. */
+ * accessed yet. Bits as in a PTE: P, W, D, G, NX and the address. */
 uint64_t view_leaf(const struct cpu *c, const struct leaves *l, unsigned idx);
 #define LEAF_P    BIT64(0)
 #define LEAF_W    BIT64(1)
+#define LEAF_U    BIT64(2) /* in the tables alone, as A */
+#define LEAF_A    BIT64(5)
 #define LEAF_D    BIT64(6)
 #define LEAF_PS   BIT64(7) /* of an entry of an upper level */
+#define LEAF_G    BIT64(8)
 #define LEAF_NX   BIT64(63)
 #define LEAF_ADDR 0x000ffffffffff000ull
 #define LARGE_PAT                                                                   \
