@@ -54,6 +54,8 @@ asm(".text\n"
     " clac\n cmpl $0, (%rsi)\n jne 3f\n dec %ecx\n jne 1b\n xor %eax, %eax\n 3: ret\n"
     "s_sse: stac\n lea s_sse_at(%rip), %rdx\n call *%rdx\n clac\n ret\n"
     "s_sse_at: movq %xmm0, %rcx\n mov $5, %eax\n ret\n"
+    "s_into: stac\n s_mid: mov (%rdi), %rax\n clac\n s_mid_at: mov (%rsi), %rcx\n ret\n"
+    "s_enter: stac\n jmp s_mid2\n s_out: clac\n s_mid2: mov (%rdi), %rax\n clac\n ret\n"
     "s_lock: .byte 0xf0, 0x0f, 0x01, 0xcb\n ret\n"
     "s_lock_clac: .byte 0xf0, 0x0f, 0x01, 0xca\n ret\n");
 
@@ -61,10 +63,12 @@ asm(".text\n"
 #define FUNCTIONS(f) f(s_flags) f(s_bare) f(s_bare_write) f(s_read) f(s_write) f(s_twice) \
     f(s_slow) f(s_slow_only) f(s_slow_behind) f(s_string) f(s_open) f(s_stac) f(s_clac) f(s_call) \
     f(s_call_reg) f(s_call_then) f(s_open2) f(s_opened) f(s_opened_only) f(s_popf) f(s_to_popf) \
-    f(s_branch) f(s_int) f(s_two) f(s_spin) f(s_sse) f(s_lock) f(s_lock_clac)
+    f(s_branch) f(s_int) f(s_two) f(s_spin) f(s_sse) f(s_lock) f(s_lock_clac) \
+    f(s_into) f(s_mid) f(s_enter) f(s_out)
 #define LABELS(f) f(s_read_at) f(s_write_at) f(s_twice_at) f(s_slow_at) f(s_slow_only_at) \
     f(s_slow_behind_at) f(s_string_at) f(s_opened_at) f(s_popf_at) f(s_to_popf_at) f(s_branch_at) \
-    f(s_int_at) f(s_two_at) f(s_two_next) f(s_sse_at)
+    f(s_int_at) f(s_two_at) f(s_two_next) f(s_sse_at) f(s_mid_at) \
+    f(s_mid2)
 /* clang-format on */
 #define AS_FUNCTION(name) word_t name(word_t rdi, word_t rsi);
 #define AS_LABEL(name)    extern const uint8_t name[];
@@ -140,6 +144,39 @@ static void reach(void)
         smap(false);
         EXPECT(good, "%s", reaches[k].what);
     }
+}
+
+/* SMAP and a user page: #PF; else it is read. */
+static bool read_or_fault(guest_fn *fn, word_t rdi, word_t rsi, const void *fault)
+{
+    struct trap t = try(fn, rdi, rsi);
+
+    if (fault)
+        return is_fault(&t, VEC_PF, PF_P, USER_VA, fault);
+    return t.vec == VEC_NONE && t.f.ax == ANSWER && !(read_flags() & FLAG_AC);
+}
+
+/* The same instructions with AC set and clear: fallen into, or entered there. */
+static void both(void)
+{
+    bool good = true;
+
+    for (unsigned i = 0; i < 80 && good; i++) {
+        const word_t u = USER_VA, k = PA(1);
+        bool on = i / 20 % 2;
+
+        smap(on);
+        AT(uint64_t, PA(0)) = AT(uint64_t, k) = ANSWER;
+        for (unsigned n = 0; n < 3; n++)
+            good = good && read_or_fault(s_mid, k, k, NULL) && read_or_fault(s_out, k, k, NULL);
+        good = good && read_or_fault(s_into, u, k, NULL) && read_or_fault(s_enter, u, k, NULL);
+        good = good && read_or_fault(s_into, u, u, on ? s_mid_at : NULL);
+        good = good && read_or_fault(s_mid, k, u, on ? s_mid_at : NULL);
+        good = good && read_or_fault(s_mid, u, k, on ? (void *)s_mid : NULL);
+        good = good && read_or_fault(s_out, u, k, on ? s_mid2 : NULL);
+    }
+    smap(false);
+    EXPECT(good, "the same code with AC set and clear");
 }
 
 /* ---- RFLAGS ---- */
@@ -353,8 +390,8 @@ static void undefined(void)
 
 int main(void)
 {
-    static upper_fn *const all[] = { flags,      reach,         borders,  interrupts,
-                                     exceptions, task_switched, undefined };
+    static upper_fn *const all[] = { flags,      reach,      both,          borders,
+                                     interrupts, exceptions, task_switched, undefined };
     struct trap t;
 
     if (!has_smap()) {
