@@ -487,6 +487,8 @@ static unsigned visits(visit_fn *visit)
     return wrong;
 }
 
+static uint64_t *other_entry;
+
 /* OTHER is page 0 by pml4, and page 1 by other_pml4. */
 static void two_spaces(void)
 {
@@ -500,6 +502,7 @@ static void two_spaces(void)
     pdpt[OTHER >> 30 & 511] = (word_t)pd | PTE_P | PTE_W;
     pd[OTHER >> 21 & 511] = (word_t)pt | PTE_P | PTE_W;
     pt[OTHER >> 12 & 511] = PA(1) | GRW;
+    other_entry = &pt[OTHER >> 12 & 511];
     AT(uint64_t, PA(0)) = 10, AT(uint64_t, PA(1)) = 11;
     for (unsigned i = 0; i < ROUNDS; i++) {
         write_cr3(i % 2 ? there : here);
@@ -563,11 +566,96 @@ static void not_global(void)
     EXPECT_EQ(wrong, 0, "without CR4.PGE a CR3 load is enough for all");
 }
 
+/* ---- pages that are not global beside those that are ---- */
+
+#define RW         (PTE_P | PTE_W)
+#define MANY       24u
+#define MANY_AT(n) (SMALL + 0x10000000ull + (n)*LARGE)
+
+ALONE unsigned visit_local(unsigned n, unsigned i)
+{
+    unsigned wrong = (AT(uint64_t, SMALL) != n) + (AT(uint64_t, KERNEL + 0x1000) != n);
+
+    AT(uint64_t, SMALL + 8) = i, AT(uint64_t, KERNEL + 0x1008) = i;
+    return wrong + (AT(uint64_t, PA(n) + 8) != i) + (AT(uint64_t, BIG(n) + 0x1008) != i);
+}
+
+/* Those of more regions than anybody keeps books of: page n + i each. */
+ALONE unsigned visit_many(unsigned i)
+{
+    unsigned wrong = 0;
+
+    for (unsigned n = 0; n < MANY; n++) {
+        wrong += AT(uint64_t, MANY_AT(n)) != (n + i) % PAGES;
+        AT(uint64_t, MANY_AT(n) + 16) = i;
+    }
+    return wrong;
+}
+
+VISIT(visit_local_cr3)
+VISIT(visit_local_pcid)
+
+static void some_local(void)
+{
+    const word_t here = read_cr3(), there = (word_t)other_pml4, keep = 1ull << 63;
+    unsigned wrong = 0;
+
+    for (unsigned i = 0; i < PAGES; i++)
+        AT(uint64_t, PA(i)) = i;
+    for (unsigned i = 0; i < 4; i++)
+        AT(uint64_t, BIG(i) + 0x1000) = i;
+    for (unsigned i = 0; i < ROUNDS; i++) {
+        *page_entry(SMALL, 1) = PA(i % 4) | RW;
+        *page_entry(KERNEL, 2) = BIG(i % 4) | RW | PTE_PS;
+        flush_tlb();
+        wrong += visit_local(i % 4, i);
+    }
+    EXPECT_EQ(wrong, 0, "pages that are not global are others after a CR3 load");
+    wrong = 0;
+    for (unsigned i = 0; i < ROUNDS; i++) {
+        map(SMALL, PA(i % 4) | RW);
+        map_large(KERNEL, BIG(i % 4) | RW);
+        wrong += visit_local(i % 4, i);
+    }
+    EXPECT_EQ(wrong, 0, "and after INVLPG");
+    wrong = 0;
+    for (unsigned i = 0; i < ROUNDS; i++) {
+        for (unsigned n = 0; n < MANY; n++)
+            *page_entry(MANY_AT(n), 1) = PA((n + i) % PAGES) | RW;
+        flush_tlb();
+        wrong += visit_many(i);
+    }
+    EXPECT_EQ(wrong, 0, "so are those of many regions");
+    wrong = 0;
+    *page_entry(OTHER, 1) = PA(0) | RW;
+    *other_entry = PA(1) | RW; /* of two_spaces() */
+    AT(uint64_t, PA(0)) = 10, AT(uint64_t, PA(1)) = 11;
+    flush_all();
+    for (unsigned i = 0; i < ROUNDS; i++) {
+        write_cr3(i % 2 ? there : here);
+        wrong += visit_local_cr3(i % 2, i);
+    }
+    write_cr3(here);
+    EXPECT_EQ(wrong, 0, "or by another CR3");
+    if (!has_pcid()) {
+        skip("not in this CPU model", "PCID");
+        return;
+    }
+    write_cr4(read_cr4() | CR4_PCIDE);
+    for (unsigned i = 1; i < ROUNDS; i++) {
+        write_cr3((i % 2 ? there | 2 : here | 1) | (i > 2 ? keep : 0));
+        wrong += visit_local_pcid(i % 2, i);
+    }
+    write_cr3(here);
+    write_cr4(read_cr4() & ~(word_t)CR4_PCIDE);
+    EXPECT_EQ(wrong, 0, "or by another PCID, nothing flushed");
+}
+
 int main(void)
 {
     static upper_fn *const all[] = {
         slot_ends,   agree,       huge,      two_spaces, by_gs,      across,     half_there,
-        remap_small, remap_large, splitting, the_stack,  not_global, many_slots,
+        remap_small, remap_large, splitting, the_stack,  not_global, some_local, many_slots,
     };
 
     upper_run(all, ARRAY_SIZE(all));
