@@ -6,8 +6,9 @@
  * Translated code runs on the vCPU's thread with the guest's registers in the host's and GS.base at
  * struct bt_vcpu. Three host registers are its own: RCX, R10 and R11; the guest's RCX lives in R9,
  * its R9, R10 and R11 in cpu.gpr[]. It touches guest memory only through the software TLB it shares
- * with interp. None of its own instructions changes the arithmetic flags, so these are always the
- * guest's, and every instruction of the guest begins with the exact guest state.
+ * with interp and, the kernel's, in windows set apart for it (kview.c). None of its own
+ * instructions changes the arithmetic flags, so these are always the guest's, and every instruction
+ * of the guest begins with the exact guest state.
  */
 #ifndef ENGINE_BT_BT_H
 #define ENGINE_BT_BT_H
