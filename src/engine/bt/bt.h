@@ -495,8 +495,6 @@ void bt_leave_unless_same(struct trans *t, enum bt_why why);
 void bt_branch_unless_same(struct trans *t);
 /* Leaves unless H_TMP, which is below 2^56, is emit_hit(). */
 void bt_leave_unless_hit(struct trans *t, enum bt_why why);
-/* H_TMP = emit_hit() if the 32-bit word in struct bt_vcpu is 0, else something else below 2^33. */
-void bt_emit_is_zero(struct trans *t, size_t word);
 /* What to add to tag plus address, so that the number of its page is emit_hit() in the tag's page.
  */
 int bt_tag_disp(const struct trans *t);

@@ -10,20 +10,20 @@
  * maps it or leaves the instruction to interp; an instruction that was left to it a few times looks
  * itself up from then on, as those do that reach for user memory and devices.
  *
- * Only what is global and not for user code is mapped: that stays through CR3 loads, and the
- * flushes that are for it too are rare. A window is a TLB: what is mapped was walked to with A (and
- * to be written, D) set, and is compared with the page tables again at such a flush.
+ * It is used where the kernel's pages are global: they stay through CR3 loads, and the flushes that
+ * are for them too are rare. A window is a TLB: what is mapped was walked to with A (and to be
+ * written, D) set, and is compared with the page tables again at such a flush; the few regions with
+ * pages that are not global, at each load of CR3 as well. Nothing that user code may reach is
+ * mapped: whether the kernel may, depends on RFLAGS.AC.
  *
  * SDM 3, "4-Level Paging and 5-Level Paging", "Caching Translation Information".
  */
 #include "engine/bt/bt.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 
 #include "engine/bt/direct/view.h"
-#include "lib/log.h"
 
 #define WINDOW_BYTES BIT64(BT_WINDOW_SHIFT)
 #define MAX_WINDOWS  8

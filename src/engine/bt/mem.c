@@ -159,7 +159,8 @@ void bt_leave_unless_hit(struct trans *t, enum bt_why why)
     bt_leave_from(t, emit_unless_hit_later(t->e), why);
 }
 
-void bt_emit_is_zero(struct trans *t, size_t word)
+/* H_TMP = emit_hit() if the 32-bit word in struct bt_vcpu is 0, else something else below 2^33. */
+static void is_zero(struct trans *t, size_t word)
 {
     emit_op_rm(t->e, 0, 0x8b, H_TMP, HMEM_GS(word));
     if (emit_hit(t->e))
@@ -174,7 +175,7 @@ uint8_t *bt_emit_unless_quiet(struct trans *t)
 
 void bt_leave_unless_zero(struct trans *t, size_t word, enum bt_why why)
 {
-    bt_emit_is_zero(t, word);
+    is_zero(t, word);
     bt_leave_unless_hit(t, why);
 }
 

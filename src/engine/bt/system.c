@@ -55,6 +55,32 @@ static void emit_rdtsc(struct trans *t, bool aux)
         emit_op_rm(t->e, 0, 0x8b, H_GUEST_RCX, HMEM_GS(CPU_OFF(tsc_aux)));
 }
 
+/* Where CR0, CR2, CR3 or CR4 is, which MOV reads; 0: it does not. */
+static size_t read_cr(const struct insn *in)
+{
+    if (in->op.fn != op_mov_from_cr)
+        return 0;
+    switch (in->op.aux) {
+    case 0:
+        return CPU_OFF(cr0);
+    case 2:
+        return CPU_OFF(cr2);
+    case 3:
+        return CPU_OFF(cr3);
+    case 4:
+        return CPU_OFF(cr4);
+    default:
+        return 0;
+    }
+}
+
+/* In 32-bit code the upper half is cut off. */
+static void emit_mov_from_cr(struct trans *t)
+{
+    emit_op_rm(t->e, bt_width(t), 0x8b, H_TMP, HMEM_GS(read_cr(&t->in)));
+    bt_emit_put(t, bt_gpr(t->in.ops[0].reg.value), H_TMP);
+}
+
 static bool reads_segment(const struct insn *in)
 {
     return in->op.fn == op_mov_from_seg && in->ops[0].type == ZYDIS_OPERAND_TYPE_REGISTER &&
@@ -176,7 +202,7 @@ bool bt_is_inline_system(const struct trans *t, const struct insn *in)
         return model_has(t->b->iv.vc.cpu.model, FEAT_SMAP);
     if (fn == op_popf)
         return in->z.operand_width == 8 * in->word;
-    return !user && (fn == op_cli || fn == op_sti || fn == op_swapgs);
+    return !user && (fn == op_cli || fn == op_sti || fn == op_swapgs || read_cr(in));
 }
 
 bool bt_emit_system(struct trans *t)
@@ -195,6 +221,8 @@ bool bt_emit_system(struct trans *t)
         emit_popf(t);
     else if (fn == op_mov_from_seg)
         emit_mov_from_seg(t);
+    else if (fn == op_mov_from_cr)
+        emit_mov_from_cr(t);
     else if (fn == op_cli)
         clear_flag(t, BT_OFF(mask_not_if));
     else if (fn == op_sti)
