@@ -25,7 +25,7 @@
 #define PAGES  16u
 #define SLOT   (1ull << 39)
 
-static uint8_t pages[PAGES][PAGE_BYTES] PAGE_ALIGNED;
+__attribute__((unused)) static uint8_t pages[PAGES][PAGE_BYTES] PAGE_ALIGNED;
 static uint8_t upper_stacks[2][PAGES][PAGE_BYTES] PAGE_ALIGNED;
 
 #define PA(n)         ((word_t)pages[n])
