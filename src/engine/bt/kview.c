@@ -422,11 +422,13 @@ static bool may_write(const struct kview *kv, struct slot *s, uint64_t pa)
     return writes(kv) && !(s->flags & SLOT_RO) && page_claim_write(&kv->b->iv, s, GPA(pa));
 }
 
-static void shut(struct kview *kv, struct kchunk *k, unsigned i)
+static void shut(struct kview *kv, struct kchunk *k, unsigned from, unsigned to)
 {
-    k->shut[i / 64] |= BIT64(i % 64);
+    for (unsigned i = from; i < to; i++)
+        k->shut[i / 64] |= BIT64(i % 64);
     kv->nr_maps += 2;
-    if (mprotect(window_of(kv, k->base + i * PAGE_BYTES), PAGE_BYTES, PROT_READ) < 0)
+    if (mprotect(window_of(kv, k->base + from * PAGE_BYTES), (to - from) * PAGE_BYTES, PROT_READ) <
+        0)
         empty_all(kv);
 }
 
@@ -445,7 +447,7 @@ void bt_kview_protect(struct bt_vcpu *b, uint64_t page)
         return;
     for (struct kchunk *k = *pa_bucket(kv, pa); k; k = k->next_pa)
         if ((k->large ^ pa) >> CHUNK_SHIFT == 0 && (k->large & LEAF_W) && !is_shut(k, i))
-            shut(kv, k, i);
+            shut(kv, k, i, i + 1);
     for (i = 0; i < BUCKETS && (*written_word(kv, page, &bit) & bit); i++)
         for (struct kchunk *k = kv->hash[i]; k; k = k->next)
             for (unsigned j = 0; !k->large && j < CHUNK_PAGES; j++)
@@ -462,8 +464,10 @@ static bool map(struct kview *kv, uint64_t lin, uint64_t bytes, struct slot *s, 
     void *at = window_of(kv, lin);
 
     if (mmap(at, bytes, write ? PROT_READ | PROT_WRITE : PROT_READ, MAP_SHARED | MAP_FIXED, s->fd,
-             (off_t)(s->fd_off_bytes + (pa - s->base.v))) == MAP_FAILED)
+             (off_t)(s->fd_off_bytes + (pa - s->base.v))) == MAP_FAILED) {
+        empty_all(kv); /* nothing else must ever come to lie in a window */
         return false;
+    }
     (void)madvise(at, bytes, MADV_DONTDUMP);
     (void)madvise(at, bytes, MADV_DONTFORK);
     kv->nr_maps += 2;
@@ -510,9 +514,12 @@ static bool fill_large(struct kview *kv, struct slot *s, uint64_t lin, uint64_t 
         chunk_free(kv, chunk_slot(kv, lin));
         return false;
     }
-    for (unsigned i = 0; write && i < CHUNK_PAGES; i++)
-        if (!may_write(kv, s, pa + i * PAGE_BYTES) || must_see(s, pa + i * PAGE_BYTES))
-            shut(kv, k, i);
+    for (unsigned i = 0, from; write && i < CHUNK_PAGES; i++) {
+        for (from = i; i < CHUNK_PAGES && !may_write(kv, s, pa + i * PAGE_BYTES); i++)
+            ;
+        if (i > from)
+            shut(kv, k, from, i);
+    }
     return true;
 }
 
@@ -626,7 +633,9 @@ static bool fill(struct kview *kv, uint64_t lin, bool write)
     }
     if (w.shift == HUGE_SHIFT)
         *huge_note(kv, lin) = true;
-    if (!*p && !l.pt && is_plain(c, s, view_leaf(c, &l, 0) & LEAF_ADDR))
+    /* Under the dirty log each page's first write is to be seen. */
+    if (!*p && !l.pt && !(s->flags & SLOT_LOG_DIRTY) &&
+        is_plain(c, s, view_leaf(c, &l, 0) & LEAF_ADDR))
         return fill_large(kv, s, lin, view_leaf(c, &l, 0));
     return fill_pages(kv, lin, &l);
 }
