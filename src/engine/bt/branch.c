@@ -4,7 +4,8 @@
  *
  * A jump within the page is chained: patched to go to its target's block. All others look their
  * target's RIP up in a table (struct jc), since what is at an address in another page depends on
- * the address space. Wherever a loop could close, cpu.quiet is looked at.
+ * the address space, but for direct ones of a kernel whose pages are global (far.c). Wherever a
+ * loop could close, cpu.quiet is looked at.
  */
 #include "engine/bt/bt.h"
 

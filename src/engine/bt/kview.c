@@ -406,11 +406,6 @@ void bt_kview_flush(struct bt_vcpu *b, const struct tlb_flush *what)
 
 /* ---- writing ---- */
 
-static bool must_see(const struct slot *s, uint64_t pa)
-{
-    return (s->flags & SLOT_LOG_DIRTY) && !slot_page_dirty(s, slot_page(s, GPA(pa)));
-}
-
 /* With several vCPUs each page would have to be asked for by whoever finds code in it. */
 static bool writes(const struct kview *kv)
 {
@@ -546,7 +541,7 @@ static uint64_t wish(struct kview *kv, const struct kchunk *k, const struct leav
     *s = mmu_slot_find(kv->mmu, GPA(pa));
     if (!*s || (*s)->fd < 0 || holds_apic(c, pa, PAGE_SHIFT))
         return 0;
-    if ((leaf & LEAF_W) && (leaf & LEAF_D) && may_write(kv, *s, pa) && !must_see(*s, pa))
+    if ((leaf & LEAF_W) && (leaf & LEAF_D) && may_write(kv, *s, pa) && !view_must_see(*s, pa))
         return pa | LEAF_P | LEAF_W;
     return pa | LEAF_P;
 }

@@ -3,7 +3,7 @@
  * Translated strings: MOVS and STOS upwards within a page, with REP, which kernels and compiled
  * code use for small copies as well, and without, of which boot loaders make their loops; and the
  * bit tests whose register reaches beyond their operand. Everything else of theirs (two pages,
- * downwards, devices) is interp's.
+ * downwards, devices) is interp's, but what the kernel's view has: there REP goes over pages.
  */
 #include "engine/bt/bt.h"
 

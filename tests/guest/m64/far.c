@@ -555,7 +555,7 @@ static void aliases(void)
         struct twins t = twins(k % 2);
         unsigned wrong = 0;
 
-        if (k >= 2) { /* one way alone is gone at the second address, for now */
+        if (k >= 2) { /* at the second address only one of the branches has run yet */
             wrong += ask(t.lin[0], 200);
             wrong += call(t.lin[1] + WAY(0), 0) != 200 + (k == 2);
             wrong += ask(t.lin[0], 200);

@@ -314,12 +314,6 @@ static bool may_write(const struct view *vw, struct slot *s, uint64_t pa)
            page_claim_write(vw->code->v, s, GPA(pa));
 }
 
-/* Is the first write to the page to be seen, for the dirty log? */
-static bool must_see(const struct slot *s, uint64_t pa)
-{
-    return (s->flags & SLOT_LOG_DIRTY) && !slot_page_dirty(s, slot_page(s, GPA(pa)));
-}
-
 /* What page idx would be mapped as: 0 for not at all. */
 static uint64_t wish(const struct view *vw, struct cpu *c, const struct leaves *l, unsigned idx,
                      struct slot **slot)
@@ -331,7 +325,7 @@ static uint64_t wish(const struct view *vw, struct cpu *c, const struct leaves *
     *slot = mmu_slot_find(vw->mmu, GPA(pa));
     if (!*slot || (*slot)->fd < 0 || apic_claims(c, GPA(pa)))
         return 0;
-    if ((leaf & LEAF_W) && (leaf & LEAF_D) && may_write(vw, *slot, pa) && !must_see(*slot, pa))
+    if ((leaf & LEAF_W) && (leaf & LEAF_D) && may_write(vw, *slot, pa) && !view_must_see(*slot, pa))
         return pa | LEAF_P | LEAF_W;
     return pa | LEAF_P;
 }

@@ -56,6 +56,12 @@ int view_validate_page(struct view *vw, struct cpu *c, uint64_t lin) MUST_CHECK;
 /* The guest-physical page must not be writable any more. */
 int view_protect(struct view *vw, uint64_t page) MUST_CHECK;
 
+/* Is the first write to the page to be seen, for the dirty log? */
+static inline bool view_must_see(const struct slot *s, uint64_t pa)
+{
+    return (s->flags & SLOT_LOG_DIRTY) && !slot_page_dirty(s, slot_page(s, GPA(pa)));
+}
+
 /* Whose pages are looked for: what CPL 3 may reach, or what only the kernel may, if it is global.
  */
 enum leaf_of { LEAF_OF_USER, LEAF_OF_KERNEL };
