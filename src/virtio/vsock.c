@@ -21,7 +21,7 @@
 
 #define PCI_CLASS_OTHER 0x078000 /* communication controller, other */
 #define BURST           256      /* packets in a row, before programs get their turn */
-#define EVENT_LOOK      16       /* buffers of the event queue; Linux gives 8 */
+#define EVENT_LOOK      64       /* buffers of the event queue; Linux gives 8 */
 
 enum { RX_QUEUE, TX_QUEUE, EVENT_QUEUE, NR_QUEUES };
 
@@ -298,29 +298,20 @@ static bool vsock_receive_one(struct virtio_vsock *n)
 /* ---- a restored guest: "Device Events" ---- */
 
 /*
- * One of the event queue's buffers; the others are looked at and left, for an empty queue is what
- * asks the driver to tell of the next one: that it has worked the event off, and gives its buffer
- * again. Device's lock held.
+ * How many buffers the event queue has, up to EVENT_LOOK. They are looked at and left: an empty
+ * queue is what asks the driver to tell of the next one. Device's lock held.
  */
-static bool vsock_pop_event(struct virtio_vsock *n, struct virtq_chain *c)
+static unsigned vsock_count_events(struct virtio_vsock *n)
 {
-    struct virtq *q = &n->vd.queues[EVENT_QUEUE];
-    struct virtq_chain rest[EVENT_LOOK];
-    unsigned nr = 0;
+    struct virtq_chain seen[EVENT_LOOK];
+    unsigned nr = 0, count;
 
-    if (!vsock_pop(n, EVENT_QUEUE, c))
-        return false;
-    while (nr < EVENT_LOOK) {
-        rest[nr] = (struct virtq_chain){ .iov = n->iov + c->nr_in + c->nr_out,
-                                         .at = n->at + c->nr_in + c->nr_out,
-                                         .max = VSOCK_IOV / 2 };
-        if (c->nr_in + c->nr_out > VSOCK_IOV / 2 || !virtq_pop(q, &rest[nr]))
-            break;
+    while (nr < EVENT_LOOK && vsock_pop(n, EVENT_QUEUE, &seen[nr]))
         nr++;
-    }
+    count = nr;
     while (nr)
-        virtq_unpop(q, &rest[--nr]);
-    return true;
+        virtq_unpop(&n->vd.queues[EVENT_QUEUE], &seen[--nr]);
+    return count;
 }
 
 /* False: it has not worked that off yet. */
@@ -334,10 +325,15 @@ static bool vsock_told(struct virtio_vsock *n)
     virtio_lock(&n->vd);
     if (!q->usable) /* a driver without it has to find out by itself */
         n->restored = VSOCK_KNOWN;
-    if (n->restored == VSOCK_TO_TELL && vsock_pop_event(n, &c)) {
+    if (n->restored == VSOCK_TO_TELL && vsock_pop(n, EVENT_QUEUE, &c)) {
         virtq_push(q, &c, virtq_write(&c, 0, &event, sizeof(event)));
         virtq_publish(q);
         n->restored = VSOCK_TOLD;
+        n->nr_events = vsock_count_events(n);
+        if (n->nr_events == EVENT_LOOK) /* there is no telling when there is one more */
+            n->restored = VSOCK_KNOWN;
+    } else if (n->restored == VSOCK_TOLD && vsock_count_events(n) > n->nr_events) {
+        n->restored = VSOCK_KNOWN; /* worked off: the driver has given its buffer again */
     }
     told = n->restored == VSOCK_KNOWN;
     virtio_unlock(&n->vd);
@@ -399,20 +395,14 @@ static const struct vsock_card_ops vsock_card = {
 
 static void vsock_notify(struct virtio *vd, struct virtq *q)
 {
-    struct virtio_vsock *n = vsock_of(vd);
-
-    if (q->idx == EVENT_QUEUE) {
-        virtio_lock(vd);
-        if (n->restored == VSOCK_TOLD)
-            n->restored = VSOCK_KNOWN;
-        virtio_unlock(vd);
-    }
-    vsock_kick(n->host);
+    (void)q;
+    vsock_kick(vsock_of(vd)->host);
 }
 
 static int vsock_notify_fd(struct virtio *vd, struct virtq *q)
 {
-    return q->idx == EVENT_QUEUE ? -1 : vsock_kick_fd(vsock_of(vd)->host);
+    (void)q;
+    return vsock_kick_fd(vsock_of(vd)->host);
 }
 
 static void vsock_started(struct virtio *vd)
@@ -466,6 +456,7 @@ int virtio_vsock_init(struct virtio_vsock *n, struct bus *bus, struct mmu *mmu, 
     int err;
 
     *n = (struct virtio_vsock){ .host = host, .config.cid = cid };
+    vconn_choose_ports(n);
     n->data = malloc(VSOCK_DATA_BYTES);
     if (!n->data) {
         log_error("vsock: out of memory");

@@ -88,6 +88,7 @@ struct virtio_vsock {
     /* A restored guest still has the connections of before: it is told to forget them, and nothing
      * new reaches it until it has. */
     enum { VSOCK_KNOWN, VSOCK_TO_TELL, VSOCK_TOLD } restored;
+    unsigned nr_events; /* buffers in the event queue when it was told */
 
     /* The backend's thread's own. */
     struct vconn conns[VSOCK_STREAMS_MAX];
@@ -114,6 +115,7 @@ void virtio_vsock_fini(struct virtio_vsock *n);
 
 /* A packet of the guest's, which is from its address to the host's; its payload is read from c. */
 void vconn_receive(struct virtio_vsock *n, const struct vsock_hdr *h, const struct virtq_chain *c);
+void vconn_choose_ports(struct virtio_vsock *n);
 bool vconn_call(void *arg, unsigned id, uint32_t port);
 void vconn_ready(void *arg, unsigned id, unsigned what);
 /* Tells the backend what the connection waits for. */

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "host/host.h"
 #include "lib/log.h"
 #include "virtio/vsock.h"
 
@@ -285,6 +286,14 @@ void vconn_receive(struct virtio_vsock *n, const struct vsock_hdr *h,
 }
 
 /* ---- from the program ---- */
+
+/* Not the same in each machine: what a restored guest still sends for a connection of before must
+ * not meet a new one. */
+void vconn_choose_ports(struct virtio_vsock *n)
+{
+    host_random(&n->next_port, sizeof(n->next_port));
+    n->next_port = HOST_PORT_FIRST + n->next_port % HOST_PORT_FIRST;
+}
 
 bool vconn_call(void *arg, unsigned id, uint32_t port)
 {

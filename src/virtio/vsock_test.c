@@ -11,7 +11,9 @@
 #define RX_AT    0x40000u
 #define RX_BYTES 0x2000u
 
-enum { RX, TX };
+#define EVENTS_AT 0x18000u
+
+enum { RX, TX, EVENTS };
 
 struct env {
     struct testmachine m;
@@ -281,7 +283,8 @@ static void test_program_calls_and_ends(void **state)
 {
     struct env *e = *state;
     struct vsock_hdr h, answer = packet(VSOCK_OP_RESPONSE);
-    int id = fakehost_add(&e->h);
+    int id = fakehost_add(&e->h), bytes;
+    char told[32];
 
     give_rx(e, 4);
     assert_true(e->h.v.card->call(e->h.v.card_arg, (unsigned)id, 52));
@@ -292,7 +295,8 @@ static void test_program_calls_and_ends(void **state)
     answer.src_port = 52;
     answer.dst_port = h.src_port;
     send(e, answer);
-    assert_memory_equal(e->h.streams[id].heard, "OK 1073741824\n", 14);
+    bytes = snprintf(told, sizeof(told), "OK %u\n", h.src_port);
+    assert_memory_equal(e->h.streams[id].heard, told, (size_t)bytes);
     /* The program is gone: first its end, then that it takes nothing. */
     e->h.streams[id].end = true;
     e->h.v.card->ready(e->h.v.card_arg, (unsigned)id, VSOCK_READ);
@@ -307,6 +311,62 @@ static void test_program_calls_and_ends(void **state)
     answer.op = VSOCK_OP_RST;
     send(e, answer);
     assert_false(e->h.streams[id].used);
+}
+
+static uint32_t first_port(struct env *e)
+{
+    int id = fakehost_add(&e->h);
+    struct vsock_hdr h;
+
+    give_rx(e, 1);
+    assert_true(e->h.v.card->call(e->h.v.card_arg, (unsigned)id, 52));
+    work(e);
+    h = next(e);
+    assert_int_equal(h.op, VSOCK_OP_REQUEST);
+    return h.src_port;
+}
+
+/* A guest that was restored in another process may still send for the first one's connections. */
+static void test_machines_have_different_ports(void **state)
+{
+    void *other;
+
+    assert_int_equal(setup(&other), 0);
+    assert_int_not_equal(first_port(*state), first_port(other));
+    assert_int_equal(teardown(&other), 0);
+}
+
+static void give_event(struct env *e, unsigned nr)
+{
+    put_split(&e->m, EVENTS, nr % SIZE, EVENTS_AT + nr % SIZE * 4, 4, D_WRITE, 0);
+    make_available(&e->m, EVENTS, SIZE, (uint16_t)(nr % SIZE));
+}
+
+/* Nothing new reaches it before it has forgotten what was, whoever else kicks the event queue. */
+static void test_restored_guest_forgets_first(void **state)
+{
+    struct env *e = *state;
+    struct virtio *vd = &e->n.vd;
+    int id = fakehost_add(&e->h);
+
+    give_rx(e, 2);
+    for (unsigned i = 0; i < 3; i++)
+        give_event(e, i);
+    put64(&e->m, EVENTS_AT, UINT64_MAX);
+    vd->type->loaded(vd, true);
+    assert_true(e->h.v.card->call(e->h.v.card_arg, (unsigned)id, 52));
+    work(e);
+    assert_int_equal(used_idx(&e->m, EVENTS), 1);
+    assert_int_equal(get32(&e->m, EVENTS_AT), 0); /* VIRTIO_VSOCK_EVENT_TRANSPORT_RESET */
+    for (unsigned i = 0; i < 2; i++) {
+        vd->type->notify(vd, &vd->queues[EVENTS]);
+        work(e);
+        assert_int_equal(next(e).op, 0);
+    }
+    give_event(e, 3);
+    work(e);
+    assert_int_equal(next(e).op, VSOCK_OP_REQUEST);
+    assert_int_equal(used_idx(&e->m, EVENTS), 1);
 }
 
 static void test_reset_drops_connections(void **state)
@@ -334,6 +394,8 @@ int main(void)
         T(test_too_many_connections_are_refused),
         T(test_guest_closes_and_program_reads_on),
         T(test_program_calls_and_ends),
+        T(test_machines_have_different_ports),
+        T(test_restored_guest_forgets_first),
         T(test_reset_drops_connections),
     };
 

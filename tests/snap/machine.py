@@ -84,7 +84,10 @@ class Machine:
 
     def ask(self, question):
         c = self.call()
-        answer = c.ask(question)
+        try:
+            answer = c.ask(question)
+        except OSError as e:
+            raise OSError(f"{self.name}: no answer to '{question}'; it said:\n{self.said()}") from e
         c.close()
         return answer
 
