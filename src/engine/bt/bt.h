@@ -332,7 +332,7 @@ struct bt_vcpu {
     struct direct *direct; /* NULL: not to be had here */
     struct burst bursts[NR_BURSTS];
     uint64_t user_since; /* TSC when the guest's user code was entered; 0: it was not */
-    uint64_t overhead_then, fresh_then;
+    uint64_t fresh_then, translated_then, ran_then, stops_then; /* counts of then */
     uint32_t ticks_per_us;
     bool checked_once;               /* the next instruction is not for the direct tier */
     bool asked_to_share;             /* the machine was asked for memory that workers can have */

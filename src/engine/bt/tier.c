@@ -14,13 +14,13 @@
 #define BURST_DIRECT     12
 #define BURST_CHECKED    6
 /*
- * What is not the guest's own work, in microseconds: each stop of a worker (its end, a page filled,
- * a branch linked), and a block translated by the checked tier. Without it a new process, which is
- * all fills and translations, looks as if it ran for long.
+ * A block translated by the checked tier is so many microseconds that are not the guest's own work.
+ * Without it a new process, which is all fills and translations, looks as if it ran for long. (In
+ * the direct tier the worker's time is the guest's own, and tells it itself.)
  */
-#define STOP             9
 #define TRANSLATE        20
-#define TRANSLATE_DIRECT 5
+/* A burst counts for no more microseconds than this: the host may have been elsewhere meanwhile. */
+#define BURST_MAX        200
 /*
  * The direct tier translates anew for most processes, the checked one keeps its translations of the
  * files that programs come from: only what will go on for long makes up for that. What best tells a
@@ -58,16 +58,6 @@ static struct burst *burst_of(struct bt_vcpu *b)
     return u;
 }
 
-/* What the tiers have done so far that is not the guest's own work, in TSC ticks. */
-static uint64_t overhead(const struct bt_vcpu *b)
-{
-    const struct direct_stats *s = direct_stats(b->direct);
-
-    return (STOP * s->nr_stops + TRANSLATE_DIRECT * s->nr_blocks +
-            TRANSLATE * b->iv.vc.nr_exits[EXIT_TRANSLATE]) *
-           b->ticks_per_us;
-}
-
 /* What the checked tier has met for the first time since something was flushed. */
 static uint64_t fresh(const struct bt_vcpu *b)
 {
@@ -80,7 +70,9 @@ static void begin(struct bt_vcpu *b)
 {
     b->fresh_then = fresh(b);
     b->user_since = host_tsc();
-    b->overhead_then = overhead(b);
+    b->translated_then = b->iv.vc.nr_exits[EXIT_TRANSLATE];
+    b->ran_then = direct_stats(b->direct)->ran;
+    b->stops_then = direct_stats(b->direct)->nr_stops;
 }
 
 static void settle(struct burst *u, bool direct)
@@ -127,23 +119,33 @@ static void watch(const struct bt_vcpu *b, struct burst *u, uint64_t own, uint64
     u->window = u->fresh = 0;
 }
 
+/* Of so many TSC ticks in the checked tier, what the guest would have needed natively. */
+static uint64_t checked_own(const struct bt_vcpu *b, uint64_t all)
+{
+    uint64_t nr = b->iv.vc.nr_exits[EXIT_TRANSLATE] - b->translated_then;
+    uint64_t other = TRANSLATE * nr * b->ticks_per_us;
+
+    return all > other ? (all - other) / CHECKED_SLOWDOWN : 0;
+}
+
 /* A burst has ended, or has lasted long enough to be counted. */
 static void account(struct bt_vcpu *b, struct burst *u)
 {
-    uint64_t all = host_tsc() - b->user_since, other = overhead(b) - b->overhead_then;
-    uint64_t own = all > other ? all - other : 0, us = b->ticks_per_us;
+    const struct direct_stats *s = direct_stats(b->direct);
+    uint64_t all = host_tsc() - b->user_since, us = b->ticks_per_us;
+    uint64_t own = u->direct ? s->ran - b->ran_then : checked_own(b, all);
     unsigned weight = MIN(b->turns, SAMPLE) + 1;
 
     b->turns = 0;
-    if (!u->direct)
-        own /= CHECKED_SLOWDOWN;
+    if (weight > 1) /* it stands for others */
+        own = MIN(own, BURST_MAX * us);
     u->all += all * weight;
     u->own += own * weight;
     if (!u->direct)
         watch(b, u, own * weight, (fresh(b) - b->fresh_then) * weight);
-    own = MIN(own, 200 * us);
-    /* One that was all stops and translation tells nothing of the next ones. */
-    if (!u->direct || other < all / 2)
+    own = MIN(own, BURST_MAX * us);
+    /* One that was all stops tells nothing of the next ones. */
+    if (!u->direct || s->nr_stops - b->stops_then < 2 || own > all / 2)
         u->mean = (uint32_t)((3 * (uint64_t)u->mean + own) / 4);
     if (!u->direct) {
         if (u->mean > BURST_DIRECT * us && u->own > proof_ticks(b, u))

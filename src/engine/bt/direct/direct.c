@@ -242,6 +242,7 @@ static enum direct_result run(struct run *r)
         }
         rc = worker_go(&r->s->w);
         r->d->stats.nr_stops++;
+        r->d->stats.ran += r->s->w.ran;
         if (rc < 0)
             mend(r, rc);
         else

@@ -27,6 +27,7 @@ enum direct_result {
 
 struct direct_stats {
     uint64_t nr_runs, nr_stops;             /* calls; times a worker stopped */
+    uint64_t ran;                           /* TSC ticks that guest code had */
     uint64_t nr_fills, nr_links, nr_misses; /* hidden faults, branches linked, table misses */
     uint64_t nr_result[DIRECT_LOST + 1];
     uint64_t nr_workers, nr_blocks, nr_resets; /* made since the start */

@@ -57,6 +57,8 @@
 #define OUT_RESULT   24
 #define OUT_SIGNAL   32
 #define OUT_KICKED   36 /* a kick was swallowed since the monitor was told */
+#define OUT_BEGAN    40 /* TSC when guest code was entered */
+#define OUT_ENDED    48 /* and when it was left */
 #define OUT_SCRATCH  64
 #define OUT_REGS     0x100 /* struct door_regs: as an exit left them */
 #define OUT_XSAVE    0x200

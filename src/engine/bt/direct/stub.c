@@ -33,6 +33,12 @@
 #define KICK                10  /* WORKER_KICK_SIGNAL */
 #define UC_RIP              168 /* offset of uc_mcontext.gregs[REG_RIP] */
 
+/* r13: HOME_OUT. Changes rax and rdx. */
+#define NOTE_TIME(word)                    \
+    "    rdtsc\n"                          \
+    "    mov [r13 + " STR(word) "], eax\n" \
+                                "    mov [r13 + " STR(word) " + 4], edx\n"
+
 /* clang-format off */
 __asm__(
     ".pushsection .rodata\n"
@@ -87,6 +93,7 @@ __asm__(
     "    mov [r13 + " STR(OUT_UCONTEXT) "], rdx\n"
     "    mov [r13 + " STR(OUT_SIGNAL) "], edi\n"
     "    mov dword ptr [r13 + " STR(OUT_KIND) "], " STR(KIND_SIGNAL) "\n"
+    NOTE_TIME(OUT_ENDED)
 
     "tell:\n"
     "    mov dword ptr [r13 + " STR(OUT_KICKED) "], 0\n"
@@ -130,6 +137,7 @@ __asm__(
     "    je scrub\n"
     "    cmp dword ptr [r12 + " STR(IN_GO) "], " STR(GO_SIGNAL) "\n"
     "    jne 4f\n"
+    NOTE_TIME(OUT_BEGAN)
     "    mov eax, " SYS_RT_SIGRETURN_NR "\n"
     "    syscall\n"
     "4:  mov [r13 + " STR(OUT_NR_DONE) "], r14d\n"
@@ -152,6 +160,7 @@ __asm__(
     "resume_begin:\n"
     "    cmp dword ptr [r13 + " STR(OUT_KICKED) "], 0\n"
     "    jne not_entered\n"
+    NOTE_TIME(OUT_BEGAN)
     "    mov eax, 7\n"
     "    xor edx, edx\n"
     "    xrstor64 [r12 + " STR(IN_XSAVE) "]\n"
@@ -204,6 +213,7 @@ __asm__(
     "    lea r13, [rip + direct_stub_begin + " STR(HOME_OUT) "]\n"
     "    mov rax, [r13 + " STR(OUT_SCRATCH) "]\n"
     "    mov [r13 + " STR(OUT_REGS) " + 8], rax\n"
+    NOTE_TIME(OUT_ENDED)
     "    lea rsp, [r13 + " STR(OUT_PUSH) "]\n"
     "    pushfq\n"
     "    pop qword ptr [r13 + " STR(OUT_REGS) " + " STR(REGS_FLAGS) "]\n"

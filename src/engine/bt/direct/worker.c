@@ -49,11 +49,14 @@ struct door_out {
     uint32_t kind, nr_done;
     uint64_t ucontext, trash;
     int64_t result;
-    uint32_t signal;
+    uint32_t signal, kicked;
+    uint64_t began, ended;
 };
 static_assert(offsetof(struct door_out, ucontext) == OUT_UCONTEXT, "layout.h");
 static_assert(offsetof(struct door_out, result) == OUT_RESULT, "layout.h");
 static_assert(offsetof(struct door_out, signal) == OUT_SIGNAL, "layout.h");
+static_assert(offsetof(struct door_out, began) == OUT_BEGAN, "layout.h");
+static_assert(offsetof(struct door_out, ended) == OUT_ENDED, "layout.h");
 static_assert(sizeof(struct door_out) <= OUT_SCRATCH, "layout.h");
 
 static struct door_in *door_in(const struct worker *w)
@@ -159,10 +162,14 @@ static void entered_by_exit(struct worker *w, uint32_t go)
 int worker_go(struct worker *w)
 {
     uint32_t go = w->rest == REST_SIGNAL ? GO_SIGNAL : GO_EXIT;
+    uint64_t before = host_tsc();
     int rc = pass(w, go);
 
+    w->ran = 0;
     if (rc < 0)
         return rc;
+    if (door_out(w)->kind == KIND_SIGNAL || door_out(w)->kind == KIND_EXIT)
+        w->ran = MIN(door_out(w)->ended - door_out(w)->began, host_tsc() - before);
     switch (door_out(w)->kind) {
     case KIND_SIGNAL:
         rc = find_frame(w);

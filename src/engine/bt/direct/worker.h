@@ -44,6 +44,8 @@ struct worker {
     unsigned nr_cmds;
     enum rest rest;
     bool entered;   /* false: a kick came first, and the guest did not run */
+    uint64_t ran;   /* TSC ticks of the last worker_go() that the guest had, as the worker tells:
+                       at most its duration, but guest code can make it anything below that */
     int signal;     /* of the present stop, REST_SIGNAL */
     ucontext_t *uc; /* its frame, in the home */
     const struct door_regs *regs;

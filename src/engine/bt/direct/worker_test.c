@@ -274,9 +274,50 @@ static void test_scrubbed_home_has_nothing_of_the_last_program(void **state)
             w.to_regs->flags = 2;
         if (i) { /* the signal stack: as guest code is entered */
             assert_int_equal(run_exit(&w), 0);
-            assert_false(has_byte(w.hva + HOME_OUT, HOME_OUT_BYTES, 0xa5));
+            assert_false(
+                has_byte(w.hva + HOME_OUT + OUT_SCRATCH, HOME_OUT_BYTES - OUT_SCRATCH, 0xa5));
         }
     }
+    worker_destroy(&w);
+    host_close(ram);
+}
+
+static void test_time_of_guest_code_is_told(void **state)
+{
+    /* Until 10 million ticks are over; says that it began long ago. */
+    static const char spin[] = "\x0f\x31\x48\xc1\xe2\x20\x48\x09\xd0\x48\x8d\x98\x80\x96\x98\x00"
+                               "\x0f\x31\x48\xc1\xe2\x20\x48\x09\xd0\x48\x39\xd8\x72\xf2";
+    struct __attribute__((packed)) {
+        uint8_t mov[3]; /* mov qword ptr [rip + at], 0 */
+        int32_t at, value;
+    } lie = { .mov = { 0x48, 0xc7, 0x05 }, .at = HOME_OUT + OUT_BEGAN - HOME_CODE - sizeof(lie) };
+    uint64_t ran[2] = { UINT64_MAX, UINT64_MAX }, took[2] = { UINT64_MAX, UINT64_MAX };
+    struct worker w;
+    int ram;
+
+    (void)state;
+    if (start(&w, &ram) < 0)
+        skip();
+    assert_int_equal(RUN(&w, spin), 0);
+    assert_true(w.ran >= 10000000);
+    for (unsigned i = 0; i < 60; i++) { /* the host may take the processor away */
+        uint64_t before = host_tsc(), all;
+
+        if (w.rest == REST_EXIT)
+            w.to_regs->flags = 2;
+        if (i < 40)
+            assert_int_equal(i & 1 ? run_exit(&w) : RUN(&w, "\x90"), 0);
+        else
+            assert_int_equal(run(&w, (const char *)&lie, sizeof(lie)), 0);
+        all = host_tsc() - before;
+        assert_true(w.ran > 0 && w.ran < all);
+        if (i < 40) {
+            ran[i & 1] = MIN(ran[i & 1], w.ran);
+            took[i & 1] = MIN(took[i & 1], all);
+        }
+    }
+    for (unsigned way = 0; way < 2; way++)
+        assert_true(ran[way] < took[way] / 2);
     worker_destroy(&w);
     host_close(ram);
 }
@@ -305,6 +346,7 @@ int main(void)
         cmocka_unit_test(test_stack_pointer_may_be_anything_when_a_signal_comes),
         cmocka_unit_test(test_kicks_at_any_time_do_no_harm),
         cmocka_unit_test(test_scrubbed_home_has_nothing_of_the_last_program),
+        cmocka_unit_test(test_time_of_guest_code_is_told),
         cmocka_unit_test(test_death_is_noticed),
     };
 
