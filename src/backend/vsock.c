@@ -321,6 +321,7 @@ struct vsock *vsock_open(const char *path)
         return NULL;
     }
     u->v.ops = &unix_ops;
+    host_random(&u->v.first_port, sizeof(u->v.first_port));
     u->listener.fd = -1;
     u->addr.sun_family = AF_UNIX;
     for (unsigned i = 0; i < VSOCK_STREAMS_MAX; i++)

@@ -55,6 +55,9 @@ struct vsock_ops {
 
 struct vsock {
     const struct vsock_ops *ops;
+    /* Any; where the host's ports of calls begin. Not the same in each machine: what a restored
+     * guest still sends for a connection of before must not meet a new one. */
+    uint32_t first_port;
     const struct vsock_card_ops *card; /* set while started */
     void *card_arg;
 };

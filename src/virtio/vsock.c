@@ -456,7 +456,6 @@ int virtio_vsock_init(struct virtio_vsock *n, struct bus *bus, struct mmu *mmu, 
     int err;
 
     *n = (struct virtio_vsock){ .host = host, .config.cid = cid };
-    vconn_choose_ports(n);
     n->data = malloc(VSOCK_DATA_BYTES);
     if (!n->data) {
         log_error("vsock: out of memory");

@@ -115,7 +115,6 @@ void virtio_vsock_fini(struct virtio_vsock *n);
 
 /* A packet of the guest's, which is from its address to the host's; its payload is read from c. */
 void vconn_receive(struct virtio_vsock *n, const struct vsock_hdr *h, const struct virtq_chain *c);
-void vconn_choose_ports(struct virtio_vsock *n);
 bool vconn_call(void *arg, unsigned id, uint32_t port);
 void vconn_ready(void *arg, unsigned id, unsigned what);
 /* Tells the backend what the connection waits for. */

@@ -10,7 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "host/host.h"
 #include "lib/log.h"
 #include "virtio/vsock.h"
 
@@ -287,14 +286,6 @@ void vconn_receive(struct virtio_vsock *n, const struct vsock_hdr *h,
 
 /* ---- from the program ---- */
 
-/* Not the same in each machine: what a restored guest still sends for a connection of before must
- * not meet a new one. */
-void vconn_choose_ports(struct virtio_vsock *n)
-{
-    host_random(&n->next_port, sizeof(n->next_port));
-    n->next_port = HOST_PORT_FIRST + n->next_port % HOST_PORT_FIRST;
-}
-
 bool vconn_call(void *arg, unsigned id, uint32_t port)
 {
     struct virtio_vsock *n = arg;
@@ -307,7 +298,9 @@ bool vconn_call(void *arg, unsigned id, uint32_t port)
         return false;
     /* One that no connection has, to this port of the guest: there are more of them. */
     do
-        n->next_port = n->next_port < HOST_PORT_FIRST ? HOST_PORT_FIRST : n->next_port + 1;
+        n->next_port = n->next_port < HOST_PORT_FIRST
+                           ? HOST_PORT_FIRST + n->host->first_port % HOST_PORT_FIRST
+                           : n->next_port + 1;
     while (n->next_port < HOST_PORT_FIRST || vconn_find(n, n->next_port, port));
     if (!vconn_make(n, id, n->next_port, port))
         return false;

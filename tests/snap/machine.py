@@ -41,7 +41,9 @@ class Call:
                 self.sock.connect(path)
                 self.sock.sendall(f"CONNECT {PORT}\n".encode())
                 self.buf = b""
-                if self.line().startswith("OK "):
+                answer = self.line()
+                if answer.startswith("OK "):
+                    self.port = int(answer[3:])
                     return
             except OSError as e:
                 if isinstance(e, TimeoutError):
@@ -84,6 +86,7 @@ class Machine:
 
     def ask(self, question):
         c = self.call()
+        self.port = c.port
         try:
             answer = c.ask(question)
         except OSError as e:
