@@ -290,7 +290,8 @@ static void test_time_of_guest_code_is_told(void **state)
     struct __attribute__((packed)) {
         uint8_t mov[3]; /* mov qword ptr [rip + at], 0 */
         int32_t at, value;
-    } lie = { .mov = { 0x48, 0xc7, 0x05 }, .at = HOME_OUT + OUT_BEGAN - HOME_CODE - sizeof(lie) };
+    } lie = { .mov = { 0x48, 0xc7, 0x05 },
+              .at = HOME_OUT + OUT_BEGAN - HOME_CODE - (int)sizeof(lie) };
     uint64_t ran[2] = { UINT64_MAX, UINT64_MAX }, took[2] = { UINT64_MAX, UINT64_MAX };
     struct worker w;
     int ram;
