@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The socket device: packets of a driver, right and wrong, and programs that come and go. */
+#include <stdio.h>
+
 #include "virtio/testdriver.h"
 
 #include "virtio/vsock_fakehost.h"
