@@ -230,7 +230,7 @@ struct burst {
     uint32_t mean;     /* of the last bursts: TSC ticks at native speed, roughly */
     uint64_t window;   /* own time of the present window in the checked tier, in TSC ticks */
     uint64_t fresh;    /* what was new to the process in it: branch targets, and pages */
-    bool calm;         /* the last window had little that was new */
+    uint8_t calm;      /* so many windows in a row, up to now, had little that was new */
     bool direct;       /* runs in the direct tier */
     uint8_t refused;   /* times to go until that is tried again */
 };

@@ -27,12 +27,15 @@
  * program that has come to its loop is that it meets little that is new: in a window of
  * PROVEN_CALM microseconds of its own it looks few branch targets up, and touches few pages, that
  * it did not before. A loop in python, or the shell, or openssl looks up fewer than 30, a program
- * that starts and a compiler 300 to 3500. All others have to have run for PROVEN. Each time that it
- * proved wrong, both are longer.
+ * that starts and a compiler 300 to 3500. One that makes system calls all the time has such a
+ * window by chance now and then, so it needs CALM_WINDOWS in a row. All others have to have run for
+ * PROVEN. Each time that it proved wrong, both are longer.
  */
 #define PROVEN           200000
 #define PROVEN_CALM      5000
-#define CALM_FRESH       100    /* branch targets, at most */
+#define CALM_FRESH       100 /* branch targets, at most */
+#define CALM_WINDOWS     3
+#define BURST_LONG       100    /* microseconds: hardly any system calls; one without end has 120 */
 #define FRESH_PAGES      16     /* pages that count as one of them */
 #define TRIAL            300000 /* after so long there, a part of the time should be its own */
 #define TRIAL_PART       3
@@ -80,7 +83,7 @@ static void settle(struct burst *u, bool direct)
     u->direct = direct;
     u->all = u->own = 0;
     u->window = u->fresh = 0;
-    u->calm = false;
+    u->calm = 0;
 }
 
 /* It proved wrong to run it in the direct tier. */
@@ -103,7 +106,8 @@ static bool in_fluid_page(struct bt_vcpu *b)
 /* How long it has to have run before it goes to the direct tier. */
 static uint64_t proof_ticks(const struct bt_vcpu *b, const struct burst *u)
 {
-    uint64_t us = u->calm ? PROVEN_CALM : PROVEN;
+    unsigned enough = u->mean > BURST_LONG * b->ticks_per_us ? 1 : CALM_WINDOWS;
+    uint64_t us = u->calm >= enough ? PROVEN_CALM : PROVEN;
 
     return us * u->proof * b->ticks_per_us;
 }
@@ -115,7 +119,7 @@ static void watch(const struct bt_vcpu *b, struct burst *u, uint64_t own, uint64
     u->fresh += nr_fresh;
     if (u->window < PROVEN_CALM * (uint64_t)b->ticks_per_us)
         return;
-    u->calm = u->fresh < CALM_FRESH * FRESH_PAGES;
+    u->calm = u->fresh < CALM_FRESH * FRESH_PAGES ? (uint8_t)MIN(u->calm + 1, CALM_WINDOWS) : 0;
     u->window = u->fresh = 0;
 }
 
