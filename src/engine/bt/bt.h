@@ -183,7 +183,7 @@ struct jc_log {
     unsigned nr;
     uint32_t used[JC_ENTRIES];
     uint8_t logged[JC_ENTRIES];
-    uint8_t in_page[JC_PAGES];
+    uint64_t in_page[JC_PAGES / 64];
 };
 struct jc {
     struct jc_entry e[JC_ENTRIES];

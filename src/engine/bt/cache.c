@@ -365,6 +365,20 @@ void bt_jc_init(struct bt_vcpu *b)
     }
 }
 
+static void note_page(struct jc_log *log, uint64_t lin)
+{
+    unsigned page = (lin >> PAGE_SHIFT) % JC_PAGES;
+
+    log->in_page[page / 64] |= BIT64(page % 64);
+}
+
+static bool has_page(const struct jc_log *log, uint64_t lin)
+{
+    unsigned page = (lin >> PAGE_SHIFT) % JC_PAGES;
+
+    return log->in_page[page / 64] >> (page % 64) & 1;
+}
+
 static void log_flush(const struct bt_vcpu *b, struct jc *jc, struct jc_log *log)
 {
     for (unsigned n = 0; n < log->nr; n++) {
@@ -389,10 +403,9 @@ void bt_jc_remove(struct bt_vcpu *b, enum jc_class class, uint64_t rip)
 
 static void flush_page(struct bt_vcpu *b, unsigned class, uint64_t lin)
 {
-    unsigned page = (lin >> PAGE_SHIFT) % JC_PAGES;
     struct jc *jc = &b->jc[class];
 
-    if (!jc->local.in_page[page] && !jc->global.in_page[page])
+    if (!has_page(&jc->local, lin) && !has_page(&jc->global, lin))
         return;
     returns_clear(b, class);
     /* And what may have begun in the page before. */
@@ -441,7 +454,7 @@ void bt_jc_add_page(struct bt_vcpu *b, uint64_t lin, const struct tb *tb, bool g
 {
     struct jc *jc = &b->jc[bt_jc_class(tb->key)];
 
-    (global ? &jc->global : &jc->local)->in_page[(lin >> PAGE_SHIFT) % JC_PAGES] = 1;
+    note_page(global ? &jc->global : &jc->local, lin);
 }
 
 static void note_entry(struct jc_log *log, unsigned i)
@@ -495,8 +508,8 @@ static void bring_back(struct bt_vcpu *b, struct jc *jc, const struct jc_entry *
     jc->e[i] = *e;
     note_entry(&jc->local, i);
     /* Of an instruction in two pages, both. */
-    jc->local.in_page[(rip >> PAGE_SHIFT) % JC_PAGES] = 1;
-    jc->local.in_page[((rip + 14) >> PAGE_SHIFT) % JC_PAGES] = 1;
+    note_page(&jc->local, rip);
+    note_page(&jc->local, rip + 14);
     jc->brought = true;
 }
 

@@ -42,6 +42,13 @@ static struct bt_calls_config config(const struct cpu *c)
     };
 }
 
+/* By words: what memcmp() would become here, without vector registers, is a slow REP CMPSB. */
+static bool same_config(const struct bt_calls_config *a, const struct bt_calls_config *b)
+{
+    return !((a->efer ^ b->efer) | (a->star ^ b->star) | (a->lstar ^ b->lstar) |
+             (a->sfmask ^ b->sfmask) | (a->cr0 ^ b->cr0) | (a->cr4 ^ b->cr4) | (a->xcr0 ^ b->xcr0));
+}
+
 static bool same_seg(const struct seg *a, const struct seg *b)
 {
     return a->base == b->base && a->limit == b->limit && a->attr == b->attr && a->sel == b->sel;
@@ -70,7 +77,7 @@ void bt_calls_check(struct bt_vcpu *b)
     if (!k->kernel.known || is_user(c))
         return;
     now = config(c);
-    if (memcmp(&now, &k->config, sizeof(now)) != 0) {
+    if (!same_config(&now, &k->config)) {
         bt_calls_forget(b);
         return;
     }
@@ -99,7 +106,7 @@ void bt_calls_learn(struct bt_vcpu *b, bool sysret, const struct seg *ss)
     if (!(c->mode & MODE_CS64) || !(c->sfmask & RFLAGS_AC) || is_user(c) != sysret ||
         b->iv.tlb == &b->iv.no_view)
         return;
-    if (memcmp(&now, &k->config, sizeof(now)) != 0) {
+    if (!same_config(&now, &k->config)) {
         bt_calls_forget(b);
         k->config = now;
     }
