@@ -71,13 +71,16 @@ static void copy_st(uint8_t dst[8][16], const uint8_t src[8][16])
         __builtin_memcpy(dst[i], src[i], 10);
 }
 
+/* bytes: a multiple of 8 */
 static bool all_zero(const void *p, unsigned bytes)
 {
-    const uint8_t *b = p;
+    uint64_t word;
 
-    for (unsigned i = 0; i < bytes; i++)
-        if (b[i])
+    for (unsigned i = 0; i < bytes; i += sizeof(word)) {
+        __builtin_memcpy(&word, (const uint8_t *)p + i, sizeof(word));
+        if (word)
             return false;
+    }
     return true;
 }
 
