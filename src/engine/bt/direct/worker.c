@@ -168,8 +168,11 @@ int worker_go(struct worker *w)
     w->ran = 0;
     if (rc < 0)
         return rc;
-    if (door_out(w)->kind == KIND_SIGNAL || door_out(w)->kind == KIND_EXIT)
-        w->ran = MIN(door_out(w)->ended - door_out(w)->began, host_tsc() - before);
+    if (door_out(w)->kind == KIND_SIGNAL || door_out(w)->kind == KIND_EXIT) {
+        uint64_t all = host_tsc() - before, ran = door_out(w)->ended - door_out(w)->began;
+
+        w->ran = MIN(ran, all);
+    }
     switch (door_out(w)->kind) {
     case KIND_SIGNAL:
         rc = find_frame(w);
