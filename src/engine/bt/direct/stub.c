@@ -33,13 +33,13 @@
 #define KICK                10  /* WORKER_KICK_SIGNAL */
 #define UC_RIP              168 /* offset of uc_mcontext.gregs[REG_RIP] */
 
-/* r13: HOME_OUT. Changes rax and rdx. */
-#define NOTE_TIME(word)                    \
-    "    rdtsc\n"                          \
-    "    mov [r13 + " STR(word) "], eax\n" \
-                                "    mov [r13 + " STR(word) " + 4], edx\n"
-
 /* clang-format off */
+/* r13: HOME_OUT. Changes rax and rdx. */
+#define NOTE_TIME(word)                                 \
+    "    rdtsc\n"                                       \
+    "    mov [r13 + " STR(word) "], eax\n"              \
+    "    mov [r13 + " STR(word) " + 4], edx\n"
+
 __asm__(
     ".pushsection .rodata\n"
     ".balign 16\n"
