@@ -9,7 +9,6 @@
  */
 #include "engine/bt/bt.h"
 
-
 /* What SYSRET may bring without more to do than to store it. */
 #define SLOW_FLAGS (RFLAGS_TF | RFLAGS_AC | RFLAGS_VIF | RFLAGS_VIP)
 
