@@ -305,7 +305,10 @@ struct bt_vcpu {
     uint64_t fs_gap, gs_gap;
     uint32_t jc_key[NR_JCS]; /* what the tables of branch targets were filled for */
     bool tsc_inline;
-    unsigned turns; /* of the run loop that were left out */
+    unsigned turns;     /* of the run loop that were left out */
+    unsigned turns_cut; /* of them, when user code was entered behind an interrupt */
+    bool cut;           /* an interrupt ended the last burst of user code */
+    bool lone;          /* the present one counts for itself alone, not for `turns` others */
     struct bt_calls calls;
     struct bt_idle idle;
     uint64_t ea, tmp;
@@ -658,6 +661,8 @@ void bt_emit_fluid_check(struct trans *t);
 bool bt_needs_turn(struct bt_vcpu *b);
 /* How many SYSRETs to the present user code need none. */
 unsigned bt_free_turns(struct bt_vcpu *b);
+/* An interrupt ends the present burst of user code. */
+void bt_burst_cut(struct bt_vcpu *b);
 /* At each turn of the run loop: keeps the books. True: user code should run there now. */
 bool bt_wants_direct(struct bt_vcpu *b);
 /* Runs it there. False: run() returns *res. */

@@ -679,6 +679,8 @@ static enum run_result run_loop(struct bt_vcpu *b)
             v->link = NULL; /* what runs next may be a handler */
             if (c->req)
                 bt_vectors_out(b);
+            if (is_user(c) && c->req)
+                bt_burst_cut(b);
             if (!interp_serve(v, &res))
                 return res;
             if (unlikely(b->cache->nr_fluid))

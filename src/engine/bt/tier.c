@@ -43,6 +43,14 @@
 #define CHECKED_SLOWDOWN 3
 /* One in so many bursts in the checked tier is looked at. */
 #define SAMPLE           16
+/*
+ * A loop without system calls has one burst a tick, and would be looked at every 64 ms. So a burst
+ * that follows an interrupt is looked at, too, if there were fewer than FEW_BURSTS since the last
+ * one that an interrupt ended. It raises the mean to LONE_MAX microseconds at most: where others
+ * are short, it says little of them.
+ */
+#define FEW_BURSTS       3
+#define LONE_MAX         24
 /* A space that is refused is left alone for so many bursts. */
 #define REFUSAL          100
 
@@ -138,16 +146,17 @@ static void account(struct bt_vcpu *b, struct burst *u)
     const struct direct_stats *s = direct_stats(b->direct);
     uint64_t all = host_tsc() - b->user_since, us = b->ticks_per_us;
     uint64_t own = u->direct ? s->ran - b->ran_then : checked_own(b, all);
-    unsigned weight = MIN(b->turns, SAMPLE) + 1;
+    unsigned weight = b->lone ? 1 : MIN(b->turns, SAMPLE) + 1;
 
-    b->turns = 0;
+    if (!b->lone)
+        b->turns = b->turns_cut = 0;
     if (weight > 1) /* it stands for others */
         own = MIN(own, BURST_MAX * us);
     u->all += all * weight;
     u->own += own * weight;
     if (!u->direct)
         watch(b, u, own * weight, (fresh(b) - b->fresh_then) * weight);
-    own = MIN(own, BURST_MAX * us);
+    own = MIN(own, b->lone ? MAX(u->mean, LONE_MAX * us) : BURST_MAX * us);
     /* One that was all stops tells nothing of the next ones. */
     if (!u->direct || s->nr_stops - b->stops_then < 2 || own > all / 2)
         u->mean = (uint32_t)((3 * (uint64_t)u->mean + own) / 4);
@@ -165,12 +174,32 @@ static void account(struct bt_vcpu *b, struct burst *u)
     }
 }
 
+void bt_burst_cut(struct bt_vcpu *b)
+{
+    b->cut = true;
+}
+
+/* User code is entered. Is it behind an interrupt, and hardly anything else ends its bursts? */
+static bool ends_by_interrupts(struct bt_vcpu *b)
+{
+    unsigned nr = b->turns - b->turns_cut;
+
+    if (!b->cut)
+        return false;
+    b->cut = false;
+    b->turns_cut = b->turns;
+    return nr < FEW_BURSTS;
+}
+
 bool bt_needs_turn(struct bt_vcpu *b)
 {
     if (!is_user(&b->iv.vc.cpu))
         return b->user_since;
     bt_calls_arm(b, 0);
-    return burst_of(b)->direct || ++b->turns % SAMPLE == 0;
+    if (burst_of(b)->direct || ++b->turns % SAMPLE == 0)
+        return true;
+    b->lone = ends_by_interrupts(b);
+    return b->lone;
 }
 
 unsigned bt_free_turns(struct bt_vcpu *b)
@@ -207,6 +236,7 @@ static bool wants_direct(struct bt_vcpu *b)
         if (b->user_since)
             account(b, burst_of(b));
         b->user_since = 0;
+        b->lone = false;
         return false;
     }
     if (!(c->mode & MODE_CS64))
