@@ -71,6 +71,8 @@ bool value_uint(const char *text, uint64_t min, uint64_t max, uint64_t *val);
 bool value_size(const char *text, uint64_t *bytes);
 /* Seconds with decimals, more than 0. */
 bool value_seconds(const char *text, uint64_t *ns);
+/* *nr: which one of the words in `words`, which spaces separate, text is. False after a message. */
+bool value_choice(const char *option, const char *words, const char *text, unsigned *nr);
 /* Ends the part of PART[,PART]... at *rest, and makes ",," in it a comma. NULL behind the last. */
 char *value_next_part(char **rest);
 
@@ -147,8 +149,6 @@ bool option_restore(void *into, const char *val);
 bool option_memory(void *into, const char *val);
 bool option_cpus(void *into, const char *val);
 bool option_paravirt(void *into, const char *val);
-/* kvm_options.c */
-bool option_kvm_irqchip(void *into, const char *val);
 /* Of --sandbox; and once all options are known, before the first thread: sandbox_options.c. */
 bool option_trace_format(void *into, const char *val); /* trace_options.c */
 /* --trace-file x.json is Chrome's, too. False after a message. */

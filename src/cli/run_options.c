@@ -297,19 +297,38 @@ static bool set_bt_limit(void *into, const char *val)
     return false;
 }
 
+/* Their words are in the order of the enumerations. */
 static bool set_bt_tiers(void *into, const char *val)
 {
-    static const char *const names[] = {
-        [BT_TIERS_AUTO] = "auto", [BT_TIERS_CHECKED] = "checked", [BT_TIERS_DIRECT] = "direct"
-    };
+    struct run_options *o = into;
+    unsigned nr;
 
-    for (unsigned i = 0; i < ARRAY_SIZE(names); i++)
-        if (!strcmp(val, names[i])) {
-            ((struct run_options *)into)->bt.tiers = (enum bt_tiers)i;
-            return true;
-        }
-    log_error("--bt-tiers '%s' is unknown; it can be auto, checked or direct", val);
-    return false;
+    if (!value_choice("--bt-tiers", "auto checked direct", val, &nr))
+        return false;
+    o->bt.tiers = (enum bt_tiers)nr;
+    return true;
+}
+
+static bool set_kvm_irqchip(void *into, const char *val)
+{
+    struct run_options *o = into;
+    unsigned nr;
+
+    if (!value_choice("--kvm-irqchip", "auto split off", val, &nr))
+        return false;
+    o->kvm.irqchip = (enum kvm_irqchip_mode)nr;
+    return true;
+}
+
+static bool set_bt_lookup(void *into, const char *val)
+{
+    struct run_options *o = into;
+    unsigned nr;
+
+    if (!value_choice("--bt-lookup", "auto loop jrcxz", val, &nr))
+        return false;
+    o->bt.lookup = (enum bt_lookup)nr;
+    return true;
 }
 
 static bool set_perf_map(void *into, const char *val)
@@ -521,12 +540,16 @@ static const struct opt run_opts[] = {
       "where user code runs: auto (default), checked, or direct: in the\n"
       "direct tier from its first instruction on",
       set_bt_tiers },
+    { "bt-lookup", 0, "WHICH",
+      "the instruction that ends lookups of addresses: auto (default), loop\n"
+      "(fast on AMD's processors), or jrcxz",
+      set_bt_lookup },
     { "perf-map", 0, NULL, "/tmp/perf-PID.map names engine bt's translations for perf",
       set_perf_map },
     { "kvm-irqchip", 0, "WHERE",
       "a kvm guest's interrupt controllers: split (local APICs in the kernel),\n"
       "off (all in doppel), or auto (default): split where the kernel has it",
-      option_kvm_irqchip },
+      set_kvm_irqchip },
     { "quiet", 'q', NULL, "only errors", set_quiet },
     { "verbose", 'v', NULL, "also what is only of interest when something is wrong", set_verbose },
 };

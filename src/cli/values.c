@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Reading numbers from the command line, strictly. */
+/* Reading numbers and words from the command line, strictly. */
 #include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
 #include "cli/cli.h"
+#include "lib/log.h"
 
 #define SECONDS_MAX 1e9 /* thirty years; in ns it fits 64 bits */
 
@@ -63,6 +64,23 @@ bool value_seconds(const char *text, uint64_t *ns)
         return false;
     *ns = (uint64_t)(s * 1e9);
     return *ns > 0;
+}
+
+bool value_choice(const char *option, const char *words, const char *text, unsigned *nr)
+{
+    size_t bytes = strlen(text);
+    const char *word = words;
+
+    for (*nr = 0; *word; ++*nr) {
+        size_t len = strcspn(word, " ");
+
+        if (len == bytes && !memcmp(word, text, len))
+            return true;
+        word += len;
+        word += strspn(word, " ");
+    }
+    log_error("%s '%s' is unknown; it can be one of: %s", option, text, words);
+    return false;
 }
 
 char *value_next_part(char **rest)

@@ -94,6 +94,21 @@ static void test_seconds_are_positive_decimals(void **state)
             fail_msg("'%s' was taken as %llu ns", bad[i], (unsigned long long)ns);
 }
 
+static void test_choice_is_a_whole_word(void **state)
+{
+    static const char *const bad[] = { "", " ", "au", "autos", "auto split", "Auto", "off " };
+    unsigned nr;
+
+    (void)state;
+    assert_true(value_choice("--x", "auto split off", "auto", &nr));
+    assert_int_equal(nr, 0);
+    assert_true(value_choice("--x", "auto split off", "off", &nr));
+    assert_int_equal(nr, 2);
+    for (unsigned i = 0; i < ARRAY_SIZE(bad); i++)
+        if (value_choice("--x", "auto split off", bad[i], &nr))
+            fail_msg("'%s' was taken as %u", bad[i], nr);
+}
+
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
@@ -101,6 +116,7 @@ int main(void)
         cmocka_unit_test(test_size_malformed_is_refused),
         cmocka_unit_test(test_uint_outside_limits_is_refused),
         cmocka_unit_test(test_seconds_are_positive_decimals),
+        cmocka_unit_test(test_choice_is_a_whole_word),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

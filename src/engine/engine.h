@@ -124,11 +124,18 @@ enum bt_tiers {
     BT_TIERS_CHECKED,
     BT_TIERS_DIRECT, /* user code goes to the direct tier at once, where there is one */
 };
+/* The branch that ends a lookup, where flags may not change (docs/bt.md). */
+enum bt_lookup {
+    BT_LOOKUP_AUTO, /* LOOP on AMD's processors, JRCXZ on others, where LOOP is microcode */
+    BT_LOOKUP_LOOP,
+    BT_LOOKUP_JRCXZ,
+};
 struct bt_config {
     uint8_t hot;     /* code that interp has run so many times is translated */
     uint32_t idle_s; /* who idles for so long gives translations back; 0: never */
     uint64_t limit;  /* only so many blocks are */
     enum bt_tiers tiers;
+    enum bt_lookup lookup;
     bool perf_map; /* /tmp/perf-PID.map names the translations */
 };
 extern const struct bt_config bt_default_config;

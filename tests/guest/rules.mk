@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 # Small bare-metal guests: one theme per C file in m64/ (long mode) and m32/ (protected mode), each run under every engine,
-# and under bt also with nothing left to interp that could be translated, in each of its tiers.
+# and under bt also with nothing left to interp that could be translated, in each of its tiers (and with each of its lookups, of
+# which a host's processor takes one).
 
 GUEST_ENGINES := interp bt bt-checked bt-direct
 GUEST_ARGS_interp := --engine interp
 GUEST_ARGS_bt := --engine bt
-GUEST_ARGS_bt-checked := --engine bt --options "--bt-hot 0 --bt-tiers checked"
-GUEST_ARGS_bt-direct := --engine bt --options "--bt-hot 0 --bt-tiers direct"
+GUEST_ARGS_bt-checked := --engine bt --options "--bt-hot 0 --bt-tiers checked --bt-lookup loop"
+GUEST_ARGS_bt-direct := --engine bt --options "--bt-hot 0 --bt-tiers direct --bt-lookup jrcxz"
 
 GUESTS := $(sort $(patsubst tests/guest/%.c,%,$(wildcard tests/guest/m32/*.c tests/guest/m64/*.c)))
 GUEST_LIB := tap string trap desc chips

@@ -240,8 +240,13 @@ struct options {
     bool print;
 };
 
-static const struct bt_config bt_checked = { .limit = UINT64_MAX, .tiers = BT_TIERS_CHECKED };
-static const struct bt_config bt_direct = { .limit = UINT64_MAX, .tiers = BT_TIERS_DIRECT };
+/* Both ways to look addresses up, on any host. */
+static const struct bt_config bt_checked = { .limit = UINT64_MAX,
+                                             .tiers = BT_TIERS_CHECKED,
+                                             .lookup = BT_LOOKUP_LOOP };
+static const struct bt_config bt_direct = { .limit = UINT64_MAX,
+                                            .tiers = BT_TIERS_DIRECT,
+                                            .lookup = BT_LOOKUP_JRCXZ };
 
 static bool parse(struct options *o, int argc, char **argv)
 {

@@ -243,7 +243,7 @@ static void cache_destroy(struct bt_cache *bc)
     free(bc);
 }
 
-static int cache_create(struct bt_cache **out, bool slow_pext)
+static int cache_create(struct bt_cache **out, const struct bt_vm *vm)
 {
     struct bt_cache *bc = calloc(1, sizeof(*bc));
     int rc;
@@ -260,17 +260,17 @@ static int cache_create(struct bt_cache **out, bool slow_pext)
     bc->code = (struct emit){ .p = bc->hc.rw,
                               .end = bc->hc.rw + bc->hc.bytes,
                               .delta = bc->hc.rx - bc->hc.rw,
-                              .slow_loop = !__builtin_cpu_is("amd") };
-    BUG_ON(!bt_make_thunks(bc, slow_pext));
+                              .slow_loop = emit_slow_loop(vm->ivm.evm.cfg.bt) };
+    BUG_ON(!bt_make_thunks(bc, vm->slow_pext));
     *out = bc;
     return 0;
 }
 
 /* What needs no vCPU of interp; bt_vcpu_destroy() is for the rest. */
-static int vcpu_alloc(struct bt_vcpu *b, bool slow_pext)
+static int vcpu_alloc(struct bt_vcpu *b, const struct bt_vm *vm)
 {
     b->making = calloc(1, sizeof(*b->making) + TB_MAX_INSNS * sizeof(struct site));
-    return b->making ? cache_create(&b->cache, slow_pext) : -ENOMEM;
+    return b->making ? cache_create(&b->cache, vm) : -ENOMEM;
 }
 
 static void vcpu_free(struct bt_vcpu *b)
@@ -290,7 +290,7 @@ static int bt_vcpu_create(struct engine_vm *evm, uint32_t id, struct vcpu **out)
 
     if (!b)
         return -ENOMEM;
-    rc = vcpu_alloc(b, vm->slow_pext);
+    rc = vcpu_alloc(b, vm);
     if (rc < 0) {
         vcpu_free(b);
         return rc;

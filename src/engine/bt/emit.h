@@ -6,6 +6,7 @@
 #ifndef ENGINE_BT_EMIT_H
 #define ENGINE_BT_EMIT_H
 
+#include "engine/engine.h"
 #include "lib/types.h"
 
 /* Host registers by number, as instructions encode them. */
@@ -34,8 +35,15 @@ struct emit {
     uint8_t *p, *end;
     intptr_t delta; /* where it runs, minus where it is written */
     bool full;      /* it did not fit: what was written is not to be used */
-    bool slow_loop; /* LOOP is microcode here */
+    bool slow_loop; /* lookups end in JRCXZ, not in LOOP */
 };
+/* cfg may be NULL, for the default. */
+static inline bool emit_slow_loop(const struct bt_config *cfg)
+{
+    enum bt_lookup how = cfg ? cfg->lookup : BT_LOOKUP_AUTO;
+
+    return how == BT_LOOKUP_AUTO ? !__builtin_cpu_is("amd") : how == BT_LOOKUP_JRCXZ;
+}
 
 /* A memory operand: base + index << scale + disp, in the GS segment or none. */
 struct hmem {

@@ -49,7 +49,7 @@ void dcode_init(struct code *k, struct worker *w, struct ivcpu *v, struct direct
 {
     *k = (struct code){ .w = w, .v = v, .d = d, .mmu = v->vc.evm->cfg.mmu };
     k->host_bmi2 = __builtin_cpu_supports("bmi2");
-    k->fast_loop = __builtin_cpu_is("amd");
+    k->fast_loop = !emit_slow_loop(v->vc.evm->cfg.bt);
     xlate_prologue(k);
 }
 

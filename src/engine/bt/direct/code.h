@@ -110,7 +110,7 @@ struct code {
                        an offset */
     bool odd_flags; /* PUSHF is interp's: IF, NT, ID, ... were not always as the host's are */
     bool host_bmi2; /* RORX */
-    bool fast_loop; /* LOOP is as fast as any branch: AMD */
+    bool fast_loop; /* LOOP is as fast as any branch */
     bool scratch_only; /* RIP-relative operands always by a scratch register (tests) */
     uint32_t used;
     uint64_t generation; /* counts dcode_reset() */
