@@ -209,6 +209,22 @@ void store_give_up(struct store *d, bool on)
     store_kick(d);
 }
 
+bool store_must_give_up(struct store *d, bool out, uint64_t *since_ns, uint64_t *until_ns)
+{
+    uint64_t now = host_mono_ns();
+
+    if (!out || !atomic_load(&d->give_up)) {
+        *since_ns = 0;
+        return false;
+    }
+    if (!*since_ns)
+        *since_ns = now;
+    if (now - *since_ns >= STORE_GIVE_UP_NS)
+        return true;
+    *until_ns = MIN(*until_ns, *since_ns + STORE_GIVE_UP_NS);
+    return false;
+}
+
 static void store_end(struct store *d, struct store_req *r, int error)
 {
     if (error && log_first(&store_first(d)->seen, (uint64_t)r->op << 32 | (uint32_t)-error))

@@ -35,6 +35,31 @@ struct store_kind {
 };
 extern const struct store_kind store_file, store_export, store_image, store_vhost;
 
+/* Requests that wait, the oldest first. All zeroes is an empty one. */
+struct store_queue {
+    struct store_req *first, *last; /* last only if there is a first */
+};
+
+static inline void store_queue_add(struct store_queue *q, struct store_req *r)
+{
+    r->next = NULL;
+    if (q->first)
+        q->last->next = r;
+    else
+        q->first = r;
+    q->last = r;
+}
+
+/* NULL: it is empty. */
+static inline struct store_req *store_queue_take(struct store_queue *q)
+{
+    struct store_req *r = q->first;
+
+    if (r)
+        q->first = r->next;
+    return r;
+}
+
 struct store_nbd;
 struct store_vhost;
 struct store_child;
@@ -108,6 +133,13 @@ int store_write_flags(const struct store_req *r);
 int store_fallocate_mode(const struct store_req *r);
 /* Between the request's scattered memory, from done_bytes on, and a buffer. */
 void store_copy(const struct store_req *r, uint8_t *buf, uint64_t bytes, bool to_guest);
+/*
+ * For engines whose other side may never answer: is it to be given up now, since the machine has
+ * wanted to go on for STORE_GIVE_UP_NS while something was out? *since_ns is the engine's note of
+ * when that began; *until_ns becomes no later than when to ask again.
+ */
+#define STORE_GIVE_UP_NS 10000000000ull
+bool store_must_give_up(struct store *d, bool out, uint64_t *since_ns, uint64_t *until_ns);
 /* How long poll(2) has to wait until then. */
 int store_timeout_ms(uint64_t until_ns);
 /* Empties an eventfd. */

@@ -118,7 +118,6 @@ static struct store_nbd *nbd_new(void)
         return NULL;
     lock_init(&n->lock, LOCK_LEAF);
     cond_init(&n->ended);
-    n->todo_end = &n->todo;
     for (unsigned i = 0; i < NBD_NR_SLOTS; i++) {
         n->slots[i].nbd = n;
         n->slots[i].next = n->free;

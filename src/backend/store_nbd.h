@@ -42,12 +42,12 @@ struct store_nbd {
     /* The disk thread's own, or the owner's while there is none. */
     struct nbd_slot slots[NBD_NR_SLOTS];
     struct nbd_slot *free, *done;
-    struct store_req *todo, **todo_end; /* have no slot yet */
+    struct store_queue todo; /* have no slot yet */
     unsigned nr_out;
     bool lost;
-    uint64_t give_up_ns; /* store_give_up() was seen: 0: no */
-    uint64_t answer_ns;  /* when the server last answered, or had nothing to do */
-    bool slow;           /* it was said that it does not answer */
+    uint64_t give_up_since_ns; /* store_must_give_up() */
+    uint64_t answer_ns;        /* when the server last answered, or had nothing to do */
+    bool slow;                 /* it was said that it does not answer */
 
     struct lock lock; /* LOCK_LEAF: guards what follows */
     struct cond ended;

@@ -17,7 +17,6 @@
 #include "backend/store_nbd.h"
 
 #define NS_PER_MS         1000000ull
-#define GIVE_UP_NS        (10000 * NS_PER_MS) /* to end requests, when the machine wants to go on */
 #define SLOW_NS           (30000 * NS_PER_MS)
 #define CLEAR_PIECE_BYTES MIB(256)
 
@@ -256,14 +255,11 @@ static void nbd_pump(struct store *d)
 {
     struct store_nbd *n = d->nbd;
 
-    while (n->todo && n->free && !atomic_load(&n->errand)) {
+    while (n->todo.first && n->free && !atomic_load(&n->errand)) {
         struct nbd_slot *s = n->free;
 
-        s->req = n->todo;
+        s->req = store_queue_take(&n->todo);
         n->free = s->next;
-        n->todo = s->req->next;
-        if (!n->todo)
-            n->todo_end = &n->todo;
         s->by_writes = !n->can_zero;
         nbd_step(d, s);
     }
@@ -271,11 +267,7 @@ static void nbd_pump(struct store *d)
 
 static void nbd_start(struct store *d, struct store_req *r)
 {
-    struct store_nbd *n = d->nbd;
-
-    r->next = NULL;
-    *n->todo_end = r;
-    n->todo_end = &r->next;
+    store_queue_add(&d->nbd->todo, r);
 }
 
 /* ---- errands ---- */
@@ -325,7 +317,7 @@ static int nbd_engine_open(struct store *d)
 
 static void nbd_engine_close(struct store *d)
 {
-    BUG_ON(d->nbd->nr_out || d->nbd->todo);
+    BUG_ON(d->nbd->nr_out || d->nbd->todo.first);
 }
 
 /* Servers that do not answer: when to look again, and what to do then. */
@@ -334,22 +326,14 @@ static uint64_t nbd_watch(struct store *d, uint64_t until_ns)
     struct store_nbd *n = d->nbd;
     uint64_t now = host_mono_ns();
 
-    if (!n->nr_out || n->lost) {
-        n->give_up_ns = 0;
-        return until_ns;
-    }
-    if (!atomic_load(&d->give_up))
-        n->give_up_ns = 0;
-    else if (!n->give_up_ns)
-        n->give_up_ns = now + GIVE_UP_NS;
-    if (n->give_up_ns && now >= n->give_up_ns)
+    if (store_must_give_up(d, n->nr_out && !n->lost, &n->give_up_since_ns, &until_ns))
         nbd_lose(d, "it does not answer, and the machine wants to go on");
+    if (!n->nr_out || n->lost)
+        return until_ns;
     if (now >= n->answer_ns + SLOW_NS && !n->slow) {
         n->slow = true;
         log_warn("%s: '%s' has not answered for 30 s; the guest waits", d->cfg.name, d->what);
     }
-    if (n->give_up_ns)
-        until_ns = MIN(until_ns, n->give_up_ns);
     return n->slow ? until_ns : MIN(until_ns, n->answer_ns + SLOW_NS);
 }
 

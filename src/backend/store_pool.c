@@ -9,7 +9,6 @@
 #include "backend/store_impl.h"
 
 #define NR_WORKERS 4
-#define NS_PER_MS  1000000ull
 
 struct pool {
     struct store *store;
@@ -17,7 +16,7 @@ struct pool {
 
     struct lock lock; /* LOCK_LEAF: guards what follows */
     struct cond more; /* requests, or quit */
-    struct store_req *todo, **todo_end;
+    struct store_queue todo;
     struct store_req *done;
     bool quit;
 };
@@ -29,7 +28,7 @@ static void *pool_work(void *arg)
 
     lock_take(&p->lock);
     for (;;) {
-        struct store_req *r = p->todo;
+        struct store_req *r = store_queue_take(&p->todo);
         bool first;
 
         if (!r && p->quit)
@@ -38,9 +37,6 @@ static void *pool_work(void *arg)
             cond_wait(&p->more, &p->lock);
             continue;
         }
-        p->todo = r->next;
-        if (!p->todo)
-            p->todo_end = &p->todo;
         lock_drop(&p->lock);
         r->error = store_do(p->store, r);
         lock_take(&p->lock);
@@ -77,7 +73,6 @@ static int pool_open(struct store *d)
     if (!p)
         return -ENOMEM;
     p->store = d;
-    p->todo_end = &p->todo;
     lock_init(&p->lock, LOCK_LEAF);
     cond_init(&p->more);
     d->engine_data = p;
@@ -92,21 +87,10 @@ static void pool_start(struct store *d, struct store_req *r)
 {
     struct pool *p = d->engine_data;
 
-    r->next = NULL;
     lock_take(&p->lock);
-    *p->todo_end = r;
-    p->todo_end = &r->next;
+    store_queue_add(&p->todo, r);
     cond_wake_all(&p->more);
     lock_drop(&p->lock);
-}
-
-static int timeout_ms(uint64_t until_ns)
-{
-    uint64_t now = host_mono_ns();
-
-    if (until_ns == UINT64_MAX)
-        return -1;
-    return until_ns > now ? (int)((until_ns - now) / NS_PER_MS) + 1 : 0;
 }
 
 static void pool_wait(struct store *d, uint64_t until_ns)
@@ -115,7 +99,7 @@ static void pool_wait(struct store *d, uint64_t until_ns)
     struct pollfd pfd = { .fd = d->wake_fd, .events = POLLIN };
     struct store_req *r, *next;
 
-    if (poll(&pfd, 1, timeout_ms(until_ns)) > 0)
+    if (poll(&pfd, 1, store_timeout_ms(until_ns)) > 0)
         store_woken(d);
     lock_take(&p->lock);
     r = p->done;

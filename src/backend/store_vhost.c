@@ -191,7 +191,6 @@ static int vhost_open(struct store *d)
         return -ENOMEM;
     }
     n->kick_fd = n->call_fd = n->shared_fd = -1;
-    n->todo_end = &n->todo;
     for (unsigned i = 0; i < VHOST_NR_SLOTS; i++) {
         n->slots[i].next = n->free;
         n->free = &n->slots[i];

@@ -75,11 +75,11 @@ struct store_vhost {
     /* The disk thread's own. */
     struct vhost_slot slots[VHOST_NR_SLOTS];
     struct vhost_slot *free;
-    struct store_req *todo, **todo_end; /* have no slot yet */
+    struct store_queue todo; /* have no slot yet */
     unsigned nr_out;
     uint16_t avail, used; /* as the ring counts them */
     bool lost;
-    uint64_t give_up_ns; /* store_give_up() was seen; 0: no */
+    uint64_t give_up_since_ns; /* store_must_give_up() */
 };
 
 static inline bool vhost_has(const struct store_vhost *n, unsigned feature)

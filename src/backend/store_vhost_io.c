@@ -16,8 +16,6 @@
 
 #include "backend/store_vhost.h"
 
-#define NS_PER_MS   1000000ull
-#define GIVE_UP_NS  (10000 * NS_PER_MS) /* to end requests, when the machine wants to go on */
 #define PIECE_BYTES MIB(1)
 #define NO_STATUS   0xffu
 
@@ -328,14 +326,11 @@ static void vhost_pump(struct store *d)
 {
     struct store_vhost *n = d->vhost;
 
-    while (n->todo && n->free) {
+    while (n->todo.first && n->free) {
         struct vhost_slot *s = n->free;
 
-        s->req = n->todo;
+        s->req = store_queue_take(&n->todo);
         n->free = s->next;
-        n->todo = s->req->next;
-        if (!n->todo)
-            n->todo_end = &n->todo;
         s->by_writes = !n->zero_bytes;
         slot_step(d, s);
     }
@@ -350,35 +345,13 @@ static int vhost_io_open(struct store *d)
 
 static void vhost_io_close(struct store *d)
 {
-    BUG_ON(d->vhost->nr_out || d->vhost->todo);
+    BUG_ON(d->vhost->nr_out || d->vhost->todo.first);
     store_vhost_stop(d);
 }
 
 static void vhost_io_start(struct store *d, struct store_req *r)
 {
-    struct store_vhost *n = d->vhost;
-
-    r->next = NULL;
-    *n->todo_end = r;
-    n->todo_end = &r->next;
-}
-
-/* Who does not answer must not hold up a machine that wants to go on. When to look again. */
-static uint64_t vhost_watch(struct store *d, uint64_t until_ns)
-{
-    struct store_vhost *n = d->vhost;
-    uint64_t now = host_mono_ns();
-
-    if (!n->nr_out || !atomic_load(&d->give_up)) {
-        n->give_up_ns = 0;
-        return until_ns;
-    }
-    if (!n->give_up_ns)
-        n->give_up_ns = now + GIVE_UP_NS;
-    if (now < n->give_up_ns)
-        return MIN(until_ns, n->give_up_ns);
-    vhost_lose(d, "it does not answer, and the machine wants to go on");
-    return until_ns;
+    store_queue_add(&d->vhost->todo, r);
 }
 
 static void vhost_io_wait(struct store *d, uint64_t until_ns)
@@ -391,7 +364,8 @@ static void vhost_io_wait(struct store *d, uint64_t until_ns)
 
     vhost_collect(d);
     vhost_pump(d);
-    until_ns = vhost_watch(d, until_ns);
+    if (store_must_give_up(d, n->nr_out, &n->give_up_since_ns, &until_ns))
+        vhost_lose(d, "it does not answer, and the machine wants to go on");
     if (d->nr_done)
         return;
     if (poll(pfd, ARRAY_SIZE(pfd), store_timeout_ms(until_ns)) <= 0)
