@@ -153,6 +153,7 @@ static bool may_skip_check(const struct tb_exit *x, const struct tb *to)
 
 void bt_link(struct bt_cache *bc, struct tb_exit *x, struct tb *to)
 {
+    BUG_ON(x->to);
     x->to = to;
     x->next_in = to->in;
     to->in = x;

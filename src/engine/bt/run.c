@@ -493,6 +493,7 @@ static void undo_branch(struct bt_vcpu *b, const struct site *s)
 static const uint8_t *run_far(struct bt_vcpu *b, struct tb_exit *x)
 {
     const struct site *s = &x->tb->sites[x->nr_insns - 1];
+    uint64_t flushes = b->iv.vc.nr_exits[EXIT_CACHE_FLUSH];
     struct cpu *c = &b->iv.vc.cpu;
     struct tb *to;
 
@@ -513,8 +514,14 @@ static const uint8_t *run_far(struct bt_vcpu *b, struct tb_exit *x)
         c->exc.valid = false; /* the run loop finds the same */
         return NULL;
     }
+    if (b->iv.vc.nr_exits[EXIT_CACHE_FLUSH] != flushes) /* there is no x any more */
+        return to->far;
     if (x->tb->dead)
         return NULL;
+    /* It is chained, and came by for a request that has been served meanwhile: who asks sets
+     * cpu.req before cpu.quiet. */
+    if (x->to)
+        return to->far;
     if (bt_far_link(b, x, page_base(b), to))
         b->iv.vc.nr_exits[EXIT_CHAIN]++;
     else
