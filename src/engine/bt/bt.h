@@ -337,8 +337,10 @@ struct bt_vcpu {
     uint64_t user_since; /* TSC when the guest's user code was entered; 0: it was not */
     uint64_t fresh_then, translated_then, ran_then, stops_then; /* counts of then */
     uint32_t ticks_per_us;
-    bool checked_once;               /* the next instruction is not for the direct tier */
-    bool asked_to_share;             /* the machine was asked for memory that workers can have */
+    bool checked_once;   /* the next instruction is not for the direct tier */
+    bool asked_to_share; /* the machine was asked for memory that workers can have */
+    unsigned nr_looks;   /* bursts looked at since looks_since, a TSC */
+    uint64_t looks_since;
     struct tb *making;               /* room for bt_translate() */
     struct insn ahead[TB_MAX_INSNS]; /* and for the block's instructions */
     uint8_t cold[COLD_COUNTERS];
@@ -533,6 +535,8 @@ bool bt_kview_trap(struct bt_vcpu *b, const struct site *s);
 void bt_kview_flush(struct bt_vcpu *b, const struct tlb_flush *what);
 /* Are the guest kernel's own pages global, so that it is used? */
 bool bt_kview_is_on(const struct bt_vcpu *b);
+/* Would it be used, if the machine's memory were not this process's alone (mmu_has_private())? */
+bool bt_kview_lacks_memory(const struct bt_vcpu *b);
 /* CR3 was loaded under CR4.PCIDE, with a flush or without. */
 void bt_kview_switched(struct bt_vcpu *b);
 /* The guest-physical page has become code. */

@@ -21,30 +21,11 @@
 
 static struct fake *start(void)
 {
-    struct fake *f = calloc(1, sizeof(*f));
-    struct engine_config cfg;
-    char err[200];
+    struct fake *f = fake_machine(&bt_engine);
 
     assert_non_null(f);
-    assert_true(cpu_model_init(&f->model, "host", err, sizeof(err)));
-    f->model.nr_cpus = 1;
-    f->mmu = mmu_create();
-    cfg = (struct engine_config){ .mmu = f->mmu,
-                                  .model = &f->model,
-                                  .ops = &fake_platform,
-                                  .time_ops = &fake_time_ops,
-                                  .ctx = f,
-                                  .seen = &f->seen };
-    assert_int_equal(
-        mmu_slot_add(f->mmu, &(struct slot_desc){ .name = "ram", .bytes = RAM_BYTES }, &f->ram), 0);
-    assert_int_equal(bt_engine.vm_create(&cfg, &f->evm), 0);
-    assert_int_equal(bt_engine.vcpu_create(f->evm, 0, &f->v), 0);
-    f->next_table = TABLES_AT;
-    f->next_page = USER_PA;
-    fake_descriptors(f);
     memset(f->ram->hva + HANDLERS_PA, HLT, 32 * 16);
-    (void)fake_map(f, USER_STACK - 16 * PAGE_BYTES, 16, PTE_RW);
-    fake_user_state(f, CODE);
+    f->v->cpu.rip = CODE;
     return f;
 }
 
@@ -110,10 +91,7 @@ static void test_device_write_to_a_loop_in_a_fluid_page_is_seen(void **state)
     assert_int_equal(f->v->nr_exits[EXIT_FLUID], 1);
     assert_int_equal(f->v->cpu.gpr[RAX], 200 * 201 / 2);
     assert_int_equal(f->v->cpu.gpr[RDX], 7);
-    f->evm->ops->vcpu_destroy(f->v);
-    f->evm->ops->vm_destroy(f->evm);
-    mmu_destroy(f->mmu);
-    free(f);
+    fake_destroy(f);
 }
 
 /* ---- the cache ---- */
@@ -186,10 +164,7 @@ static void test_insn_found_by_its_bytes_is_as_if_decoded(void **state)
         cached.len = (uint8_t)insn_decode_cached(&b->insns, &b->iv, key, p, avail, off, &cached);
         check_same(&plain, &cached);
     }
-    f->evm->ops->vcpu_destroy(f->v);
-    f->evm->ops->vm_destroy(f->evm);
-    mmu_destroy(f->mmu);
-    free(f);
+    fake_destroy(f);
 }
 
 /* ---- idling ---- */

@@ -63,7 +63,9 @@ struct kchunk {
 struct kview {
     struct bt_vcpu *b;
     struct mmu *mmu;
-    bool on;
+    bool on;                 /* the kernel's own pages are global */
+    bool has_memory;         /* and lie in memory that can be mapped twice */
+    bool asks;               /* the state changed since that was looked at */
     bool lost;               /* nothing is mapped any more, whatever the chunks say */
     unsigned nr_on;          /* times that it was turned on */
     const struct site *last; /* the latest trap's */
@@ -317,27 +319,34 @@ static bool validate(struct kview *kv, struct kchunk *k)
 
 /*
  * A kernel's first page tables are not global, and some never are (Linux with page table
- * isolation). Then each access would come to nothing; so it is looked at whether the stack is.
+ * isolation). Then each access would come to nothing; so it is looked at whether the stack is, and
+ * whether a restored machine still has its memory for itself.
  */
 static void turn(struct kview *kv)
 {
     struct bt_vcpu *b = kv->b;
     const struct cpu *c = &b->iv.vc.cpu;
+    const struct slot *s;
     struct leaves l;
-    bool on;
+    uint64_t stack;
+    bool on, has_memory;
 
     if (!(c->cr4 & CR4_PGE)) /* for a moment, most often: to flush all */
         return;
+    kv->asks = false;
     leaves_at(kv, c->gpr[RSP], &l);
-    on = usable_mode(c) && c->cpl == 0 && c->gpr[RSP] >= KERNEL_HALF &&
-         (view_leaf(c, &l, (unsigned)(c->gpr[RSP] >> PAGE_SHIFT) % CHUNK_PAGES) & LEAF_G) &&
+    stack = view_leaf(c, &l, (unsigned)(c->gpr[RSP] >> PAGE_SHIFT) % CHUNK_PAGES);
+    on = usable_mode(c) && c->cpl == 0 && c->gpr[RSP] >= KERNEL_HALF && (stack & LEAF_G) &&
          window_of(kv, TOP_WINDOW); /* the host may have a page there that can be read: vsyscall */
-    if (on && !kv->on && ++kv->nr_on <= TURNS) {
+    s = mmu_slot_find(kv->mmu, GPA(stack & LEAF_ADDR));
+    has_memory = s && s->fd >= 0;
+    if (on && (!kv->on || (has_memory && !kv->has_memory)) && ++kv->nr_on <= TURNS) {
         /* What was translated without is translated again. */
         __builtin_memset(kv->misses, 0, sizeof(kv->misses));
         bt_drop_all(b);
     }
     kv->on = on;
+    kv->has_memory = has_memory;
 }
 
 /* Of the page with `at`, which may be one of 1 GB; or all. */
@@ -379,9 +388,11 @@ void bt_kview_switched(struct bt_vcpu *b)
 {
     struct kview *kv = b->kview;
 
-    if (!kv || !kv->nr_local)
+    if (!kv || !(kv->nr_local || kv->asks))
         return;
     bt_vectors_out(b);
+    if (kv->asks)
+        turn(kv);
     for (unsigned i = kv->nr_local; i-- > 0;)
         if (!validate(kv, kv->local[i]))
             chunk_free(kv, chunk_slot(kv, kv->local[i]->base));
@@ -640,6 +651,11 @@ bool bt_kview_is_on(const struct bt_vcpu *b)
     return b->kview && b->kview->on && usable_mode(&b->iv.vc.cpu);
 }
 
+bool bt_kview_lacks_memory(const struct bt_vcpu *b)
+{
+    return bt_kview_is_on(b) && !b->kview->has_memory;
+}
+
 bool bt_kview_trap(struct bt_vcpu *b, const struct site *s)
 {
     const struct tb *tb = bt_tb_of(s);
@@ -658,7 +674,9 @@ bool bt_kview_trap(struct bt_vcpu *b, const struct site *s)
         if (filled)
             return true;
     }
-    if (*misses < MISSES && ++*misses == MISSES)
+    if (*misses < MISSES)
+        ++*misses;
+    if (*misses == MISSES) /* or was so by another of the same hash */
         (void)bt_drop(b, GPA(at), s->len);
     return false;
 }
@@ -668,8 +686,8 @@ bool bt_kview_wants(const struct trans *t, unsigned off, bool write)
     struct kview *kv = t->b->kview;
 
     /* What is fluid or in two pages is not found by its place, to be made anew without. */
-    if (!bt_kview_is_on(t->b) || (write && !writes(kv)) || t->tb->cross_len || t->tb->fluid ||
-        (t->key & (KEY_USER | KEY_AC)) || !bt_long64(t))
+    if (!bt_kview_is_on(t->b) || !kv->has_memory || (write && !writes(kv)) || t->tb->cross_len ||
+        t->tb->fluid || (t->key & (KEY_USER | KEY_AC)) || !bt_long64(t))
         return false;
     return *miss_count(kv, (t->tb->gpa & PAGE_MASK) + off) < MISSES;
 }
@@ -688,6 +706,7 @@ void bt_kview_reset(struct bt_vcpu *b)
     if (!kv)
         return;
     kview_reset(kv);
+    kv->asks = true;
     /* The next kernel's addresses may be others; the top is the same in all. */
     for (unsigned i = kv->nr_windows > MAX_WINDOWS / 2 ? kv->nr_windows : 0; i-- > 0;)
         if (kv->windows[i].lin != TOP_WINDOW)

@@ -51,6 +51,11 @@
  */
 #define FEW_BURSTS       3
 #define LONE_MAX         24
+/*
+ * A restored machine's kernel that user code comes to so many times in a second is busy: its memory
+ * is to become shared, so that the kernel's view can be used.
+ */
+#define KERNEL_BUSY      8192
 /* A space that is refused is left alone for so many bursts. */
 #define REFUSAL          100
 
@@ -211,18 +216,40 @@ unsigned bt_free_turns(struct bt_vcpu *b)
     return SAMPLE - 1 - b->turns % SAMPLE;
 }
 
+static void ask_to_share(struct bt_vcpu *b, const char *who)
+{
+    const struct engine_config *cfg = &b->iv.vc.evm->cfg;
+
+    if (b->asked_to_share)
+        return;
+    log_debug("bt: %s is busy: the restored memory is to become shared", who);
+    if (cfg->ops->want_shared)
+        cfg->ops->want_shared(cfg->ctx);
+    b->asked_to_share = true;
+}
+
 /* Workers need the guest's memory. That of a restored machine is not theirs to have, until one of
  * its programs proves to run for long enough. */
 static bool can_share(struct bt_vcpu *b)
 {
-    const struct engine_config *cfg = &b->iv.vc.evm->cfg;
-
-    if (!mmu_has_private(cfg->mmu))
+    if (!mmu_has_private(b->iv.vc.evm->cfg.mmu))
         return true;
-    if (!b->asked_to_share && cfg->ops->want_shared)
-        cfg->ops->want_shared(cfg->ctx);
-    b->asked_to_share = true;
+    ask_to_share(b, "a program");
     return false;
+}
+
+/* So does the kernel's view. One burst in SAMPLE comes by here. */
+static void watch_kernel(struct bt_vcpu *b)
+{
+    uint64_t now;
+
+    if (++b->nr_looks < KERNEL_BUSY / SAMPLE)
+        return;
+    now = host_tsc();
+    if (now - b->looks_since < 1000000ull * b->ticks_per_us && bt_kview_lacks_memory(b))
+        ask_to_share(b, "the kernel");
+    b->nr_looks = 0;
+    b->looks_since = now;
 }
 
 static bool wants_direct(struct bt_vcpu *b)
@@ -233,8 +260,10 @@ static bool wants_direct(struct bt_vcpu *b)
     if (!b->direct)
         return false;
     if (!is_user(c)) {
-        if (b->user_since)
+        if (b->user_since) {
             account(b, burst_of(b));
+            watch_kernel(b);
+        }
         b->user_since = 0;
         b->lone = false;
         return false;

@@ -31,6 +31,7 @@
 #define PTE_U   4ull
 #define PTE_A   0x20ull
 #define PTE_D   0x40ull
+#define PTE_G   0x100ull
 #define PTE_NX  (1ull << 63)
 #define PTE_RW  (PTE_P | PTE_W | PTE_U | PTE_NX)
 #define PTE_RX  (PTE_P | PTE_U)
@@ -241,7 +242,8 @@ static inline void fake_user_state(struct fake *f, uint64_t rip)
     f->vector = -2;
 }
 
-static inline struct fake *fake_create(void)
+/* A machine of this engine, ready for user code. */
+static inline struct fake *fake_machine(const struct engine_ops *engine)
 {
     struct fake *f = calloc(1, sizeof(*f));
     struct engine_config cfg;
@@ -258,8 +260,7 @@ static inline struct fake *fake_create(void)
                                   .ctx = f,
                                   .seen = &f->seen };
     if (mmu_slot_add(f->mmu, &(struct slot_desc){ .name = "ram", .bytes = RAM_BYTES }, &f->ram) ||
-        interp_engine.vm_create(&cfg, &f->evm) || interp_engine.vcpu_create(f->evm, 0, &f->v) ||
-        direct_create(container_of(f->v, struct ivcpu, vc), &f->d))
+        engine->vm_create(&cfg, &f->evm) || f->evm->ops->vcpu_create(f->evm, 0, &f->v))
         return NULL;
     f->next_table = TABLES_AT;
     f->next_page = USER_PA;
@@ -269,9 +270,20 @@ static inline struct fake *fake_create(void)
     return f;
 }
 
+/* With interp and the direct tier, for fake_run_direct(). */
+static inline struct fake *fake_create(void)
+{
+    struct fake *f = fake_machine(&interp_engine);
+
+    if (!f || direct_create(container_of(f->v, struct ivcpu, vc), &f->d))
+        return NULL;
+    return f;
+}
+
 static inline void fake_destroy(struct fake *f)
 {
-    direct_destroy(f->d);
+    if (f->d)
+        direct_destroy(f->d);
     f->evm->ops->vcpu_destroy(f->v);
     f->evm->ops->vm_destroy(f->evm);
     mmu_destroy(f->mmu);
