@@ -53,3 +53,22 @@ void vcpu_exit_end(struct vcpu *v, enum exit_reason why, uint64_t start)
     if (start)
         v->exit_ns[why] += host_mono_ns() - start;
 }
+
+/* One word, so that a reader sees all of it: below 0, it runs, and would have begun at -busy_ns if
+ * it had never ceased to. */
+void vcpu_busy_begin(struct vcpu *v)
+{
+    __atomic_store_n(&v->busy_ns, v->busy_ns - (int64_t)host_mono_ns(), __ATOMIC_RELAXED);
+}
+
+void vcpu_busy_end(struct vcpu *v)
+{
+    __atomic_store_n(&v->busy_ns, v->busy_ns + (int64_t)host_mono_ns(), __ATOMIC_RELAXED);
+}
+
+uint64_t vcpu_busy_ns(const struct vcpu *v)
+{
+    int64_t ns = __atomic_load_n(&v->busy_ns, __ATOMIC_RELAXED);
+
+    return (uint64_t)(ns < 0 ? ns + (int64_t)host_mono_ns() : ns);
+}

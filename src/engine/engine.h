@@ -87,6 +87,7 @@ struct vcpu {
     struct engine_vm *evm; /* the engine's per-VM part */
     uint64_t nr_exits[NR_EXITS];
     uint64_t exit_ns[NR_EXITS]; /* total time by reason */
+    int64_t busy_ns;            /* not halted; see vcpu_busy_ns() */
     uint64_t nr_insns;   /* guest instructions retired; bt: without run_limit only interp's */
     uint64_t nr_partial; /* repeated string instructions left between two repetitions */
     /*
@@ -258,5 +259,11 @@ const struct engine_ops *engine_find(const char *name);
 /* Count an exit; returns a start time for vcpu_exit_end() (0 when not timing). */
 uint64_t vcpu_exit_begin(struct vcpu *v, enum exit_reason why);
 void vcpu_exit_end(struct vcpu *v, enum exit_reason why, uint64_t start);
+
+/* The guest's code (or what it asked for) begins to run, and ceases to: the vCPU's own thread. */
+void vcpu_busy_begin(struct vcpu *v);
+void vcpu_busy_end(struct vcpu *v);
+/* The time between these so far, with what is under way: it never falls. Any thread. */
+uint64_t vcpu_busy_ns(const struct vcpu *v);
 
 #endif

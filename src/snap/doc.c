@@ -15,7 +15,7 @@
 #define JSON_MAX     MIB(16)
 #define SECTIONS_MAX 65536u
 
-static const char doc_magic[16] = "doppel snapshot\n";
+static const char doc_magic[16] = DOC_MAGIC;
 
 /* Little endian, as all of it. */
 struct doc_head {

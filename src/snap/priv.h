@@ -23,7 +23,24 @@ int snap_fail(const struct snap_why *why, int err, const char *fmt, ...) PRINTF_
 /* The path as others can use it: its directory resolved. malloc'ed; NULL: no such directory. */
 char *snap_absolute(const char *path);
 
+/* ---- pair.c: two files by names of the caller's ---- */
+struct snap_pair {
+    char *state, *memory; /* absolute; malloc'ed */
+    bool replaces;        /* one of them is there, and has something in it */
+    int state_fd, memory_fd;
+    char state_tmp[4096], memory_tmp[4096]; /* beside them, until they are put there; or "" */
+};
+/* May they be made? 0, or -errno after a message. */
+int pair_begin(struct snap_pair *p, const struct snap_files *files, const struct snap_why *why);
+/* Makes the files beside their places. */
+int pair_create(struct snap_pair *p, const struct snap_why *why);
+/* Puts them there; on failure what was there stays. */
+int pair_commit(struct snap_pair *p, const struct snap_why *why);
+/* Closes all; what was not put into its place is removed. */
+void pair_end(struct snap_pair *p);
+
 /* ---- doc.c: the state file as a whole ---- */
+#define DOC_MAGIC "doppel snapshot\n"
 
 /* One piece of state; what it is for is said by its name and place. */
 struct snap_section {

@@ -165,66 +165,48 @@ static void forget_base(struct vm *vm, const char *id)
 
 /* ---- two files ---- */
 
-static int save_files(struct save *s, const char *state, const char *memory)
+static int save_pair(struct save *s, struct snap_pair *p)
 {
-    char state_tmp[4096] = "", memory_tmp[4096] = "";
-    int err;
+    int err = check_vm(s);
 
-    err = s->memory_fd = files_create(memory, memory_tmp, sizeof(memory_tmp));
-    if (err < 0)
-        return snap_fail(&s->why, err, "cannot make '%s': %s", memory, strerror(-err));
-    err = s->state_fd = files_create(state, state_tmp, sizeof(state_tmp));
-    if (err < 0) {
-        snap_fail(&s->why, err, "cannot make '%s': %s", state, strerror(-err));
-        goto out;
-    }
-    err = save_into(s, memory);
-    /* Memory first: a state file without its memory is refused when it is opened. */
-    if (!err && (rename(memory_tmp, memory) < 0 || rename(state_tmp, state) < 0))
-        err =
-            snap_fail(&s->why, -errno, "cannot put the snapshot in its place: %s", strerror(errno));
-    if (!err && (files_sync_dir_of(memory) < 0 || files_sync_dir_of(state) < 0))
-        err = snap_fail(&s->why, -EIO, "cannot put the snapshot's names on the disk");
+    if (!err)
+        err = pair_create(p, &s->why);
+    if (err)
+        return err;
+    s->state_fd = p->state_fd;
+    s->memory_fd = p->memory_fd;
+    err = save_into(s, p->memory);
+    if (!err)
+        err = pair_commit(p, &s->why);
     if (err)
         forget_base(s->vm, s->id);
-
-out:
-    if (err) {
-        (void)unlink(memory_tmp);
-        (void)unlink(state_tmp);
-    }
-    (void)close(s->memory_fd); /* fsync() has told of errors */
-    if (s->state_fd >= 0)
-        (void)close(s->state_fd);
     return err;
 }
 
 int snap_save(struct vm *vm, const struct snap_save *what, struct snap_saved *saved, char *why,
               size_t why_bytes)
 {
-    struct save s = {
-        .vm = vm, .what = what, .why = { why, why_bytes }, .state_fd = -1, .looks = true
-    };
-    char *state = snap_absolute(what->files.state), *memory = snap_absolute(what->files.memory);
+    struct snap_save how = *what;
+    struct save s = { .vm = vm, .what = &how, .why = { why, why_bytes }, .looks = true };
+    struct snap_pair p;
     int err;
 
     make_id(s.id);
-    s.final_state = state;
-    if (!state || !memory) {
-        err = snap_fail(&s.why, -ENOENT, "there is no directory for '%s'",
-                        state ? what->files.memory : what->files.state);
-    } else if (!vm_claim(vm)) {
-        err = snap_fail(&s.why, -EBUSY, "a snapshot of this VM is being made already");
-    } else {
-        err = check_vm(&s);
-        if (!err)
-            err = save_files(&s, state, memory);
+    err = pair_begin(&p, &what->files, &s.why);
+    if (err)
+        return err;
+    if (p.replaces) /* a difference could be to these very files */
+        how.how.kind = SNAP_FULL;
+    s.final_state = p.state;
+    if (vm_claim(vm)) {
+        err = save_pair(&s, &p);
         vm_unclaim(vm);
+    } else {
+        err = snap_fail(&s.why, -EBUSY, "a snapshot of this VM is being made already");
     }
+    pair_end(&p);
     if (saved)
         *saved = s.saved;
-    free(memory);
-    free(state);
     return err;
 }
 

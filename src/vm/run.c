@@ -104,7 +104,12 @@ static void *run_vcpu(void *arg)
         log_warn("%s: vCPU %u: cannot have the wanted host CPUs or weight: %s", p->vm->name,
                  p->v->cpu.id, strerror(-err));
     while (run_gate(p)) {
-        switch (p->v->engine->run(p->v)) {
+        enum run_result res;
+
+        vcpu_busy_begin(p->v);
+        res = p->v->engine->run(p->v);
+        vcpu_busy_end(p->v);
+        switch (res) {
         case RUN_STOPPED:
         case RUN_LIMIT: /* nobody set one */
             break;

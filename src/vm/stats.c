@@ -60,17 +60,14 @@ static json_t *stats_exits(const struct vcpu *v)
 static json_t *stats_vcpus(struct vm *vm)
 {
     json_t *vcpus = json_array();
-    uint64_t guest_ns = clock_now_ns(bus_clock(vm->bus)), halted_ns;
 
     for (unsigned i = 0; i < vm->nr_vcpus; i++) {
         const struct vcpu *v = vm->vcpus[i].v;
 
-        halted_ns = stats_peek(&v->exit_ns[EXIT_HLT]);
         (void)json_array_append_new(
             vcpus, json_pack("{s:i, s:I, s:I, s:o}", "id", (int)i, "instructions",
                              (json_int_t)stats_peek(&v->nr_insns), "busy_ns",
-                             (json_int_t)(guest_ns > halted_ns ? guest_ns - halted_ns : 0), "exits",
-                             stats_exits(v)));
+                             (json_int_t)vcpu_busy_ns(v), "exits", stats_exits(v)));
     }
     return vcpus;
 }

@@ -134,10 +134,12 @@ static void halt(struct kvm_vcpu *k)
         return;
     }
     t = k->iv.vc.evm->cfg.time_exits ? host_mono_ns() : 0;
+    vcpu_busy_end(&k->iv.vc);
     atomic_store(&c->asleep, 1); /* before req is looked at: pairs with the kick */
     if (!atomic_load(&c->req))
         host_futex_wait(&c->req, 0, UINT64_MAX);
     atomic_store_explicit(&c->asleep, 0, memory_order_relaxed);
+    vcpu_busy_begin(&k->iv.vc);
     vcpu_exit_end(&k->iv.vc, EXIT_HLT, t);
 }
 
