@@ -38,7 +38,7 @@ struct server {
 struct incoming {
     char *body;
     size_t nr, room;
-    bool too_large, no_memory;
+    bool too_large, no_memory, ambiguous;
 };
 
 /* ---- answering ---- */
@@ -68,7 +68,9 @@ static enum MHD_Result answer(struct server *s, struct MHD_Connection *c, const 
     struct reply r = { .status = 0 };
     enum MHD_Result ok;
 
-    if (in && in->too_large) {
+    if (in && in->ambiguous) {
+        reply_fault(&r, "The request says more than once how long its body is.");
+    } else if (in && in->too_large) {
         r.status = 413;
         reply_fault(&r, "The request's body is larger than the limit of %llu bytes.",
                     (unsigned long long)s->api->cfg->payload_max);
@@ -134,11 +136,46 @@ static bool hopeless(const struct server *s, struct MHD_Connection *c)
     return bytes > s->api->cfg->payload_max && (expect || bytes > BODY_DROPPED_MAX);
 }
 
+static enum MHD_Result count_length(void *arg, enum MHD_ValueKind kind, const char *key,
+                                    const char *val)
+{
+    unsigned *nr = arg;
+
+    (void)kind, (void)val;
+    *nr += !strcasecmp(key, MHD_HTTP_HEADER_CONTENT_LENGTH) ||
+             !strcasecmp(key, MHD_HTTP_HEADER_TRANSFER_ENCODING);
+    return MHD_YES;
+}
+
+/* RFC 9112, 6.3: who stands between may have understood it otherwise. */
+static bool is_ambiguous(struct MHD_Connection *c)
+{
+    unsigned nr = 0;
+
+    (void)MHD_get_connection_values(c, MHD_HEADER_KIND, count_length, &nr);
+    return nr > 1;
+}
+
+/* The path of a request in absolute form (RFC 9112, 3.2.2), too, and of one that was made by
+ * joining a base that ends in '/' with a path. */
+static const char *path_of(const char *target)
+{
+    static const char scheme[] = "http://";
+    const size_t len = sizeof(scheme) - 1;
+
+    if (!strncasecmp(target, scheme, len))
+        target += len + strcspn(target + len, "/");
+    while (target[0] == '/' && target[1] == '/')
+        target++;
+    return *target ? target : "/";
+}
+
 /* Called for the head, for each piece of the body, and for the end of it. */
-static enum MHD_Result server_hear(void *arg, struct MHD_Connection *c, const char *path,
+static enum MHD_Result server_hear(void *arg, struct MHD_Connection *c, const char *target,
                                    const char *method, const char *version, const char *data,
                                    size_t *bytes, void **state)
 {
+    const char *path = path_of(target);
     struct server *s = arg;
     struct incoming *in = *state;
 
@@ -147,9 +184,10 @@ static enum MHD_Result server_hear(void *arg, struct MHD_Connection *c, const ch
         in = *state = calloc(1, sizeof(*in));
         if (!in)
             return MHD_NO;
-        if (!hopeless(s, c))
+        in->ambiguous = is_ambiguous(c);
+        in->too_large = hopeless(s, c);
+        if (!in->ambiguous && !in->too_large)
             return MHD_YES;
-        in->too_large = true;
         return answer(s, c, method, path, in);
     }
     if (*bytes) {

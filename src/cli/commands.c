@@ -2,6 +2,7 @@
 /* Which subcommands there are, and those that are a line or two. A command is one row. */
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cli/cli.h"
 #include "lib/log.h"
@@ -111,6 +112,7 @@ int cli_main(int argc, char **argv)
     const struct command *c;
 
     host_heap_setup();
+    log_set_terminal(isatty(STDERR_FILENO));
     if (argc && is_called(argv[0], "firecracker"))
         return cmd_firecracker(argc, argv);
     if (argc < 2) {

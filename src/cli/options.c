@@ -89,6 +89,8 @@ static const struct opt *option_letter(const struct table *t, char letter)
 
 static int option_unknown(const struct table *t, const char *cmd, const char *arg)
 {
+    /* A command is a word; the program under another name is called by its path, or by that. */
+    const bool own = strchr(cmd, '/') || !strcmp(cmd, "firecracker");
     char word[WORD_MAX + 1] = "";
     const char *name = arg + strspn(arg, "-"), *like;
     size_t len = strcspn(name, "=");
@@ -99,7 +101,8 @@ static int option_unknown(const struct table *t, const char *cmd, const char *ar
     if (like)
         log_error("%s: unknown option '%s'; did you mean '--%s'?", cmd, arg, like);
     else
-        log_error("%s: unknown option '%s'; `doppel %s --help` lists them", cmd, arg, cmd);
+        log_error("%s: unknown option '%s'; `%s%s --help` lists them", cmd, arg,
+                  own ? "" : "doppel ", cmd);
     return OPTIONS_BAD;
 }
 

@@ -12,7 +12,13 @@
 static _Atomic int log_max = LOG_INFO;
 static log_sink *log_to; /* NULL: standard error */
 static void *log_to_arg;
+static bool log_to_terminal;
 _Thread_local void (*log_guard)(void);
+
+void log_set_terminal(bool is)
+{
+    log_to_terminal = is;
+}
 
 void log_set_level(enum log_level level)
 {
@@ -46,7 +52,7 @@ void log_msg(enum log_level level, const char *fmt, ...)
     }
     /* One write, so that lines of several threads do not mix; \r because the terminal may be raw.
      */
-    (void)fprintf(stderr, "%s\r\n", line);
+    (void)fprintf(stderr, "%s%s\n", line, log_to_terminal ? "\r" : "");
 }
 
 bool log_first(struct log_seen *seen, uint64_t key)
@@ -68,6 +74,7 @@ bool log_first(struct log_seen *seen, uint64_t key)
 
 void bug_at(const char *file, int line, const char *what)
 {
-    (void)fprintf(stderr, "doppel: BUG at %s:%d: %s\r\n", file, line, what);
+    (void)fprintf(stderr, "doppel: BUG at %s:%d: %s%s\n", file, line, what,
+                  log_to_terminal ? "\r" : "");
     abort();
 }

@@ -39,6 +39,9 @@ bool log_first(struct log_seen *seen, uint64_t key);
 /* Lines above this level are dropped. Default LOG_INFO. */
 void log_set_level(enum log_level level);
 
+/* Is standard error a terminal (which the guest's console may have made raw)? At the start. */
+void log_set_terminal(bool is);
+
 /*
  * From now on the lines that are not dropped go there, as they were given to log_msg(), instead of
  * to standard error; NULL: back to that. Any thread calls it. To be set while there is one thread.

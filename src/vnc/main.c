@@ -285,6 +285,7 @@ int main(int argc, char **argv)
 {
     struct server s = { .listener.fd = -1 };
 
+    log_set_terminal(isatty(STDERR_FILENO));
     if (argc < 4 || argc > 5) {
         log_error("doppel-vnc is started by `doppel run --display vnc=...`");
         return 2;
