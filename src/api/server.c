@@ -143,7 +143,7 @@ static enum MHD_Result count_length(void *arg, enum MHD_ValueKind kind, const ch
 
     (void)kind, (void)val;
     *nr += !strcasecmp(key, MHD_HTTP_HEADER_CONTENT_LENGTH) ||
-             !strcasecmp(key, MHD_HTTP_HEADER_TRANSFER_ENCODING);
+           !strcasecmp(key, MHD_HTTP_HEADER_TRANSFER_ENCODING);
     return MHD_YES;
 }
 

@@ -159,6 +159,11 @@ int store_resize(struct store *d, uint64_t bytes)
                   d->cfg.name, d->what, (unsigned long long)store_bytes(d));
         return -EINVAL;
     }
+    if (bytes && d->cfg.readonly) {
+        log_error("%s: '%s' is read-only; it takes a new size from its file alone", d->cfg.name,
+                  d->what);
+        return -EROFS;
+    }
     return d->kind->resize(d, align_down(bytes, STORE_SECTOR_BYTES));
 }
 

@@ -216,6 +216,7 @@ static bool session_make_vm(struct session *s)
 
 static bool session_open(struct session *s)
 {
+    host_sched_allow(&s->o.sched);
     if (!sandbox_options_begin(&s->o))
         return false;
     if (s->o.trace_mask) {

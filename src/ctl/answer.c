@@ -91,9 +91,11 @@ static json_t *answer_resize(struct vm *vm, const json_t *request, const char **
                              (uint64_t)json_integer_value(bytes));
     if (!err)
         return json_object();
-    *error = err == -ENOENT   ? "it has no such disk"
+    *error = err == -ENOENT   ? "it has no such virtio disk (IDE disks keep their size)"
              : err == -EINVAL ? "a disk that is in use cannot become smaller"
-                              : strerror(-err);
+             : err == -EROFS
+                 ? "the disk is read-only: make its file larger, then resize without SIZE"
+                 : strerror(-err);
     return NULL;
 }
 

@@ -188,9 +188,13 @@ struct host_sched {
 };
 /* May the process use at least one of them? */
 bool host_cpus_usable(unsigned first, unsigned nr);
+/* Before the process gives its privileges up: so that host_sched_set() can still raise the weight,
+ * where they allow it. */
+void host_sched_allow(const struct host_sched *s);
 /* For the calling thread, the idx-th of several: each gets one CPU of the range, in turns. The
- * thread's workers, forked later, have the same. 0 or -errno. */
-int host_sched_set(const struct host_sched *s, unsigned idx) MUST_CHECK;
+ * thread's workers, forked later, have the same. 0, or -errno
+ * and what could not be had. */
+int host_sched_set(const struct host_sched *s, unsigned idx, const char **what) MUST_CHECK;
 /*
  * How long a thread or a process with one thread has waited for a CPU. For the calling thread's own
  * use; zero-initialised it is closed, and tells 0. pid 0: the calling thread.

@@ -43,28 +43,46 @@ static int set_cpus(const struct host_sched *s, unsigned idx)
     return sched_setaffinity(0, sizeof(one), &one) < 0 ? -errno : 0;
 }
 
-/* Linux' scheduler gives a quarter more for each step (sched(7), "The nice value"). */
+/* The nearest: Linux' scheduler gives a quarter more for each step (sched(7), "The nice value"). */
 static int nice_of(unsigned weight)
 {
     unsigned long at = 100 * 1000, want = weight * 1000ul;
     int nice = 0;
 
-    while (at < want && nice > -20) {
+    while (at + at / 8 < want && nice > -20) {
         at += at / 4;
         nice--;
     }
-    while (at > want && nice < 19) {
+    while (at > want + want / 8 && nice < 19) {
         at -= at / 5;
         nice++;
     }
     return nice;
 }
 
-int host_sched_set(const struct host_sched *s, unsigned idx)
+void host_sched_allow(const struct host_sched *s)
+{
+    const int nice = s->weight ? nice_of(s->weight) : 0;
+    const rlim_t want = (rlim_t)(20 - nice); /* getrlimit(2): so far down it may go */
+    struct rlimit r;
+
+    if (nice >= 0 || getrlimit(RLIMIT_NICE, &r) < 0 || r.rlim_cur >= want)
+        return;
+    r.rlim_cur = want;
+    r.rlim_max = MAX(r.rlim_max, want);
+    /* A container's root may have the one privilege and not the other. Then all threads inherit it.
+     * If that fails, too, host_sched_set() will tell. */
+    if (setrlimit(RLIMIT_NICE, &r) < 0)
+        (void)setpriority(PRIO_PROCESS, 0, nice);
+}
+
+int host_sched_set(const struct host_sched *s, unsigned idx, const char **what)
 {
     int err = s->nr ? set_cpus(s, idx) : 0;
 
+    *what = "host CPUs";
     if (err || !s->weight)
         return err;
+    *what = "weight (over 100 it needs the privilege to raise priorities)";
     return setpriority(PRIO_PROCESS, (id_t)gettid(), nice_of(s->weight)) < 0 ? -errno : 0;
 }

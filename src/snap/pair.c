@@ -45,8 +45,8 @@ static bool is_snapshots(const char *path, uint64_t bytes)
     if (fd < 0)
         return errno == EACCES || errno == EPERM;
     is = begins_with(fd, DOC_MAGIC, sizeof(DOC_MAGIC) - 1, 0) ||
-         (bytes >= PAGE_BYTES && begins_with(fd, SNAP_TRAILER_MAGIC, sizeof(SNAP_TRAILER_MAGIC),
-                                             bytes - PAGE_BYTES));
+         (bytes >= PAGE_BYTES &&
+          begins_with(fd, SNAP_TRAILER_MAGIC, sizeof(SNAP_TRAILER_MAGIC), bytes - PAGE_BYTES));
     (void)close(fd);
     return is;
 }

@@ -97,12 +97,13 @@ static void run_debug(struct vm_vcpu *p)
 static void *run_vcpu(void *arg)
 {
     struct vm_vcpu *p = arg;
-    int err = host_sched_set(&p->vm->cfg.sched, p->v->cpu.id);
+    const char *what;
+    int err = host_sched_set(&p->vm->cfg.sched, p->v->cpu.id, &what);
 
     host_delay_open(&p->delay, 0);
     if (err)
-        log_warn("%s: vCPU %u: cannot have the wanted host CPUs or weight: %s", p->vm->name,
-                 p->v->cpu.id, strerror(-err));
+        log_warn("%s: vCPU %u: cannot have the wanted %s: %s", p->vm->name, p->v->cpu.id, what,
+                 strerror(-err));
     while (run_gate(p)) {
         enum run_result res;
 
