@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* /vsock, /entropy, /serial and /balloon: devices of which there is one, or none. */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "api/priv.h"
 #include "backend/vsock.h"
@@ -22,10 +24,18 @@ const struct fields vsock_fields = FIELDS(vsock_list);
 
 void vsock_put(struct api *a, const struct request *rq, struct reply *r)
 {
-    size_t len = strlen(field_string(rq->body, "uds_path"));
+    const char *path = field_string(rq->body, "uds_path"), *slash = strrchr(path, '/');
+    size_t len = strlen(path);
+    char dir[VSOCK_PATH_MAX + 1] = ".";
 
-    if (!len || len > VSOCK_PATH_MAX)
+    if (!len || len > VSOCK_PATH_MAX) {
         reply_fault(r, "Vsock config error: `uds_path` has to have 1 to %d bytes.", VSOCK_PATH_MAX);
+        return;
+    }
+    if (slash)
+        (void)snprintf(dir, sizeof(dir), "%.*s", (int)(slash - path) + 1, path);
+    if (access(dir, W_OK) < 0)
+        reply_fault(r, "Vsock config error: Cannot create backend for vsock device: '%s': %m", dir);
     else
         (void)keep(a, &a->vsock, rq->body, r);
 }

@@ -2,6 +2,7 @@
 /* /drives/{drive_id}: disks, and the rate limits that all devices have in the same form. */
 #include <errno.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "api/priv.h"
@@ -123,6 +124,13 @@ static bool root_first(json_t *drives)
     return true;
 }
 
+static bool is_image(const char *path)
+{
+    struct stat st;
+
+    return stat(path, &st) == 0 && (S_ISREG(st.st_mode) || S_ISBLK(st.st_mode));
+}
+
 void drive_put(struct api *a, const struct request *rq, struct reply *r)
 {
     const char *path;
@@ -144,6 +152,13 @@ void drive_put(struct api *a, const struct request *rq, struct reply *r)
         reply_fault(r,
                     "Drive config error: Unable to create the virtio block device: Error "
                     "manipulating the backing file: %m %s",
+                    path);
+        return;
+    }
+    if (path && !is_image(path)) {
+        reply_fault(r,
+                    "Drive config error: Unable to create the virtio block device: Error "
+                    "manipulating the backing file: neither a file nor a block device %s",
                     path);
         return;
     }

@@ -96,6 +96,15 @@ static const struct field boot_list[] = {
 };
 const struct fields boot_source_fields = FIELDS(boot_list);
 
+#define ARGS_MAX 2047u /* as there, and what a bzImage takes */
+
+static bool is_printable(const char *s)
+{
+    while (*s >= ' ' && *s <= '~')
+        s++;
+    return !*s;
+}
+
 void boot_source_put(struct api *a, const struct request *rq, struct reply *r)
 {
     const char *kernel = field_string(rq->body, "kernel_image_path"),
@@ -106,11 +115,14 @@ void boot_source_put(struct api *a, const struct request *rq, struct reply *r)
         reply_fault(r, "Boot source error: The kernel file cannot be opened: %s: %m", kernel);
     else if (initrd && access(initrd, R_OK) < 0)
         reply_fault(r, "Boot source error: The initrd file cannot be opened: %s: %m", initrd);
-    else if (args && strlen(args) > BOOT_CMDLINE_MAX / 2)
+    else if (args && strlen(args) > ARGS_MAX)
         reply_fault(r,
                     "Boot source error: The kernel command line is invalid: it is longer than "
                     "%u bytes.",
-                    BOOT_CMDLINE_MAX / 2);
+                    ARGS_MAX);
+    else if (args && !is_printable(args))
+        reply_fault(r, "Boot source error: The kernel command line is invalid: it has bytes that "
+                       "are no printable ASCII.");
     else
         (void)keep(a, &a->boot, rq->body, r);
 }

@@ -87,7 +87,7 @@ static const json_t *layer_base(const struct layer *l)
 {
     const json_t *base = json_object_get(l->doc.json, "base");
 
-    return json_is_object(base) ? base : NULL;
+    return json_is_null(base) ? NULL : base;
 }
 
 static int open_base(struct snap *s, const struct snap_why *why)

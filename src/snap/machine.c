@@ -146,7 +146,9 @@ static bool load_piece(void *arg, const struct state_part *p)
     if (l->at >= l->doc->nr_sections || strcmp(s->name, name) != 0) {
         l->err =
             snap_fail(l->why, -EINVAL,
-                      "the snapshot is of another machine: it has '%s' where this one has '%s'",
+                      "the snapshot is of another machine: it has '%s' where this one has '%s' "
+                      "(the disks, network cards and other devices have to be as many, in the same "
+                      "order)",
                       l->at < l->doc->nr_sections ? s->name : "nothing", name);
         return false;
     }
