@@ -159,7 +159,7 @@ int store_resize(struct store *d, uint64_t bytes)
                   d->cfg.name, d->what, (unsigned long long)store_bytes(d));
         return -EINVAL;
     }
-    if (bytes && d->cfg.readonly) {
+    if (bytes && d->cfg.readonly && d->cfg.path) {
         log_error("%s: '%s' is read-only; it takes a new size from its file alone", d->cfg.name,
                   d->what);
         return -EROFS;
