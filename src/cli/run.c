@@ -4,6 +4,7 @@
  * order, and says by the exit status how it ended.
  */
 #include <errno.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -214,8 +215,24 @@ static bool session_make_vm(struct session *s)
     return s->vm && restore_load(&s->restore, s->vm);
 }
 
+/* What is written at the end only: can it be made? */
+static bool can_make(const char *option, const char *path)
+{
+    const char *slash = path ? strrchr(path, '/') : NULL;
+    char dir[PATH_MAX] = ".";
+
+    if (slash)
+        (void)snprintf(dir, sizeof(dir), "%.*s", (int)(slash - path) + 1, path);
+    if (!path || access(dir, W_OK) == 0)
+        return true;
+    log_error("%s '%s': nothing can be made in '%s': %s", option, path, dir, strerror(errno));
+    return false;
+}
+
 static bool session_open(struct session *s)
 {
+    if (!can_make("--stats", s->o.stats_file) || !can_make("--display png", s->o.display_file))
+        return false;
     host_sched_allow(&s->o.sched);
     if (!sandbox_options_begin(&s->o))
         return false;

@@ -641,6 +641,10 @@ int run_options_parse(struct run_options *o, int argc, char **argv, bool *help)
         log_error("--firmware-vars '%s' without --firmware", o->vars_file);
         return EXIT_USAGE;
     }
+    if (strcmp(o->vga_bios, VGA_BIOS_FILE) != 0 && !o->firmware) {
+        log_error("--vga-bios '%s' without --firmware", o->vga_bios);
+        return EXIT_USAGE;
+    }
     if (o->boot_order && !o->firmware) {
         log_error("--boot '%s' without --firmware: a kernel boots from nothing else",
                   o->boot_order);
