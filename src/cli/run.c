@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "cli/cli.h"
@@ -259,20 +260,30 @@ static bool session_open(struct session *s)
 
 /* ---- closing ---- */
 
+/* A device or a pipe is written to, and not replaced. */
+static bool is_no_file(const char *path)
+{
+    struct stat st;
+
+    return stat(path, &st) == 0 && !S_ISREG(st.st_mode);
+}
+
 /* To a new file that then takes the old one's place: a reader never sees half of it. */
 static bool session_write_stats(struct session *s)
 {
+    const char *path = s->o.stats_file;
+    const bool direct = is_no_file(path);
     char *text = vm_stats_json(s->vm), tmp[4096];
+    int n = snprintf(tmp, sizeof(tmp), direct ? "%s" : "%s.%d.tmp", path, host_pid());
     bool ok = false;
     FILE *f;
-    int n = snprintf(tmp, sizeof(tmp), "%s.%d.tmp", s->o.stats_file, host_pid());
 
     f = text && n > 0 && (size_t)n < sizeof(tmp) ? fopen(tmp, "we") : NULL;
     if (f) {
         ok = fprintf(f, "%s\n", text) > 0;
         ok = fclose(f) == 0 && ok;
-        ok = ok && rename(tmp, s->o.stats_file) == 0;
-        if (!ok) {
+        ok = ok && (direct || rename(tmp, path) == 0);
+        if (!ok && !direct) {
             int err = errno;
 
             (void)unlink(tmp);
@@ -280,7 +291,7 @@ static bool session_write_stats(struct session *s)
         }
     }
     if (!ok)
-        log_error("cannot write statistics to '%s': %s", s->o.stats_file, strerror(errno));
+        log_error("cannot write statistics to '%s': %s", path, strerror(errno));
     free(text);
     return ok;
 }
