@@ -59,6 +59,7 @@ struct vm {
 
     struct vm_base base;  /* path NULL: none */
     _Atomic bool claimed; /* see vm_claim() */
+    _Atomic bool sharing; /* by the supervisor, for its own work: that ends soon */
 
     struct thread supervisor;
     uint64_t timeout_at_ns; /* host_mono_ns(); UINT64_MAX: never */

@@ -224,8 +224,13 @@ static void run_share(struct vm *vm)
     bool alone;
     int err;
 
-    if (!atomic_load_explicit(&vm->want_shared, memory_order_relaxed) || !vm_claim(vm))
+    if (!atomic_load_explicit(&vm->want_shared, memory_order_relaxed))
         return;
+    atomic_store(&vm->sharing, true); /* before the claim: see vm_claim() */
+    if (atomic_exchange(&vm->claimed, true)) {
+        atomic_store(&vm->sharing, false);
+        return;
+    }
     atomic_store_explicit(&vm->want_shared, false, memory_order_relaxed);
     vm_pause(vm);
     alone = vm_paused_once(vm); /* else its clock stands still since before */
@@ -237,6 +242,7 @@ static void run_share(struct vm *vm)
         vm_resume_as_if_run(vm);
     else
         vm_resume(vm);
+    atomic_store(&vm->sharing, false);
     vm_unclaim(vm);
     if (err)
         log_warn("%s: its memory stays this process's own (%s): its programs run more slowly",

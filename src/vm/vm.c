@@ -627,9 +627,20 @@ void vm_new_generation(struct vm *vm)
     lock_drop(bus_lock(vm->bus));
 }
 
+#define CLAIM_LOOK_NS 10000000ull
+
 bool vm_claim(struct vm *vm)
 {
-    return !atomic_exchange(&vm->claimed, true);
+    for (;;) {
+        uint32_t seen = atomic_load(&vm->nr_posted);
+
+        if (!atomic_exchange(&vm->claimed, true))
+            return true;
+        if (!atomic_load(&vm->sharing))
+            return false;
+        /* Nobody asked for that, so nobody is to be refused for it. */
+        host_futex_wait(&vm->nr_posted, seen, host_mono_ns() + CLAIM_LOOK_NS);
+    }
 }
 
 void vm_unclaim(struct vm *vm)

@@ -235,7 +235,7 @@ int vm_sync_dirty(struct vm *vm) MUST_CHECK;
 /* Takes base->path. The dirty log begins. */
 void vm_set_base(struct vm *vm, const struct vm_base *base);
 /* For what takes its time with a VM and must not be done twice at once: false, somebody is at it.
- */
+ * Waits for what the VM does for itself. */
 bool vm_claim(struct vm *vm);
 void vm_unclaim(struct vm *vm);
 

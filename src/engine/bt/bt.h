@@ -339,7 +339,7 @@ struct bt_vcpu {
     uint32_t ticks_per_us;
     bool checked_once;   /* the next instruction is not for the direct tier */
     bool asked_to_share; /* the machine was asked for memory that workers can have */
-    unsigned nr_looks;   /* bursts looked at since looks_since, a TSC */
+    unsigned nr_looks;   /* bursts since looks_since, a TSC */
     uint64_t looks_since;
     struct tb *making;               /* room for bt_translate() */
     struct insn ahead[TB_MAX_INSNS]; /* and for the block's instructions */

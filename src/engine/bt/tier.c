@@ -145,13 +145,19 @@ static uint64_t checked_own(const struct bt_vcpu *b, uint64_t all)
     return all > other ? (all - other) / CHECKED_SLOWDOWN : 0;
 }
 
+/* For how many the one that is looked at stands. */
+static unsigned bursts_seen(const struct bt_vcpu *b)
+{
+    return b->lone ? 1 : MIN(b->turns, SAMPLE) + 1;
+}
+
 /* A burst has ended, or has lasted long enough to be counted. */
 static void account(struct bt_vcpu *b, struct burst *u)
 {
     const struct direct_stats *s = direct_stats(b->direct);
     uint64_t all = host_tsc() - b->user_since, us = b->ticks_per_us;
     uint64_t own = u->direct ? s->ran - b->ran_then : checked_own(b, all);
-    unsigned weight = b->lone ? 1 : MIN(b->turns, SAMPLE) + 1;
+    unsigned weight = bursts_seen(b);
 
     if (!b->lone)
         b->turns = b->turns_cut = 0;
@@ -238,12 +244,13 @@ static bool can_share(struct bt_vcpu *b)
     return false;
 }
 
-/* So does the kernel's view. One burst in SAMPLE comes by here. */
-static void watch_kernel(struct bt_vcpu *b)
+/* So does the kernel's view. */
+static void watch_kernel(struct bt_vcpu *b, unsigned nr_bursts)
 {
     uint64_t now;
 
-    if (++b->nr_looks < KERNEL_BUSY / SAMPLE)
+    b->nr_looks += nr_bursts;
+    if (b->nr_looks < KERNEL_BUSY)
         return;
     now = host_tsc();
     if (now - b->looks_since < 1000000ull * b->ticks_per_us && bt_kview_lacks_memory(b))
@@ -261,8 +268,8 @@ static bool wants_direct(struct bt_vcpu *b)
         return false;
     if (!is_user(c)) {
         if (b->user_since) {
+            watch_kernel(b, bursts_seen(b));
             account(b, burst_of(b));
-            watch_kernel(b);
         }
         b->user_since = 0;
         b->lone = false;
