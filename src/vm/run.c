@@ -242,8 +242,8 @@ static void run_share(struct vm *vm)
         vm_resume_as_if_run(vm);
     else
         vm_resume(vm);
-    atomic_store(&vm->sharing, false);
     vm_unclaim(vm);
+    atomic_store(&vm->sharing, false);
     if (err)
         log_warn("%s: its memory stays this process's own (%s): its programs run more slowly",
                  vm->name, strerror(-err));
