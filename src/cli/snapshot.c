@@ -134,7 +134,7 @@ static char *line_of(json_t *j)
 }
 
 /* The VM's process may not see the base: is it still there, as it was? False after a message. */
-static bool base_is_there(const char *name, const struct snap_dir *d)
+static bool base_is_there(const char *name)
 {
     char *text = ctl_request(name, "snapshot-base");
     json_t *j = text ? json_loads(text, 0, NULL) : NULL;
@@ -144,16 +144,14 @@ static bool base_is_there(const char *name, const struct snap_dir *d)
     struct snap *base = NULL;
     bool ok = !state; /* there is none: it will say so */
 
-    if (state && strcmp(state, d->state) != 0)
+    if (state)
         base = snap_open(&(struct snap_files){ .state = state }, 0, NULL, 0);
     if (base) {
         snap_info(base, &info);
         ok = id && !strcmp(info.id, id);
     }
     if (!ok)
-        log_error("snapshot: the base, '%s', is not there any more, or would be replaced by its "
-                  "own difference",
-                  state);
+        log_error("snapshot: the base, '%s', is not there any more: make a full one", state);
     snap_close(base);
     json_decref(j);
     free(text);
@@ -198,9 +196,9 @@ static int snapshot_make(const char *name, const char *dir, const struct snapsho
     struct snap_dir d;
     char *text = NULL;
 
-    if (snap_dir_begin(&d, dir, NULL, 0) < 0)
+    if (snap_dir_begin(&d, dir, o->diff ? SNAP_DIFF : SNAP_FULL, NULL, 0) < 0)
         return EXIT_VMM_ERROR;
-    if (!o->diff || base_is_there(name, &d))
+    if (!o->diff || base_is_there(name))
         text = snapshot_ask(name, &d, o);
     if (text && snapshot_place(name, &d, text))
         status = snapshot_report(text);

@@ -45,10 +45,11 @@ static const char *why_no_snapshot(int err, bool diff)
 {
     return err == -ENOENT && diff ? "there is no base that it could be a difference to"
            : err == -EOPNOTSUPP ? "a device of it (a shared folder), or --lockstep, cannot be saved"
-           : err == -EEXIST     ? "the directory is there already, and is no snapshot"
-           : err == -EBUSY      ? "a snapshot is being made already, or a disk does not answer"
-           : err == -EINVAL     ? "the descriptors are not of two new, empty files"
-                                : strerror(-err);
+           : err == -EEXIST
+               ? "the directory is there already, and is no snapshot, or this is a difference"
+           : err == -EBUSY  ? "a snapshot is being made already, or a disk does not answer"
+           : err == -EINVAL ? "the descriptors are not of two new, empty files"
+                            : strerror(-err);
 }
 
 static int save_passed(struct vm *vm, const char *dir, struct snap_how how,

@@ -6,9 +6,11 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -40,8 +42,9 @@ static bool is_empty(const char *dir)
     return d && !e;
 }
 
-/* May it be replaced? Only what is a snapshot, or empty. */
-static int check_target(const struct snap_why *why, const char *dir)
+/* May it be replaced? Only what is a snapshot, or empty; and by a difference no snapshot: that, or
+ * what it is a difference to, may be a difference to this very one. */
+static int check_target(const struct snap_why *why, const char *dir, enum snap_kind kind)
 {
     char path[4096];
     struct stat st;
@@ -55,6 +58,11 @@ static int check_target(const struct snap_why *why, const char *dir)
     if (snprintf(path, sizeof(path), "%s/" SNAP_STATE_FILE, dir) >= (int)sizeof(path) ||
         access(path, F_OK) < 0)
         return snap_fail(why, -EEXIST, "'%s' is there already, and is no snapshot", dir);
+    if (kind == SNAP_DIFF)
+        return snap_fail(why, -EEXIST,
+                         "'%s' is a snapshot already, which a difference may need: name another "
+                         "directory for it, or make a full one",
+                         dir);
     return 0;
 }
 
@@ -68,6 +76,53 @@ static void remove_dir(const char *dir)
             (void)unlink(path);
     if (rmdir(dir) < 0 && errno != ENOENT)
         log_warn("'%s' is left over: %s", dir, strerror(errno));
+}
+
+/* Is nobody at it any more? Who makes a snapshot lives, and holds a lock on its state file, which
+ * the VM's process has open, too. */
+static bool is_abandoned(const char *tmp, unsigned pid)
+{
+    char path[4096];
+    bool alone;
+    int fd;
+
+    if (kill((pid_t)pid, 0) == 0 || errno != ESRCH ||
+        snprintf(path, sizeof(path), "%s/" SNAP_STATE_FILE, tmp) >= (int)sizeof(path))
+        return false;
+    fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0)
+        return false;
+    alone = flock(fd, LOCK_EX | LOCK_NB) == 0;
+    (void)close(fd);
+    return alone;
+}
+
+/* What was begun for this place by others that were killed at it. */
+static void remove_abandoned(const char *dir)
+{
+    const char *name = strrchr(dir, '/') + 1;
+    char parent[4096], path[8192], rest[8];
+    const struct dirent *e;
+    unsigned pid;
+    DIR *d;
+
+    if (snprintf(parent, sizeof(parent), "%.*s", (int)(name - dir), dir) >= (int)sizeof(parent))
+        return;
+    d = opendir(parent);
+    while (d && (e = readdir(d))) {
+        if (strncmp(e->d_name, name, strlen(name)) != 0 ||
+            sscanf(e->d_name + strlen(name), ".%u.%7s", &pid, rest) != 2 ||
+            strcmp(rest, "tmp") != 0)
+            continue;
+        (void)snprintf(path, sizeof(path), "%s%s", parent, e->d_name);
+        if (is_abandoned(path, pid)) {
+            log_warn("'%s' is left over from a snapshot whose maker was killed: it is removed",
+                     path);
+            remove_dir(path);
+        }
+    }
+    if (d)
+        (void)closedir(d);
 }
 
 /* tmp takes the place of dir, in one step. */
@@ -100,7 +155,8 @@ static int open_in(const char *dir, const char *name)
     return fd < 0 ? -errno : fd;
 }
 
-int snap_dir_begin(struct snap_dir *d, const char *dir, char *why, size_t why_bytes)
+int snap_dir_begin(struct snap_dir *d, const char *dir, enum snap_kind kind, char *why,
+                   size_t why_bytes)
 {
     const struct snap_why w = { why, why_bytes };
     size_t len = strlen(dir);
@@ -119,15 +175,18 @@ int snap_dir_begin(struct snap_dir *d, const char *dir, char *why, size_t why_by
         err = snap_fail(&w, -ENOENT, "there is no directory for '%s'", dir);
         goto fail;
     }
-    err = check_target(&w, d->dir);
+    err = check_target(&w, d->dir, kind);
     if (err)
         goto fail;
+    remove_abandoned(d->dir);
     if (mkdir(d->tmp, 0700) < 0) {
         err = snap_fail(&w, -errno, "cannot make the directory '%s': %s", d->tmp, strerror(errno));
         goto fail;
     }
     d->made = true;
     d->state_fd = open_in(d->tmp, SNAP_STATE_FILE);
+    if (d->state_fd >= 0)
+        (void)flock(d->state_fd, LOCK_EX); /* see is_abandoned(); some file systems have none */
     d->memory_fd = open_in(d->tmp, SNAP_MEMORY_FILE);
     err = MIN(d->state_fd, d->memory_fd);
     if (err >= 0)

@@ -284,7 +284,7 @@ int snap_save_dir(struct vm *vm, const char *dir, struct snap_how how, struct sn
         saved = &unseen;
     if (!vm_claim(vm))
         return snap_fail(&w, -EBUSY, "a snapshot of this VM is being made already");
-    err = snap_dir_begin(&d, dir, why, why_bytes);
+    err = snap_dir_begin(&d, dir, how.kind, why, why_bytes);
     if (!err) {
         struct snap_fds fds = {
             .files = { d.state, d.memory }, .state = d.state_fd, .memory = d.memory_fd, .how = how

@@ -101,9 +101,11 @@ struct snap_dir {
     bool made;
     int state_fd, memory_fd; /* new files in it */
 };
-/* Makes it beside its place, if it may be put there: nothing is there, or a snapshot, or an empty
- * directory, which goes. 0, or -errno after a message, and nothing is left. */
-int snap_dir_begin(struct snap_dir *d, const char *dir, char *why, size_t why_bytes) MUST_CHECK;
+/* Makes it beside its place, if it may be put there: nothing is there, or an empty directory or (if
+ * it is no difference) a snapshot, which goes. 0, or -errno after a message, and nothing is left.
+ */
+int snap_dir_begin(struct snap_dir *d, const char *dir, enum snap_kind kind, char *why,
+                   size_t why_bytes) MUST_CHECK;
 /* Puts it there, in one step. 0, or -errno after a message. */
 int snap_dir_commit(struct snap_dir *d, char *why, size_t why_bytes) MUST_CHECK;
 /* Closes all; what was not put into its place is removed. */
