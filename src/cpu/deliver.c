@@ -303,8 +303,10 @@ enum step cpu_int(struct cpu *c, uint8_t vector, enum event_kind kind)
     c->rflags &= ~(uint64_t)RFLAGS_RF; /* cleared as each instruction begins: not in the image */
     st = kind == EVENT_SOFT_INT && (c->mode & MODE_VM86) ? vm86_int(c, vector, &done) : STEP_NEXT;
     if (st == STEP_NEXT && !done) {
-        if (kind == EVENT_PRIV_SOFT_EXC)
+        if (kind == EVENT_PRIV_SOFT_EXC) {
+            c->pending_dbg = 0; /* of a MOV SS before it; other software interrupts leave it */
             enter_debug(c, 0);
+        }
         st = deliver_one(c, &e, c->next_rip);
     }
     c->delivering.valid = false;

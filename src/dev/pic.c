@@ -83,11 +83,11 @@ static int pic_request(const struct pic *p, const struct pic_chip *c)
     /* "Special Mask Mode": levels whose mask bit is set hold nothing back. */
     if (c->special_mask)
         in_service &= (uint8_t)~c->imr;
+    busy = pic_highest(c, in_service);
     /* "Special Fully Nested Mode": a slave in service is not locked out from the master's priority
      * logic. */
-    if (pic_is_master(p, c) && c->icw4 & ICW4_SFNM)
-        in_service &= (uint8_t)~BIT(PIC_CASCADE_IR);
-    busy = pic_highest(c, in_service);
+    if (pic_is_master(p, c) && c->icw4 & ICW4_SFNM && ir == PIC_CASCADE_IR && busy == ir)
+        return ir;
     return busy < 0 || pic_rank(c, ir) < pic_rank(c, busy) ? ir : -1;
 }
 

@@ -41,6 +41,7 @@ enum step {
     STEP_NEXT,  /* it completed */
     STEP_FAULT, /* an exception is pending in cpu->exc; no architectural state was changed */
     STEP_EXIT,  /* the engine has to return to its caller: see cpu->activity and cpu->req */
+    STEP_ALONE, /* as STEP_FAULT, without an exception: the engine runs it again, by itself */
 };
 
 #define PAGE_SHIFT 12

@@ -184,7 +184,7 @@ static void test_a_difference_has_what_was_written_since(void **state)
 
     assert_int_equal(snap_save_dir(vm, f->b, diff, NULL, why, sizeof(why)), -ENOENT);
     save(vm, f->a, SNAP_FULL);
-    assert_int_equal(snap_save_dir(vm, f->a, diff, NULL, why, sizeof(why)), -ENOENT);
+    assert_int_equal(snap_save_dir(vm, f->a, diff, NULL, why, sizeof(why)), -EEXIST);
     assert_int_equal(mmu_write(vm_mmu(vm), GPA(DATA_AT), &data, sizeof(data)), sizeof(data));
     assert_int_equal(snap_save_dir(vm, f->b, diff, &saved, why, sizeof(why)), 0);
     assert_int_equal(saved.pages, 1);
@@ -249,6 +249,7 @@ static void test_a_difference_goes_over_its_base_whichever_is_compressed(void **
         assert_int_equal(mmu_read(vm_mmu(vm), GPA(DATA_AT + MIB(4)), &data, sizeof(data)), 8);
         assert_int_equal(data, 43);
         vm_destroy(vm);
+        remove_snapshot(f->b);
         remove_snapshot(f->c);
     }
 }

@@ -85,6 +85,13 @@ static void hook_tlb_flush(struct ivcpu *v, const struct tlb_flush *what)
     bt_far_flush(b, what);
 }
 
+/* Pages with breakpoints are not run as translations. */
+static void hook_debug_changed(struct ivcpu *v)
+{
+    if (v->code_bps && of_ivcpu(v)->cache->nr_far)
+        bt_far_unlink_all(of_ivcpu(v)->cache);
+}
+
 static void hook_noted(struct ivcpu *v, gpa_t at)
 {
     struct bt_vcpu *b = of_ivcpu(v);
@@ -152,6 +159,7 @@ static const struct ivcpu_hooks hooks = {
     .has_code = hook_has_code,
     .tlb_flush = hook_tlb_flush,
     .noted = hook_noted,
+    .debug_changed = hook_debug_changed,
     .kick = hook_kick,
     .outside = hook_outside,
     .steal_ns = hook_steal_ns,

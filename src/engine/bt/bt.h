@@ -618,6 +618,8 @@ bool bt_far_link(struct bt_vcpu *b, struct tb_exit *x, uint64_t page, struct tb 
 void bt_far_give_up(struct bt_cache *bc, struct tb_exit *x);
 /* Each of the guest's flushes, behind what it follows from. */
 void bt_far_flush(struct bt_vcpu *b, const struct tlb_flush *what);
+/* Takes all links back. */
+void bt_far_unlink_all(struct bt_cache *bc);
 /* The block runs, or will run, at rip. */
 void bt_far_seen(struct bt_vcpu *b, uint64_t rip, const struct tb *tb);
 /* With the code cache: nothing is linked. */

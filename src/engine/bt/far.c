@@ -93,7 +93,7 @@ static void unlink_to(struct bt_cache *bc, const struct tb_page *pg)
         }
 }
 
-static void unlink_all(struct bt_cache *bc)
+void bt_far_unlink_all(struct bt_cache *bc)
 {
     for (unsigned i = 0; i < FAR_PAGES; i++)
         if (bc->far[i].lin)
@@ -118,12 +118,12 @@ void bt_far_flush(struct bt_vcpu *b, const struct tlb_flush *what)
                         (what->kind != FLUSH_PAGE || !is_near_far(bc, what->at.v))))
         return;
     if (!global && (c->cr4 & CR4_PCIDE)) { /* MOV CR3 may change all without a flush */
-        unlink_all(bc);
+        bt_far_unlink_all(bc);
         return;
     }
     for (unsigned i = 0; i < FAR_PAGES; i++)
         if (bc->far[i].lin && place_of(b, bc->far[i].lin) != bc->far[i].place) {
-            unlink_all(bc);
+            bt_far_unlink_all(bc);
             return;
         }
 }

@@ -503,7 +503,7 @@ static const uint8_t *run_far(struct bt_vcpu *b, struct tb_exit *x)
             undo_branch(b, s);
         return NULL;
     }
-    if (wanted(b) || x->tb->dead)
+    if (wanted(b) || x->tb->dead || b->iv.code_bps) /* the run loop looks where they are */
         return NULL;
     if (PAGE_BYTES - c->rip % PAGE_BYTES < 15) { /* it may lie in two pages */
         bt_far_give_up(b->cache, x);

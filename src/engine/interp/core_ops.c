@@ -40,6 +40,34 @@ static bool is_narrow(const struct cpu *c, unsigned acc)
     return !(c->mode & MODE_LMA) || !(c->mode & MODE_CS64 || acc & (ACC_IMPLICIT | ACC_SUPER));
 }
 
+/* What an instruction itself accesses may be watched; what brings it to a handler is not. */
+static enum step core_watch(struct ivcpu *v, uint64_t lin, unsigned bytes, unsigned acc, bool probe)
+{
+    if (likely(!v->watching) || (acc & ACC_IMPLICIT) || !(v->stepping || v->in_block))
+        return STEP_NEXT;
+    return watch_access(v, lin, bytes, acc, probe);
+}
+
+/* A device has each piece in one access, as large as it can be naturally aligned. */
+static void device_access(struct ivcpu *v, gpa_t at, uint8_t *buf, const uint8_t *from,
+                          unsigned bytes)
+{
+    for (unsigned done = 0, n; done < bytes; done += n) {
+        gpa_t piece = gpa_add(at, done);
+        uint64_t x = 0;
+
+        for (n = 8; piece.v % n || n > bytes - done; n /= 2)
+            ;
+        if (buf) {
+            x = interp_mmio_read(v, piece, n);
+            memcpy(buf + done, &x, n);
+        } else {
+            memcpy(&x, from + done, n);
+            interp_mmio_write(v, piece, n, x);
+        }
+    }
+}
+
 /* Any length, page by page; all pages are checked before the first byte moves. */
 static enum step core_access(struct cpu *c, gva_t at, void *buf, const void *from, unsigned bytes,
                              unsigned acc)
@@ -58,7 +86,9 @@ static enum step core_access(struct cpu *c, gva_t at, void *buf, const void *fro
         else if (!is_canonical(c, lin))
             return raise_gp(c, 0);
         n = (unsigned)MIN(bytes - done, PAGE_BYTES - lin % PAGE_BYTES);
-        st = span_find(v, lin, acc, &s);
+        st = core_watch(v, lin, n, acc, !buf && !from);
+        if (st == STEP_NEXT)
+            st = span_find(v, lin, acc, &s);
         if (st != STEP_NEXT)
             return st;
         if (n == bytes)
@@ -79,12 +109,8 @@ static enum step core_access(struct cpu *c, gva_t at, void *buf, const void *fro
         else if (s.hva)
             copy_words(s.hva, (const uint8_t *)from + done, n);
         else
-            for (unsigned i = 0; i < n; i++) {
-                if (buf)
-                    ((uint8_t *)buf)[done + i] = (uint8_t)interp_mmio_read(v, gpa_add(s.at, i), 1);
-                else
-                    interp_mmio_write(v, gpa_add(s.at, i), 1, ((const uint8_t *)from)[done + i]);
-            }
+            device_access(v, s.at, buf ? (uint8_t *)buf + done : NULL,
+                          buf ? NULL : (const uint8_t *)from + done, n);
     }
     (void)share_stored(v);
     return STEP_NEXT;

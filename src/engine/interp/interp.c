@@ -76,6 +76,11 @@ bool interp_deliver(struct ivcpu *v, enum run_result *res)
     struct cpu *c = CPU(v);
 
     v->vc.nr_exits[EXIT_EXCEPTION]++;
+    /* What the instruction, or a MOV SS before it, would have trapped for is lost with a fault (SDM
+     * 3, "Delivery of Pending Debug Exceptions after VM Entry"), and found again if it is
+     * restarted. */
+    c->pending_dbg = 0;
+    v->dbg_stop = false;
     trace(v->vm->evm.cfg.trace, EXC, "vcpu%u exception %u error %#x address %#llx at %#x:%#llx",
           c->id, c->exc.vector, c->exc.err, (unsigned long long)c->exc.addr, c->seg[SEG_CS].sel,
           (unsigned long long)c->rip);
@@ -175,7 +180,9 @@ bool interp_step(struct ivcpu *v, enum run_result *res)
      * set it. */
     if (rf && op && op->fn != op_iret && !v->again)
         c->rflags &= ~(uint64_t)RFLAGS_RF;
-    if (tf && op && !enters_untraced(c, op))
+    /* Behind MOV SS there is no single step at all (SDM 3, "Masking Exceptions and Interrupts When
+     * Switching Stacks"). */
+    if (tf && op && !c->shadow_movss && !enters_untraced(c, op))
         c->pending_dbg |= DR6_BS;
     if (v->dbg_stop) { /* a watchpoint: dbg_hit tells which */
         v->dbg_stop = false;
@@ -251,7 +258,9 @@ bool interp_run_block(struct ivcpu *v, enum run_result *res)
     enter_page(v, c->rip, b->gpa);
     v->cur = b;
     v->vc.nr_insns += b->nr_insns;
+    v->in_block = true;
     run_ops(v, b->ops);
+    v->in_block = false;
     if (unlikely(v->graveyard)) {
         v->link = NULL; /* may point into one of them */
         block_bury(v);
@@ -509,6 +518,8 @@ void interp_debug_update(struct vcpu *vc)
     }
     /* Pages that are watched lose their tags, pages that no longer are may get them. */
     tlb_flush_all(v);
+    if (v->hooks && v->hooks->debug_changed)
+        v->hooks->debug_changed(v);
 }
 
 /* Page by page through the guest's tables. */

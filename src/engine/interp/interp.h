@@ -183,6 +183,13 @@ enum leave {
                     watchpoints) */
     LEAVE_EXIT,  /* as STEP_EXIT */
 };
+static inline enum leave leave_of(enum step st)
+{
+    return st == STEP_NEXT    ? LEAVE_NEXT
+           : st == STEP_FAULT ? LEAVE_FAULT
+           : st == STEP_ALONE ? LEAVE_STEP
+                              : LEAVE_EXIT;
+}
 
 /* What an engine built on interp wants to know. */
 struct ivcpu_hooks {
@@ -204,6 +211,8 @@ struct ivcpu_hooks {
     void (*tlb_flush)(struct ivcpu *v, const struct tlb_flush *what);
     /* This page is noted as holding code from now on. */
     void (*noted)(struct ivcpu *v, gpa_t at);
+    /* Breakpoints changed; code_bps and watching are as they are now. */
+    void (*debug_changed)(struct ivcpu *v);
     /* As cpu_ops.kick: any thread. */
     void (*kick)(struct ivcpu *v);
     /* Code follows that may use the vector registers: anything but the core's and this folder's. */
@@ -246,6 +255,7 @@ struct ivcpu {
     uint64_t lin;       /* result of a slow address computation */
     enum leave leave;
     bool stepping;  /* the instruction runs alone */
+    bool in_block;  /* or as one of a block */
     bool one_rep;   /* of a REP, each repetition too: there are traps or breakpoints */
     bool again;     /* a repeated string instruction was left before its end */
     bool wait_step; /* the next instruction has to run alone */

@@ -26,14 +26,14 @@ const struct op *leave_step(struct ivcpu *v, const struct op *op, enum step st)
         uncount(v, op, 1);
         return NULL;
     }
-    v->leave = st == STEP_FAULT ? LEAVE_FAULT : LEAVE_EXIT;
+    v->leave = leave_of(st);
     return leave_here(v, op);
 }
 
 /* A task switch may fault in the new task: what the core left in cpu.rip stands. */
 const struct op *leave_jump(struct ivcpu *v, const struct op *op, enum step st)
 {
-    v->leave = st == STEP_NEXT ? LEAVE_NEXT : st == STEP_FAULT ? LEAVE_FAULT : LEAVE_EXIT;
+    v->leave = leave_of(st);
     uncount(v, op, st == STEP_NEXT);
     return NULL;
 }

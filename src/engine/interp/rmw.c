@@ -272,6 +272,27 @@ static bool cas_wide(void *p, unsigned bytes, uint64_t exp[2], const uint64_t va
     return atomic_cas(p, 8, &exp[0], val[0]);
 }
 
+/* Not plain memory, or an 8-byte one across pages: old gets what was there. */
+static bool cas_slow(struct ivcpu *v, const struct op *op, uint64_t lin, const uint64_t exp[2],
+                     const uint64_t val[2], uint64_t old[2])
+{
+    unsigned nr = op->bytes / 8;
+    const uint64_t *store = old;
+    bool ok = true;
+
+    lock_take(&v->vm->split_lock);
+    for (unsigned i = 0; i < nr && ok; i++) {
+        ok = rmw_slow(v, op, lin + 8 * i, 8);
+        old[i] = v->val;
+    }
+    if (old[0] == exp[0] && old[1] == exp[1])
+        store = val;
+    for (unsigned i = 0; i < nr && ok; i++)
+        ok = store_slow(v, op, lin + 8 * i, 8, store[i]);
+    lock_drop(&v->vm->split_lock);
+    return ok;
+}
+
 static const struct op *cmpxchg8b(struct ivcpu *v, const struct op *op)
 {
     struct cpu *c = CPU(v);
@@ -297,16 +318,9 @@ static const struct op *cmpxchg8b(struct ivcpu *v, const struct op *op)
     } else {
         if (v->leave != LEAVE_NEXT)
             return leave_here(v, op);
-        /* Not plain memory, or an 8-byte one across pages. */
-        for (unsigned i = 0; i < n / 8; i++) {
-            if (!rmw_slow(v, op, lin + 8 * i, 8))
-                return leave_here(v, op);
-            old[i] = v->val;
-        }
+        if (!cas_slow(v, op, lin, exp, val, old))
+            return leave_here(v, op);
         equal = old[0] == exp[0] && old[1] == exp[1];
-        for (unsigned i = 0; i < n / 8; i++)
-            if (!store_slow(v, op, lin + 8 * i, 8, equal ? val[i] : old[i]))
-                return leave_here(v, op);
     }
     if (equal) {
         c->rflags |= RFLAGS_ZF;

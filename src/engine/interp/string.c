@@ -79,7 +79,7 @@ static bool string_pause(const struct ivcpu *v, const struct string *s)
         return false;
     if (unlikely(v->vc.run_limit))
         return (c->rflags & RFLAGS_TF) || c->pending_dbg || v->vc.dbg.step;
-    return v->one_rep || c->req;
+    return v->one_rep || c->req || c->pending_dbg;
 }
 
 /* Leave with RIP at the instruction itself: it goes on from the registers. */

@@ -129,7 +129,7 @@ static const struct op *set_ac(struct ivcpu *v, const struct op *op, bool on)
 {
     struct cpu *c = CPU(v);
 
-    if (c->cpl != 0 || !(c->mode & MODE_PE))
+    if (c->cpl != 0)
         return leave_raise(v, op, VEC_UD);
     c->rflags = on ? c->rflags | RFLAGS_AC : c->rflags & ~(uint64_t)RFLAGS_AC;
     cpu_update_mode(c);

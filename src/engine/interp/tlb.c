@@ -308,27 +308,23 @@ bool tlb_fill(struct ivcpu *v, uint64_t lin, unsigned bytes, bool write)
 
 static bool fault(struct ivcpu *v, enum step st)
 {
-    v->leave = st == STEP_FAULT ? LEAVE_FAULT : LEAVE_EXIT;
+    v->leave = leave_of(st);
     return false;
 }
 
 /* Watchpoints: an instruction that touches one runs alone, so that what it hits is known to be its.
  */
-static bool watch(struct ivcpu *v, uint64_t lin, unsigned bytes, unsigned acc)
+enum step watch_access(struct ivcpu *v, uint64_t lin, unsigned bytes, unsigned acc, bool probe)
 {
     struct cpu *c = CPU(v);
-    uint64_t hit;
 
-    if (likely(!v->watching))
-        return true;
     if (!page_watched(v, lin) && !page_watched(v, lin + bytes - 1))
-        return true;
-    if (!v->stepping) {
-        v->leave = LEAVE_STEP;
-        return false;
-    }
-    hit = cpu_match_bp(c, GVA(lin), bytes, acc);
-    c->pending_dbg |= hit;
+        return STEP_NEXT;
+    if (!v->stepping)
+        return STEP_ALONE;
+    if (probe)
+        return STEP_NEXT;
+    c->pending_dbg |= cpu_match_bp(c, GVA(lin), bytes, acc);
     for (unsigned i = 0; i < v->vc.dbg.nr_bps; i++) {
         const struct dbg_bp *b = &v->vc.dbg.bps[i];
 
@@ -340,7 +336,7 @@ static bool watch(struct ivcpu *v, uint64_t lin, unsigned bytes, unsigned acc)
             v->vc.dbg_hit_acc = b->acc;
         }
     }
-    return true;
+    return STEP_NEXT;
 }
 
 /* SDM 3, "Alignment Check Exception": CR0.AM, RFLAGS.AC and CPL 3; naturally aligned up to 8 bytes.
@@ -355,7 +351,8 @@ static bool check(struct ivcpu *v, const struct op *op, uint64_t lin, unsigned b
         return fault(v, op && op->seg == SEG_SS ? raise_ss(c, 0) : raise_gp(c, 0));
     if (misaligned)
         return fault(v, raise_err(c, VEC_AC, 0));
-    return watch(v, lin, bytes, acc);
+    return likely(!v->watching) || watch_access(v, lin, bytes, acc, false) == STEP_NEXT ||
+           fault(v, STEP_ALONE);
 }
 
 /* A store to a page that holds decoded code. The instruction then runs alone: what it changes may

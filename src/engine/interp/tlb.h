@@ -41,6 +41,9 @@ static ALWAYS_INLINE void copy_words(void *to, const void *from, unsigned bytes)
 enum tlb_view tlb_view_of(const struct cpu *c, unsigned acc);
 /* Finds one page's piece; walks and fills when needed. */
 enum step span_find(struct ivcpu *v, uint64_t lin, unsigned acc, struct span *s);
+/* Watchpoints: STEP_ALONE if the instruction has to run by itself first. probe: nothing is noted.
+ */
+enum step watch_access(struct ivcpu *v, uint64_t lin, unsigned bytes, unsigned acc, bool probe);
 /* Of the present address space; what other PCIDs' left is pcid.c's. */
 void tlb_flush_nonglobal(struct ivcpu *v);
 /* Has entry i any right? */

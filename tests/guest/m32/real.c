@@ -77,6 +77,7 @@ asm("  .set L, 0x1000\n"
     " xor %cx, %cx\n mov %cx, %ds\n mov %eax, 0x4000+4\n ret\n"
     "r_bound: movw $10, 0x4800\n movw $20, 0x4802\n mov $5, %ax\n bound %ax, 0x4800\n nop\n nop\n "
     "ret\n"
+    "r_stac: stac\n pushfl\n pop %eax\n mov %eax, 0x4000+16\n clac\n ret\n"
     "r_lldt: lldt %ax\n nop\n ret\n"
     "r_rep: mov $0x12344, %ecx\n mov $0xfffe, %si\n mov $0x4800, %di\n mov $4, %cx\n"
     " push %ds\n mov $0x300, %ax\n mov %ax, %ds\n rep movsb\n pop %ds\n"
@@ -99,8 +100,8 @@ asm("  .set L, 0x1000\n"
     "  .code32\n");
 extern const uint8_t low_code[], low_end[], low_call_real[], low_call_pm16[], handler[], h_timer[],
     r_smsw[], r_segment[], r_int42[], r_ud[], r_div[], r_limit[], r_limit32[], r_unreal[],
-    r_bound[], r_lldt[], r_rep[], r_size[], r_far[], r_stack[], r_hlt[], r_movcr0[], p_state[],
-    p_int[];
+    r_bound[], r_stac[], r_lldt[], r_rep[], r_size[], r_far[], r_stack[], r_hlt[], r_movcr0[],
+    p_state[], p_int[];
 #define LOW(label) (LOW_AT + (uint32_t)((label)-low_code))
 
 static volatile uint16_t *const results = (uint16_t *)RESULTS;
@@ -187,6 +188,11 @@ static void interrupts(void)
     ivt_set(VEC_BR, handler);
     real(r_bound, 4);
     EXPECT_EQ(results[0], 1, "BOUND is interrupt 5");
+    if (has_smap()) {
+        real(r_stac, 3);
+        EXPECT_EQ(results[0], 0, "STAC is there in real mode");
+        EXPECT_EQ(results[9] & FLAG_AC >> 16, FLAG_AC >> 16, "and sets AC");
+    }
     real(r_lldt, 3);
     EXPECT_EQ(results[0], 1, "LLDT is undefined: interrupt 6");
     if (on_tcg()) {

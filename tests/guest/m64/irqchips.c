@@ -226,6 +226,38 @@ static void pic_modes(void)
     pic_init(PIC_BASE);
 }
 
+/* "Special Fully Nested Mode": while the slave is in service, it may interrupt itself by something
+ * higher, but what is below IR2 has to wait as ever. */
+static void pic_special_nested(void)
+{
+    unsigned nr_then;
+
+    outb(0x20, 0x11);
+    outb(0x21, PIC_BASE);
+    outb(0x21, 4);
+    outb(0x21, 0x11);
+    nr = 0;
+    no_eoi = true;
+    rtc_periodic(true);
+    wait_pending(0xa0, 0x01);
+    outb(0x21, 0xff & ~(1u << 2 | 1u << 4));
+    outb(0xa1, 0xff & ~1u);
+    window();
+    nr_then = nr;
+    uart_raise();
+    window();
+    nr_then = nr_then << 8 | nr;
+    no_eoi = false;
+    pic_eoi(8);
+    window();
+    pic_mask_all();
+    uart_lower();
+    tcg_deviates("lets all through");
+    EXPECT_EQ(nr_then, 0x101, "PIC: special fully nested: IRQ 4 waits for 8, which came by IR2");
+    EXPECT(nr == 2 && order[1] == 4, "PIC: and comes behind its EOI");
+    pic_init(PIC_BASE);
+}
+
 static void elcr(void)
 {
     uint8_t was = inb(0x4d0);
@@ -359,6 +391,28 @@ static void ioapic(void)
     ioapic_write(0x10 + 2 * 2, RED_MASKED);
 }
 
+/* MOVD has registers whole, as MOV does. */
+static void other_instructions(void)
+{
+    uint32_t v = RED_MASKED | 0x77, got;
+    const word_t lvt = APIC_AT + APIC_LVT_TIMER;
+
+    write_cr4(read_cr4() | CR4_OSFXSR);
+    (void)ioapic_read(0x10 + 2 * 5);
+    asm volatile("movd %0, %%xmm0\n\tmovd %%xmm0, (%1)"
+                 :
+                 : "r"(v), "r"(IOAPIC_AT + 0x10)
+                 : "memory");
+    EXPECT_EQ(ioapic_read(0x10 + 2 * 5), v, "I/O APIC: MOVD to the window");
+    ioapic_write(0x10 + 2 * 5, RED_MASKED);
+    v = 0x30044;
+    asm volatile("movd %0, %%xmm0\n\tmovd %%xmm0, (%1)" : : "r"(v), "r"(lvt) : "memory");
+    EXPECT_EQ(apic_read(APIC_LVT_TIMER), v, "local APIC: MOVD to a register");
+    asm volatile("movd (%1), %%xmm0\n\tmovd %%xmm0, %0" : "=r"(got) : "r"(lvt) : "memory");
+    EXPECT_EQ(got, v, "local APIC: MOVD from it");
+    apic_write(APIC_LVT_TIMER, 1u << 16);
+}
+
 int main(void)
 {
     apic_init();
@@ -373,10 +427,12 @@ int main(void)
     pic_priorities();
     pic_in_service();
     pic_modes();
+    pic_special_nested();
     elcr();
     pic_mask_all();
     apic_write(APIC_LVT_LINT0, 0x10000);
     ioapic();
     uart_lower();
+    other_instructions();
     return 0;
 }
