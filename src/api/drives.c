@@ -201,7 +201,11 @@ void drive_patch(struct api *a, const struct request *rq, struct reply *r)
         drive_patch_served(a, (unsigned)idx, path || limiter, r);
         return;
     }
-    if (path)
+    /* The same file, which nobody else may open to write: it may have grown. */
+    if (path && !store_readonly(a->m.disks[idx].store) &&
+        store_is_file(a->m.disks[idx].store, path))
+        err = vm_resize_disk(a->m.vm, (unsigned)idx, 0);
+    else if (path)
         err = machine_replace_disk(a, (unsigned)idx, path);
     if (!err && path &&
         json_object_set(drive, "path_on_host", json_object_get(rq->body, "path_on_host")) < 0)

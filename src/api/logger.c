@@ -130,24 +130,21 @@ int api_open_output(const char *path)
     return fd < 0 ? -errno : fd;
 }
 
-static bool logger_level(struct api_log *l, const char *name)
+static int find_level(const char *name)
 {
-    for (unsigned i = 0; i < ARRAY_SIZE(levels); i++) {
-        if (strcasecmp(levels[i].name, name) != 0)
-            continue;
-        log_set_level(levels[i].level);
-        (void)pthread_mutex_lock(&l->lock);
-        l->off = levels[i].off;
-        (void)pthread_mutex_unlock(&l->lock);
-        return true;
-    }
-    return false;
+    for (unsigned i = 0; i < ARRAY_SIZE(levels); i++)
+        if (!strcasecmp(levels[i].name, name))
+            return (int)i;
+    return -EINVAL;
 }
 
 int api_log_set(struct api_log *l, const json_t *logger)
 {
-    const char *path = field_string(logger, "log_path"), *level = field_string(logger, "level");
+    const char *path = field_string(logger, "log_path"), *name = field_string(logger, "level");
+    int level = name ? find_level(name) : 0;
 
+    if (level < 0)
+        return level;
     if (path) {
         int fd = api_open_output(path), old;
 
@@ -160,9 +157,10 @@ int api_log_set(struct api_log *l, const json_t *logger)
         if (old != STDERR_FILENO)
             (void)close(old);
     }
-    if (level && !logger_level(l, level))
-        return -EINVAL;
+    if (name)
+        log_set_level(levels[level].level);
     (void)pthread_mutex_lock(&l->lock);
+    l->off = name ? levels[level].off : l->off;
     l->show_level = field_bool(logger, "show_level", l->show_level);
     (void)pthread_mutex_unlock(&l->lock);
     if (field_bool(logger, "show_log_origin", false))

@@ -29,7 +29,7 @@ static const struct field patch_list[] = { MACHINE_FIELDS(0) };
 const struct fields machine_config_fields = FIELDS(put_list);
 const struct fields machine_config_patch_fields = FIELDS(patch_list);
 
-static bool machine_config_ok(const json_t *m, struct reply *r)
+static bool machine_config_ok(const struct api *a, const json_t *m, struct reply *r)
 {
     uint64_t nr = field_uint(m, "vcpu_count", 1), mib = field_uint(m, "mem_size_mib", 128);
     const char *huge = field_string(m, "huge_pages"), *cpu = field_string(m, "cpu_template");
@@ -41,6 +41,9 @@ static bool machine_config_ok(const json_t *m, struct reply *r)
                     VCPUS_MAX);
     else if (mib < 1 || mib > MEM_MIB_MAX)
         reply_fault(r, "Machine config error: The memory size (MiB) is invalid.");
+    else if (mib < field_uint(a->balloon, "amount_mib", 0))
+        reply_fault(r, "Machine config error: The memory size (MiB) is smaller than the previously "
+                       "set balloon device target size.");
     else if (huge && !strcmp(huge, "2M"))
         reply_fault(r, "Machine config error: huge_pages `2M` is not supported by doppel; "
                        "transparent huge pages are always used.");
@@ -53,7 +56,7 @@ static bool machine_config_ok(const json_t *m, struct reply *r)
 
 void machine_config_put(struct api *a, const struct request *rq, struct reply *r)
 {
-    if (machine_config_ok(rq->body, r) && keep(a, &a->machine, rq->body, r) &&
+    if (machine_config_ok(a, rq->body, r) && keep(a, &a->machine, rq->body, r) &&
         field_string(rq->body, "cpu_template"))
         cpu_config_forget(a);
 }
@@ -67,7 +70,7 @@ void machine_config_patch(struct api *a, const struct request *rq, struct reply 
         reply_fault(r, "Empty PATCH request.");
     else if (!all || json_object_update(all, rq->body) < 0)
         reply_json(r, NULL);
-    else if (machine_config_ok(all, r) && keep(a, &a->machine, all, r) &&
+    else if (machine_config_ok(a, all, r) && keep(a, &a->machine, all, r) &&
              field_string(rq->body, "cpu_template"))
         cpu_config_forget(a);
     json_decref(all);

@@ -166,6 +166,17 @@ static bool fd_has_stalled(const struct net_fd *f)
     return f->tx_full && host_mono_ns() - f->full_since_ns >= STALL_MS * NS_PER_MS;
 }
 
+/* Now and then, however often the card wakes this thread. */
+static void fd_meet(struct net_fd *f)
+{
+    uint64_t now = host_mono_ns();
+
+    if (f->fd >= 0 || !f->ops->meet || now < f->meet_at_ns)
+        return;
+    f->ops->meet(f);
+    f->meet_at_ns = now + MEET_MS * NS_PER_MS / 2; /* poll() waits for all of it */
+}
+
 /* False at the end. */
 static bool fd_round(struct net_fd *f)
 {
@@ -187,8 +198,7 @@ static bool fd_round(struct net_fd *f)
         fd_read(f);
     if (p[2].revents)
         f->ops->aux(f);
-    if (f->fd < 0 && n == 0 && f->ops->meet)
-        f->ops->meet(f);
+    fd_meet(f);
     if (p[1].revents & POLLOUT)
         f->tx_full = false;
     else if (fd_has_stalled(f))
@@ -203,8 +213,7 @@ static void *fd_main(void *arg)
 {
     struct net_fd *f = arg;
 
-    if (f->fd < 0 && f->ops->meet)
-        f->ops->meet(f);
+    fd_meet(f);
     while (fd_round(f))
         ;
     return NULL;

@@ -56,8 +56,9 @@ struct net_fd {
     struct net *net;
     unsigned pair;
     const struct net_fd_ops *ops;
-    int fd;     /* -1: none now */
-    int aux_fd; /* -1: none */
+    int fd;              /* -1: none now */
+    uint64_t meet_at_ns; /* not before that again */
+    int aux_fd;          /* -1: none */
     struct net_wake wake;
     struct thread thread;
 

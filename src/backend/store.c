@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "backend/store_impl.h"
@@ -145,6 +146,14 @@ const char *store_name(const struct store *d)
 bool store_readonly(const struct store *d)
 {
     return d->cfg.readonly;
+}
+
+bool store_is_file(const struct store *d, const char *path)
+{
+    struct stat is, other;
+
+    return d->kind == &store_file && fstat(d->fd, &is) == 0 && stat(path, &other) == 0 &&
+           is.st_dev == other.st_dev && is.st_ino == other.st_ino;
 }
 
 uint64_t store_bytes(struct store *d)

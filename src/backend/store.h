@@ -96,6 +96,8 @@ struct store_counts {
 };
 struct store_counts store_counts(struct store *d);
 bool store_readonly(const struct store *d);
+/* Is it that very file, or device, which is open? */
+bool store_is_file(const struct store *d, const char *path);
 uint64_t store_bytes(struct store *d); /* a multiple of STORE_SECTOR_BYTES; any thread */
 /*
  * Any thread: makes the image larger (a file), or finds out the new size of what was made larger

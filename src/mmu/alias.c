@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "lib/log.h"
 #include "mmu/priv.h"
@@ -60,32 +61,72 @@ static struct slot *alias_make(struct slot *of, uint64_t off_bytes, const struct
     return NULL;
 }
 
+static void forget_code(struct slot *s)
+{
+    for (uint64_t page = 0; page < s->bytes >> PAGE_SHIFT; page++)
+        atomic_fetch_and(&s->notes[page], PAGE_NOTE_DIRTY);
+}
+
 int mmu_alias_add(struct mmu *m, struct slot *of, uint64_t off_bytes, const struct slot_desc *d,
                   struct slot **out)
 {
-    struct slot *s;
-    int err = slot_check(d);
+    const struct alias_desc alias = { *d, off_bytes };
+    unsigned nr = 0;
 
+    return mmu_alias_replace(m, of, &alias, 1, out, &nr);
+}
+
+/* All of them, or none. */
+static int make_aliases(struct slot *of, const struct alias_desc *aliases, unsigned nr,
+                        struct slot **made)
+{
+    for (unsigned i = 0; i < nr; i++) {
+        const struct slot_desc *d = &aliases[i].slot;
+        int err = slot_check(d);
+
+        BUG_ON(!err &&
+               (of->of || (aliases[i].off_bytes & ~PAGE_MASK) || aliases[i].off_bytes > of->bytes ||
+                d->bytes > of->bytes - aliases[i].off_bytes ||
+                (of->flags & SLOT_RO && !(d->flags & SLOT_RO))));
+        made[i] = err ? NULL : alias_make(of, aliases[i].off_bytes, d);
+        if (made[i])
+            continue;
+        if (!err)
+            log_error("%s: out of memory for a memory slot", d->name);
+        while (i-- > 0)
+            alias_free(made[i]);
+        return err ? err : -ENOMEM;
+    }
+    return 0;
+}
+
+int mmu_alias_replace(struct mmu *m, struct slot *of, const struct alias_desc *aliases, unsigned nr,
+                      struct slot **slots, unsigned *nr_slots)
+{
+    struct slot *made[MMU_ALIASES_MAX], *old[MMU_ALIASES_MAX];
+    unsigned nr_old = *nr_slots, done;
+    int err;
+
+    BUG_ON(nr > MMU_ALIASES_MAX || nr_old > MMU_ALIASES_MAX);
+    err = make_aliases(of, aliases, nr, made);
     if (err)
         return err;
-    BUG_ON(of->of || (off_bytes & ~PAGE_MASK) || off_bytes > of->bytes ||
-           d->bytes > of->bytes - off_bytes || (of->flags & SLOT_RO && !(d->flags & SLOT_RO)));
-    s = alias_make(of, off_bytes, d);
-    if (!s) {
-        log_error("%s: out of memory for a memory slot", d->name);
-        return -ENOMEM;
-    }
-    for (uint64_t page = 0; page < s->bytes >> PAGE_SHIFT; page++)
-        atomic_fetch_and(&s->notes[page], PAGE_NOTE_DIRTY);
+    memcpy(old, slots, nr_old * sizeof(old[0]));
+    for (unsigned i = 0; i < nr; i++)
+        forget_code(made[i]);
     lock_take(&m->slots_lock);
-    err = slot_insert(m, s);
+    for (unsigned i = 0; i < nr_old; i++)
+        slot_take_out(m, old[i]);
+    for (done = 0; done < nr && !err; done += !err)
+        err = slot_insert(m, made[done]);
     lock_drop(&m->slots_lock);
-    if (err) {
-        alias_free(s);
-        return err;
-    }
-    *out = s;
-    return 0;
+    for (unsigned i = 0; i < nr_old; i++)
+        alias_free(old[i]);
+    for (unsigned i = done; i < nr; i++)
+        alias_free(made[i]);
+    memcpy(slots, made, done * sizeof(slots[0]));
+    *nr_slots = done;
+    return err;
 }
 
 void mmu_code_moved(struct mmu *m, gpa_t at, uint64_t bytes)

@@ -107,6 +107,18 @@ int mmu_slot_move(struct mmu *m, struct slot *s, gpa_t base) MUST_CHECK;
  */
 int mmu_alias_add(struct mmu *m, struct slot *of, uint64_t off_bytes, const struct slot_desc *d,
                   struct slot **out) MUST_CHECK;
+/*
+ * The same of several at once, in place of nr_old aliases, which are removed: at no moment is there
+ * neither one nor the other for a device that writes meanwhile. slots: the old ones; then the new,
+ * as many as *nr_slots says (fewer than asked for only after an error, when none may be left).
+ */
+#define MMU_ALIASES_MAX 8u
+struct alias_desc {
+    struct slot_desc slot;
+    uint64_t off_bytes;
+};
+int mmu_alias_replace(struct mmu *m, struct slot *of, const struct alias_desc *aliases, unsigned nr,
+                      struct slot **slots, unsigned *nr_slots) MUST_CHECK;
 /* Other bytes are in this range than before, whatever the notes say. */
 void mmu_code_moved(struct mmu *m, gpa_t at, uint64_t bytes);
 /* The slot that holds `at`, or NULL. */

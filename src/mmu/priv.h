@@ -28,6 +28,7 @@ static inline uint64_t slot_run(const struct slot *s, gpa_t at, uint64_t bytes)
 int slot_check(const struct slot_desc *d);
 /* Into the list; slots_lock is held. -EEXIST or -ENOSPC after a message. */
 int slot_insert(struct mmu *m, struct slot *s);
+void slot_take_out(struct mmu *m, const struct slot *s);
 
 /* alias.c: all but its place in the list. */
 void alias_free(struct slot *s);

@@ -196,7 +196,7 @@ int mmu_slot_add(struct mmu *m, const struct slot_desc *d, struct slot **out)
     return 0;
 }
 
-static void slot_take_out(struct mmu *m, const struct slot *s)
+void slot_take_out(struct mmu *m, const struct slot *s)
 {
     unsigned idx = slot_lower_bound(m, s->base);
 

@@ -194,7 +194,9 @@ static int load_devices(struct vm *vm, struct loading *l)
 
     if (!each_device(vm, false, load_piece, l))
         return l->err;
-    err = devices_loaded(vm, false, l->why);
+    err = vm_show_plugged(vm);
+    if (!err)
+        err = devices_loaded(vm, false, l->why);
     if (err)
         return err;
     if (!each_device(vm, true, load_late, l))

@@ -144,6 +144,18 @@ static void balloon_note_stats(struct virtio_balloon *b, const struct virtq_chai
     lock_drop(&b->lock);
 }
 
+static void balloon_wake(struct virtio_balloon *b, bool quit)
+{
+    lock_take(&b->lock);
+    b->due = true;
+    b->quit |= quit;
+    cond_wake_all(&b->changed);
+    lock_drop(&b->lock);
+}
+
+/* Chains that are looked at before others have their turn. */
+#define STATS_BURST 64u
+
 /*
  * The driver gives a buffer with its first statistics; returned, it comes again with new ones. To
  * the end of the queue, so that the next one is notified.
@@ -152,11 +164,13 @@ static void balloon_take_stats(struct virtio_balloon *b)
 {
     struct virtq *q = balloon_queue(b, Q_STATS);
     struct virtq_chain c = { .iov = b->held_iov, .at = b->held_at, .max = BALLOON_HELD_MAX };
+    unsigned nr = 0;
 
     if (!q)
         return;
     virtio_lock(&b->vd);
-    while (virtq_pop(q, &c)) {
+    while (nr < STATS_BURST && virtq_pop(q, &c)) {
+        nr++;
         if (b->holds)
             virtq_push(q, &b->held, 0);
         b->held = c;
@@ -166,6 +180,8 @@ static void balloon_take_stats(struct virtio_balloon *b)
     virtq_publish(q);
     virtio_unlock(&b->vd);
     virtio_signal(&b->vd);
+    if (nr == STATS_BURST)
+        balloon_wake(b, false);
 }
 
 /* Device's lock held. */
@@ -227,15 +243,6 @@ static void *balloon_main(void *arg)
     }
     lock_drop(&b->lock);
     return NULL;
-}
-
-static void balloon_wake(struct virtio_balloon *b, bool quit)
-{
-    lock_take(&b->lock);
-    b->due = true;
-    b->quit |= quit;
-    cond_wake_all(&b->changed);
-    lock_drop(&b->lock);
 }
 
 /* ---- the device ---- */
@@ -303,6 +310,9 @@ static void balloon_loaded(struct virtio *vd, bool running)
 
 static const struct state_field balloon_state[] = {
     FIELD(struct virtio_balloon, config, BYTES, 1),
+    FIELD(struct virtio_balloon, hint_last, U32, 2),
+    FIELD(struct virtio_balloon, hint_guest, U32, 2),
+    FIELD(struct virtio_balloon, hint_told, BOOL, 2),
 };
 
 static const struct virtio_type balloon_type = {
@@ -314,7 +324,7 @@ static const struct virtio_type balloon_type = {
     .config_write = balloon_config_write,
     .reset = balloon_reset,
     .queue_reset = balloon_queue_reset,
-    .state = STATE_TABLE("virtio-balloon", balloon_state, 1),
+    .state = STATE_TABLE("virtio-balloon", balloon_state, 2),
     .vd_off_bytes = offsetof(struct virtio_balloon, vd),
     .keeps = balloon_keeps,
     .loaded = balloon_loaded,

@@ -13,8 +13,10 @@
 #include "virtio/balloon.h"
 
 /* VIRTIO_BALLOON_CMD_ID_STOP and _DONE; runs are numbered from 2 on. */
-#define CMD_STOP 0u
-#define CMD_DONE 1u
+#define CMD_STOP     0u
+#define CMD_DONE     1u
+/* More than anybody has counted to. */
+#define UNKNOWN_LAST BIT(30)
 
 /* No locks held. */
 static void hint_command(struct virtio_balloon *b, uint32_t cmd)
@@ -60,13 +62,21 @@ void balloon_hint_reset(struct virtio_balloon *b)
     lock_drop(&b->lock);
 }
 
-/* A run that was under way is over: the pages are the guest's again. */
+/*
+ * A run that was under way is over, and the guest is told: the pages are its own again. The next
+ * run's number must be another than the last one's, which a driver would take for nothing new; old
+ * states do not tell that.
+ */
 void balloon_hint_loaded(struct virtio_balloon *b)
 {
-    if (b->config.hint_id != CMD_STOP)
+    if (b->config.hint_id > CMD_DONE) {
         b->config.hint_id = CMD_DONE;
+        virtio_config_changed(&b->vd);
+    }
     lock_take(&b->lock);
     b->hint_host = b->config.hint_id;
+    if (!b->hint_last)
+        b->hint_last = UNKNOWN_LAST;
     lock_drop(&b->lock);
 }
 

@@ -115,40 +115,46 @@ static bool mem_same_views(const struct virtio_mem *m, const struct mem_view *vi
     return same;
 }
 
+/* What devices still write there, to memory that was plugged already, is seen all the time. */
 static int mem_show(struct virtio_mem *m, const struct mem_view *views, unsigned nr)
 {
+    struct alias_desc aliases[MEM_VIEWS_MAX];
+    int err;
+
+    for (unsigned i = 0; i < nr; i++)
+        aliases[i] = (struct alias_desc){
+            .slot = { .name = "plugged",
+                      .base = GPA(m->config.at + views[i].off_bytes),
+                      .bytes = views[i].bytes },
+            .off_bytes = views[i].off_bytes,
+        };
+    err = mmu_alias_replace(m->vd.mmu, m->memory, aliases, nr, m->slots, &m->nr_views);
+    memcpy(m->views, views, m->nr_views * sizeof(views[0]));
+    mmu_code_moved(m->vd.mmu, GPA(m->config.at), m->config.region_bytes);
+    return err;
+}
+
+int virtio_mem_apply_locked(struct virtio_mem *m, bool *changed)
+{
+    struct mem_view views[MEM_VIEWS_MAX];
+    unsigned nr = mem_find_views(m, views);
     int err = 0;
 
-    while (m->nr_views)
-        mmu_slot_remove(m->vd.mmu, m->views[--m->nr_views].slot);
-    for (unsigned i = 0; i < nr && !err; i++) {
-        struct mem_view v = views[i];
-        const struct slot_desc d = { .name = "plugged",
-                                     .base = GPA(m->config.at + v.off_bytes),
-                                     .bytes = v.bytes };
-
-        err = mmu_alias_add(m->vd.mmu, m->memory, v.off_bytes, &d, &v.slot);
-        if (!err)
-            m->views[m->nr_views++] = v;
-    }
-    mmu_code_moved(m->vd.mmu, GPA(m->config.at), m->config.region_bytes);
+    *changed = !mem_same_views(m, views, nr);
+    if (*changed)
+        err = mem_show(m, views, nr);
+    m->due = false;
+    cond_wake_all(&m->shown);
     return err;
 }
 
 int virtio_mem_apply(struct virtio_mem *m, bool *changed)
 {
     struct lock *machine = bus_lock(m->vd.bus);
-    struct mem_view views[MEM_VIEWS_MAX];
-    unsigned nr;
-    int err = 0;
+    int err;
 
     lock_take(machine);
-    nr = mem_find_views(m, views);
-    *changed = !mem_same_views(m, views, nr);
-    if (*changed)
-        err = mem_show(m, views, nr);
-    m->due = false;
-    cond_wake_all(&m->shown);
+    err = virtio_mem_apply_locked(m, changed);
     lock_drop(machine);
     return err;
 }
@@ -411,7 +417,7 @@ void virtio_mem_fini(struct virtio_mem *m)
         return;
     virtio_mem_stop(m);
     while (m->nr_views)
-        mmu_slot_remove(m->vd.mmu, m->views[--m->nr_views].slot);
+        mmu_slot_remove(m->vd.mmu, m->slots[--m->nr_views]);
     virtio_fini(&m->vd);
     cond_destroy(&m->shown);
     m->made = false;

@@ -17,11 +17,10 @@ struct mem_config {
 };
 
 /* So many pieces of it are shown at once, at most. */
-#define MEM_VIEWS_MAX 8u
+#define MEM_VIEWS_MAX MMU_ALIASES_MAX
 
 struct mem_view {
     uint64_t off_bytes, bytes; /* of the region */
-    struct slot *slot;
 };
 
 struct virtio_mem {
@@ -40,6 +39,7 @@ struct virtio_mem {
     bool leaves;                         /* nobody waits for that: the device is reset, or ends */
     struct cond shown;
     struct mem_view views[MEM_VIEWS_MAX];
+    struct slot *slots[MEM_VIEWS_MAX]; /* of each view */
     unsigned nr_views;
 };
 
@@ -68,6 +68,8 @@ void virtio_mem_fini(struct virtio_mem *m);
  * what they derived from memory before, if *changed. 0, or -errno after a message.
  */
 int virtio_mem_apply(struct virtio_mem *m, bool *changed) MUST_CHECK;
+/* The same with the machine lock held: also once its state is read, and not put right yet. */
+int virtio_mem_apply_locked(struct virtio_mem *m, bool *changed) MUST_CHECK;
 
 /* Asks the guest to have that much of it; any thread, no locks held. -EINVAL: no multiple of
  * blocks, or more than there is. */

@@ -5,6 +5,7 @@
  *
  * Manual: Virtual I/O Device 1.2, "Network Device", "Control Virtqueue".
  */
+#include <stdatomic.h>
 #include <string.h>
 
 #include "lib/log.h"
@@ -217,13 +218,14 @@ void vnet_control(struct virtio_net *n)
 {
     struct lock *machine = bus_lock(n->vd.bus);
     struct vnet_pair *p = &n->pairs[0];
+    unsigned nr = 0;
     struct virtq *q;
 
     /* Both: commands change the configuration space, too. */
     lock_take(machine);
     virtio_lock(&n->vd);
     q = &n->vd.queues[virtio_has(&n->vd, VNET_F_MQ) ? 2 * n->nr_pairs : 2];
-    for (unsigned i = 0; i < CTL_BURST && virtio_has(&n->vd, VNET_F_CTRL_VQ); i++) {
+    for (; nr < CTL_BURST && virtio_has(&n->vd, VNET_F_CTRL_VQ); nr++) {
         struct virtq_chain c = { .iov = p->tx.iov, .at = p->tx.at, .max = VNET_IOV };
         uint8_t ack;
 
@@ -242,4 +244,8 @@ void vnet_control(struct virtio_net *n)
     virtio_unlock(&n->vd);
     virtio_signal_locked(&n->vd);
     lock_drop(machine);
+    if (nr == CTL_BURST) { /* there may be more, of which nobody will tell */
+        atomic_store_explicit(&n->control_due, true, memory_order_release);
+        net_kick(n->net, 0, NET_KICK_TX);
+    }
 }

@@ -38,9 +38,14 @@ static void rng_notify(struct virtio *vd, struct virtq *q)
     uint8_t bytes[BYTES_MAX];
 
     virtio_lock(vd);
-    while (virtq_pop(q, &c)) {
+    for (unsigned i = 0; virtq_pop(q, &c); i++) {
         uint32_t nr = MIN(c.in_bytes, BYTES_MAX);
 
+        if (i == QUEUE_SIZE) { /* the machine waits for this: the rest later */
+            timer_arm(&r->throttled, clock_now_ns(bus_clock(vd->bus)));
+            virtq_unpop(q, &c);
+            break;
+        }
         if (!rng_allows(r, nr)) {
             virtq_unpop(q, &c);
             break;

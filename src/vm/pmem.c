@@ -98,6 +98,13 @@ int vm_remap_mem(struct vm *vm, struct virtio_mem *m, bool *changed)
     return err ? err : virtio_mem_apply(m, changed);
 }
 
+int vm_show_plugged(struct vm *vm)
+{
+    bool changed;
+
+    return pc_mem(vm->pc) ? virtio_mem_apply_locked(pc_mem(vm->pc), &changed) : 0;
+}
+
 int vm_hotplug(struct vm *vm, uint64_t bytes)
 {
     struct virtio_mem *m = pc_mem(vm->pc);

@@ -193,6 +193,9 @@ int vm_hint_status(struct vm *vm, uint32_t *host, int64_t *guest) MUST_CHECK;
 /* How much hot-pluggable memory the guest is to have, and has. -ENOENT: there is none; -EINVAL: no
  * multiple of blocks, or more than there is. */
 int vm_hotplug(struct vm *vm, uint64_t bytes) MUST_CHECK;
+/* The state of all devices was read: what is plugged is shown, before those whose rings lie in it
+ * take up their work. Machine lock held, no vCPU runs. 0 or -errno after a message. */
+int vm_show_plugged(struct vm *vm) MUST_CHECK;
 int vm_hotplug_sizes(struct vm *vm, uint64_t *plugged_bytes, uint64_t *requested_bytes) MUST_CHECK;
 int vm_resize_disk(struct vm *vm, unsigned disk, uint64_t bytes) MUST_CHECK;
 /* The same for its limits (0: none), -ENOENT: no such disk. */

@@ -234,7 +234,8 @@ static void into_the_kernel(void)
     start();
     t = try_user(user_syscall, 0, 0);
     (void)t;
-    EXPECT_EQ(nr_hits, 0, "MOV SS under TF at CPL 3, then SYSCALL: no #DB in the kernel, but at %lx",
+    EXPECT_EQ(nr_hits, 0,
+              "MOV SS under TF at CPL 3, then SYSCALL: no #DB in the kernel, but at %lx",
               hits[0].ip);
 }
 
