@@ -336,8 +336,14 @@ static bool read_cpu(const json_t *j, struct cpu_model *m)
     m->phys_bits = (uint8_t)phys;
     m->lin_bits = (uint8_t)lin;
     m->xcr0 = xcr0;
-    for (unsigned i = 0; i < json_array_size(words); i++)
-        m->words[i] = (uint32_t)json_integer_value(json_array_get(words, i));
+    for (unsigned i = 0; i < json_array_size(words); i++) {
+        const json_t *word = json_array_get(words, i);
+        json_int_t bits = json_integer_value(word);
+
+        if (!json_is_integer(word) || bits < 0 || bits > UINT32_MAX)
+            return false;
+        m->words[i] = (uint32_t)bits;
+    }
     return true;
 }
 
