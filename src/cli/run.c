@@ -216,11 +216,22 @@ static bool session_make_vm(struct session *s)
     return s->vm && restore_load(&s->restore, s->vm);
 }
 
+/* A device or a pipe is written to, and not replaced. */
+static bool is_no_file(const char *path)
+{
+    struct stat st;
+
+    return stat(path, &st) == 0 && !S_ISREG(st.st_mode);
+}
+
 /* What is written at the end only: can it be made? */
 static bool can_make(const char *option, const char *path)
 {
     const char *slash = path ? strrchr(path, '/') : NULL;
     char dir[PATH_MAX] = ".";
+
+    if (path && is_no_file(path)) /* a pipe or device is written to, not replaced */
+        return true;
 
     if (slash)
         (void)snprintf(dir, sizeof(dir), "%.*s", (int)(slash - path) + 1, path);
@@ -259,14 +270,6 @@ static bool session_open(struct session *s)
 }
 
 /* ---- closing ---- */
-
-/* A device or a pipe is written to, and not replaced. */
-static bool is_no_file(const char *path)
-{
-    struct stat st;
-
-    return stat(path, &st) == 0 && !S_ISREG(st.st_mode);
-}
 
 /* To a new file that then takes the old one's place: a reader never sees half of it. */
 static bool session_write_stats(struct session *s)

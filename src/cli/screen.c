@@ -55,14 +55,15 @@ static int screen_print_text(const char *name)
     return 0;
 }
 
-/* The VM's process writes to the file that is open here. */
+/* The VM's process writes to the file that is open here; what is there stays until there is a
+ * picture. */
 static int screen_save(const char *name, const char *path)
 {
     int own = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
     struct ctl_fds fds = { .nr = 1 };
     char *line, *answer = NULL;
 
-    fds.fd[0] = own >= 0 ? own : open(path, O_WRONLY | O_TRUNC | O_CLOEXEC);
+    fds.fd[0] = own >= 0 ? own : open(path, O_WRONLY | O_CLOEXEC);
     if (fds.fd[0] < 0) {
         log_error("screenshot: cannot open '%s': %s", path, strerror(errno));
         return EXIT_VMM_ERROR;
@@ -72,6 +73,8 @@ static int screen_save(const char *name, const char *path)
         answer = ctl_request_fds(name, line, LIMIT_S, &fds);
     if (!answer && own >= 0)
         (void)unlink(path);
+    if (answer) /* an older one may have been longer; a pipe has no length */
+        (void)!ftruncate(fds.fd[0], lseek(fds.fd[0], 0, SEEK_CUR));
     (void)close(fds.fd[0]);
     free(line);
     free(answer);

@@ -86,8 +86,10 @@ bool vars_open(struct vars *v, const char *path, const char *template_path)
                   name);
     else if (err)
         log_error("firmware's variables: '%s' cannot be used: %s", name,
-                  err == -EINVAL ? "it is no whole number of 4 KB blocks up to 8 MB"
-                                 : strerror(-err));
+                  err == -EINVAL    ? "it is no whole number of 4 KB blocks up to 8 MB"
+                  : err == -ENODATA ? "it is empty, and there is nothing to fill it from for this "
+                                      "firmware"
+                                    : strerror(-err));
     /* Open as long as the process, for its lock. */
     if (fd >= 0 && (err || !path))
         (void)close(fd);

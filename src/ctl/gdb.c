@@ -270,7 +270,7 @@ static void gdb_byte(struct gdb *g, uint8_t byte)
             (void)!sock_send(g->fd, "-", 1);
         break;
     case GDB_INTERRUPT:
-        if (!g->running)
+        if (!g->running || !g->attached) /* after D it has no business here */
             break;
         gdb_hold(g);
         gdb_stopped(g, SIGNAL_INT, g->cpu_c, NULL);

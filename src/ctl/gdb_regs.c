@@ -23,6 +23,7 @@ enum kind {
     KIND_YMMH,
     KIND_U64,    /* arg is the offset in struct cpu */
     KIND_U64_RO, /* the same, but a raw write would leave the machine inconsistent */
+    KIND_ADDR,   /* the same, which has to be canonical */
     KIND_BASE,   /* of a segment */
     KIND_CR8,
 };
@@ -151,7 +152,7 @@ static const struct reg regs[] = {
     YMMH(15),
     { "fs_base", "int64", NULL, SEGMENTS, KIND_BASE, 8, SEG_FS },
     { "gs_base", "int64", NULL, SEGMENTS, KIND_BASE, 8, SEG_GS },
-    SYS("k_gs_base", KIND_U64, kernel_gs_base),
+    SYS("k_gs_base", KIND_ADDR, kernel_gs_base),
     SYS("cr0", KIND_U64_RO, cr0),
     SYS("cr2", KIND_U64, cr2),
     SYS("cr3", KIND_U64_RO, cr3),
@@ -376,6 +377,10 @@ bool gdb_reg_set(struct cpu *c, unsigned nr, const uint8_t *val)
         return true;
     case KIND_BASE:
         return set_base(c, (enum seg_id)r->arg, number);
+    case KIND_ADDR:
+        if (!is_canonical(c, number))
+            return false;
+        /* fallthrough */
     case KIND_U64:
         *(uint64_t *)((char *)c + r->arg) = number;
         return true;

@@ -28,7 +28,6 @@
 #define BM_INTERRUPT  BIT(2)
 
 #define CONTROL_NIEN BIT(1)
-#define CONTROL_SRST BIT(2)
 #define CONTROL_HOB  BIT(7)
 
 /* What the port handler sees: the bus master's ports at 0, then for each channel the command block,
@@ -107,12 +106,15 @@ static void ide_chan_reset(struct ide_chan *c)
 /* "Software reset protocol": busy while SRST is set. */
 static void ide_control(struct ide_chan *c, uint8_t val)
 {
-    bool down = c->control & ~val & CONTROL_SRST;
+    bool down = c->control & ~val & IDE_SRST;
 
     c->control = val;
-    if (val & CONTROL_SRST)
+    if (val & IDE_SRST) { /* what is under way comes to nothing */
+        c->abandoned = c->in_flight;
+        c->irq_wanted = false;
         for (unsigned i = 0; i < IDE_NR_DRIVES; i++)
             c->drives[i].r.status = IDE_BSY;
+    }
     if (down)
         ide_chan_reset(c);
     ide_update_irq(c);

@@ -23,6 +23,7 @@
 #define IDE_CD_BLOCK     2048u /* of a CD-ROM */
 
 /* Status register (ATA/ATAPI-7, "Status register") */
+#define IDE_SRST BIT(2) /* of ide_chan.control: software reset */
 #define IDE_ERR  BIT(0) /* CHK to a packet device */
 #define IDE_DRQ  BIT(3)
 #define IDE_DSC  BIT(4)
@@ -145,6 +146,7 @@ void ide_atapi_command(struct ide_drive *d, uint8_t cmd);
 bool ide_common_command(struct ide_drive *d, uint8_t cmd);
 /* The host has written the 12 bytes to c->buf. */
 void ide_atapi_packet(struct ide_drive *d);
+void ide_atapi_unreadable(struct ide_drive *d); /* the host could not read what it is to send */
 
 /* ---- ide_xfer.c ---- */
 /* Data from c->buf to the host, whatever c->x says else. */

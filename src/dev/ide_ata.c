@@ -65,7 +65,10 @@ static uint64_t ata_lba(const struct ide_drive *d, unsigned how)
                (uint64_t)r->lba_hob[2] << 40;
     if (r->device & DEVICE_LBA)
         return low | (uint64_t)head << 24;
-    /* Cylinder, head and sector, which counts from 1: sector 0 is behind every disk's end. */
+    /* Cylinder, head and sector, which counts from 1; what there is not is behind every disk's end.
+     */
+    if (!r->lba[0] || r->lba[0] > d->sectors || head >= d->heads)
+        return UINT64_MAX;
     return (uint64_t)((r->lba[1] | r->lba[2] << 8) * d->heads + head) * d->sectors + r->lba[0] - 1;
 }
 

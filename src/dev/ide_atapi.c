@@ -16,7 +16,9 @@
 
 /* Sense keys and additional sense codes */
 #define KEY_NONE        0u
+#define KEY_MEDIUM      3u
 #define KEY_ILLEGAL     5u
+#define ASC_UNREADABLE  0x11u
 #define ASC_BAD_COMMAND 0x20u
 #define ASC_BAD_LBA     0x21u
 #define ASC_BAD_FIELD   0x24u
@@ -49,6 +51,11 @@ static void atapi_fail(struct ide_drive *d, uint8_t key, uint8_t code)
     d->sense_code = code;
     d->chan->x.is_packet = true;
     ide_end(d->chan, (uint8_t)(key << 4 | IDE_ABRT));
+}
+
+void ide_atapi_unreadable(struct ide_drive *d)
+{
+    atapi_fail(d, KEY_MEDIUM, ASC_UNREADABLE);
 }
 
 static void atapi_good(struct ide_drive *d)

@@ -277,14 +277,17 @@ static void test_access_behind_the_end_is_not_found(void **state)
         assert_int_equal(wait_idle(e, DISK), IDE_DRDY | IDE_DSC | IDE_ERR);
         assert_int_equal(in(e, DISK + ERROR), IDE_IDNF);
     }
-    /* Sector 0 of a cylinder is none. */
-    out(e, DISK + COUNT, 1);
-    out(e, DISK + LBA0, 0);
-    out(e, DISK + LBA1, 0);
-    out(e, DISK + LBA2, 0);
-    out(e, DISK + DEVICE, 0xa0);
-    out(e, DISK + STATUS, 0x20);
-    assert_int_equal(wait_idle(e, DISK) & IDE_ERR, IDE_ERR);
+    /* Sector 0 of a track is none, nor is one more than it has. */
+    for (unsigned i = 0; i < 4; i++) {
+        out(e, DISK + COUNT, 1);
+        out(e, DISK + LBA0, i & 1 ? 64 : 0);
+        out(e, DISK + LBA1, 0);
+        out(e, DISK + LBA2, 0);
+        out(e, DISK + DEVICE, 0xa0 | (i & 2) >> 1);
+        out(e, DISK + STATUS, 0x20);
+        assert_int_equal(wait_idle(e, DISK) & IDE_ERR, IDE_ERR);
+        assert_int_equal(in(e, DISK + ERROR), IDE_IDNF);
+    }
 }
 
 static void test_write_to_a_readonly_image_is_aborted(void **state)
@@ -414,6 +417,9 @@ static void test_reset_during_a_request_waits_for_it(void **state)
     for (unsigned i = 0; i < 50; i++) {
         command(e, 0x20, i, 8);
         out(e, DISK + CONTROL, 4);
+        if (i & 1) /* the request ends while SRST is still set */
+            usleep(2000);
+        assert_int_equal(in(e, DISK + STATUS), IDE_BSY);
         out(e, DISK + CONTROL, 0);
         assert_int_equal(wait_idle(e, DISK), IDE_DRDY | IDE_DSC);
         assert_int_equal(in(e, DISK + COUNT), 1);

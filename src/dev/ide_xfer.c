@@ -55,7 +55,7 @@ static void ide_store_done(void *arg, struct store_req *r)
     c->doing = IDE_DOES_NOTHING;
     if (c->abandoned) { /* a reset came in between, and waited for this */
         c->abandoned = false;
-        for (unsigned i = 0; i < IDE_NR_DRIVES; i++)
+        for (unsigned i = 0; i < IDE_NR_DRIVES && !(c->control & IDE_SRST); i++)
             ide_set_signature(&c->drives[i]);
     } else if (!c->ide->closing) {
         c->then(c, r->error);
@@ -144,8 +144,12 @@ static void xfer_filled(struct ide_chan *c, int err)
 {
     struct ide_xfer *x = &c->x;
 
+    if (err && x->is_packet) {
+        ide_atapi_unreadable(ide_active(c));
+        return;
+    }
     if (err) {
-        ide_end(c, x->is_packet ? IDE_ABRT : IDE_UNC);
+        ide_end(c, IDE_UNC);
         return;
     }
     x->at_bytes += x->buf_bytes;

@@ -70,19 +70,19 @@ static void pam_hide(struct pam *p)
 }
 
 /* Shows [at, end), as far as the slot has it: its byte off_bytes is at `from`. */
-static int pam_show(struct pam *p, struct slot *of, uint64_t from, uint64_t at, uint64_t end,
-                    const struct slot_desc *as)
+static int pam_show(struct pam *p, struct slot *of, uint64_t off_bytes, uint64_t from, uint64_t at,
+                    uint64_t end, const struct slot_desc *as)
 {
     struct slot_desc d = *as;
     int err;
 
     at = MAX(at, from);
-    end = MIN(end, from + of->bytes);
+    end = MIN(end, from + (of->bytes - off_bytes));
     if (at >= end)
         return 0;
     d.base = GPA(at);
     d.bytes = end - at;
-    err = mmu_alias_add(p->cfg.mmu, of, at - from, &d, &p->views[p->nr_views]);
+    err = mmu_alias_add(p->cfg.mmu, of, off_bytes + (at - from), &d, &p->views[p->nr_views]);
     p->nr_views += !err;
     return err;
 }
@@ -94,14 +94,15 @@ static int pam_show_run(struct pam *p, unsigned first, unsigned end)
     static const struct slot_desc ram_ro = { .name = "shadow", .flags = SLOT_RO };
     static const struct slot_desc rom = { .name = "firmware-low", .flags = SLOT_RO };
     uint8_t attr = p->shown[first];
-    uint64_t at = segment_at(first), to = segment_end(end - 1);
+    uint64_t at = segment_at(first), to = segment_end(end - 1), bytes;
 
     if (attr & PAM_READ && p->cfg.ram)
-        return pam_show(p, p->cfg.ram, PAM_AT, at, to, attr & PAM_WRITE ? &ram : &ram_ro);
+        return pam_show(p, p->cfg.ram, 0, PAM_AT, at, to, attr & PAM_WRITE ? &ram : &ram_ro);
     if (attr & PAM_READ || !p->cfg.rom)
         return 0;
-    /* The ROM's last byte is that of the area. */
-    return pam_show(p, p->cfg.rom, PAM_END - p->cfg.rom->bytes, MAX(at, ROM_AT), to, &rom);
+    /* The ROM's last byte is that of the area, which has no room for all of a larger one. */
+    bytes = MIN(p->cfg.rom->bytes, PAM_END - ROM_AT);
+    return pam_show(p, p->cfg.rom, p->cfg.rom->bytes - bytes, PAM_END - bytes, at, to, &rom);
 }
 
 static int pam_show_all(struct pam *p)

@@ -179,6 +179,37 @@ static void test_where_no_rom_is_nobody_answers(void **state)
     assert_int_equal(load(e, PAM_END - 1), 0x99);
 }
 
+/* A ROM of several MB has its end in the area, as a smaller one has. */
+static void test_of_a_large_rom_the_end_is_shown(void **state)
+{
+    struct env *e = *state;
+    struct slot *rom;
+
+    pam_fini(&e->pam);
+    assert_int_equal(
+        mmu_slot_add(e->mmu,
+                     &(struct slot_desc){
+                         .name = "large", .base = GPA(GIB(2)), .bytes = MIB(2), .flags = SLOT_RO },
+                     &rom),
+        0);
+    memset(rom->hva, 0x55, MIB(2));
+    rom->hva[MIB(2) - KIB(128)] = 0x66;
+    rom->hva[MIB(2) - 1] = 0x77;
+    assert_int_equal(pam_init(&e->pam, &(struct pam_config){ .bus = e->bus,
+                                                             .mmu = e->mmu,
+                                                             .ram = e->ram,
+                                                             .rom = rom,
+                                                             .changed = env_changed,
+                                                             .ctx = e }),
+                     0);
+    for (unsigned i = 0; i < PAM_NR_REGS; i++)
+        (void)set(e, i, 0);
+    assert_int_equal(load(e, PAM_END - KIB(128) - 1), 0xff);
+    assert_int_equal(load(e, PAM_END - KIB(128)), 0x66);
+    assert_int_equal(load(e, PAM_END - KIB(64)), 0x55);
+    assert_int_equal(load(e, PAM_END - 1), 0x77);
+}
+
 static void test_change_is_told_and_counts_as_written(void **state)
 {
     struct env *e = *state;
@@ -208,6 +239,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_reads_and_writes_go_where_their_bits_say, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(test_where_no_rom_is_nobody_answers, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_of_a_large_rom_the_end_is_shown, setup, teardown),
         cmocka_unit_test_setup_teardown(test_change_is_told_and_counts_as_written, setup, teardown),
     };
 

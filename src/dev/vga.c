@@ -211,6 +211,8 @@ static void vga_loaded(struct device *dev)
     struct vga *v = container_of(dev, struct vga, pci.dev);
 
     pci_dev_loaded(&v->pci);
+    vga_vbe_loaded(v);
+    v->dac_part %= 3;
     vga_follow_bar(v);
 }
 

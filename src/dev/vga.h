@@ -101,6 +101,7 @@ void vga_port_write(struct vga *v, uint16_t port, uint8_t val);
 uint8_t vga_window_read(struct vga *v, uint32_t off_bytes); /* from A0000h on */
 void vga_window_write(struct vga *v, uint32_t off_bytes, uint8_t val);
 void vga_vbe_reset(struct vga *v);
+void vga_vbe_loaded(struct vga *v); /* puts right what a strange state may say */
 uint16_t vga_vbe_read(const struct vga *v);
 void vga_vbe_write(struct vga *v, uint16_t val);
 

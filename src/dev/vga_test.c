@@ -231,6 +231,45 @@ static void test_linear_mode_is_drawn_from_the_frame_buffer(void **state)
     free(pic.pixels);
 }
 
+/* Loads what is there after somebody has changed it. */
+static void load_again(struct env *e)
+{
+    size_t bytes = state_bytes(&e->vga.pci.dev);
+    void *buf = malloc(bytes);
+
+    assert_non_null(buf);
+    state_save(&e->vga.pci.dev, buf);
+    assert_int_equal(state_load(&e->vga.pci.dev, buf, bytes, 1), 0);
+    free(buf);
+}
+
+static void test_loaded_nonsense_stays_in_video_memory(void **state)
+{
+    static const struct {
+        unsigned reg;
+        uint16_t val;
+    } cases[] = { { VBE_VIRT_WIDTH, 0xffff }, { VBE_BPP, 7 },         { VBE_XRES, 0 },
+                  { VBE_X_OFFSET, 1 },        { VBE_Y_OFFSET, 9999 }, { VBE_VIRT_HEIGHT, 0xffff } };
+    struct env *e = *state;
+
+    for (unsigned i = 0; i < ARRAY_SIZE(cases); i++) {
+        vbe(e, VBE_ENABLE, 0);
+        vbe(e, VBE_XRES, 2560);
+        vbe(e, VBE_YRES, 1600);
+        vbe(e, VBE_BPP, 32);
+        vbe(e, VBE_ENABLE, VBE_ENABLED);
+        load_again(e);
+        assert_true(vga_vbe_on(&e->vga));
+        e->vga.vbe[cases[i].reg] = cases[i].val;
+        e->vga.vbe[VBE_BANK] = 0xffff;
+        e->vga.dac_part = 255;
+        load_again(e);
+        assert_false(vga_vbe_on(&e->vga));
+        assert_true(e->vga.dac_part < 3);
+        assert_int_equal(e->vga.vbe[VBE_BANK], 0);
+    }
+}
+
 static void test_mode_that_does_not_fit_is_refused(void **state)
 {
     static const struct {
@@ -381,6 +420,7 @@ int main(void)
         TEST(test_text_is_drawn_by_font_and_palette),
         TEST(test_write_modes_go_through_latches),
         TEST(test_linear_mode_is_drawn_from_the_frame_buffer),
+        TEST(test_loaded_nonsense_stays_in_video_memory),
         TEST(test_mode_that_does_not_fit_is_refused),
         TEST(test_cga_modes_have_their_odd_lines_apart),
         TEST(test_any_registers_give_a_picture),

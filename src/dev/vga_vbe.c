@@ -81,6 +81,19 @@ void vga_vbe_reset(struct vga *v)
     v->vbe[VBE_MEMORY_64K] = VGA_VRAM_BYTES / KIB(64);
 }
 
+void vga_vbe_loaded(struct vga *v)
+{
+    uint16_t *r = v->vbe;
+
+    if (!vbe_mode_ok(v) || r[VBE_X_OFFSET] + r[VBE_XRES] > r[VBE_VIRT_WIDTH] ||
+        r[VBE_Y_OFFSET] + r[VBE_YRES] > r[VBE_VIRT_HEIGHT] ||
+        (uint64_t)vbe_row_bytes(r[VBE_VIRT_WIDTH], r[VBE_BPP]) * r[VBE_VIRT_HEIGHT] >
+            VGA_VRAM_BYTES)
+        r[VBE_ENABLE] &= (uint16_t)~VBE_ENABLED;
+    if (r[VBE_BANK] >= VGA_VRAM_BYTES / KIB(64))
+        r[VBE_BANK] = 0;
+}
+
 uint16_t vga_vbe_read(const struct vga *v)
 {
     if (v->vbe_idx >= NR_VBE_REGS)
